@@ -1,0 +1,99 @@
+//! `busrt`, the client for the command line.
+
+mod args;
+mod benchmark;
+mod broker;
+mod failure;
+mod listen;
+mod measure;
+mod output;
+mod payload;
+mod rpc;
+mod send;
+mod table;
+
+use args::{Args, Command};
+use busrt::Client;
+use busrt::client::Config;
+use clap::Parser;
+use failure::{Failure, Result};
+use log::LevelFilter;
+use output::Output;
+use std::io::Write;
+use std::process::ExitCode;
+
+#[cfg(not(feature = "std-alloc"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.completions {
+        Some(shell) => print_completions(shell),
+        None => start(&args),
+    };
+    done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+fn print_completions(shell: clap_complete::Shell) -> Result<()> {
+    // Not to the standard output at once: the generator panics when that is closed.
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "busrt", &mut script);
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&script).and_then(|()| stdout.flush()).map_err(Failure::Output)
+}
+
+fn start(args: &Args) -> Result<()> {
+    start_logging(args);
+    let command = args.command()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Other(format!("cannot start the runtime: {e}")))?;
+    runtime.block_on(run(args, command))
+}
+
+async fn run(args: &Args, command: &Command) -> Result<()> {
+    let mut out = Output::new(args.json, args.silent);
+    match command {
+        Command::Broker(command) => broker::run(args, command, &mut out).await,
+        Command::Listen(what) => listen::run(args, what, &mut out).await,
+        Command::Send(message) => send::send(args, message, &mut out).await,
+        Command::Publish(publication) => send::publish(args, publication, &mut out).await,
+        Command::Rpc(command) => rpc::run(args, command, &mut out).await,
+        Command::Benchmark(load) => benchmark::run(args, load, &mut out).await,
+    }?;
+    out.flush()
+}
+
+/// To the standard error output, in colour on a terminal. `RUST_LOG` overrides the level.
+fn start_logging(args: &Args) {
+    let mut builder = env_logger::Builder::new();
+    builder
+        .filter_level(if args.verbose { LevelFilter::Trace } else { LevelFilter::Warn })
+        .parse_default_env();
+    if args.silent {
+        builder = env_logger::Builder::new();
+        builder.filter_level(LevelFilter::Off);
+    }
+    // Fails only if somebody has started logging before.
+    let _ = builder.try_init();
+}
+
+/// Connects under the name that is asked for, or the default one.
+async fn connect(args: &Args) -> Result<Client> {
+    connect_as(args, &args.name()).await
+}
+
+async fn connect_as(args: &Args, name: &str) -> Result<Client> {
+    let mut config = Config::new(args.address(), name).timeout(args.timeout);
+    if let Some(bytes) = args.buf_size {
+        config = config.buf_size(bytes as usize);
+    }
+    if let Some(frames) = args.queue_size {
+        config = config.queue_size(frames as usize);
+    }
+    let client = Client::connect(&config).await?;
+    log::debug!("connected to {} as {name}", args.address());
+    Ok(client)
+}

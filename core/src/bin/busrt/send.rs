@@ -1,0 +1,50 @@
+//! `send` and `publish`, and where payloads come from.
+
+use crate::args::{Args, Message, Publication};
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use busrt::QoS;
+use bytes::Bytes;
+use std::ffi::OsStr;
+use std::io::{IsTerminal, Read, Write};
+
+pub(crate) async fn send(args: &Args, message: &Message, out: &mut Output) -> Result<()> {
+    let payload = payload(message.payload.as_deref(), out)?;
+    let client = crate::connect(args).await?;
+    if message.target.contains(['*', '?']) {
+        client.broadcast(&message.target, payload, QoS::Processed).await?;
+    } else {
+        client.send(&message.target, payload, QoS::Processed).await?;
+    }
+    client.disconnect().await;
+    out.done()
+}
+
+pub(crate) async fn publish(args: &Args, publication: &Publication, out: &mut Output) -> Result<()> {
+    let payload = payload(publication.payload.as_deref(), out)?;
+    let client = crate::connect(args).await?;
+    client.publish(&publication.topic, payload, QoS::Processed).await?;
+    client.disconnect().await;
+    out.done()
+}
+
+/// The payload on the command line, or what the standard input holds.
+pub(crate) fn payload(given: Option<&OsStr>, out: &Output) -> Result<Bytes> {
+    match given {
+        Some(text) => Ok(text.to_owned().into_encoded_bytes().into()),
+        None => from_stdin(out),
+    }
+}
+
+/// Everything the standard input holds. Nothing is connected yet, so that waiting holds up nobody.
+pub(crate) fn from_stdin(out: &Output) -> Result<Bytes> {
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() && !out.is_silent() {
+        let _ = writeln!(std::io::stderr(), "busrt: reading the payload from the terminal, Ctrl-D ends it");
+    }
+    let mut bytes = vec![];
+    stdin
+        .read_to_end(&mut bytes)
+        .map_err(|e| Failure::Other(format!("cannot read the standard input: {e}")))?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,186 @@
+//! The command line of `busrtd`.
+
+use busrt::broker::{Options, SlowPolicy};
+use clap::{Parser, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The broker of BUS/RT, a message bus for the programs on one machine and its local network.
+///
+/// It serves clients on every address given with --bind until SIGTERM or SIGINT, which it announces to
+/// them before it goes. A second signal ends it at once.
+#[derive(Debug, Parser)]
+#[command(name = "busrtd", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Where to listen: a socket's path, host:port, or fifo:/path; any number of times
+    #[arg(short = 'B', long = "bind", value_name = "ADDRESS", required_unless_present = "completions")]
+    pub(crate) bind: Vec<String>,
+
+    /// Write the process id to this file, and remove it at the end
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+
+    /// Run in the background; returns when the broker is ready. Logs to syslog
+    #[arg(short = 'D', long = "daemonize")]
+    pub(crate) daemonize: bool,
+
+    /// Worker threads [default: the number of cores]
+    #[arg(short = 'w', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+
+    /// Seconds a handshake step and a pause within a frame may take; silent clients are disconnected after
+    /// 1.25 times this
+    #[arg(short = 't', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    timeout: Duration,
+
+    /// Let a newcomer take a name that is taken: the old client is disconnected
+    #[arg(long, help_heading = "Clients")]
+    force_register: bool,
+
+    /// Frames that may wait for one client before its senders are held back
+    #[arg(long, value_name = "FRAMES", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Clients")]
+    queue_size: u32,
+
+    /// Bytes that may wait for one client before its senders are held back
+    #[arg(long, value_name = "BYTES", default_value = "16777216", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
+    queue_bytes: u64,
+
+    /// What happens to a client that is over these bounds and takes nothing for --stall-ms
+    #[arg(long, value_name = "POLICY", default_value = "disconnect", help_heading = "Clients")]
+    slow: Slow,
+
+    /// How long such a client may take nothing, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "200", help_heading = "Clients")]
+    stall_ms: u64,
+
+    /// The longest frame body a client may send; longer ones end its connection [default: no limit]
+    #[arg(long, value_name = "BYTES", help_heading = "Clients")]
+    max_payload: Option<u32>,
+
+    /// The read buffer a client starts with; it grows with the traffic
+    #[arg(long, value_name = "BYTES", default_value = "16384", help_heading = "Sockets")]
+    buf_size: usize,
+
+    /// Accepted for the sake of existing scripts: frames never wait longer than the batch they came in
+    #[arg(long, value_name = "US", default_value = "10", help_heading = "Sockets")]
+    #[allow(dead_code, reason = "there is nothing to be told: no write waits for a timer")]
+    buf_ttl: u64,
+
+    /// Permissions of UNIX sockets, in octal, such as 660 [default: what the umask leaves]
+    #[arg(long, value_name = "MODE", value_parser = octal, help_heading = "Sockets")]
+    socket_mode: Option<u32>,
+
+    /// Log more: every registration and the end of every connection, with its reason
+    #[arg(long, help_heading = "Logging")]
+    pub(crate) verbose: bool,
+
+    /// Log to syslog instead of the standard error output
+    #[arg(long, help_heading = "Logging")]
+    pub(crate) log_syslog: bool,
+
+    /// Print a completion script for this shell
+    #[arg(long, value_name = "SHELL", help_heading = "Other")]
+    pub(crate) completions: Option<Shell>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  busrtd -B /tmp/busrt.sock                           on this machine only
+  busrtd -B /tmp/busrt.sock -B 0.0.0.0:9924           for the local network too
+  busrtd -D -P /run/busrtd.pid -B /run/busrt.sock --socket-mode 660
+  busrtd -B fifo:/tmp/busrt.fifo -B /tmp/busrt.sock   for shells: echo 'TARGET MESSAGE' > /tmp/busrt.fifo";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Slow {
+    /// The client is disconnected
+    Disconnect,
+    /// New frames for it are refused
+    DropNew,
+    /// Its oldest frames make room for new ones
+    DropOld,
+    /// Its senders wait
+    Block,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 =
+        text.parse().map_err(|_| "a number of seconds is wanted, such as 5 or 0.5".to_owned())?;
+    if seconds < 0.001 {
+        return Err("at least 0.001 s".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("octal permissions up to 777 are wanted, such as 660".into()),
+    }
+}
+
+impl Args {
+    pub(crate) fn workers(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.map_or_else(cores, usize::from)
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let slow = match self.slow {
+            Slow::Disconnect => SlowPolicy::Disconnect,
+            Slow::DropNew => SlowPolicy::DropNew,
+            Slow::DropOld => SlowPolicy::DropOld,
+            Slow::Block => SlowPolicy::Block,
+        };
+        let mut options = Options::new()
+            .timeout(self.timeout)
+            .force_register(self.force_register)
+            .queue_size(self.queue_size as usize)
+            .queue_bytes(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX))
+            .slow(slow)
+            .stall(Duration::from_millis(self.stall_ms))
+            .max_payload(self.max_payload.unwrap_or(u32::MAX))
+            .buf_size(self.buf_size);
+        if let Some(mode) = self.socket_mode {
+            options = options.socket_mode(mode);
+        }
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_what_scripts_in_the_field_pass() {
+        let line = "busrtd -B /a.sock -B 127.0.0.1:1 --bind fifo:/f -P /p --verbose -D --log-syslog --force-register \
+                    -w 3 -t 0.5 --buf-size 100 --buf-ttl 20 --queue-size 7 --queue-bytes 9 --slow drop-old --stall-ms 5 \
+                    --max-payload 10 --socket-mode 660";
+        let args = Args::try_parse_from(line.split_whitespace()).unwrap();
+        let options = args.options();
+        assert_eq!(args.bind, ["/a.sock", "127.0.0.1:1", "fifo:/f"]);
+        assert_eq!((args.workers(), options.timeout), (3, Duration::from_millis(500)));
+        assert_eq!((options.queue_size, options.queue_bytes, options.slow), (7, 9, SlowPolicy::DropOld));
+        assert_eq!((options.max_payload, options.socket_mode), (10, Some(0o660)));
+    }
+
+    #[test]
+    fn refuses_nonsense() {
+        for line in [
+            "busrtd",
+            "busrtd -B x -t -1",
+            "busrtd -B x -w 0",
+            "busrtd -B x --socket-mode 9",
+            "busrtd -B x --slow no",
+        ] {
+            assert!(Args::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The optional security model: who may register from where, and what each client may do
+//! (PROTOCOL.md section 7, permissions).
+//!
+//! Without an access list everybody may do everything. With one, a name it does not know is refused,
+//! and each client has masks for what it may send to, publish, subscribe to and broadcast to. Clients
+//! within the broker's own process are trusted and not subject to it.
+
+use crate::matching::acl::AllowSet;
+use crate::proto::op::primary_name;
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// What one client may do. Secondary clients have the rules of their primary.
+#[derive(Debug, Clone)]
+pub struct ClientAccess {
+    hosts: Option<Vec<IpNet>>,
+    messages: AllowSet,
+    broadcasts: AllowSet,
+    publications: AllowSet,
+    subscriptions: AllowSet,
+}
+
+impl ClientAccess {
+    /// May register from anywhere, and do nothing.
+    pub fn none() -> Self {
+        ClientAccess {
+            hosts: None,
+            messages: AllowSet::names([""; 0]),
+            broadcasts: AllowSet::names([""; 0]),
+            publications: AllowSet::topics([""; 0]),
+            subscriptions: AllowSet::topics([""; 0]),
+        }
+    }
+
+    /// May register from anywhere, and do everything.
+    pub fn all() -> Self {
+        ClientAccess::none().messages(["*"]).broadcasts(["*"]).publications(["#"]).subscriptions(["#"])
+    }
+
+    /// The networks it may connect from, in CIDR notation; checked for TCP and WebSocket, not for
+    /// UNIX sockets.
+    pub fn hosts(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.hosts = Some(networks.into_iter().collect());
+        self
+    }
+
+    /// The clients it may send messages to, as name masks. `.broker` is one of them.
+    pub fn messages<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.messages = AllowSet::names(masks);
+        self
+    }
+
+    /// The clients it may broadcast to, as name masks.
+    pub fn broadcasts<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.broadcasts = AllowSet::names(masks);
+        self
+    }
+
+    /// The topics it may publish to, as topic masks.
+    pub fn publications<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.publications = AllowSet::topics(masks);
+        self
+    }
+
+    /// The topics it may subscribe to, as topic masks: a subscription is allowed when everything it
+    /// could match is.
+    pub fn subscriptions<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.subscriptions = AllowSet::topics(masks);
+        self
+    }
+
+    pub(super) fn may_send_to(&self, target: &str) -> bool {
+        self.messages.allows(target)
+    }
+
+    pub(super) fn may_broadcast_to(&self, mask: &str) -> bool {
+        self.broadcasts.covers(mask)
+    }
+
+    pub(super) fn may_publish(&self, topic: &str) -> bool {
+        self.publications.allows(topic)
+    }
+
+    pub(super) fn may_subscribe_to(&self, mask: &str) -> bool {
+        self.subscriptions.covers(mask)
+    }
+
+    fn admits(&self, peer: Option<IpAddr>) -> bool {
+        match (&self.hosts, peer) {
+            (Some(networks), Some(ip)) => {
+                let ip = ip.to_canonical();
+                networks.iter().any(|network| network.contains(&ip))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The clients a broker knows, by primary name.
+///
+/// ```
+/// use busrt::broker::{AccessList, ClientAccess};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let list = AccessList::new()
+///     .client("plant.sensor", ClientAccess::none().hosts(["10.0.0.0/8".parse()?]).publications(["plant/#"]))
+///     .client("operator", ClientAccess::all());
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct AccessList {
+    clients: HashMap<String, ClientAccess>,
+}
+
+impl AccessList {
+    /// A list that knows nobody.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a client by its primary name, or replaces its rules.
+    pub fn client(mut self, name: impl Into<String>, access: ClientAccess) -> Self {
+        self.clients.insert(name.into(), access);
+        self
+    }
+
+    /// Whether a client of that name may be connected from there.
+    pub(super) fn admits(&self, name: &str, peer: Option<IpAddr>) -> bool {
+        self.rules(name).is_some_and(|rules| rules.admits(peer))
+    }
+
+    pub(super) fn rules(&self, name: &str) -> Option<&ClientAccess> {
+        self.clients.get(primary_name(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let access = ClientAccess::none().hosts(["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        for (ip, admitted) in
+            [("10.1.2.3", true), ("11.0.0.1", false), ("::1", true), ("::ffff:10.0.0.1", true)]
+        {
+            assert_eq!(access.admits(Some(ip.parse().unwrap())), admitted, "{ip}");
+        }
+        assert!(access.admits(None), "a UNIX socket has no host");
+    }
+
+    #[test]
+    fn permissions() {
+        let access = ClientAccess::none()
+            .messages(["a.b"])
+            .subscriptions(["t/+"])
+            .broadcasts(["g.*"])
+            .publications(["p/#"]);
+        assert!(access.may_send_to("a.b") && access.may_send_to("a.b%%1") && !access.may_send_to("a.c"));
+        assert!(
+            access.may_subscribe_to("t/x")
+                && access.may_subscribe_to("t/+")
+                && !access.may_subscribe_to("t/#")
+        );
+        assert!(
+            access.may_broadcast_to("g.*")
+                && access.may_broadcast_to("g.?.x")
+                && !access.may_broadcast_to("*")
+        );
+        assert!(access.may_publish("p/x/y") && !access.may_publish("p"));
+        assert!(ClientAccess::all().may_send_to(".broker"));
+    }
+
+    #[test]
+    fn secondaries_have_the_rules_of_their_primary() {
+        let list = AccessList::new().client("a", ClientAccess::all());
+        assert!(list.admits("a%%x", None) && list.admits("a", None) && !list.admits("b", None));
+    }
+}

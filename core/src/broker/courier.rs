@@ -1,0 +1,398 @@
+//! One client's way into the bus: looks up where its operations go, hands frames to the receivers'
+//! queues, and remembers whom to flush and what to acknowledge. A session's reader owns one, and all
+//! of it runs on the reader's task.
+
+use super::Core;
+use super::admin;
+use super::outbox::{Parcel, Push, Verdict};
+use super::registry::{Audience, Registry, TopicSet};
+use super::session::Session;
+use crate::error::ErrorKind;
+use crate::matching::cache::Cache;
+use crate::proto::delivery::{self, Delivery};
+use crate::proto::op::{BROKER_NAME, FrameKind, QoS, RESULT_OK};
+use crate::proto::request::Operation;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// Entries in each cache of a session.
+const CACHED: u32 = 1024;
+
+/// Where a session's recent frames went: most frames need no lock but their receiver's own.
+struct Routes {
+    messages: Cache<Result<Arc<Session>, ErrorKind>>,
+    broadcasts: Cache<Result<Audience, ErrorKind>>,
+    publications: Cache<Result<Audience, ErrorKind>>,
+}
+
+/// An answer that is in a cache, or was not worth keeping.
+enum Answer<'a, V> {
+    Cached(&'a Result<V, ErrorKind>),
+    Fresh(Result<V, ErrorKind>),
+}
+
+impl<V> Answer<'_, V> {
+    fn get(&self) -> Result<&V, ErrorKind> {
+        match self {
+            Answer::Cached(result) => result.as_ref(),
+            Answer::Fresh(result) => result.as_ref(),
+        }
+        .map_err(|kind| *kind)
+    }
+}
+
+/// What `cache` knows of `key`, or else `find` does. The generation is read before anything is looked
+/// up: what changes meanwhile makes the entry stale, not wrong.
+fn look_up<'a, V: Clone>(
+    cache: &'a mut Cache<Result<V, ErrorKind>>,
+    registry: &Registry,
+    key: &str,
+    find: impl Fn() -> Result<V, ErrorKind>,
+) -> Answer<'a, V> {
+    let generation = registry.generation();
+    if cache.get(generation, key.as_bytes()).is_none() {
+        let found = find();
+        cache.insert_with(generation, key.as_bytes(), || found.clone());
+        return Answer::Fresh(found);
+    }
+    match cache.get(generation, key.as_bytes()) {
+        Some(known) => Answer::Cached(known),
+        None => Answer::Fresh(find()),
+    }
+}
+
+/// What is to be done once the frames that were read together have all been routed.
+#[derive(Default)]
+struct Batch {
+    /// Receivers that this batch has promised to flush.
+    touched: Vec<Arc<Session>>,
+    /// Acknowledgements, encoded.
+    acks: Vec<u8>,
+}
+
+impl Batch {
+    /// Queues the acknowledgements, then writes everything out. Deliveries go first: their receivers
+    /// can be woken while the sender's own answer is written.
+    fn flush(&mut self, session: &Arc<Session>) {
+        if self.queue_acks(session) {
+            session.flush();
+        }
+        for receiver in self.touched.drain(..) {
+            receiver.flush();
+        }
+        if self.touched.capacity() > 64 {
+            self.touched = Vec::new();
+        }
+        if self.acks.capacity() > 256 {
+            self.acks = Vec::new();
+        }
+    }
+
+    /// Returns whether the session itself must be flushed.
+    fn queue_acks(&mut self, session: &Session) -> bool {
+        if self.acks.is_empty() {
+            return false;
+        }
+        let first = session.push_raw(&self.acks, (self.acks.len() / delivery::HEADER_LEN) as u64);
+        self.acks.clear();
+        first
+    }
+
+    fn touch(&mut self, receiver: &Arc<Session>) {
+        self.touched.push(receiver.clone());
+    }
+}
+
+pub(super) struct Courier {
+    core: Arc<Core>,
+    session: Arc<Session>,
+    routes: Routes,
+    batch: Batch,
+    scratch: Vec<u8>,
+}
+
+impl Courier {
+    pub(super) fn new(core: Arc<Core>, session: Arc<Session>) -> Courier {
+        let routes = Routes {
+            messages: Cache::new(CACHED),
+            broadcasts: Cache::new(CACHED),
+            publications: Cache::new(CACHED),
+        };
+        Courier { core, session, routes, batch: Batch::default(), scratch: vec![] }
+    }
+
+    /// Does one operation that came over the wire, and notes its acknowledgement if it wants one.
+    pub(super) async fn handle(
+        &mut self,
+        op_id: u32,
+        qos: QoS,
+        op: &Operation<'_, &[u8]>,
+        owner: Option<&Bytes>,
+    ) {
+        let result = match op {
+            Operation::Nop => return,
+            Operation::Message { target: BROKER_NAME, payload } => {
+                let result = self.core.registry.permit_message(&self.session, BROKER_NAME);
+                self.acknowledge(op_id, qos, result);
+                return match result {
+                    // The acknowledgement goes before the answer.
+                    Ok(()) => Box::pin(self.ask_broker(qos, payload)).await,
+                    Err(_) => self.log_denial(op),
+                };
+            }
+            _ => self.dispatch(qos, op, owner).await,
+        };
+        self.acknowledge(op_id, qos, result);
+    }
+
+    fn acknowledge(&mut self, op_id: u32, qos: QoS, result: Result<(), ErrorKind>) {
+        if qos.needs_ack() {
+            let code = result.map_or_else(ErrorKind::code, |()| RESULT_OK);
+            self.batch.acks.extend_from_slice(&delivery::ack(op_id, code));
+        }
+    }
+
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// What its acknowledgement says.
+    pub(super) async fn dispatch(
+        &mut self,
+        qos: QoS,
+        op: &Operation<'_, &[u8]>,
+        owner: Option<&Bytes>,
+    ) -> Result<(), ErrorKind> {
+        let result = self.route(qos, op, owner).await;
+        if result == Err(ErrorKind::AccessDenied) {
+            self.log_denial(op);
+        }
+        result
+    }
+
+    async fn route(
+        &mut self,
+        qos: QoS,
+        op: &Operation<'_, &[u8]>,
+        owner: Option<&Bytes>,
+    ) -> Result<(), ErrorKind> {
+        let Courier { core, session, routes, batch, scratch } = self;
+        let registry = &core.registry;
+        let frame = |kind, topic, payload| Delivery {
+            kind,
+            realtime: qos.is_realtime(),
+            sender: &session.identity.name,
+            topic,
+            payload,
+        };
+        match *op {
+            Operation::Nop => Ok(()),
+            Operation::Message { target, payload } => {
+                let answer =
+                    look_up(&mut routes.messages, registry, target, || registry.target(session, target));
+                let receiver = answer.get()?;
+                let parcel = Parcel::new(frame(FrameKind::Message, None, payload), owner);
+                match receiver.push(&parcel, &core.options) {
+                    Push::Queued => Ok(()),
+                    Push::QueuedFirst => {
+                        batch.touch(receiver);
+                        Ok(())
+                    }
+                    Push::Gone => Err(ErrorKind::NotRegistered),
+                    Push::Full => {
+                        Box::pin(insist(core, session, batch, receiver, &parcel, Instant::now())).await
+                    }
+                }
+            }
+            Operation::Broadcast { mask, payload } => {
+                let find = || registry.matching_names(session, mask);
+                let answer = look_up(&mut routes.broadcasts, registry, mask, find);
+                let audience = answer.get()?;
+                let parcel = Parcel::for_many(frame(FrameKind::Broadcast, None, payload), owner, scratch);
+                distribute(core, session, batch, audience, &parcel).await;
+                Ok(())
+            }
+            Operation::Publish { topic, payload } => {
+                let find = || registry.subscribers(Some(session), topic);
+                let answer = look_up(&mut routes.publications, registry, topic, find);
+                let audience = answer.get()?;
+                if !audience.is_empty() {
+                    let parcel =
+                        Parcel::for_many(frame(FrameKind::Publication, Some(topic), payload), owner, scratch);
+                    distribute(core, session, batch, audience, &parcel).await;
+                }
+                Ok(())
+            }
+            Operation::PublishFor { topic, receiver, payload } => {
+                let find = || registry.subscribers(Some(session), topic);
+                let answer = look_up(&mut routes.publications, registry, topic, find);
+                let audience: Audience =
+                    answer.get()?.iter().filter(|session| session.primary() == receiver).cloned().collect();
+                let parcel =
+                    Parcel::for_many(frame(FrameKind::Publication, Some(topic), payload), owner, scratch);
+                distribute(core, session, batch, &audience, &parcel).await;
+                Ok(())
+            }
+            Operation::Subscribe(topics) => registry.add_topics(session, TopicSet::Subscriptions, topics),
+            Operation::Exclude(topics) => registry.add_topics(session, TopicSet::Exclusions, topics),
+            Operation::Unsubscribe(topics) => {
+                registry.remove_topics(session, TopicSet::Subscriptions, topics);
+                Ok(())
+            }
+            Operation::Unexclude(topics) => {
+                registry.remove_topics(session, TopicSet::Exclusions, topics);
+                Ok(())
+            }
+        }
+    }
+
+    /// A message to the broker's own client; its answer, if there is one, comes from there.
+    async fn ask_broker(&mut self, qos: QoS, payload: &[u8]) {
+        let Courier { core, session, batch, .. } = self;
+        core.admin.count_read(payload);
+        let Some(answer) = admin::answer(core, payload) else { return };
+        let delivery = Delivery {
+            kind: FrameKind::Message,
+            realtime: qos.is_realtime(),
+            sender: BROKER_NAME,
+            topic: None,
+            payload: &answer,
+        };
+        if batch.queue_acks(session) {
+            batch.touch(session);
+        }
+        distribute(core, session, batch, std::slice::from_ref(session), &Parcel::new(delivery, None)).await;
+    }
+
+    /// Writes out what the batch has gathered. When this client does not read its acknowledgements,
+    /// no more operations are read from it until it does.
+    pub(super) async fn finish_batch(&mut self) {
+        let acknowledged = !self.batch.acks.is_empty();
+        self.batch.flush(&self.session);
+        if acknowledged && self.session.is_over_budget(&self.core.options) {
+            Box::pin(self.wait_until_read()).await;
+        }
+    }
+
+    async fn wait_until_read(&self) {
+        let (core, session) = (&self.core, &self.session);
+        hold_back(core, session, async {
+            while !session.has_ended() && !session.wait_for_room(0, &core.options, Instant::now()).await {
+                if core.options.slow == super::SlowPolicy::Disconnect {
+                    core.end(session, "does not read its acknowledgements");
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Writes out what was gathered, without waiting for anything. For clients in this process,
+    /// whose operations come one by one, a task does it unless the frame is urgent: that makes one
+    /// write of many.
+    pub(super) fn flush_local(&mut self, qos: QoS) {
+        for receiver in self.batch.touched.drain(..) {
+            if qos == QoS::No { receiver.flush_soon() } else { receiver.flush() }
+        }
+    }
+
+    fn log_denial(&self, op: &Operation<'_, &[u8]>) {
+        if self.session.denial_logged.swap(true, Relaxed) {
+            return;
+        }
+        let (what, whom) = match op {
+            Operation::Message { target, .. } => ("send to", *target),
+            Operation::Broadcast { mask, .. } => ("broadcast to", *mask),
+            Operation::Publish { topic, .. } | Operation::PublishFor { topic, .. } => ("publish", *topic),
+            Operation::Subscribe(topics) => ("subscribe to", topics.iter().next().unwrap_or_default()),
+            _ => ("do that", ""),
+        };
+        log::warn!(
+            "access denied: {} may not {what} {whom:?} (further denials are not logged)",
+            self.session.name()
+        );
+    }
+}
+
+/// Hands a frame to every receiver. Those that are full are waited for after all others have it, with
+/// one stall time for all of them.
+async fn distribute(
+    core: &Core,
+    session: &Arc<Session>,
+    batch: &mut Batch,
+    audience: &[Arc<Session>],
+    parcel: &Parcel<'_>,
+) {
+    let mut full = vec![];
+    for receiver in audience {
+        match receiver.push(parcel, &core.options) {
+            Push::QueuedFirst => batch.touch(receiver),
+            Push::Queued | Push::Gone => {}
+            Push::Full => full.push(receiver),
+        }
+    }
+    if full.is_empty() {
+        return;
+    }
+    let since = Instant::now();
+    for receiver in full {
+        // What became of a single delivery is not the publisher's business.
+        let _ = Box::pin(insist(core, session, batch, receiver, parcel, since)).await;
+    }
+}
+
+/// Holds this sender back until the receiver has room or is found stuck; then its policy decides.
+async fn insist(
+    core: &Core,
+    session: &Arc<Session>,
+    batch: &mut Batch,
+    receiver: &Arc<Session>,
+    parcel: &Parcel<'_>,
+    since: Instant,
+) -> Result<(), ErrorKind> {
+    batch.flush(session);
+    hold_back(core, session, async {
+        let mut waits = core.options.slow == super::SlowPolicy::Block || !receiver.is_stuck();
+        loop {
+            let stuck = !waits || !receiver.wait_for_room(parcel.wire_len(), &core.options, since).await;
+            if session.has_ended() {
+                return Err(ErrorKind::NotDelivered);
+            }
+            let mut pushed = receiver.push(parcel, &core.options);
+            if stuck && pushed == Push::Full {
+                match receiver.judge(parcel, &core.options) {
+                    Verdict::Pushed(push) => pushed = push,
+                    Verdict::Refused => return Err(ErrorKind::NotDelivered),
+                    Verdict::Disconnect => {
+                        core.end(receiver, "does not take its frames");
+                        return Err(ErrorKind::NotDelivered);
+                    }
+                    Verdict::Wait => {
+                        // Its socket or program may take as long as it likes.
+                        tokio::time::sleep(core.options.stall).await;
+                        continue;
+                    }
+                }
+            }
+            match pushed {
+                Push::Queued => return Ok(()),
+                Push::QueuedFirst => {
+                    receiver.flush();
+                    return Ok(());
+                }
+                Push::Gone => return Err(ErrorKind::NotRegistered),
+                Push::Full => waits = true,
+            }
+        }
+    })
+    .await
+}
+
+/// Runs `wait` while nothing is read from the client: its silence does not count meanwhile.
+async fn hold_back<R>(core: &Core, session: &Session, wait: impl Future<Output = R>) -> R {
+    session.liveness.held_back.store(true, Relaxed);
+    let result = wait.await;
+    session.liveness.seen.store(core.clock.now(), Relaxed);
+    session.liveness.held_back.store(false, Relaxed);
+    result
+}

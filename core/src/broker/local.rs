@@ -1,0 +1,138 @@
+//! A client within the broker's process: no bytes, frames are handed over as they are.
+
+use super::Core;
+use super::courier::Courier;
+use super::outbox::Outlet;
+use super::session::{ClientKind, Identity, Session};
+use crate::client::inbox::Inbox;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
+use crate::proto::request::Operation;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+
+/// One registered in-process client. Dropping it unregisters the client.
+pub(crate) struct LocalLink {
+    core: Arc<Core>,
+    session: Arc<Session>,
+    /// Ways into the bus that are not in use: as many as there have been operations at once.
+    couriers: Mutex<Vec<Courier>>,
+}
+
+impl LocalLink {
+    pub(super) fn register(core: &Arc<Core>, name: &str, inbox: Arc<Inbox>) -> Result<LocalLink> {
+        super::valid_name(name)?;
+        let identity = Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None };
+        let session = core
+            .register(identity, Outlet::local(inbox))
+            .map_err(|kind| Error::new(kind, name.to_owned()))?;
+        Ok(LocalLink { core: core.clone(), session, couriers: Mutex::default() })
+    }
+
+    /// The broker itself as a sender: registered nowhere, bound by no rules.
+    #[cfg(unix)]
+    pub(super) fn broker(core: &Arc<Core>) -> LocalLink {
+        let name = crate::proto::op::BROKER_NAME.into();
+        let identity = Identity { name, kind: ClientKind::Internal, peer: None, port: None };
+        let session = Arc::new(Session::new(u32::MAX, identity, Outlet::Broker, 0));
+        LocalLink { core: core.clone(), session, couriers: Mutex::default() }
+    }
+
+    /// Does one operation on the caller's task; waits only for receivers that do not keep up.
+    pub(crate) async fn submit(&self, op: Operation<'_, Bytes>, qos: QoS) -> Result<(), ErrorKind> {
+        if self.session.has_ended() {
+            return Err(ErrorKind::ConnectionLost);
+        }
+        let payload = payload_of(&op);
+        let borrowed = borrow(&op);
+        let traffic = &self.session.traffic;
+        traffic.r_frames.add(1);
+        traffic.r_bytes.add(body_len(&borrowed) as u64);
+        let free = self.couriers.lock().pop();
+        let mut courier = free.unwrap_or_else(|| Courier::new(self.core.clone(), self.session.clone()));
+        let result = match &borrowed {
+            Operation::Message { target: crate::proto::op::BROKER_NAME, .. } => {
+                courier.handle(0, QoS::No, &borrowed, payload).await;
+                Ok(())
+            }
+            _ => courier.dispatch(qos, &borrowed, payload).await,
+        };
+        courier.flush_local(qos);
+        self.couriers.lock().push(courier);
+        result
+    }
+
+    /// Registers a secondary of this client, whose frames go to `inbox`.
+    pub(crate) fn secondary(&self, name: &str, inbox: Arc<Inbox>) -> Result<LocalLink> {
+        LocalLink::register(&self.core, name, inbox)
+    }
+
+    /// Unregisters the client; its secondaries go too.
+    pub(crate) fn disconnect(&self) {
+        self.core.end(&self.session, "closed by the client");
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.session.has_ended()
+    }
+}
+
+impl Drop for LocalLink {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+impl fmt::Debug for LocalLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalLink").field(&self.session.name()).finish()
+    }
+}
+
+fn payload_of<'a>(op: &'a Operation<'_, Bytes>) -> Option<&'a Bytes> {
+    match op {
+        Operation::Message { payload, .. }
+        | Operation::Broadcast { payload, .. }
+        | Operation::Publish { payload, .. }
+        | Operation::PublishFor { payload, .. } => Some(payload),
+        _ => None,
+    }
+}
+
+fn borrow<'a>(op: &'a Operation<'a, Bytes>) -> Operation<'a, &'a [u8]> {
+    match op {
+        Operation::Nop => Operation::Nop,
+        Operation::Publish { topic, payload } => Operation::Publish { topic, payload },
+        Operation::PublishFor { topic, receiver, payload } => {
+            Operation::PublishFor { topic, receiver, payload }
+        }
+        Operation::Subscribe(topics) => Operation::Subscribe(*topics),
+        Operation::Unsubscribe(topics) => Operation::Unsubscribe(*topics),
+        Operation::Exclude(topics) => Operation::Exclude(*topics),
+        Operation::Unexclude(topics) => Operation::Unexclude(*topics),
+        Operation::Message { target, payload } => Operation::Message { target, payload },
+        Operation::Broadcast { mask, payload } => Operation::Broadcast { mask, payload },
+    }
+}
+
+/// What the body would be on the wire.
+fn body_len(op: &Operation<'_, &[u8]>) -> usize {
+    let topics_len = |topics: &crate::proto::request::Topics<'_>| {
+        topics.iter().map(|topic| topic.len() + 1).sum::<usize>().saturating_sub(1)
+    };
+    match op {
+        Operation::Nop => 0,
+        Operation::Publish { topic: name, payload }
+        | Operation::Message { target: name, payload }
+        | Operation::Broadcast { mask: name, payload } => name.len() + 1 + payload.len(),
+        Operation::PublishFor { topic, receiver, payload } => {
+            topic.len() + receiver.len() + 2 + payload.len()
+        }
+        Operation::Subscribe(topics)
+        | Operation::Unsubscribe(topics)
+        | Operation::Exclude(topics)
+        | Operation::Unexclude(topics) => topics_len(topics),
+    }
+}

@@ -1,0 +1,318 @@
+//! The way to one receiver: its queue, the budget of that queue, and what happens to a receiver that
+//! does not keep up.
+//!
+//! Over the budget the *sender* is held back until there is room again. Only a receiver that takes
+//! nothing at all for the stall time counts as stuck: from then on, until it takes something, its
+//! policy applies to every frame at once, so that it holds nobody back a second time.
+
+use super::options::{Options, SlowPolicy};
+use super::session::Session;
+use crate::client::inbox::Inbox;
+use crate::frame::Frame;
+use crate::proto::delivery::Delivery;
+use crate::transport::queue::LARGE_PAYLOAD;
+use crate::transport::{WriteQueue, Writer};
+use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Where frames for a client go.
+#[derive(Debug)]
+pub(super) enum Outlet {
+    /// Encoded, to a socket.
+    Socket(Arc<Writer>),
+    /// As they are, to a client in this process.
+    Local(LocalOutlet),
+    /// To the broker's own client: `admin.rs` answers messages, nothing is queued.
+    Broker,
+}
+
+#[derive(Debug)]
+pub(super) struct LocalOutlet {
+    pub(super) inbox: Arc<Inbox>,
+    /// How much the program had taken when it was found stuck.
+    stuck_at: AtomicU64,
+}
+
+impl Outlet {
+    pub(super) fn local(inbox: Arc<Inbox>) -> Outlet {
+        Outlet::Local(LocalOutlet { inbox, stuck_at: AtomicU64::new(u64::MAX) })
+    }
+}
+
+/// A frame on its way to any number of receivers, encoded once for all of them.
+pub(super) struct Parcel<'a> {
+    delivery: Delivery<'a>,
+    /// The payload as shared bytes, if it is large enough to be worth it.
+    shared: Option<Bytes>,
+    /// The whole frame encoded, or its head if the payload is shared.
+    encoded: Option<&'a [u8]>,
+    frame: OnceLock<Frame>,
+}
+
+impl<'a> Parcel<'a> {
+    /// A frame for one receiver: encoded right into its queue. `owner` is what the payload is part
+    /// of, if that is shared memory.
+    pub(super) fn new(delivery: Delivery<'a>, owner: Option<&Bytes>) -> Parcel<'a> {
+        let shared =
+            owner.filter(|_| delivery.payload.len() >= LARGE_PAYLOAD).map(|o| o.slice_ref(delivery.payload));
+        Parcel { delivery, shared, encoded: None, frame: OnceLock::new() }
+    }
+
+    /// A frame for several receivers: encoded into `scratch` first.
+    pub(super) fn for_many(
+        delivery: Delivery<'a>,
+        owner: Option<&Bytes>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Parcel<'a> {
+        let mut parcel = Parcel::new(delivery, owner);
+        if parcel.shared.is_none() && delivery.payload.len() >= LARGE_PAYLOAD {
+            parcel.shared = Some(Bytes::copy_from_slice(delivery.payload));
+        }
+        scratch.clear();
+        delivery.encode_head(scratch);
+        if parcel.shared.is_none() {
+            scratch.extend_from_slice(delivery.payload);
+        }
+        parcel.encoded = Some(scratch);
+        parcel
+    }
+
+    fn append_to(&self, queue: &mut WriteQueue) {
+        match (self.encoded, &self.shared) {
+            (Some(whole), None) => queue.push(|out| out.extend_from_slice(whole)),
+            (Some(head), Some(payload)) => {
+                queue.push_with(|out| out.extend_from_slice(head), payload.clone())
+            }
+            (None, Some(payload)) => queue.push_with(|out| self.delivery.encode_head(out), payload.clone()),
+            (None, None) => queue.push(|out| {
+                self.delivery.encode_head(out);
+                out.extend_from_slice(self.delivery.payload);
+            }),
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        let make = || {
+            let payload =
+                self.shared.clone().unwrap_or_else(|| Bytes::copy_from_slice(self.delivery.payload));
+            Frame::detached(&self.delivery, payload)
+        };
+        self.frame.get_or_init(make).clone()
+    }
+
+    pub(super) fn wire_len(&self) -> usize {
+        self.delivery.head_len() + self.delivery.payload.len()
+    }
+
+    fn body_len(&self) -> u64 {
+        self.delivery.body_len() as u64
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Push {
+    /// It is in the queue, and somebody else will flush.
+    Queued,
+    /// It is in the queue, and the caller must flush.
+    QueuedFirst,
+    /// The queue is over its budget.
+    Full,
+    /// The client is gone.
+    Gone,
+}
+
+/// What is to be done about a receiver that is stuck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It made it, or the client is gone.
+    Pushed(Push),
+    /// The frame is refused and counted.
+    Refused,
+    /// The receiver must be disconnected.
+    Disconnect,
+    /// Wait on.
+    Wait,
+}
+
+impl Session {
+    /// Queues a frame for this client, budget permitting.
+    pub(super) fn push(&self, parcel: &Parcel<'_>, options: &Options) -> Push {
+        match &self.outlet {
+            Outlet::Socket(writer) => writer
+                .with(|backlog| {
+                    let load = backlog.load();
+                    let over = load.frames >= options.queue_size
+                        || load.bytes.saturating_add(parcel.wire_len()) > options.queue_bytes;
+                    if over && load.frames > 0 {
+                        return Push::Full;
+                    }
+                    parcel.append_to(backlog.queue());
+                    self.count_written(1, parcel.body_len());
+                    if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+                })
+                .unwrap_or(Push::Gone),
+            Outlet::Local(local) => match local.inbox.push(parcel.frame()) {
+                Ok(()) => {
+                    self.count_written(1, parcel.body_len());
+                    Push::Queued
+                }
+                Err(_) if self.has_ended() => Push::Gone,
+                Err(_) => Push::Full,
+            },
+            Outlet::Broker => Push::Queued,
+        }
+    }
+
+    /// Queues bytes that are no delivery and never dropped: acknowledgements and pings. They have no
+    /// budget of their own: whoever sends operations is held back by `wait_for_room` first. Returns
+    /// whether the caller must flush.
+    pub(super) fn push_raw(&self, bytes: &[u8], frames: u64) -> bool {
+        let Outlet::Socket(writer) = &self.outlet else { return false };
+        writer
+            .with(|backlog| {
+                backlog.queue().push_kept(|out| out.extend_from_slice(bytes));
+                if frames > 0 {
+                    self.count_written(frames, bytes.len() as u64);
+                }
+                backlog.promise_flush()
+            })
+            .unwrap_or(false)
+    }
+
+    /// Under the lock of a socket's queue; for an in-process client, two senders at once may lose a
+    /// count, which is all that can happen.
+    fn count_written(&self, frames: u64, bytes: u64) {
+        self.traffic.w_frames.add(frames);
+        self.traffic.w_bytes.add(bytes);
+    }
+
+    pub(super) fn flush(&self) {
+        if let Outlet::Socket(writer) = &self.outlet {
+            writer.flush();
+        }
+    }
+
+    /// As [`flush`](Session::flush), by a task: many small frames become one write.
+    pub(super) fn flush_soon(&self) {
+        if let Outlet::Socket(writer) = &self.outlet {
+            writer.flush_by_task();
+        }
+    }
+
+    /// Whether more waits for it than its budget allows.
+    pub(super) fn is_over_budget(&self, options: &Options) -> bool {
+        match &self.outlet {
+            Outlet::Socket(writer) => {
+                let load = writer.load();
+                load.frames > options.queue_size || load.bytes > options.queue_bytes
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until the queue has room for a frame of `len` bytes, for as long as the receiver takes
+    /// something at least once in a stall time counted from `since` on. `false`: it does not.
+    pub(super) async fn wait_for_room(&self, len: usize, options: &Options, since: Instant) -> bool {
+        // Senders go on when a quarter of the budget is free, not at every frame.
+        let frames = (options.queue_size / 4 * 3).max(1);
+        let bytes = (options.queue_bytes / 4 * 3).min((options.queue_bytes + 1).saturating_sub(len)).max(1);
+        match &self.outlet {
+            Outlet::Socket(writer) => loop {
+                let last = writer.last_progress().map_or(since, |progress| progress.max(since));
+                let left = (last + options.stall).saturating_duration_since(Instant::now());
+                let room = writer.wait_below(frames, bytes);
+                if left == Duration::ZERO {
+                    return false;
+                }
+                if tokio::time::timeout(left, room).await.is_ok() {
+                    return true;
+                }
+            },
+            Outlet::Local(local) => loop {
+                let before = local.inbox.progress();
+                if tokio::time::timeout(options.stall, local.inbox.wait_room()).await.is_ok() {
+                    return true;
+                }
+                if local.inbox.progress() == before {
+                    return false;
+                }
+            },
+            Outlet::Broker => true,
+        }
+    }
+
+    /// Whether it was found stuck and has taken nothing since.
+    pub(super) fn is_stuck(&self) -> bool {
+        match &self.outlet {
+            Outlet::Socket(writer) => writer.with(|backlog| backlog.is_stuck()).unwrap_or(false),
+            Outlet::Local(local) => local.stuck_at.load(Relaxed) == local.inbox.progress(),
+            Outlet::Broker => false,
+        }
+    }
+
+    fn mark_stuck(&self) {
+        match &self.outlet {
+            Outlet::Socket(writer) => {
+                writer.with(|backlog| backlog.mark_stuck());
+            }
+            Outlet::Local(local) => local.stuck_at.store(local.inbox.progress(), Relaxed),
+            Outlet::Broker => {}
+        }
+    }
+
+    /// Applies the policy to a frame for this client, which is stuck.
+    pub(super) fn judge(&self, parcel: &Parcel<'_>, options: &Options) -> Verdict {
+        self.mark_stuck();
+        match options.slow {
+            SlowPolicy::Disconnect => Verdict::Disconnect,
+            SlowPolicy::Block => Verdict::Wait,
+            SlowPolicy::DropNew => {
+                self.refuse();
+                Verdict::Refused
+            }
+            SlowPolicy::DropOld => match self.push_over_oldest(parcel, options) {
+                Push::Full => {
+                    self.refuse();
+                    Verdict::Refused
+                }
+                pushed => Verdict::Pushed(pushed),
+            },
+        }
+    }
+
+    /// Counts a frame that this client does not get.
+    pub(super) fn refuse(&self) {
+        self.traffic.dropped.add(1);
+    }
+
+    /// Drops the oldest frames until `parcel` fits.
+    fn push_over_oldest(&self, parcel: &Parcel<'_>, options: &Options) -> Push {
+        loop {
+            match self.push(parcel, options) {
+                Push::Full => {}
+                pushed => return pushed,
+            }
+            let dropped = match &self.outlet {
+                Outlet::Socket(writer) => writer.with(|backlog| backlog.drop_oldest()).flatten().is_some(),
+                Outlet::Local(local) => local.inbox.drop_oldest(),
+                Outlet::Broker => false,
+            };
+            if !dropped {
+                return Push::Full;
+            }
+            self.refuse();
+        }
+    }
+
+    /// Frames that wait.
+    pub(super) fn queued(&self) -> usize {
+        match &self.outlet {
+            Outlet::Socket(writer) => writer.load().frames,
+            Outlet::Local(local) => local.inbox.load().0,
+            Outlet::Broker => 0,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What one read brought: frames and acknowledgements.
+
+use super::acks::{Answer, Waiter};
+use super::inbox::Inbox;
+use crate::frame::Frame;
+use crate::proto::DecodeError;
+use crate::proto::decoder::{Body, Decoder};
+use crate::proto::delivery::Header;
+use crate::proto::op::FrameKind;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Small frames that arrive together share an allocation of about this length: one for each would cost
+/// more than all the rest, and one for everything would be kept whole by whoever keeps a single frame.
+const SHARED: usize = 4096;
+
+/// The read buffer and what is made of its content. Belongs to a thread while nothing is read, so that
+/// idle connections hold none.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) buf: Vec<u8>,
+    /// Frames that answer no call.
+    pub(crate) frames: Vec<Frame>,
+    /// Op ids and result codes.
+    pub(crate) acks: Vec<(u32, u8)>,
+    /// Scratch space for telling those who wait for the acknowledgements.
+    pub(crate) told: Vec<(Waiter, Answer)>,
+    group: Vec<Span>,
+}
+
+/// A frame whose body is in the read buffer.
+struct Span {
+    kind: FrameKind,
+    realtime: bool,
+    body: Range<usize>,
+}
+
+thread_local! {
+    static SPARE: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
+}
+
+/// More than this is not kept for the next read.
+const MOST_KEPT: usize = 1024 * 1024;
+
+impl Batch {
+    /// This thread's batch, empty.
+    pub(crate) fn take() -> Box<Batch> {
+        // Fails only while the thread ends.
+        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    /// Leaves the batch to the next connection that this thread reads from.
+    pub(crate) fn give(mut self: Box<Batch>) {
+        self.buf.clear();
+        if self.buf.capacity() <= MOST_KEPT {
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
+    }
+
+    /// Decodes what is in `buf`, and keeps in `decoder` what is not whole. Replies go to the calls in
+    /// `inbox` at once.
+    ///
+    /// # Errors
+    /// Bytes that are no frame; the frames before them are there.
+    pub(crate) fn decode(&mut self, decoder: &mut Decoder<Header>, inbox: &Inbox) -> Result<(), DecodeError> {
+        let buf = std::mem::take(&mut self.buf);
+        let decoded = self.decode_from(&buf, decoder, inbox);
+        self.buf = buf;
+        self.group.clear();
+        decoded
+    }
+
+    fn decode_from(
+        &mut self,
+        buf: &[u8],
+        decoder: &mut Decoder<Header>,
+        inbox: &Inbox,
+    ) -> Result<(), DecodeError> {
+        let mut input = buf;
+        loop {
+            let (header, body) = match decoder.next(&mut input) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(e) => {
+                    self.end_group(buf, inbox)?;
+                    return Err(e);
+                }
+            };
+            match (header, body) {
+                (Header::Nop, _) => {}
+                (Header::Ack { op_id, code }, _) => self.acks.push((op_id, code)),
+                (Header::Frame { kind, realtime, .. }, Body::Shared(bytes)) => {
+                    self.end_group(buf, inbox)?;
+                    self.deliver(Frame::parse(kind, realtime, bytes)?, inbox);
+                }
+                (Header::Frame { kind, realtime, .. }, Body::Inline(bytes)) => {
+                    let end = buf.len() - input.len();
+                    let body = end - bytes.len()..end;
+                    if self.group.first().is_some_and(|first| end - first.body.start > SHARED) {
+                        self.end_group(buf, inbox)?;
+                    }
+                    self.group.push(Span { kind, realtime, body });
+                }
+            }
+        }
+        self.end_group(buf, inbox)?;
+        decoder.suspend(input);
+        Ok(())
+    }
+
+    /// Makes frames of the bodies gathered, which share one copy of their part of the buffer.
+    fn end_group(&mut self, buf: &[u8], inbox: &Inbox) -> Result<(), DecodeError> {
+        let (Some(first), Some(last)) = (self.group.first(), self.group.last()) else { return Ok(()) };
+        let (start, end) = (first.body.start, last.body.end);
+        let (kind, realtime, alone) = (first.kind, first.realtime, self.group.len() == 1);
+        let shared = Bytes::copy_from_slice(&buf[start..end]);
+        if alone {
+            // A part of shared bytes costs an allocation more than the whole.
+            self.group.clear();
+            self.deliver(Frame::parse(kind, realtime, shared)?, inbox);
+            return Ok(());
+        }
+        let mut group = std::mem::take(&mut self.group);
+        let mut result = Ok(());
+        for Span { kind, realtime, body } in group.drain(..) {
+            match Frame::parse(kind, realtime, shared.slice(body.start - start..body.end - start)) {
+                Ok(frame) => self.deliver(frame, inbox),
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            }
+        }
+        self.group = group;
+        result
+    }
+
+    fn deliver(&mut self, frame: Frame, inbox: &Inbox) {
+        self.frames.extend(inbox.complete(frame));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::*;
+    use crate::proto::delivery::{self, Delivery};
+
+    fn encode(out: &mut Vec<u8>, sender: &str, topic: Option<&str>, payload: &[u8]) {
+        let kind = if topic.is_some() { FrameKind::Publication } else { FrameKind::Message };
+        Delivery { kind, realtime: false, sender, topic, payload }.encode_head(out);
+        out.extend_from_slice(payload);
+    }
+
+    fn feed(stream: &[u8], piece: usize) -> (Vec<Frame>, Vec<(u32, u8)>) {
+        let inbox = Inbox::new(&Config::new("", "me"));
+        let mut decoder = Decoder::new(u32::MAX);
+        let mut batch = Batch::take();
+        for piece in stream.chunks(piece) {
+            batch.buf.clear();
+            decoder.resume(&mut batch.buf);
+            batch.buf.extend_from_slice(piece);
+            batch.decode(&mut decoder, &inbox).unwrap();
+        }
+        assert!(!decoder.is_mid_frame());
+        let got = (std::mem::take(&mut batch.frames), std::mem::take(&mut batch.acks));
+        batch.give();
+        got
+    }
+
+    #[test]
+    fn the_same_frames_however_the_stream_is_cut() {
+        let mut stream = vec![];
+        let lens = [0, 1, 100, 3000, 5000, 20_000, 7, 4096];
+        for (i, len) in lens.into_iter().enumerate() {
+            let topic = (i % 2 == 0).then_some("a/b");
+            encode(&mut stream, "sender", topic, &vec![i as u8; len]);
+            stream.extend_from_slice(&delivery::ack(i as u32, 1));
+            stream.extend_from_slice(&delivery::PING);
+        }
+        for piece in [1, 7, 100, 4096, 10_000, stream.len()] {
+            let (frames, acks) = feed(&stream, piece);
+            assert_eq!(acks, (0..lens.len() as u32).map(|i| (i, 1)).collect::<Vec<_>>());
+            assert_eq!(frames.len(), lens.len());
+            for (i, frame) in frames.iter().enumerate() {
+                assert_eq!((frame.sender(), frame.topic()), ("sender", (i % 2 == 0).then_some("a/b")));
+                assert_eq!(frame.payload(), vec![i as u8; lens[i]], "frame {i} of pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_before_garbage_is_kept() {
+        let inbox = Inbox::new(&Config::new("", "me"));
+        let mut batch = Batch::take();
+        encode(&mut batch.buf, "s", None, b"whole");
+        batch.buf.extend_from_slice(b"\x99\0\0\0\0\0");
+        let mut decoder = Decoder::new(u32::MAX);
+        assert_eq!(batch.decode(&mut decoder, &inbox), Err(DecodeError::UnknownOperation(0x99)));
+        assert_eq!(batch.frames.len(), 1);
+    }
+}

@@ -1,0 +1,299 @@
+//! The client for programs without an async runtime: the same names, each call waiting on its thread.
+//!
+//! ```no_run
+//! # fn main() -> busrt::Result<()> {
+//! use busrt::blocking::Client;
+//! use busrt::{QoS, client::Config};
+//!
+//! let client = Client::connect(&Config::new("/tmp/busrt.sock", "plant.logger"))?;
+//! let frames = client.frames()?;
+//! client.subscribe("plant/#", QoS::Processed)?;
+//! for frame in frames {
+//!     println!("{} {:?}: {} bytes", frame.sender(), frame.topic(), frame.payload().len());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! All clients of a process share a runtime of two threads, made when the first one connects. Within a
+//! program's own async runtime every call fails with [`NotSupported`](ErrorKind::NotSupported), and so does
+//! every use of a client in a child made by fork.
+
+#[cfg(feature = "rpc")]
+mod rpc;
+mod runtime;
+#[cfg(all(test, unix))]
+mod tests;
+
+#[cfg(feature = "cursors")]
+pub use rpc::CursorStream;
+#[cfg(feature = "rpc")]
+pub use rpc::{Handlers, PendingCall, Rpc};
+
+use super::{AsTopics, Config, Stats};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::Frame;
+use crate::proto::op::QoS;
+use crate::proto::request::Operation;
+use crate::transport::Socket;
+use bytes::Bytes;
+use runtime::Owner;
+use std::time::Duration;
+
+/// A client of a broker; see [`crate::Client`], which it is inside. Clones are the same client; all
+/// methods may be called from any thread, over and over at the same time.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: crate::Client,
+    owner: Owner,
+}
+
+impl Client {
+    /// See [`crate::Client::connect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(config: &Config) -> Result<Client> {
+        Ok(Client::new(runtime::wait(crate::Client::connect(config))??))
+    }
+
+    /// See [`crate::Client::connect_stream`]. A [`Socket`] can only be made within a runtime: `socket` is
+    /// called there.
+    ///
+    /// # Errors
+    /// As there, and [`Io`](ErrorKind::Io) when `socket` fails.
+    pub fn connect_stream(
+        socket: impl FnOnce() -> std::io::Result<Socket>,
+        config: &Config,
+    ) -> Result<Client> {
+        let connected = async { crate::Client::connect_stream(socket()?, config).await };
+        Ok(Client::new(runtime::wait(connected)??))
+    }
+
+    fn new(inner: crate::Client) -> Client {
+        Client { inner, owner: Owner::current() }
+    }
+
+    /// The async client inside.
+    pub fn inner(&self) -> &crate::Client {
+        &self.inner
+    }
+
+    /// The name this client has registered.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// See [`crate::Client::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.send(target, payload, qos))?
+    }
+
+    /// See [`crate::Client::broadcast`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.broadcast(mask, payload, qos))?
+    }
+
+    /// See [`crate::Client::publish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.publish(topic, payload, qos))?
+    }
+
+    /// See [`crate::Client::publish_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_for(
+        &self,
+        topic: &str,
+        receiver: &str,
+        payload: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<()> {
+        self.owner.wait(self.inner.publish_for(topic, receiver, payload, qos))?
+    }
+
+    /// See [`crate::Client::subscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.subscribe(topics, qos))?
+    }
+
+    /// See [`crate::Client::unsubscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.unsubscribe(topics, qos))?
+    }
+
+    /// See [`crate::Client::exclude`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.exclude(topics, qos))?
+    }
+
+    /// See [`crate::Client::unexclude`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        self.owner.wait(self.inner.unexclude(topics, qos))?
+    }
+
+    /// See [`crate::Client::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<Confirmation> {
+        let inner = self.owner.wait(self.inner.submit(operation, qos))??;
+        Ok(Confirmation { inner, owner: self.owner })
+    }
+
+    /// See [`crate::Client::frames`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn frames(&self) -> Result<Frames> {
+        self.owner.check()?;
+        Ok(Frames { inner: self.inner.frames()?, owner: self.owner })
+    }
+
+    /// See [`crate::Client::ping`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ping(&self) -> Result<()> {
+        self.owner.wait(self.inner.ping())?
+    }
+
+    /// See [`crate::Client::secondary`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn secondary(&self) -> Result<Client> {
+        Ok(Client::new(self.owner.wait(self.inner.secondary())??))
+    }
+
+    /// See [`crate::Client::secondary_named`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn secondary_named(&self, suffix: &str) -> Result<Client> {
+        Ok(Client::new(self.owner.wait(self.inner.secondary_named(suffix))??))
+    }
+
+    /// See [`crate::Client::disconnect`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn disconnect(&self) -> Result<()> {
+        self.owner.wait(self.inner.disconnect())
+    }
+
+    /// Whether this client can send.
+    pub fn is_connected(&self) -> bool {
+        self.owner.is_current() && self.inner.is_connected()
+    }
+
+    /// See [`crate::Client::closed`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn closed(&self) -> Result<Error> {
+        self.owner.wait(self.inner.closed())
+    }
+
+    /// What the client has done so far.
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+}
+
+/// The outcome of an operation that has been sent; see [`super::Confirmation`].
+#[derive(Debug)]
+#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
+pub struct Confirmation {
+    inner: super::Confirmation,
+    owner: Owner,
+}
+
+impl Confirmation {
+    /// Whether [`wait`](Confirmation::wait) would not wait.
+    pub fn is_completed(&self) -> bool {
+        self.inner.is_completed()
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// As those of the operation.
+    pub fn wait(self) -> Result<()> {
+        self.owner.wait(self.inner)?
+    }
+}
+
+/// The frames a client receives; see [`super::Frames`]. As an iterator it waits for each of them and ends
+/// with the connection.
+#[derive(Debug)]
+pub struct Frames {
+    inner: super::Frames,
+    owner: Owner,
+}
+
+impl Frames {
+    /// Waits for the next frame; `None` when the connection has ended and everything received has been
+    /// taken.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn recv(&mut self) -> Result<Option<Frame>> {
+        match self.inner.try_recv() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.owner.wait(self.inner.recv()),
+        }
+    }
+
+    /// As [`recv`](Frames::recv), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv`](Frames::recv), and [`Timeout`](ErrorKind::Timeout) when no frame came.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Frame>> {
+        if let Some(frame) = self.inner.try_recv() {
+            return Ok(Some(frame));
+        }
+        let timed = async { tokio::time::timeout(timeout, self.inner.recv()).await };
+        self.owner.wait(timed)?.map_err(|_| Error::new(ErrorKind::Timeout, "no frame came"))
+    }
+
+    /// The next frame if one waits.
+    pub fn try_recv(&mut self) -> Option<Frame> {
+        self.inner.try_recv()
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        match self.recv() {
+            Ok(frame) => frame,
+            Err(e) => {
+                log::error!("no more frames: {e}");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! RPC calls that wait for their reply.
+
+use crate::error::ErrorKind;
+use crate::frame::Frame;
+use crate::proto::op::primary_name;
+use crate::proto::rpc::Envelope;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::oneshot;
+
+/// The frame of a reply or an error reply, or why there will be none.
+pub(crate) type Outcome = std::result::Result<Frame, ErrorKind>;
+
+/// The table of one client. Replies are taken out of the stream of frames by whoever receives, so that
+/// they never queue behind frames.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    table: Mutex<Table>,
+    /// As many as the table has: a look at it costs less than the lock.
+    pending: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Table {
+    last_id: u32,
+    waiting: HashMap<u32, Waiting>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The primary name of the client that was called.
+    target: Box<str>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Calls {
+        let table = Table { last_id: 0, waiting: HashMap::new(), ended: false };
+        Calls { table: Mutex::new(table), pending: AtomicUsize::new(0) }
+    }
+
+    /// Makes an entry for a call to `target` and returns its id; `None` when the connection has ended.
+    pub(crate) fn register(&self, target: &str) -> Option<(u32, oneshot::Receiver<Outcome>)> {
+        let target = Box::from(primary_name(target));
+        let mut table = self.table.lock();
+        if table.ended {
+            return None;
+        }
+        loop {
+            // 0 would mean that no reply is wanted.
+            table.last_id = table.last_id.checked_add(1).unwrap_or(1);
+            let id = table.last_id;
+            if !table.waiting.contains_key(&id) {
+                let (sender, receiver) = oneshot::channel();
+                table.waiting.insert(id, Waiting { target, outcome: sender });
+                self.pending.store(table.waiting.len(), Ordering::SeqCst);
+                return Some((id, receiver));
+            }
+        }
+    }
+
+    /// Whether a call waits for its reply.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) > 0
+    }
+
+    /// Ends the call that `frame`, a message, answers; hands it back if there is none. The id alone
+    /// would let any client answer for the one that was called.
+    pub(crate) fn complete(&self, frame: Frame) -> Option<Frame> {
+        if !self.is_awaited() {
+            return Some(frame);
+        }
+        let id = match Envelope::parse(frame.payload()) {
+            Ok(Envelope::Reply { id, .. } | Envelope::ErrorReply { id, .. }) => id,
+            _ => return Some(frame),
+        };
+        let mut table = self.table.lock();
+        if table.waiting.get(&id).is_none_or(|w| *w.target != *frame.primary_sender()) {
+            return Some(frame);
+        }
+        let waiting = table.waiting.remove(&id);
+        self.pending.store(table.waiting.len(), Ordering::SeqCst);
+        drop(table);
+        // An error: the call has been dropped this moment.
+        waiting.map(|w| drop(w.outcome.send(Ok(frame))));
+        None
+    }
+
+    /// Forgets a call.
+    pub(crate) fn forget(&self, id: u32) {
+        let mut table = self.table.lock();
+        table.waiting.remove(&id);
+        self.pending.store(table.waiting.len(), Ordering::SeqCst);
+    }
+
+    /// Fails everything, now and from now on.
+    pub(crate) fn end(&self) {
+        let mut table = self.table.lock();
+        table.ended = true;
+        let waiting = std::mem::take(&mut table.waiting);
+        self.pending.store(0, Ordering::SeqCst);
+        drop(table);
+        for (_, call) in waiting {
+            drop(call.outcome.send(Err(ErrorKind::ConnectionLost)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::delivery::Delivery;
+    use crate::proto::op::FrameKind;
+    use crate::proto::rpc::{error_header, reply_header};
+    use bytes::Bytes;
+
+    fn message(sender: &str, payload: Vec<u8>) -> Frame {
+        let delivery =
+            Delivery { kind: FrameKind::Message, realtime: false, sender, topic: None, payload: &payload };
+        Frame::detached(&delivery, Bytes::copy_from_slice(&payload))
+    }
+
+    fn reply(sender: &str, id: u32) -> Frame {
+        message(sender, reply_header(id).to_vec())
+    }
+
+    #[test]
+    fn a_reply_must_fit_in_id_and_primary_name() {
+        let calls = Calls::new();
+        let (id, mut outcome) = calls.register("srv%%2").unwrap();
+        assert_eq!(id, 1);
+        for stranger in
+            [reply("other", 1), reply("srv", 2), message("srv", vec![0, 1, 2]), message("srv", vec![])]
+        {
+            assert!(calls.complete(stranger).is_some());
+        }
+        assert!(outcome.try_recv().is_err());
+        assert!(calls.complete(message("srv%%1", error_header(1, -32603).to_vec())).is_none());
+        assert!(outcome.try_recv().unwrap().is_ok());
+        assert!(!calls.is_awaited());
+        assert!(calls.complete(reply("srv", 1)).is_some());
+    }
+
+    #[test]
+    fn ids_wrap_past_zero_and_skip_those_in_use() {
+        let calls = Calls::new();
+        let first = calls.register("a").unwrap();
+        calls.table.lock().last_id = u32::MAX - 1;
+        let ids: Vec<_> = (0..2).map(|_| calls.register("a").unwrap().0).collect();
+        assert_eq!((first.0, &ids[..]), (1, &[u32::MAX, 2][..]));
+    }
+
+    #[test]
+    fn forgotten_and_lost() {
+        let calls = Calls::new();
+        let (id, mut outcome) = calls.register("a").unwrap();
+        let (_, mut lost) = calls.register("a").unwrap();
+        calls.forget(id);
+        assert!(calls.complete(reply("a", id)).is_some());
+        assert!(outcome.try_recv().is_err());
+        calls.end();
+        assert_eq!(lost.try_recv().unwrap().unwrap_err(), ErrorKind::ConnectionLost);
+        assert!(calls.register("a").is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! How a client connects and what it holds.
+
+use std::time::Duration;
+
+/// Longer than any program waits, and still a time from now that can be told.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The settings of a client. Every setter takes the value and hands it back.
+///
+/// ```
+/// use std::time::Duration;
+/// let config = busrt::client::Config::new("/tmp/busrt.sock", "plant.logger").timeout(Duration::from_secs(2));
+/// assert_eq!(config.name(), "plant.logger");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(crate) address: String,
+    pub(crate) name: String,
+    pub(crate) timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) queue_size: usize,
+    pub(crate) queue_bytes: usize,
+    pub(crate) overrun_bytes: usize,
+    pub(crate) buf_size: usize,
+}
+
+impl Config {
+    /// Settings for the client `name` of the broker at `address` (PROTOCOL.md section 1): a socket's
+    /// path or `host:port`. Neither is looked at before the client connects.
+    pub fn new(address: impl Into<String>, name: impl Into<String>) -> Config {
+        Config {
+            address: address.into(),
+            name: name.into(),
+            timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(1),
+            queue_size: 8192,
+            queue_bytes: 16 * 1024 * 1024,
+            overrun_bytes: 64 * 1024 * 1024,
+            buf_size: 64 * 1024,
+        }
+    }
+
+    /// The longest time for connecting, for an acknowledgement, for room to send, for a reply to a
+    /// call, and for what is left to be written at a disconnect. 5 s unless set.
+    pub fn timeout(mut self, timeout: Duration) -> Config {
+        self.timeout = timeout.min(LONGEST);
+        self
+    }
+
+    /// How often the client tells the broker that it is alive, at least 1 ms; 1 s unless set. The broker
+    /// closes a client that it has not heard of for 1.25 times its own timeout.
+    pub fn ping_interval(mut self, interval: Duration) -> Config {
+        self.ping_interval = interval.clamp(Duration::from_millis(1), LONGEST);
+        self
+    }
+
+    /// How many received frames may wait for the program, and how many sent ones for the socket, at
+    /// least 1; 8192 unless set. One read buffer may come on top.
+    pub fn queue_size(mut self, frames: usize) -> Config {
+        self.queue_size = frames.max(1);
+        self
+    }
+
+    /// The same bound in bytes, 16 MiB unless set. An empty queue takes a frame of any size.
+    pub fn queue_bytes(mut self, bytes: usize) -> Config {
+        self.queue_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes of received frames may wait while an acknowledgement or a reply is awaited, so
+    /// that a handler that waits for one while its own queue is full gets it; 64 MiB unless set.
+    pub fn overrun_bytes(mut self, bytes: usize) -> Config {
+        self.overrun_bytes = bytes.max(1);
+        self
+    }
+
+    /// How much is read from the socket at once, in bytes, at least 256; 64 KiB unless set.
+    pub fn buf_size(mut self, bytes: usize) -> Config {
+        self.buf_size = bytes.max(256);
+        self
+    }
+
+    /// Where the broker is.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The name to register.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

@@ -1,0 +1,93 @@
+//! From an address to a registered connection.
+
+use super::config::Config;
+use super::connection::Connection;
+use super::inbox::Inbox;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::handshake::{self, ClientStep};
+use crate::transport::{Address, Socket, Writer};
+use std::io;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// Connects to the address in `config` and registers.
+pub(crate) async fn connect(config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
+    let address: Address = config.address.parse()?;
+    let work = async {
+        let socket = Socket::connect(&address).await.map_err(|e| io_error(e, config))?;
+        register(socket, config, inbox).await
+    };
+    timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
+}
+
+/// Registers over a connected socket.
+pub(crate) async fn connect_stream(socket: Socket, config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
+    timeout(config.timeout, register(socket, config, inbox)).await.unwrap_or_else(|_| Err(late(config)))
+}
+
+async fn register(socket: Socket, config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
+    if config.name.len() > usize::from(u16::MAX) {
+        return Err(Error::new(ErrorKind::Data, "a client's name is longer than 65535 bytes"));
+    }
+    let socket = Arc::new(socket);
+    let writer = Writer::new(socket.clone());
+    // Only a connection that is dropped half-way needs it: a finished one ends by itself.
+    let guard = CloseOnDrop(&writer);
+    let mut machine = handshake::Client::new(&config.name);
+    let mut held = Vec::with_capacity(512);
+    loop {
+        let mut input = &held[..];
+        let step = machine.next(&mut input).map_err(|e| {
+            Error::new(ErrorKind::NotSupported, format!("no broker of this protocol{}", at(config)))
+                .with_source(e)
+        })?;
+        let used = held.len() - input.len();
+        held.drain(..used);
+        match step {
+            ClientStep::Read => {
+                socket.readable().await.map_err(|e| io_error(e, config))?;
+                match socket.try_read_buf(&mut held) {
+                    Ok(0) => {
+                        let context =
+                            format!("the broker closed the connection before it registered{}", at(config));
+                        return Err(Error::new(ErrorKind::ConnectionLost, context));
+                    }
+                    Ok(_) => {}
+                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    Err(e) => return Err(io_error(e, config)),
+                }
+            }
+            ClientStep::Send(bytes) => {
+                writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&bytes)));
+                writer.flush();
+            }
+            ClientStep::Refused(code) => {
+                let context = format!("Server response: 0x{code:02x}, to {:?}{}", config.name, at(config));
+                return Err(Error::new(ErrorKind::from_code(code), context));
+            }
+            ClientStep::Registered => break,
+        }
+    }
+    std::mem::forget(guard);
+    Ok(Connection::start(socket, writer, &held, inbox, config))
+}
+
+struct CloseOnDrop<'a>(&'a Writer);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn at(config: &Config) -> String {
+    if config.address.is_empty() { String::new() } else { format!(" at {}", config.address) }
+}
+
+fn io_error(e: io::Error, config: &Config) -> Error {
+    Error::new(ErrorKind::Io, config.address.clone()).with_source(e)
+}
+
+fn late(config: &Config) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no registration within {:?}{}", config.timeout, at(config)))
+}

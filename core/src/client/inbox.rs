@@ -1,0 +1,520 @@
+//! Received frames that wait for the program.
+//!
+//! One budget of frames and bytes, and up to three lanes, so that with RPC a slow handler of one kind
+//! of frame holds up only its kind. Whoever receives (the reader of a connection, or the broker itself
+//! for a client within its process) appends; when the budget is used up it waits for room, except while
+//! the program awaits an acknowledgement or a reply: what it awaits is behind the frames it cannot take
+//! meanwhile.
+//!
+//! The program takes frames in small batches, so that the lock is taken once for many of them.
+
+use super::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::frame::Frame;
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use tokio::sync::Notify;
+
+/// How many lanes there are: frames, notifications, calls.
+pub(crate) const LANES: usize = 3;
+/// Where frames go, and with handling in order everything else too.
+pub(crate) const LANE_FRAMES: usize = 0;
+/// What a lane's receiver takes at once: so many frames,
+const BATCH_FRAMES: usize = 128;
+/// or as many as reach so many bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// How frames are spread over the lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Everything in one.
+    Plain,
+    /// Publications and broadcasts, notifications, requests; or all in one, to keep their order.
+    #[cfg(feature = "rpc")]
+    Rpc {
+        /// All in one.
+        in_order: bool,
+    },
+}
+
+/// Who takes frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consumer {
+    /// Nobody so far: frames are kept up to the budget, what comes then is dropped.
+    Never,
+    Present,
+    /// Nobody any more: frames are dropped.
+    Gone,
+}
+
+/// Frames and the bytes they hold in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) frames: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Amount {
+    fn of(frame: &Frame) -> Amount {
+        Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
+    }
+
+    fn add(&mut self, other: Amount) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+
+    fn sub(&mut self, other: Amount) {
+        self.frames -= other.frames;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// Why there will be no more frames.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    kind: ErrorKind,
+    context: Cow<'static, str>,
+}
+
+impl End {
+    pub(crate) fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> End {
+        End { kind, context: context.into() }
+    }
+
+    pub(crate) fn error(&self) -> Error {
+        Error::new(self.kind, self.context.clone())
+    }
+}
+
+/// Received frames that wait for the program. All methods may be called from any thread.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    budget: Amount,
+    /// The bound in bytes while something is awaited.
+    overrun_bytes: usize,
+    state: Mutex<State>,
+    /// In a child made by fork a lock may be held for ever, by a thread that only the parent has.
+    pid: u32,
+    /// Names the present consumer: an older one gets nothing more.
+    epoch: AtomicU64,
+    /// How many frames the program has taken from each lane. Each has one writer.
+    taken: [AtomicU64; LANES],
+    room: Notify,
+    ended: Notify,
+    /// How many wait for room.
+    parked: AtomicUsize,
+    /// How many operations of this client cannot go on before something has been received.
+    blocked: AtomicUsize,
+    #[cfg(feature = "rpc")]
+    pub(crate) calls: super::calls::Calls,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    consumer: Consumer,
+    lanes: [Queue; LANES],
+    waiting: Amount,
+    received: (u64, u64),
+    dropped: u64,
+    end: Option<End>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    waker: Option<Waker>,
+}
+
+/// What happened under the lock and is to be done without it.
+#[derive(Default)]
+struct Aftermath {
+    wakers: [Option<Waker>; LANES],
+    first_drop: bool,
+    not_rpc: Option<Frame>,
+}
+
+impl Aftermath {
+    fn settle(self) {
+        self.wakers.into_iter().flatten().for_each(Waker::wake);
+        if self.first_drop {
+            log::warn!("the queue is full and nobody takes frames: new ones are dropped");
+        }
+        if let Some(frame) = self.not_rpc {
+            log::debug!("a message of {} is no RPC frame, or a reply that nobody awaits", frame.sender());
+        }
+    }
+}
+
+impl State {
+    fn is_full(&self, budget: Amount) -> bool {
+        self.waiting.frames >= budget.frames || self.waiting.bytes >= budget.bytes
+    }
+
+    /// The lane of a frame; `None` if it belongs nowhere.
+    fn lane_of(
+        &self,
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] frame: &Frame,
+    ) -> Option<usize> {
+        match self.mode {
+            Mode::Plain => Some(LANE_FRAMES),
+            #[cfg(feature = "rpc")]
+            Mode::Rpc { in_order } => {
+                let lane = super::lanes::rpc::lane_of(frame)?;
+                Some(if in_order { LANE_FRAMES } else { lane })
+            }
+        }
+    }
+
+    fn append(&mut self, frame: Frame, budget: Amount, after: &mut Aftermath) {
+        self.received.0 += 1;
+        self.received.1 += frame.body_len() as u64;
+        if self.end.is_some() || self.consumer == Consumer::Gone {
+            return;
+        }
+        if self.consumer == Consumer::Never && self.is_full(budget) {
+            after.first_drop |= self.dropped == 0;
+            self.dropped += 1;
+            return;
+        }
+        self.enqueue(frame, after);
+    }
+
+    fn enqueue(&mut self, frame: Frame, after: &mut Aftermath) {
+        let Some(index) = self.lane_of(&frame) else {
+            after.not_rpc = Some(frame);
+            return;
+        };
+        let lane = &mut self.lanes[index];
+        self.waiting.add(Amount::of(&frame));
+        lane.frames.push_back(frame);
+        if lane.waker.is_some() {
+            after.wakers[index] = lane.waker.take();
+        }
+    }
+}
+
+impl Inbox {
+    /// An inbox with the bounds of `config`.
+    pub(crate) fn new(config: &Config) -> Arc<Inbox> {
+        Arc::new(Inbox {
+            budget: Amount { frames: config.queue_size, bytes: config.queue_bytes },
+            overrun_bytes: config.overrun_bytes.max(config.queue_bytes),
+            state: Mutex::new(State {
+                mode: Mode::Plain,
+                consumer: Consumer::Never,
+                lanes: Default::default(),
+                waiting: Amount::default(),
+                received: (0, 0),
+                dropped: 0,
+                end: None,
+            }),
+            pid: std::process::id(),
+            epoch: AtomicU64::new(0),
+            taken: Default::default(),
+            room: Notify::new(),
+            ended: Notify::new(),
+            parked: AtomicUsize::new(0),
+            blocked: AtomicUsize::new(0),
+            #[cfg(feature = "rpc")]
+            calls: super::calls::Calls::new(),
+        })
+    }
+
+    /// Ends the call that `frame` answers; hands it back if it answers none.
+    #[inline]
+    pub(crate) fn complete(&self, frame: Frame) -> Option<Frame> {
+        #[cfg(feature = "rpc")]
+        if frame.kind() == crate::FrameKind::Message && self.calls.is_awaited() {
+            let len = frame.body_len() as u64;
+            let frame = self.calls.complete(frame);
+            if frame.is_none() {
+                let mut state = self.state.lock();
+                state.received.0 += 1;
+                state.received.1 += len;
+            }
+            return frame;
+        }
+        Some(frame)
+    }
+
+    /// Appends what one read brought, whatever the budget, and empties `frames`.
+    pub(crate) fn append(&self, frames: &mut Vec<Frame>) {
+        if frames.is_empty() {
+            return;
+        }
+        let mut after = Aftermath::default();
+        let mut state = self.state.lock();
+        for frame in frames.drain(..) {
+            state.append(frame, self.budget, &mut after);
+        }
+        drop(state);
+        after.settle();
+    }
+
+    /// Whether whoever receives must wait. `awaited` says whether the program awaits something that
+    /// only the caller knows of.
+    pub(crate) fn must_wait(&self, awaited: impl FnOnce() -> bool) -> bool {
+        let state = self.state.lock();
+        if state.end.is_some() || state.consumer != Consumer::Present || !state.is_full(self.budget) {
+            return false;
+        }
+        let beyond = state.waiting.bytes >= self.overrun_bytes;
+        drop(state);
+        beyond || !(self.is_awaited() || awaited())
+    }
+
+    /// Waits until whoever receives may go on; `false` when the inbox has ended. `awaited` is as in
+    /// [`must_wait`](Inbox::must_wait).
+    pub(crate) async fn wait_room_unless(&self, awaited: impl Fn() -> bool) -> bool {
+        if !self.must_wait(&awaited) {
+            return !self.has_ended();
+        }
+        // The count goes up before the second look: an operation that begins meanwhile either is seen by
+        // that look or sees the count.
+        let _parked = Counted::new(&self.parked);
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if !self.must_wait(&awaited) {
+                return !self.has_ended();
+            }
+            room.await;
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        if self.calls.is_awaited() {
+            return true;
+        }
+        self.blocked.load(Ordering::SeqCst) > 0
+    }
+
+    /// To be called after the program has begun to await something: receiving goes on.
+    pub(crate) fn unpark(&self) {
+        if self.parked.load(Ordering::SeqCst) > 0 {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Declares, until the value is dropped, that an operation waits for something to be received.
+    pub(crate) fn block(&self) -> impl Drop + use<'_> {
+        let blocked = Counted::new(&self.blocked);
+        self.unpark();
+        blocked
+    }
+
+    /// Makes the caller the one who takes frames; its number. `None` when there is one already and
+    /// the caller does not want to take over.
+    pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
+        let mut after = Aftermath::default();
+        let mut state = self.state.lock();
+        if state.consumer == Consumer::Present && !take_over {
+            return None;
+        }
+        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        state.consumer = Consumer::Present;
+        // Whoever took frames so far wakes up and finds that it no longer does.
+        let former = state.lanes.each_mut().map(|lane| lane.waker.take());
+        if state.mode != mode {
+            state.mode = mode;
+            state.waiting = Amount::default();
+            for lane in std::mem::take(&mut state.lanes) {
+                lane.frames.into_iter().for_each(|frame| state.enqueue(frame, &mut after));
+            }
+        }
+        drop(state);
+        former.into_iter().flatten().for_each(Waker::wake);
+        after.settle();
+        self.room.notify_waiters();
+        Some(epoch)
+    }
+
+    /// Whether the consumer of that number is the present one.
+    pub(crate) fn is_attached(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Acquire) == epoch
+    }
+
+    /// The consumer of that number goes: what waits is dropped, and so is what comes.
+    pub(crate) fn detach(&self, epoch: u64) {
+        if self.pid != std::process::id() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        state.consumer = Consumer::Gone;
+        state.mode = Mode::Plain;
+        state.waiting = Amount::default();
+        let lanes = std::mem::take(&mut state.lanes);
+        drop(state);
+        lanes.into_iter().filter_map(|lane| lane.waker).for_each(Waker::wake);
+        self.room.notify_waiters();
+    }
+
+    /// Moves the next frames of a lane to `batch`: `Ready(false)` when there will be none, or when the
+    /// caller is not the consumer any more.
+    pub(crate) fn poll_take(
+        &self,
+        epoch: u64,
+        lane: usize,
+        batch: &mut VecDeque<Frame>,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<bool> {
+        let mut state = self.state.lock();
+        if !self.is_attached(epoch) {
+            return Poll::Ready(false);
+        }
+        let was_full = state.is_full(self.budget);
+        let (mut taken, most) = (Amount::default(), BATCH_FRAMES.min(self.budget.frames.div_ceil(8)));
+        while taken.frames < most && taken.bytes < BATCH_BYTES {
+            let Some(frame) = state.lanes[lane].frames.pop_front() else { break };
+            taken.add(Amount::of(&frame));
+            batch.push_back(frame);
+        }
+        if taken.frames == 0 {
+            if state.end.is_some() {
+                return Poll::Ready(false);
+            }
+            if let Some(cx) = cx {
+                let waker = &mut state.lanes[lane].waker;
+                match waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+            }
+            return Poll::Pending;
+        }
+        state.waiting.sub(taken);
+        drop(state);
+        if was_full {
+            self.room.notify_waiters();
+        }
+        Poll::Ready(true)
+    }
+
+    /// Counts a frame that the program has taken from `lane`. Only the lane's receiver may call it.
+    #[inline]
+    pub(crate) fn took(&self, lane: usize) {
+        let taken = &self.taken[lane];
+        taken.store(taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Frames received, their bytes, frames waiting, frames dropped.
+    pub(crate) fn counters(&self) -> (u64, u64, usize, u64) {
+        let state = self.state.lock();
+        (state.received.0, state.received.1, state.waiting.frames, state.dropped)
+    }
+
+    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail.
+    pub(crate) fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(end);
+        let wakers = state.lanes.each_mut().map(|lane| lane.waker.take());
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.room.notify_waiters();
+        self.ended.notify_waiters();
+        #[cfg(feature = "rpc")]
+        self.calls.end();
+    }
+
+    /// Whether nothing more is received.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().end.is_some()
+    }
+
+    /// Waits for the end and tells its reason.
+    pub(crate) async fn wait_end(&self) -> Error {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            let end = self.state.lock().end.clone();
+            match end {
+                Some(end) => return end.error(),
+                None => ended.await,
+            }
+        }
+    }
+}
+
+/// What the broker needs of the inbox of a client within its process.
+#[cfg(feature = "broker")]
+impl Inbox {
+    /// Completes the call that `frame` answers, or queues it.
+    ///
+    /// # Errors
+    /// The frame itself when there is no room.
+    pub(crate) fn push(&self, frame: Frame) -> Result<(), Frame> {
+        let Some(frame) = self.complete(frame) else { return Ok(()) };
+        let mut after = Aftermath::default();
+        let mut state = self.state.lock();
+        let full = state.is_full(self.budget) && state.consumer == Consumer::Present && state.end.is_none();
+        if full && (state.waiting.bytes >= self.overrun_bytes || !self.is_awaited()) {
+            return Err(frame);
+        }
+        state.append(frame, self.budget, &mut after);
+        drop(state);
+        after.settle();
+        Ok(())
+    }
+
+    /// Waits until [`push`](Inbox::push) would take a frame; `false` when the inbox has ended.
+    pub(crate) async fn wait_room(&self) -> bool {
+        self.wait_room_unless(|| false).await
+    }
+
+    /// How many frames the program has taken since the beginning.
+    pub(crate) fn progress(&self) -> u64 {
+        self.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Frames that wait and the bytes they hold.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let waiting = self.state.lock().waiting;
+        (waiting.frames, waiting.bytes)
+    }
+
+    /// Drops the oldest frame of the longest lane; `false` when there is none.
+    pub(crate) fn drop_oldest(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(lane) = state.lanes.iter_mut().max_by_key(|lane| lane.frames.len()) else { return false };
+        let Some(frame) = lane.frames.pop_front() else { return false };
+        state.waiting.sub(Amount::of(&frame));
+        state.dropped += 1;
+        true
+    }
+
+    /// Ends the inbox, once.
+    pub(crate) fn close(&self, reason: ErrorKind) {
+        self.end(End::new(reason, "the broker ended the connection"));
+    }
+}
+
+/// A count that goes down again when the value is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Counted<'a> {
+        count.fetch_add(1, Ordering::SeqCst);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

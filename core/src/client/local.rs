@@ -1,0 +1,144 @@
+//! The link of a client within the broker's process: operations are routed on the caller's task.
+
+use super::acks::Confirmation;
+use super::config::Config;
+use super::connection::Tell;
+use super::inbox::{End, Inbox};
+use super::{Client, Link};
+use crate::broker::local::LocalLink;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
+use crate::proto::request::Operation;
+use bytes::Bytes;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+impl Client {
+    /// A client within the broker's process.
+    pub(crate) fn local(name: String, link: LocalLink, inbox: Arc<Inbox>, mut config: Config) -> Client {
+        config.name = name;
+        Client::new(config, Link::Local(Local::new(link)), inbox, Arc::default())
+    }
+}
+
+/// A [`LocalLink`] and what was sent over it.
+pub(crate) struct Local {
+    link: LocalLink,
+    sent_frames: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl Local {
+    fn new(link: LocalLink) -> Local {
+        Local { link, sent_frames: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) }
+    }
+
+    pub(crate) async fn submit(
+        &self,
+        mut operation: Operation<'_, Bytes>,
+        prefix: &[u8],
+        qos: QoS,
+        tell: Tell,
+        inbox: &Inbox,
+    ) -> Result<Confirmation> {
+        check_names(&operation)?;
+        if !prefix.is_empty() {
+            put_before(&mut operation, prefix);
+        }
+        self.sent_frames.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(body_len(&operation) as u64, Ordering::Relaxed);
+        let mut routed = pin!(self.link.submit(operation, qos));
+        let answer = match poll_fn(|cx| Poll::Ready(routed.as_mut().poll(cx))).await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
+                // A receiver has no room. It may be waiting for this client in turn.
+                let _blocked = inbox.block();
+                routed.await
+            }
+        };
+        match (answer, tell) {
+            (Err(ErrorKind::ConnectionLost), _) => {
+                Err(Error::new(ErrorKind::ConnectionLost, "the client is not connected"))
+            }
+            (answer, Tell::Program) if qos.needs_ack() => Ok(Confirmation::done(answer)),
+            #[cfg(feature = "rpc")]
+            (Err(kind), Tell::Log) => {
+                log::debug!("a reply was refused: {kind}");
+                Ok(Confirmation::done(Ok(())))
+            }
+            _ => Ok(Confirmation::done(Ok(()))),
+        }
+    }
+
+    pub(crate) fn ping(&self) -> Result<()> {
+        if self.is_connected() { Ok(()) } else { Err(ErrorKind::ConnectionLost.into()) }
+    }
+
+    pub(crate) fn secondary(&self, name: &str, inbox: Arc<Inbox>) -> Result<Local> {
+        self.link.secondary(name, inbox).map(Local::new)
+    }
+
+    pub(crate) fn disconnect(&self, inbox: &Inbox) {
+        inbox.end(End::new(ErrorKind::ConnectionLost, "disconnected by this client"));
+        self.link.disconnect();
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        (self.sent_frames.load(Ordering::Relaxed), self.sent_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.link.disconnect();
+    }
+}
+
+/// Names and topics over a socket end at a NUL: one with a NUL must not mean something else here.
+fn check_names(operation: &Operation<'_, Bytes>) -> Result<()> {
+    let has_nul = |text: &str| text.as_bytes().contains(&0);
+    let wrong = match operation {
+        Operation::Publish { topic, .. } => has_nul(topic),
+        Operation::PublishFor { topic, receiver, .. } => has_nul(topic) || has_nul(receiver),
+        Operation::Message { target, .. } => has_nul(target),
+        Operation::Broadcast { mask, .. } => has_nul(mask),
+        Operation::Subscribe(topics)
+        | Operation::Unsubscribe(topics)
+        | Operation::Exclude(topics)
+        | Operation::Unexclude(topics) => topics.iter().any(has_nul),
+        _ => false,
+    };
+    if wrong { Err(Error::new(ErrorKind::Data, "a name or topic with a NUL")) } else { Ok(()) }
+}
+
+fn put_before(operation: &mut Operation<'_, Bytes>, prefix: &[u8]) {
+    if let Operation::Publish { payload, .. }
+    | Operation::PublishFor { payload, .. }
+    | Operation::Message { payload, .. }
+    | Operation::Broadcast { payload, .. } = operation
+    {
+        *payload = [prefix, payload].concat().into();
+    }
+}
+
+fn body_len(operation: &Operation<'_, Bytes>) -> usize {
+    let names = match operation {
+        Operation::Publish { topic, .. } => topic.len() + 1,
+        Operation::PublishFor { topic, receiver, .. } => topic.len() + receiver.len() + 2,
+        Operation::Message { target, .. } => target.len() + 1,
+        Operation::Broadcast { mask, .. } => mask.len() + 1,
+        Operation::Subscribe(topics)
+        | Operation::Unsubscribe(topics)
+        | Operation::Exclude(topics)
+        | Operation::Unexclude(topics) => topics.iter().map(|t| t.len() + 1).sum::<usize>().saturating_sub(1),
+        _ => 0,
+    };
+    names + operation.payload().map_or(0, <[u8]>::len)
+}

@@ -1,0 +1,400 @@
+//! The client: one handle for everything a program does on the bus, over a socket or within the process.
+//!
+//! ```no_run
+//! # async fn example() -> busrt::Result<()> {
+//! use busrt::{Client, QoS, client::Config};
+//!
+//! let client = Client::connect(&Config::new("/tmp/busrt.sock", "plant.logger")).await?;
+//! let mut frames = client.frames()?;
+//! client.subscribe(["plant/#", "+/state"], QoS::Processed).await?;
+//! while let Some(frame) = frames.recv().await {
+//!     println!("{} {:?}: {} bytes", frame.sender(), frame.topic(), frame.payload().len());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! | module | |
+//! | --- | --- |
+//! | `connect`, `connection` | registration; the reader, the write path |
+//! | `acks`, `calls` | operations and RPC calls that wait for their answer |
+//! | `inbox`, `lanes` | received frames that wait for the program |
+//! | [`topic_broker`] | hands publications to handlers by topic |
+
+mod acks;
+mod batch;
+mod config;
+mod connect;
+mod connection;
+mod encode;
+mod lanes;
+mod topics;
+
+#[cfg(feature = "blocking")]
+pub mod blocking;
+#[cfg(feature = "rpc")]
+mod calls;
+pub(crate) mod inbox;
+#[cfg(feature = "broker")]
+mod local;
+pub mod topic_broker;
+
+#[cfg(all(test, unix))]
+mod tests;
+
+pub use acks::Confirmation;
+pub use config::Config;
+pub use lanes::Frames;
+pub use topics::AsTopics;
+
+#[cfg(feature = "rpc")]
+pub(crate) use calls::Outcome;
+pub(crate) use connection::Tell;
+#[cfg(feature = "rpc")]
+pub(crate) use lanes::{
+    Lane,
+    rpc::{Attached, RpcLanes},
+};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
+use crate::proto::request::{Operation, Topics};
+use crate::transport::Socket;
+use bytes::Bytes;
+use connection::Connection;
+use inbox::Inbox;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How many numbers [`Client::secondary`] tries before it gives up.
+const SECONDARY_TRIES: u32 = 1000;
+
+/// A client of a broker. Clones are the same client; all methods may be called from any thread, over
+/// and over at the same time.
+///
+/// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
+/// other when it is queued or written. When the last clone is dropped, what was sent is still written,
+/// in the background if it does not fit the socket at once; [`disconnect`](Client::disconnect) waits for
+/// it. A program that calls [`std::process::exit`] should do one or the other before.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    link: Link,
+    inbox: Arc<Inbox>,
+    /// The number of the last secondary, shared by a primary and all its secondaries.
+    secondaries: Arc<AtomicU32>,
+}
+
+/// What the client is connected over.
+enum Link {
+    Wire(Connection),
+    #[cfg(feature = "broker")]
+    Local(local::Local),
+}
+
+/// What a client has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Frames received; acknowledgements and pings are not counted, here and below.
+    pub r_frames: u64,
+    /// The bytes of their bodies: names and payload.
+    pub r_bytes: u64,
+    /// Operations sent.
+    pub w_frames: u64,
+    /// The bytes of their bodies.
+    pub w_bytes: u64,
+    /// Received frames that wait for the program.
+    pub queue: usize,
+    /// Received frames dropped because the program took none.
+    pub dropped: u64,
+}
+
+impl Client {
+    /// Connects to the broker and registers the name in `config`.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io) with the operating system's error as its source when nobody listens there,
+    /// [`Busy`](ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
+    /// [`Timeout`](ErrorKind::Timeout), [`Data`](ErrorKind::Data) when the address is none,
+    /// [`NotSupported`](ErrorKind::NotSupported) when who answers is no broker.
+    pub async fn connect(config: &Config) -> Result<Client> {
+        let inbox = Inbox::new(config);
+        let connection = connect::connect(config, inbox.clone()).await?;
+        Ok(Client::new(config.clone(), Link::Wire(connection), inbox, Arc::default()))
+    }
+
+    /// Registers over a socket that is connected already: of a pair, inherited, handed in by a service
+    /// manager. The address in `config` is only used for [`secondary`](Client::secondary) clients, which
+    /// cannot be made if it is empty.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect).
+    pub async fn connect_stream(socket: Socket, config: &Config) -> Result<Client> {
+        let inbox = Inbox::new(config);
+        let connection = connect::connect_stream(socket, config, inbox.clone()).await?;
+        Ok(Client::new(config.clone(), Link::Wire(connection), inbox, Arc::default()))
+    }
+
+    fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
+        Client(Arc::new(Inner { config, link, inbox, secondaries }))
+    }
+
+    /// The name this client has registered.
+    pub fn name(&self) -> &str {
+        &self.0.config.name
+    }
+
+    /// Sends `payload` to the client of exactly the name `target`.
+    ///
+    /// # Errors
+    /// When the QoS asks for an acknowledgement: [`NotRegistered`](ErrorKind::NotRegistered) if nobody
+    /// has that name, [`NotDelivered`](ErrorKind::NotDelivered) if the receiver's queue refuses it,
+    /// [`AccessDenied`](ErrorKind::AccessDenied), [`Timeout`](ErrorKind::Timeout). In any case:
+    /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL,
+    /// and [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
+    pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.run(Operation::Message { target, payload: payload.into() }, qos).await
+    }
+
+    /// Sends `payload` to every client whose name matches `mask`. That none does is no error.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.run(Operation::Broadcast { mask, payload: payload.into() }, qos).await
+    }
+
+    /// Sends `payload` to every client with a subscription that matches `topic`. That none has is no
+    /// error.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.run(Operation::Publish { topic, payload: payload.into() }, qos).await
+    }
+
+    /// As [`publish`](Client::publish), but only for `receiver` and its secondaries.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn publish_for(
+        &self,
+        topic: &str,
+        receiver: &str,
+        payload: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<()> {
+        self.run(Operation::PublishFor { topic, receiver, payload: payload.into() }, qos).await
+    }
+
+    /// Subscribes to topic masks, one or many.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
+    /// all the same; else as [`send`](Client::send), but for the first two.
+    pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
+        self.run(Operation::Subscribe(Topics::Joined(&joined)), qos).await
+    }
+
+    /// Ends subscriptions, to the same masks that were subscribed.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
+        self.run(Operation::Unsubscribe(Topics::Joined(&joined)), qos).await
+    }
+
+    /// Excludes topic masks from what the subscriptions match.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
+        self.run(Operation::Exclude(Topics::Joined(&joined)), qos).await
+    }
+
+    /// Ends exclusions.
+    ///
+    /// # Errors
+    /// As [`send`](Client::send), but for the first two.
+    pub async fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
+        self.run(Operation::Unexclude(Topics::Joined(&joined)), qos).await
+    }
+
+    async fn run(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<()> {
+        self.submit(operation, qos).await?.await
+    }
+
+    /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
+    /// way. It waits only for room to send.
+    ///
+    /// # Errors
+    /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL, and
+    /// [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
+    pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<Confirmation> {
+        match operation {
+            Operation::Nop => self.ping().await.map(|()| Confirmation::done(Ok(()))),
+            operation => self.submit_with(operation, &[], qos, Tell::Program).await,
+        }
+    }
+
+    /// As [`submit`](Client::submit), with `prefix` before the operation's payload.
+    pub(crate) async fn submit_with(
+        &self,
+        operation: Operation<'_, Bytes>,
+        prefix: &[u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Confirmation> {
+        match &self.0.link {
+            Link::Wire(connection) => connection.submit(operation, prefix, qos, tell).await,
+            #[cfg(feature = "broker")]
+            Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox).await,
+        }
+    }
+
+    /// The frames this client receives. Frames that come before it is called wait, up to the queue's
+    /// size.
+    ///
+    /// # Errors
+    /// [`Busy`](ErrorKind::Busy) when somebody else takes them: an earlier [`Frames`] that still exists, or
+    /// an RPC server.
+    pub fn frames(&self) -> Result<Frames> {
+        Frames::attach(&self.0.inbox)
+    }
+
+    /// Tells the broker that this client is alive. It does so by itself at every
+    /// [`ping_interval`](Config::ping_interval).
+    ///
+    /// # Errors
+    /// [`ConnectionLost`](ErrorKind::ConnectionLost).
+    pub async fn ping(&self) -> Result<()> {
+        match &self.0.link {
+            Link::Wire(connection) => connection.ping(),
+            #[cfg(feature = "broker")]
+            Link::Local(local) => local.ping(),
+        }
+    }
+
+    /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has
+    /// frames and subscriptions of its own and ends with the primary.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
+    /// of a stream and has no address.
+    pub async fn secondary(&self) -> Result<Client> {
+        for _ in 0..SECONDARY_TRIES {
+            let number = self.0.secondaries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            match self.secondary_named(&number.to_string()).await {
+                // Somebody else has made one of that name.
+                Err(e) if e.kind() == ErrorKind::Busy => {}
+                result => return result,
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?}", self.name())))
+    }
+
+    /// As [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
+    ///
+    /// # Errors
+    /// As [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
+    pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
+        let mut config = self.0.config.clone();
+        config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
+        let inbox = Inbox::new(&config);
+        let link = match &self.0.link {
+            Link::Wire(_) if config.address.is_empty() => {
+                return Err(Error::new(
+                    ErrorKind::NotSupported,
+                    "a client of a stream has no address to connect to",
+                ));
+            }
+            Link::Wire(_) => Link::Wire(connect::connect(&config, inbox.clone()).await?),
+            #[cfg(feature = "broker")]
+            Link::Local(local) => Link::Local(local.secondary(&config.name, inbox.clone())?),
+        };
+        Ok(Client::new(config, link, inbox, self.0.secondaries.clone()))
+    }
+
+    /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
+    /// after the timeout. Operations that the broker has not answered by then, and calls at once, fail
+    /// with [`ConnectionLost`](ErrorKind::ConnectionLost).
+    pub async fn disconnect(&self) {
+        match &self.0.link {
+            Link::Wire(connection) => connection.disconnect().await,
+            #[cfg(feature = "broker")]
+            Link::Local(local) => local.disconnect(&self.0.inbox),
+        }
+    }
+
+    /// Whether this client can send.
+    pub fn is_connected(&self) -> bool {
+        let link = match &self.0.link {
+            Link::Wire(connection) => connection.is_connected(),
+            #[cfg(feature = "broker")]
+            Link::Local(local) => local.is_connected(),
+        };
+        link && !self.0.inbox.has_ended()
+    }
+
+    /// Waits until the connection has ended and tells why.
+    pub async fn closed(&self) -> Error {
+        self.0.inbox.wait_end().await
+    }
+
+    /// What the client has done so far.
+    pub fn stats(&self) -> Stats {
+        let (w_frames, w_bytes) = match &self.0.link {
+            Link::Wire(connection) => connection.sent(),
+            #[cfg(feature = "broker")]
+            Link::Local(local) => local.sent(),
+        };
+        let (r_frames, r_bytes, queue, dropped) = self.0.inbox.counters();
+        Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped }
+    }
+}
+
+/// A client that may be gone.
+#[cfg(feature = "rpc")]
+pub(crate) struct WeakClient(std::sync::Weak<Inner>);
+
+#[cfg(feature = "rpc")]
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        self.0.upgrade().map(Client)
+    }
+}
+
+#[cfg(feature = "rpc")]
+impl Client {
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.0.inbox
+    }
+
+    pub(crate) fn timeout(&self) -> std::time::Duration {
+        self.0.config.timeout
+    }
+
+    pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
+        lanes::rpc::attach(&self.0.inbox, in_order)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("name", &self.name())
+            .field("connected", &self.is_connected())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,353 @@
+//! The serving side: cursors under way, and what becomes of those that nobody asks any more.
+
+use super::{Cursor, MAX_BULK, METHOD_NEXT, METHOD_NEXT_BULK, Reference, pack};
+use crate::rpc::RpcError;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, RpcError>> + Send + 'a>>;
+
+/// A [`Cursor`] of any type.
+trait AnyCursor: Send {
+    fn next(&mut self) -> Boxed<'_, Option<Bytes>>;
+    fn next_bulk(&mut self, n: usize) -> Boxed<'_, Vec<Bytes>>;
+}
+
+impl<C: Cursor> AnyCursor for C {
+    fn next(&mut self) -> Boxed<'_, Option<Bytes>> {
+        Box::pin(Cursor::next(self))
+    }
+
+    fn next_bulk(&mut self, n: usize) -> Boxed<'_, Vec<Bytes>> {
+        Box::pin(Cursor::next_bulk(self, n))
+    }
+}
+
+/// The cursors of a server. Clones are the same map.
+#[derive(Clone)]
+pub struct CursorMap(Arc<Shared>);
+
+struct Shared {
+    ttl: Duration,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    cursors: HashMap<Uuid, Entry>,
+    /// The task that drops what nobody uses; there is one while there are cursors.
+    cleaner: Option<AbortHandle>,
+}
+
+struct Entry {
+    // Held across the cursor's awaits, so not a lock that blocks.
+    cursor: Arc<tokio::sync::Mutex<dyn AnyCursor>>,
+    used: Instant,
+    /// Calls under way: a cursor that takes long is not unused.
+    calls: usize,
+}
+
+impl Entry {
+    fn is_expired(&self, ttl: Duration, now: Instant) -> bool {
+        self.calls == 0 && now.duration_since(self.used) >= ttl
+    }
+}
+
+impl CursorMap {
+    /// A map that drops cursors nobody has asked for `ttl`.
+    pub fn new(ttl: Duration) -> CursorMap {
+        // Longer than any program runs, and still a time that can be told.
+        let ttl = ttl.min(Duration::from_secs(10 * 365 * 24 * 3600));
+        CursorMap(Arc::new(Shared { ttl, table: Mutex::default() }))
+    }
+
+    /// Adds a cursor and returns the identifier to [`reply`](CursorMap::reply) with.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn add(&self, cursor: impl Cursor) -> Uuid {
+        let id = Uuid::new_v4();
+        let cursor = Arc::new(tokio::sync::Mutex::new(cursor));
+        let mut table = self.0.table.lock();
+        table.cursors.insert(id, Entry { cursor, used: Instant::now(), calls: 0 });
+        if table.cleaner.is_none() {
+            let cleaner = tokio::spawn(clean(Arc::downgrade(&self.0), Instant::now() + self.0.ttl));
+            table.cleaner = Some(cleaner.abort_handle());
+        }
+        id
+    }
+
+    /// What a method that has added a cursor returns: `{"u": id}`.
+    pub fn reply(id: Uuid) -> Bytes {
+        Reference { u: id, n: None }.pack()
+    }
+
+    /// Drops a cursor; whether it was there.
+    pub fn remove(&self, id: &Uuid) -> bool {
+        let entry = self.0.table.lock().cursors.remove(id);
+        entry.is_some()
+    }
+
+    /// How many cursors there are.
+    pub fn len(&self) -> usize {
+        self.0.table.lock().cursors.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Answers the methods `N` and `NB`, for use in [`on_call`](crate::rpc::Handlers::on_call); `None` for
+    /// every other.
+    pub async fn handle(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
+        match method {
+            METHOD_NEXT => Some(self.next(params).await),
+            METHOD_NEXT_BULK => Some(self.next_bulk(params).await),
+            _ => None,
+        }
+    }
+
+    /// The method `N`: the next item of the cursor `{"u": id}`, empty at the end.
+    ///
+    /// # Errors
+    /// -32700 parameters that cannot be read, -32602 that are not these, -32001 no such cursor (any more),
+    /// and what the cursor fails with.
+    pub async fn next(&self, params: &[u8]) -> Result<Bytes, RpcError> {
+        let id = parse(params)?.u;
+        let usage = self.begin(id)?;
+        let item = usage.cursor.lock().await.next().await?;
+        if item.is_none() {
+            self.remove(&id);
+        }
+        Ok(item.unwrap_or_default())
+    }
+
+    /// The method `NB`: a list of the next items of the cursor `{"u": id, "n": count}`, shorter than count
+    /// at the end. Count is 1 if left out and at most [`MAX_BULK`].
+    ///
+    /// # Errors
+    /// As [`next`](CursorMap::next).
+    pub async fn next_bulk(&self, params: &[u8]) -> Result<Bytes, RpcError> {
+        let Reference { u: id, n } = parse(params)?;
+        // A shorter list would look like the end.
+        let n = usize::try_from(n.unwrap_or(1)).ok().filter(|n| *n <= MAX_BULK);
+        let n = n.ok_or_else(|| RpcError::invalid_params(format!("n is over {MAX_BULK}")))?;
+        let usage = self.begin(id)?;
+        let items = usage.cursor.lock().await.next_bulk(n).await?;
+        if items.len() < n {
+            self.remove(&id);
+        }
+        Ok(pack::list(&items))
+    }
+
+    fn begin(&self, id: Uuid) -> Result<Usage<'_>, RpcError> {
+        let mut table = self.0.table.lock();
+        let now = Instant::now();
+        match table.cursors.get_mut(&id) {
+            Some(entry) if !entry.is_expired(self.0.ttl, now) => {
+                entry.calls += 1;
+                Ok(Usage { map: self, id, cursor: entry.cursor.clone() })
+            }
+            _ => Err(RpcError::not_found("no such cursor")),
+        }
+    }
+}
+
+/// A call under way.
+struct Usage<'a> {
+    map: &'a CursorMap,
+    id: Uuid,
+    cursor: Arc<tokio::sync::Mutex<dyn AnyCursor>>,
+}
+
+impl Drop for Usage<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.map.0.table.lock().cursors.get_mut(&self.id) {
+            entry.calls -= 1;
+            entry.used = Instant::now();
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(cleaner) = &self.cleaner {
+            cleaner.abort();
+        }
+    }
+}
+
+impl fmt::Debug for CursorMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CursorMap").field("ttl", &self.0.ttl).field("len", &self.len()).finish()
+    }
+}
+
+fn parse(params: &[u8]) -> Result<Reference, RpcError> {
+    if pack::value_len(params) != Some(params.len()) {
+        return Err(RpcError::parse("the parameters are no MessagePack"));
+    }
+    rmp_serde::from_slice(params).map_err(|e| RpcError::invalid_params(e.to_string()))
+}
+
+/// Drops what has expired, until there is nothing left.
+async fn clean(map: Weak<Shared>, mut next: Instant) {
+    loop {
+        sleep_until(next).await;
+        let Some(map) = map.upgrade() else { return };
+        let mut table = map.table.lock();
+        let now = Instant::now();
+        let expired: Vec<Uuid> = table
+            .cursors
+            .iter()
+            .filter(|(_, entry)| entry.is_expired(map.ttl, now))
+            .map(|(id, _)| *id)
+            .collect();
+        let dropped: Vec<_> = expired.iter().filter_map(|id| table.cursors.remove(id)).collect();
+        // What is in use now is looked at again one time to live later.
+        let remaining = table.cursors.values().map(|entry| if entry.calls > 0 { now } else { entry.used });
+        let oldest = remaining.min();
+        if oldest.is_none() {
+            table.cleaner = None;
+        }
+        drop(table);
+        // Not under the lock: a cursor may do anything when it goes.
+        drop(dropped);
+        match oldest {
+            Some(used) => next = used + map.ttl,
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_iter;
+    use super::*;
+    use rmpv::Value;
+
+    fn params(id: Uuid, n: Option<u64>) -> Bytes {
+        Reference { u: id, n }.pack()
+    }
+
+    fn ints(range: std::ops::Range<u8>) -> impl Cursor {
+        from_iter(range.map(|i| Bytes::from(vec![i])))
+    }
+
+    #[test]
+    fn the_reference_is_a_map_with_sixteen_bytes() {
+        let id = Uuid::from_bytes([7; 16]);
+        let value = rmpv::decode::read_value(&mut &CursorMap::reply(id)[..]).unwrap();
+        assert_eq!(value, Value::Map(vec![("u".into(), Value::Binary(vec![7; 16]))]));
+    }
+
+    #[tokio::test]
+    async fn one_by_one() {
+        let map = CursorMap::new(Duration::from_secs(60));
+        let id = map.add(ints(1..3));
+        let mut got = vec![];
+        loop {
+            let item = map.handle("N", &params(id, None)).await.unwrap().unwrap();
+            if item.is_empty() {
+                break;
+            }
+            got.push(item);
+        }
+        assert_eq!(got, [&[1][..], &[2]]);
+        assert!(map.is_empty());
+        assert_eq!(map.next(&params(id, None)).await.unwrap_err().code(), -32001);
+        assert!(map.handle("other", b"").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn lists() {
+        let map = CursorMap::new(Duration::from_secs(60));
+        let id = map.add(ints(1..6));
+        assert_eq!(map.next_bulk(&params(id, Some(2))).await.unwrap(), &b"\x92\x01\x02"[..]);
+        assert_eq!(map.next_bulk(&params(id, None)).await.unwrap(), &b"\x91\x03"[..]);
+        assert_eq!(map.next_bulk(&params(id, Some(0))).await.unwrap(), &b"\x90"[..]);
+        assert_eq!(map.handle("NB", &params(id, Some(65_536))).await.unwrap().unwrap(), &b"\x92\x04\x05"[..]);
+        assert!(map.is_empty());
+    }
+
+    #[tokio::test]
+    async fn parameters_that_are_wrong() {
+        let map = CursorMap::new(Duration::from_secs(60));
+        let id = map.add(ints(1..6));
+        for (params, code) in [
+            (Bytes::new(), -32700),
+            (Bytes::from_static(b"\x81\xa1u"), -32700),
+            (Bytes::from_static(b"\x80"), -32602),
+            (Bytes::from_static(b"\x81\xa1u\x01"), -32602),
+            (params(id, Some(65_537)), -32602),
+            (params(id, Some(u64::MAX)), -32602),
+            (params(Uuid::nil(), None), -32001),
+        ] {
+            assert_eq!(map.next_bulk(&params).await.unwrap_err().code(), code, "{params:?}");
+        }
+        assert_eq!(map.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn unused_cursors_are_unknown_before_they_go() {
+        let map = CursorMap::new(Duration::from_secs(3600));
+        let ids = [map.add(ints(1..9)), map.add(ints(1..9))];
+        let age = |id: &Uuid, by: u64| {
+            let mut table = map.0.table.lock();
+            let entry = table.cursors.get_mut(id).unwrap();
+            entry.used = entry.used.checked_sub(Duration::from_secs(by)).unwrap();
+        };
+        age(&ids[0], 2000);
+        map.next(&params(ids[0], None)).await.unwrap();
+        // Each use begins anew.
+        age(&ids[0], 2000);
+        map.next(&params(ids[0], None)).await.unwrap();
+        age(&ids[1], 3601);
+        assert_eq!(map.next(&params(ids[1], None)).await.unwrap_err().code(), -32001);
+    }
+
+    #[tokio::test]
+    async fn unused_cursors_go_and_slow_ones_stay() {
+        struct Slow(Arc<tokio::sync::Notify>);
+        impl Cursor for Slow {
+            async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
+                self.0.notified().await;
+                Ok(Some(Bytes::from_static(b"\x01")))
+            }
+        }
+        let map = CursorMap::new(Duration::from_millis(20));
+        let go_on = Arc::new(tokio::sync::Notify::new());
+        let slow = map.add(Slow(go_on.clone()));
+        let next = tokio::spawn({
+            let map = map.clone();
+            async move { map.next(&params(slow, None)).await }
+        });
+        // The cleaner comes by at least twice.
+        for _ in 0..2 {
+            map.add(ints(1..9));
+            while map.len() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        go_on.notify_one();
+        assert_eq!(next.await.unwrap().unwrap(), &b"\x01"[..]);
+        while !map.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The next one starts a new cleaner.
+        map.add(ints(1..9));
+        while !map.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Long results, item by item, over RPC (PROTOCOL.md section 11).
+//!
+//! A method adds a [`Cursor`] to its [`CursorMap`] and returns [`CursorMap::reply`]; the map answers the
+//! calls `N` (the next item) and `NB` (the next items) that follow. The other side asks with
+//! [`Caller::cursor`](crate::rpc::Caller::cursor) and takes items off a [`CursorStream`].
+//!
+//! ```
+//! use busrt::cursor::{self, CursorMap};
+//! use busrt::rpc::{Call, Handlers, RpcError};
+//! use bytes::Bytes;
+//!
+//! struct Table {
+//!     cursors: CursorMap,
+//! }
+//!
+//! impl Handlers for Table {
+//!     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+//!         if let Some(answer) = self.cursors.handle(call.method(), call.params()).await {
+//!             return answer;
+//!         }
+//!         match call.method() {
+//!             // MessagePack values, here the integers 1, 2 and 3.
+//!             "rows" => Ok(CursorMap::reply(self.cursors.add(cursor::from_iter((1..4).map(|i| Bytes::from(vec![i])))))),
+//!             _ => Err(RpcError::method_not_found()),
+//!         }
+//!     }
+//! }
+//! ```
+
+mod map;
+mod pack;
+mod stream;
+
+pub use map::CursorMap;
+pub use stream::CursorStream;
+pub use uuid::Uuid;
+
+use crate::rpc::RpcError;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+
+/// The method that returns the next item.
+pub const METHOD_NEXT: &str = "N";
+/// The method that returns a list of the next items.
+pub const METHOD_NEXT_BULK: &str = "NB";
+/// The most items that one call may ask for.
+pub const MAX_BULK: usize = 65_536;
+
+/// A long result. Each item is one MessagePack value (only that makes the lists of `NB` readable), never
+/// empty (that would be the end).
+pub trait Cursor: Send + 'static {
+    /// The next item, `None` at the end. It is not called again after that.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, RpcError>> + Send;
+
+    /// The next `n` items, fewer at the end. `n` is at most [`MAX_BULK`], which is not to be allocated
+    /// beforehand: a peer says it. Worth writing where many items cost little more than one.
+    fn next_bulk(&mut self, n: usize) -> impl Future<Output = Result<Vec<Bytes>, RpcError>> + Send {
+        async move {
+            let mut items = Vec::new();
+            while items.len() < n {
+                let Some(item) = self.next().await? else { break };
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+}
+
+/// A cursor over what an iterator yields.
+pub fn from_iter<I>(items: I) -> impl Cursor
+where
+    I: IntoIterator<Item = Bytes>,
+    I::IntoIter: Send + 'static,
+{
+    struct Iter<I>(I);
+
+    impl<I: Iterator<Item = Bytes> + Send + 'static> Cursor for Iter<I> {
+        async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
+            Ok(self.0.next())
+        }
+    }
+
+    Iter(items.into_iter())
+}
+
+/// What a method with a long result returns, and the parameters of `N` and `NB`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reference {
+    u: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+}
+
+impl Reference {
+    fn pack(&self) -> Bytes {
+        // Fails only if writing to memory does.
+        rmp_serde::to_vec_named(self).unwrap_or_default().into()
+    }
+}

@@ -1,0 +1,257 @@
+//! One error type for the whole crate: a kind to match on, words for a person, and the cause.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of an operation on the bus.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as the wire knows it.
+///
+/// Every result code of the protocol (PROTOCOL.md section 5) is one kind and back. The kind
+/// [`ConnectionLost`](ErrorKind::ConnectionLost) exists on the client's side only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nobody on the bus has that name (`71`).
+    NotRegistered,
+    /// Bytes, a name or a payload that cannot be what they should be (`72`).
+    Data,
+    /// The operating system refused or failed (`73`).
+    Io,
+    /// Anything that has no kind of its own (`74`).
+    Other,
+    /// The peer does not speak this protocol version or operation (`75`).
+    NotSupported,
+    /// The name is taken (`76`).
+    Busy,
+    /// The receiver's queue is full and its policy refuses the frame (`77`).
+    NotDelivered,
+    /// Nothing came in time (`78`).
+    Timeout,
+    /// The access list forbids it (`79`).
+    AccessDenied,
+    /// The connection ended before the operation was answered (`FF`, never sent).
+    ConnectionLost,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the codes.
+    pub const ALL: [ErrorKind; 10] = [
+        ErrorKind::NotRegistered,
+        ErrorKind::Data,
+        ErrorKind::Io,
+        ErrorKind::Other,
+        ErrorKind::NotSupported,
+        ErrorKind::Busy,
+        ErrorKind::NotDelivered,
+        ErrorKind::Timeout,
+        ErrorKind::AccessDenied,
+        ErrorKind::ConnectionLost,
+    ];
+
+    /// The result code of this kind.
+    ///
+    /// ```
+    /// assert_eq!(busrt::ErrorKind::Busy.code(), 0x76);
+    /// ```
+    pub const fn code(self) -> u8 {
+        match self {
+            ErrorKind::NotRegistered => 0x71,
+            ErrorKind::Data => 0x72,
+            ErrorKind::Io => 0x73,
+            ErrorKind::Other => 0x74,
+            ErrorKind::NotSupported => 0x75,
+            ErrorKind::Busy => 0x76,
+            ErrorKind::NotDelivered => 0x77,
+            ErrorKind::Timeout => 0x78,
+            ErrorKind::AccessDenied => 0x79,
+            ErrorKind::ConnectionLost => 0xff,
+        }
+    }
+
+    /// The kind of a result code; a code that the protocol does not know is
+    /// [`Other`](ErrorKind::Other).
+    pub const fn from_code(code: u8) -> ErrorKind {
+        match code {
+            0x71 => ErrorKind::NotRegistered,
+            0x72 => ErrorKind::Data,
+            0x73 => ErrorKind::Io,
+            0x75 => ErrorKind::NotSupported,
+            0x76 => ErrorKind::Busy,
+            0x77 => ErrorKind::NotDelivered,
+            0x78 => ErrorKind::Timeout,
+            0x79 => ErrorKind::AccessDenied,
+            0xff => ErrorKind::ConnectionLost,
+            _ => ErrorKind::Other,
+        }
+    }
+
+    /// The kind of the result code in an acknowledgement, `None` for success.
+    ///
+    /// Brokers in the field let `FF` slip into acknowledgements: it reads as not delivered.
+    pub const fn from_ack(code: u8) -> Option<ErrorKind> {
+        match code {
+            crate::proto::op::RESULT_OK => None,
+            0xff => Some(ErrorKind::NotDelivered),
+            code => Some(ErrorKind::from_code(code)),
+        }
+    }
+
+    /// The code of this kind in RPC error replies: -32000 minus the result code, a lost connection
+    /// being an I/O error (PROTOCOL.md section 8).
+    pub const fn rpc_code(self) -> i16 {
+        let code = match self {
+            ErrorKind::ConnectionLost => ErrorKind::Io.code(),
+            kind => kind.code(),
+        };
+        -32000 - code as i16
+    }
+
+    /// The kind behind an RPC error code, if it is one of the bus itself.
+    pub const fn from_rpc_code(code: i16) -> Option<ErrorKind> {
+        match -32000 - code as i32 {
+            n @ 0x71..=0x79 => Some(ErrorKind::from_code(n as u8)),
+            _ => None,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            ErrorKind::NotRegistered => "client not registered",
+            ErrorKind::Data => "data error",
+            ErrorKind::Io => "I/O error",
+            ErrorKind::Other => "error",
+            ErrorKind::NotSupported => "not supported",
+            ErrorKind::Busy => "name taken",
+            ErrorKind::NotDelivered => "not delivered",
+            ErrorKind::Timeout => "timed out",
+            ErrorKind::AccessDenied => "access denied",
+            ErrorKind::ConnectionLost => "connection lost",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// An error of the bus: match on [`kind`](Error::kind), show with [`Display`](fmt::Display), follow
+/// the cause with [`source`](StdError::source).
+pub struct Error {
+    kind: ErrorKind,
+    context: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` that says in `context` what failed and where.
+    pub fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Error {
+        Error { kind, context: context.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What to match on.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What failed and where, without the kind; may be empty.
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// The kind of the operating system's error behind this one, if there is any.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        self.source.as_ref()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Error {
+        Error::new(kind, "")
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Error {
+        Error::from(ErrorKind::Io).with_source(e)
+    }
+}
+
+impl From<crate::proto::DecodeError> for Error {
+    fn from(e: crate::proto::DecodeError) -> Error {
+        Error::from(ErrorKind::Data).with_source(e)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.text())?;
+        if !self.context.is_empty() {
+            write!(f, ": {}", self.context)?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({self})", self.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_one_code_and_back() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(ErrorKind::from_code(kind.code()), kind);
+        }
+        assert_eq!(ErrorKind::from_code(0x42), ErrorKind::Other);
+    }
+
+    #[test]
+    fn acknowledgement_codes() {
+        assert_eq!(ErrorKind::from_ack(1), None);
+        assert_eq!(ErrorKind::from_ack(0x71), Some(ErrorKind::NotRegistered));
+        assert_eq!(ErrorKind::from_ack(0xff), Some(ErrorKind::NotDelivered));
+    }
+
+    #[test]
+    fn rpc_codes() {
+        assert_eq!(ErrorKind::NotRegistered.rpc_code(), -32113);
+        assert_eq!(ErrorKind::Timeout.rpc_code(), -32120);
+        assert_eq!(ErrorKind::ConnectionLost.rpc_code(), -32115);
+        assert_eq!(ErrorKind::from_rpc_code(-32118), Some(ErrorKind::Busy));
+        assert_eq!(ErrorKind::from_rpc_code(-32601), None);
+        assert_eq!(ErrorKind::from_rpc_code(i16::MIN), None);
+    }
+
+    #[test]
+    fn says_what_and_where() {
+        let e =
+            Error::new(ErrorKind::Io, "/run/bus.sock").with_source(std::io::Error::other("no such thing"));
+        assert_eq!(e.to_string(), "I/O error: /run/bus.sock: no such thing");
+        assert_eq!(e.io_kind(), Some(std::io::ErrorKind::Other));
+    }
+}

@@ -1,0 +1,351 @@
+//! Whose name a mask reaches.
+
+use super::NAMES;
+use super::arena::{Frontier, NONE, Slab, Symbols};
+use super::hash::{Index, Seed};
+use super::ids::{Gather, IdSet, IdSets};
+
+#[derive(Debug)]
+struct Node {
+    parent: u32,
+    /// A symbol; the root has none.
+    part: u32,
+    first_child: u32,
+    next: u32,
+    previous: u32,
+    /// Whose name ends here.
+    ids: IdSet,
+}
+
+/// Sets of client ids by name, found by name masks.
+///
+/// `?` stands for any one part, `*` for one part or more and ends the mask: what follows it is
+/// ignored. Names are plain text, wildcards in them too. A query costs as much as there are names
+/// that begin like the mask. Not synchronised: share it behind a lock.
+#[derive(Debug)]
+pub struct NameTrie {
+    seed: Seed,
+    nodes: Slab<Node>,
+    /// (parent, symbol) to child.
+    edges: Index,
+    symbols: Symbols,
+    sets: IdSets,
+    root: u32,
+    len: usize,
+}
+
+impl Default for NameTrie {
+    fn default() -> Self {
+        NameTrie {
+            seed: Seed::default(),
+            nodes: Slab::default(),
+            edges: Index::default(),
+            symbols: Symbols::default(),
+            sets: IdSets::default(),
+            root: NONE,
+            len: 0,
+        }
+    }
+}
+
+impl NameTrie {
+    /// No names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many pairs of a name and a client there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no name at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a client. False when it was there with this name already.
+    pub fn insert(&mut self, name: &str, id: u32) -> bool {
+        if self.root == NONE {
+            self.root = self.add(NONE, NONE);
+        }
+        let mut node = self.root;
+        for part in NAMES.levels(name) {
+            node = match self.child(node, part) {
+                Some(child) => child,
+                None => {
+                    let symbol = self.symbols.acquire(self.seed, part);
+                    self.add(node, symbol)
+                }
+            };
+        }
+        let added = self.sets.insert(&mut self.nodes[node].ids, id);
+        self.len += usize::from(added);
+        added
+    }
+
+    /// Removes a client. False when it was not there with this name.
+    pub fn remove(&mut self, name: &str, id: u32) -> bool {
+        let Some(node) = self.find(name) else { return false };
+        if !self.sets.remove(&mut self.nodes[node].ids, id) {
+            return false;
+        }
+        self.len -= 1;
+        self.prune(node);
+        if self.nodes.is_sparse() {
+            let old = std::mem::take(self);
+            for (node, Node { ids, .. }) in old.nodes.iter() {
+                for id in old.sets.ids(ids) {
+                    self.insert(&old.name(node), *id);
+                }
+            }
+        }
+        true
+    }
+
+    /// Appends the clients whose names the mask reaches: ascending, each once, whatever `out` held
+    /// before.
+    pub fn matches(&self, mask: &str, out: &mut Vec<u32>) {
+        if self.root == NONE {
+            return;
+        }
+        let mut gather = Gather::new(out);
+        let (mut one, mut other) = (Frontier::new(), Frontier::new());
+        let (mut now, mut next) = (&mut one, &mut other);
+        now.push(self.root);
+        for part in NAMES.levels(mask) {
+            if part == NAMES.tail {
+                now.iter().for_each(|node| self.all_below(node, &mut gather));
+                return gather.finish();
+            }
+            for node in now.iter() {
+                if part == NAMES.one {
+                    self.children(node).for_each(|child| next.push(child));
+                } else if let Some(child) = self.child(node, part) {
+                    next.push(child);
+                }
+            }
+            now.clear();
+            std::mem::swap(&mut now, &mut next);
+            if now.is_empty() {
+                break;
+            }
+        }
+        now.iter().for_each(|node| gather.add(self.sets.ids(&self.nodes[node].ids)));
+        gather.finish();
+    }
+
+    fn add(&mut self, parent: u32, part: u32) -> u32 {
+        let next = self.nodes.get(parent).map_or(NONE, |parent| parent.first_child);
+        let node = Node { parent, part, first_child: NONE, next, previous: NONE, ids: IdSet::Empty };
+        let id = self.nodes.insert(node);
+        if parent != NONE {
+            self.nodes[parent].first_child = id;
+            self.edges.insert(self.seed.pair(parent, part), id);
+        }
+        if next != NONE {
+            self.nodes[next].previous = id;
+        }
+        id
+    }
+
+    fn child(&self, parent: u32, part: &str) -> Option<u32> {
+        let symbol = self.symbols.find(self.seed, part.as_bytes())?;
+        self.edges.find(self.seed.pair(parent, symbol), |id| {
+            let node = &self.nodes[id];
+            node.parent == parent && node.part == symbol
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        let mut node = self.root;
+        for part in NAMES.levels(name) {
+            node = self.child(node, part)?;
+        }
+        Some(node)
+    }
+
+    fn children(&self, node: u32) -> impl Iterator<Item = u32> {
+        let known = |id: u32| (id != NONE).then_some(id);
+        std::iter::successors(known(self.nodes[node].first_child), move |id| known(self.nodes[*id].next))
+    }
+
+    /// Follows the links between the nodes, so that it needs no stack however deep names are.
+    fn all_below(&self, top: u32, gather: &mut Gather<'_>) {
+        let mut id = top;
+        loop {
+            let node = &self.nodes[id];
+            if node.first_child != NONE {
+                id = node.first_child;
+            } else {
+                while id != top && self.nodes[id].next == NONE {
+                    id = self.nodes[id].parent;
+                }
+                if id == top {
+                    return;
+                }
+                id = self.nodes[id].next;
+            }
+            gather.add(self.sets.ids(&self.nodes[id].ids));
+        }
+    }
+
+    /// Removes a node, and then its parents, that nobody needs any more.
+    fn prune(&mut self, mut id: u32) {
+        while let Some(node) = self.nodes.get(id) {
+            if node.first_child != NONE || node.ids != IdSet::Empty {
+                return;
+            }
+            let Node { parent, part, next, previous, .. } = *node;
+            self.nodes.remove(id);
+            if parent == NONE {
+                self.root = NONE;
+                return;
+            }
+            if next != NONE {
+                self.nodes[next].previous = previous;
+            }
+            if previous == NONE {
+                self.nodes[parent].first_child = next;
+            } else {
+                self.nodes[previous].next = next;
+            }
+            self.edges.remove(self.seed.pair(parent, part), id);
+            self.symbols.release(self.seed, part);
+            id = parent;
+        }
+    }
+
+    fn name(&self, node: u32) -> String {
+        let mut parts = Vec::new();
+        let mut node = &self.nodes[node];
+        while node.parent != NONE {
+            parts.push(self.symbols.bytes(node.part));
+            node = &self.nodes[node.parent];
+        }
+        parts.reverse();
+        String::from_utf8_lossy(&parts.join(&b'.')).into_owned()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_unallocated(&self) -> bool {
+        self.root == NONE
+            && self.len == 0
+            && self.nodes.is_unallocated()
+            && self.edges.is_unallocated()
+            && self.symbols.is_unallocated()
+            && self.sets.is_unallocated()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::{has_wildcards, name_mask_matches};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn matching(trie: &NameTrie, mask: &str) -> Vec<u32> {
+        let mut out = Vec::new();
+        trie.matches(mask, &mut out);
+        out
+    }
+
+    #[test]
+    fn masks_of_the_protocol() {
+        let names = ["g1.test.client1", "g1.test.sub.client2", "g1.test", "x.y", "x.y%%1", "x", "?d.z"];
+        let mut trie = NameTrie::new();
+        for (id, name) in names.iter().enumerate() {
+            assert!(trie.insert(name, id as u32));
+            assert!(!trie.insert(name, id as u32));
+        }
+        for (mask, reached) in [
+            ("?.test.*", &[0, 1][..]),
+            ("?.test", &[2]),
+            ("x.*", &[3, 4]),
+            ("x.?", &[3, 4]),
+            ("x.y", &[3]),
+            ("x.y%%1", &[4]),
+            ("x", &[5]),
+            ("?d.*", &[6]),
+            ("?d.z", &[6]),
+            ("*", &[0, 1, 2, 3, 4, 5, 6]),
+            ("*.ignored", &[0, 1, 2, 3, 4, 5, 6]),
+            ("?", &[5]),
+            ("?.?.?.?", &[1]),
+            ("X", &[]),
+            ("", &[]),
+            ("x.", &[]),
+            ("+", &[]),
+        ] {
+            assert_eq!(matching(&trie, mask), reached, "{mask}");
+            for (id, name) in names.iter().enumerate() {
+                assert_eq!(name_mask_matches(mask, name), reached.contains(&(id as u32)), "{mask} {name}");
+            }
+        }
+        assert!(has_wildcards("a.?") && has_wildcards("*") && !has_wildcards("?d.*x") && !has_wildcards(""));
+    }
+
+    #[test]
+    fn hostile_depth() {
+        let mut trie = NameTrie::new();
+        let deep = ".".repeat(60_000);
+        trie.insert(&deep, 1);
+        trie.insert("a", 2);
+        assert_eq!(matching(&trie, "*"), [1, 2]);
+        assert_eq!(matching(&trie, &deep), [1]);
+        assert_eq!(matching(&trie, &("?.".repeat(60_000) + "?")), [1]);
+        assert_eq!(matching(&trie, &("?.".repeat(60_000) + "*")), [1]);
+        assert!(matching(&trie, &("?.".repeat(60_001) + "*")).is_empty());
+        trie.remove(&deep, 1);
+        trie.remove("a", 2);
+        assert!(trie.is_unallocated());
+    }
+
+    #[test]
+    fn many_names_come_and_go() {
+        let mut trie = NameTrie::new();
+        for id in 0..20_000 {
+            trie.insert(&format!("group{}.client{id}", id % 7), id);
+        }
+        assert_eq!(matching(&trie, "*").len(), 20_000);
+        for id in 0..19_990 {
+            assert!(trie.remove(&format!("group{}.client{id}", id % 7), id));
+        }
+        assert!(!trie.nodes.is_sparse());
+        assert_eq!(matching(&trie, "*"), (19_990..20_000).collect::<Vec<_>>());
+        assert_eq!(matching(&trie, "?.client19995"), [19_995]);
+    }
+
+    fn text(parts: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(parts), 1..5).prop_map(|parts| parts.join("."))
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_naive_matcher(
+            steps in prop::collection::vec((text(&["a", "b", "", "?", "*"]), 0_u32..4, 0..3), 0..60),
+            masks in prop::collection::vec(text(&["a", "b", "", "?", "?", "*"]), 30),
+        ) {
+            let mut trie = NameTrie::new();
+            let mut model = BTreeSet::new();
+            for (name, id, action) in steps {
+                if action == 0 {
+                    prop_assert_eq!(trie.remove(&name, id), model.remove(&(id, name)));
+                } else {
+                    prop_assert_eq!(trie.insert(&name, id), model.insert((id, name)));
+                }
+                prop_assert_eq!(trie.len(), model.len());
+            }
+            for mask in masks {
+                let wanted = model.iter().filter(|(_, name)| name_mask_matches(&mask, name));
+                let wanted: BTreeSet<u32> = wanted.map(|(id, _)| *id).collect();
+                prop_assert_eq!(matching(&trie, &mask), wanted.into_iter().collect::<Vec<_>>());
+            }
+            for (id, name) in model {
+                prop_assert!(trie.remove(&name, id));
+            }
+            prop_assert!(trie.is_unallocated());
+        }
+    }
+}

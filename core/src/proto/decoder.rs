@@ -1,0 +1,240 @@
+//! Whole frames out of a byte stream, in either direction, without copying the small ones.
+//!
+//! The caller reads into a buffer of its own and lends the bytes to [`Decoder::next`] until it
+//! returns `None`; what is left over (less than one small frame) goes to [`Decoder::suspend`], and
+//! [`Decoder::resume`] puts it in front of the next read. A large body is gathered apart, and can be
+//! read into directly ([`Decoder::large_body`]), so that it ends up as shared bytes.
+//!
+//! Memory follows the bytes that arrived, never the length a header declares: a body under way
+//! holds at most four times what has come of it (or 4 KiB).
+
+use super::DecodeError;
+use bytes::buf::Limit;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// From this length on an incomplete body is gathered apart from the read buffer.
+pub const LARGE: usize = 8 * 1024;
+const MIN_GROWTH: usize = 4 * 1024;
+
+/// The fixed part of a frame, which tells how long the rest is.
+pub trait Header: Copy {
+    /// The header's length in bytes.
+    const LEN: usize;
+    /// Reads a header from at least [`LEN`](Header::LEN) bytes.
+    ///
+    /// # Errors
+    /// Bytes that are no header.
+    fn parse(bytes: &[u8]) -> Result<Self, DecodeError>;
+    /// The length of the body that follows.
+    fn body_len(&self) -> u32;
+    /// Refuses a header before its body is waited for.
+    ///
+    /// # Errors
+    /// An operation that does not exist.
+    fn check(&self) -> Result<(), DecodeError>;
+}
+
+/// The body of a frame: where its bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// In the caller's read buffer.
+    Inline(&'a [u8]),
+    /// In memory of its own, to be shared.
+    Shared(Bytes),
+}
+
+impl std::ops::Deref for Body<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Body::Inline(bytes) => bytes,
+            Body::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// An incremental decoder of one stream.
+#[derive(Debug)]
+pub struct Decoder<H> {
+    leftover: Vec<u8>,
+    large: Option<Box<(H, BytesMut)>>,
+    limit: u32,
+}
+
+impl<H: Header> Decoder<H> {
+    /// A decoder that refuses bodies longer than `limit` bytes (`u32::MAX`: whatever fits the wire).
+    pub fn new(limit: u32) -> Self {
+        Decoder { leftover: Vec::new(), large: None, limit }
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub fn is_mid_frame(&self) -> bool {
+        self.large.is_some() || !self.leftover.is_empty()
+    }
+
+    /// Appends what [`suspend`](Decoder::suspend) kept to `buf`, and forgets it.
+    pub fn resume(&mut self, buf: &mut Vec<u8>) {
+        if !self.leftover.is_empty() {
+            buf.append(&mut self.leftover);
+            self.leftover = Vec::new();
+        }
+    }
+
+    /// Keeps what [`next`](Decoder::next) left of its input until more arrives.
+    pub fn suspend(&mut self, rest: &[u8]) {
+        self.leftover.extend_from_slice(rest);
+    }
+
+    /// Room for a large body under way: bytes read into it need not pass through
+    /// [`next`](Decoder::next)'s input, which then completes the frame from an empty one.
+    pub fn large_body(&mut self) -> Option<Limit<&mut BytesMut>> {
+        let (header, body) = &mut **self.large.as_mut()?;
+        let missing = header.body_len() as usize - body.len();
+        if body.capacity() == body.len() {
+            body.reserve(missing.min(MIN_GROWTH.max(body.len() * 3)));
+        }
+        let room = missing.min(body.capacity() - body.len());
+        Some(body.limit(room))
+    }
+
+    /// The next whole frame at the start of `input`, which is moved past it; `None` when there is
+    /// none, `input` then holding what [`suspend`](Decoder::suspend) must keep.
+    ///
+    /// # Errors
+    /// A header that cannot be, or a body over the limit. Nothing after it can be read.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<(H, Body<'a>)>, DecodeError> {
+        if let Some(large) = &mut self.large {
+            let (header, body) = &mut **large;
+            let take = input.len().min(header.body_len() as usize - body.len());
+            body.extend_from_slice(&input[..take]);
+            *input = &input[take..];
+            if body.len() < header.body_len() as usize {
+                return Ok(None);
+            }
+            let frame = (*header, Body::Shared(std::mem::take(body).freeze()));
+            self.large = None;
+            return Ok(Some(frame));
+        }
+        if input.len() < H::LEN {
+            return Ok(None);
+        }
+        let header = H::parse(input)?;
+        header.check()?;
+        let declared = header.body_len();
+        if declared > self.limit {
+            return Err(DecodeError::TooLarge { declared, limit: self.limit });
+        }
+        let (whole, rest) = (declared as usize, &input[H::LEN..]);
+        if rest.len() >= whole {
+            *input = &rest[whole..];
+            return Ok(Some((header, Body::Inline(&rest[..whole]))));
+        }
+        if whole >= LARGE {
+            self.large = Some(Box::new((header, BytesMut::from(rest))));
+            *input = &[];
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{delivery, request};
+    use super::*;
+
+    fn frame(len: usize) -> Vec<u8> {
+        let mut out = vec![];
+        let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        out.extend_from_slice(&[1, 0, 0, 0, 0x12]);
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// Feeds `stream` in the pieces given, as a session does, and returns the bodies.
+    fn feed<'a>(
+        decoder: &mut Decoder<request::Header>,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<Vec<u8>> {
+        let mut bodies = vec![];
+        for piece in pieces {
+            let mut buf = vec![];
+            decoder.resume(&mut buf);
+            buf.extend_from_slice(piece);
+            let mut input = &buf[..];
+            while let Some((_, body)) = decoder.next(&mut input).unwrap() {
+                bodies.push(body.to_vec());
+            }
+            decoder.suspend(input);
+        }
+        bodies
+    }
+
+    #[test]
+    fn every_split_position() {
+        let mut stream = vec![];
+        for len in [0, 1, 30, LARGE + 5, 3] {
+            stream.extend_from_slice(&frame(len));
+        }
+        let lens = |bodies: Vec<Vec<u8>>| bodies.iter().map(Vec::len).collect::<Vec<_>>();
+        for at in 0..stream.len() {
+            let mut decoder = Decoder::new(u32::MAX);
+            let bodies = feed(&mut decoder, [&stream[..at], &stream[at..]].into_iter());
+            assert_eq!(lens(bodies), [0, 1, 30, LARGE + 5, 3], "split at {at}");
+            assert!(!decoder.is_mid_frame());
+        }
+        let mut decoder = Decoder::new(u32::MAX);
+        assert_eq!(lens(feed(&mut decoder, stream.chunks(1))), [0, 1, 30, LARGE + 5, 3]);
+    }
+
+    #[test]
+    fn a_large_body_is_read_into_directly() {
+        let stream = frame(100_000);
+        let mut decoder = Decoder::<request::Header>::new(u32::MAX);
+        let mut input = &stream[..20];
+        assert_eq!(decoder.next(&mut input), Ok(None));
+        let mut at = 20;
+        while at < stream.len() {
+            let mut room = decoder.large_body().unwrap();
+            let n = room.remaining_mut().min(7000);
+            assert!(n > 0);
+            room.put_slice(&stream[at..at + n]);
+            at += n;
+        }
+        let mut nothing = &[][..];
+        let (_, body) = decoder.next(&mut nothing).unwrap().unwrap();
+        assert_eq!(&body[..], &stream[9..]);
+        assert!(matches!(body, Body::Shared(_)));
+    }
+
+    #[test]
+    fn a_declared_length_allocates_nothing() {
+        let mut decoder = Decoder::<request::Header>::new(u32::MAX);
+        let mut input = &b"\x01\0\0\0\x12\xff\xff\xff\xffab"[..];
+        assert_eq!(decoder.next(&mut input), Ok(None));
+        assert!(decoder.is_mid_frame());
+        assert!(decoder.large_body().unwrap().remaining_mut() <= MIN_GROWTH);
+        let mut decoder = Decoder::<delivery::Header>::new(u32::MAX);
+        let mut input = &b"\x12\xff\xff\xff\xff\0ab"[..];
+        assert_eq!(decoder.next(&mut input), Ok(None));
+        assert!(decoder.large_body().unwrap().remaining_mut() <= MIN_GROWTH);
+    }
+
+    #[test]
+    fn over_the_limit() {
+        let mut decoder = Decoder::<request::Header>::new(10);
+        let all = frame(11);
+        let mut input = &all[..9];
+        assert_eq!(decoder.next(&mut input), Err(DecodeError::TooLarge { declared: 11, limit: 10 }));
+        let all = frame(10);
+        assert!(decoder.next(&mut &all[..]).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_unknown_operation_is_refused_before_its_body() {
+        let mut decoder = Decoder::<request::Header>::new(u32::MAX);
+        let mut input = &b"\0\0\0\0\x11\xff\0\0\0"[..];
+        assert_eq!(decoder.next(&mut input), Err(DecodeError::UnknownOperation(0x11)));
+    }
+}

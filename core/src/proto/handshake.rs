@@ -1,0 +1,247 @@
+//! Greeting and registration, both sides as state machines (PROTOCOL.md section 2).
+//!
+//! ```text
+//! broker -> client   EB 01 00
+//! client -> broker   EB 01 00
+//! broker -> client   01, or an error code and the end
+//! client -> broker   u16 length, NAME
+//! broker -> client   01, or an error code and the end
+//! ```
+//!
+//! Both machines take bytes as they come, say how many of them they used (what follows a name is
+//! frames already), and never hold more than one name.
+
+use super::DecodeError;
+use super::op::{GREETING, MAGIC, RESULT_OK, VERSION};
+use crate::error::ErrorKind;
+
+/// Whether `name` may be a client's: not empty, no leading dot, no NUL.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("a client's name is empty")
+    } else if name.starts_with('.') {
+        Err("names that start with a dot are reserved for the broker")
+    } else if name.contains('\0') {
+        Err("a client's name contains a NUL")
+    } else if name.len() > usize::from(u16::MAX) {
+        Err("a client's name is longer than 65535 bytes")
+    } else {
+        Ok(())
+    }
+}
+
+fn check_greeting(bytes: &[u8; 3]) -> Result<(), DecodeError> {
+    let [magic, low, high] = *bytes;
+    let version = u16::from_le_bytes([low, high]);
+    if magic != MAGIC {
+        Err(DecodeError::Magic(magic))
+    } else if version != VERSION {
+        Err(DecodeError::Version(version))
+    } else {
+        Ok(())
+    }
+}
+
+/// What the broker does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerStep {
+    /// Wait for more bytes.
+    Read,
+    /// The greeting is right: answer `01`, then go on.
+    Greeted,
+    /// Answer the error's code and close.
+    Refuse(ErrorKind),
+    /// The peer wants this name; whether it gets it is the registry's to say.
+    Register(String),
+}
+
+/// The broker's side. Send [`GREETING`] first.
+#[derive(Debug, Default)]
+pub struct Server {
+    greeted: bool,
+    held: Vec<u8>,
+}
+
+impl Server {
+    /// A machine that waits for the peer's greeting.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the bytes it needs from the front of `input`, one step at a time.
+    pub fn next(&mut self, input: &mut &[u8]) -> ServerStep {
+        if !self.greeted {
+            return match fill(&mut self.held, 3, input).and_then(|held| held.first_chunk::<3>().copied()) {
+                None => ServerStep::Read,
+                Some(greeting) => match check_greeting(&greeting) {
+                    Err(_) => ServerStep::Refuse(ErrorKind::NotSupported),
+                    Ok(()) => {
+                        self.greeted = true;
+                        self.held.clear();
+                        ServerStep::Greeted
+                    }
+                },
+            };
+        }
+        let Some(&[low, high]) = fill(&mut self.held, 2, input).and_then(|held| held.first_chunk::<2>())
+        else {
+            return ServerStep::Read;
+        };
+        let len = usize::from(u16::from_le_bytes([low, high]));
+        let Some(held) = fill(&mut self.held, 2 + len, input) else { return ServerStep::Read };
+        match std::str::from_utf8(&held[2..]) {
+            Ok(name) if check_name(name).is_ok() => ServerStep::Register(name.to_owned()),
+            _ => ServerStep::Refuse(ErrorKind::Data),
+        }
+    }
+}
+
+/// Grows `held` to `len` bytes from the front of `input`; `None` while there are not enough.
+fn fill<'a>(held: &'a mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'a [u8]> {
+    let take = len.saturating_sub(held.len()).min(input.len());
+    held.extend_from_slice(&input[..take]);
+    *input = &input[take..];
+    (held.len() >= len).then_some(held)
+}
+
+/// What a client does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientStep {
+    /// Wait for more bytes.
+    Read,
+    /// Send these bytes, then go on.
+    Send(Vec<u8>),
+    /// The name is registered: frames may flow.
+    Registered,
+    /// The broker refused, with this code.
+    Refused(u8),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ClientStage {
+    Greeting,
+    GreetingAnswer,
+    NameAnswer,
+}
+
+/// The client's side.
+#[derive(Debug)]
+pub struct Client<'a> {
+    name: &'a str,
+    stage: ClientStage,
+    held: Vec<u8>,
+}
+
+impl<'a> Client<'a> {
+    /// A machine that registers `name`.
+    pub fn new(name: &'a str) -> Self {
+        Client { name, stage: ClientStage::Greeting, held: Vec::new() }
+    }
+
+    /// Takes the bytes it needs from the front of `input`, one step at a time.
+    ///
+    /// # Errors
+    /// The peer is not a broker of this protocol and version.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<ClientStep, DecodeError> {
+        match self.stage {
+            ClientStage::Greeting => {
+                let Some(greeting) = fill(&mut self.held, 3, input).and_then(|held| held.first_chunk::<3>())
+                else {
+                    return Ok(ClientStep::Read);
+                };
+                check_greeting(greeting)?;
+                self.stage = ClientStage::GreetingAnswer;
+                Ok(ClientStep::Send(GREETING.to_vec()))
+            }
+            ClientStage::GreetingAnswer => match input.split_off_first() {
+                None => Ok(ClientStep::Read),
+                Some(&RESULT_OK) => {
+                    self.stage = ClientStage::NameAnswer;
+                    let mut bytes = (self.name.len() as u16).to_le_bytes().to_vec();
+                    bytes.extend_from_slice(self.name.as_bytes());
+                    Ok(ClientStep::Send(bytes))
+                }
+                Some(&code) => Ok(ClientStep::Refused(code)),
+            },
+            ClientStage::NameAnswer => match input.split_off_first() {
+                None => Ok(ClientStep::Read),
+                Some(&RESULT_OK) => Ok(ClientStep::Registered),
+                Some(&code) => Ok(ClientStep::Refused(code)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(pieces: &[&[u8]]) -> Vec<ServerStep> {
+        let mut machine = Server::new();
+        let mut steps = vec![];
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                let step = machine.next(&mut input);
+                if step == ServerStep::Read {
+                    break;
+                }
+                let end = matches!(step, ServerStep::Refuse(_) | ServerStep::Register(_));
+                steps.push(step);
+                if end {
+                    return steps;
+                }
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn registers_byte_by_byte_and_at_once() {
+        let stream = b"\xeb\x01\0\x03\0a.b";
+        let wanted = [ServerStep::Greeted, ServerStep::Register("a.b".into())];
+        assert_eq!(server(&stream.chunks(1).collect::<Vec<_>>()), wanted);
+        assert_eq!(server(&[stream]), wanted);
+    }
+
+    #[test]
+    fn leaves_what_follows_the_name() {
+        let mut machine = Server::new();
+        let mut input = &b"\xeb\x01\0\x01\0amore"[..];
+        assert_eq!(machine.next(&mut input), ServerStep::Greeted);
+        assert_eq!(machine.next(&mut input), ServerStep::Register("a".into()));
+        assert_eq!(input, b"more");
+    }
+
+    #[test]
+    fn refusals() {
+        for greeting in [&b"\xec\x01\0"[..], b"\xeb\x02\0", b"GET"] {
+            assert_eq!(server(&[greeting]), [ServerStep::Refuse(ErrorKind::NotSupported)]);
+        }
+        for name in [&b"\0\0"[..], b"\x02\0.a", b"\x02\0\xff\xfe", b"\x03\0a\0b"] {
+            let stream = [b"\xeb\x01\0", name].concat();
+            assert_eq!(server(&[&stream])[1], ServerStep::Refuse(ErrorKind::Data), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn client_side() {
+        let mut machine = Client::new("me");
+        let mut input = &b"\xeb\x01"[..];
+        assert_eq!(machine.next(&mut input), Ok(ClientStep::Read));
+        let mut input = &b"\0\x01\x01frames"[..];
+        assert_eq!(machine.next(&mut input), Ok(ClientStep::Send(GREETING.to_vec())));
+        assert_eq!(machine.next(&mut input), Ok(ClientStep::Send(b"\x02\0me".to_vec())));
+        assert_eq!(machine.next(&mut input), Ok(ClientStep::Registered));
+        assert_eq!(input, b"frames");
+        let mut machine = Client::new("me");
+        assert_eq!(machine.next(&mut &b"HTTP"[..]), Err(DecodeError::Magic(b'H')));
+        let mut machine = Client::new("me");
+        let mut input = &b"\xeb\x01\0\x75"[..];
+        machine.next(&mut input).unwrap();
+        assert_eq!(machine.next(&mut input), Ok(ClientStep::Refused(0x75)));
+    }
+}

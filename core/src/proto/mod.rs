@@ -1,0 +1,79 @@
+//! The wire protocol, version 1: bytes in, values out. No sockets, no runtime, no clock.
+//!
+//! | module | what travels | PROTOCOL.md |
+//! | --- | --- | --- |
+//! | [`op`] | every constant of the wire | 2-5 |
+//! | [`handshake`] | greeting and registration | 2 |
+//! | [`request`] | operations, client to broker | 3 |
+//! | [`delivery`] | frames and acknowledgements, broker to client | 4 |
+//! | [`decoder`] | whole frames out of a byte stream, either direction | 3, 4 |
+//! | [`rpc`] | the RPC envelope inside a message's payload | 8 |
+//!
+//! ```text
+//! client -> broker   | op id: 4 | flags: 1 | len: 4 | body: len |     all integers little-endian
+//! broker -> client   | kind: 1  | len or op id: 4   | realtime or result: 1 | body |
+//! ```
+
+pub mod decoder;
+pub mod delivery;
+pub mod handshake;
+pub mod op;
+pub mod request;
+pub mod rpc;
+
+use std::fmt;
+
+/// Bytes that are not the protocol. The stream they came from cannot be trusted any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The greeting's first byte is not `EB`.
+    Magic(u8),
+    /// A protocol version that is not ours.
+    Version(u16),
+    /// An operation or a delivery kind that does not exist.
+    UnknownOperation(u8),
+    /// A separator is missing after the field named.
+    MissingNul(&'static str),
+    /// The field named is not UTF-8.
+    NotUtf8(&'static str),
+    /// A body declared longer than the limit.
+    TooLarge {
+        /// What the header says.
+        declared: u32,
+        /// What is allowed.
+        limit: u32,
+    },
+    /// Fewer bytes than the structure named needs.
+    Short(&'static str),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::Magic(b) => write!(f, "greeting starts with {b:02X}, not EB"),
+            DecodeError::Version(v) => write!(f, "protocol version {v} is not supported"),
+            DecodeError::UnknownOperation(b) => write!(f, "unknown operation {b:02X}"),
+            DecodeError::MissingNul(what) => write!(f, "no NUL after the {what}"),
+            DecodeError::NotUtf8(what) => write!(f, "the {what} is not UTF-8"),
+            DecodeError::TooLarge { declared, limit } => {
+                write!(f, "a body of {declared} bytes is over the limit of {limit}")
+            }
+            DecodeError::Short(what) => write!(f, "too few bytes for {what}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Splits `body` at its first NUL: the text before it, and what follows.
+fn split_text<'a>(body: &'a [u8], what: &'static str) -> Result<(&'a str, &'a [u8]), DecodeError> {
+    let nul = find_nul(body).ok_or(DecodeError::MissingNul(what))?;
+    let text = std::str::from_utf8(&body[..nul]).map_err(|_| DecodeError::NotUtf8(what))?;
+    Ok((text, &body[nul + 1..]))
+}
+
+/// The position of the first NUL. Names and topics are short: a plain loop over words would not pay.
+fn find_nul(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|b| *b == 0)
+}

@@ -1,0 +1,248 @@
+//! What an RPC server does with what it receives.
+
+use super::RpcError;
+use crate::frame::Frame;
+use crate::proto::rpc::Envelope;
+use bytes::Bytes;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+/// The handlers of an RPC server. Write them as `async fn`s; what is left out refuses calls and ignores
+/// the rest.
+///
+/// ```
+/// use busrt::rpc::{Call, Handlers, RpcError};
+/// use bytes::Bytes;
+///
+/// struct Plant;
+///
+/// impl Handlers for Plant {
+///     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+///         match call.method() {
+///             "echo" => Ok(call.params_bytes()),
+///             _ => Err(RpcError::method_not_found()),
+///         }
+///     }
+/// }
+/// ```
+///
+/// A handler may call back over its own client, whatever the mode: replies do not queue behind what it
+/// has not handled yet. To do so let it hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc),
+/// which would keep itself alive that way.
+pub trait Handlers: Send + Sync + 'static {
+    /// Answers a call: the result, or an error reply. For a call that wants no reply
+    /// ([`Call::wants_reply`]) the answer is dropped.
+    fn on_call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+        let _ = call;
+        async { Err(RpcError::method_not_found()) }
+    }
+
+    /// Handles a notification. They are handled one after another, in the order received.
+    fn on_notification(&self, notification: Notification) -> impl Future<Output = ()> + Send {
+        let _ = notification;
+        async {}
+    }
+
+    /// Handles a publication or a broadcast. They are handled one after another, in the order received.
+    fn on_frame(&self, frame: Frame) -> impl Future<Output = ()> + Send {
+        let _ = frame;
+        async {}
+    }
+}
+
+/// For clients that call and serve nothing.
+impl Handlers for () {}
+
+impl<H: Handlers> Handlers for Arc<H> {
+    fn on_call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+        (**self).on_call(call)
+    }
+
+    fn on_notification(&self, notification: Notification) -> impl Future<Output = ()> + Send {
+        (**self).on_notification(notification)
+    }
+
+    fn on_frame(&self, frame: Frame) -> impl Future<Output = ()> + Send {
+        (**self).on_frame(frame)
+    }
+}
+
+/// A call somebody makes.
+#[derive(Clone)]
+pub struct Call {
+    frame: Frame,
+    id: u32,
+    method_len: usize,
+}
+
+/// Kind byte and id.
+const METHOD_AT: usize = 5;
+
+impl Call {
+    /// The call in a message; `Err` when its method is not text.
+    pub(super) fn new(frame: Frame, id: u32, method: &[u8]) -> Result<Call, Frame> {
+        let method_len = method.len();
+        if std::str::from_utf8(method).is_err() { Err(frame) } else { Ok(Call { frame, id, method_len }) }
+    }
+
+    /// The method called.
+    pub fn method(&self) -> &str {
+        // The constructor has seen these bytes as a str: the fallback is never taken.
+        std::str::from_utf8(&self.frame.payload()[METHOD_AT..METHOD_AT + self.method_len]).unwrap_or_default()
+    }
+
+    /// Its parameters: any bytes, a MessagePack map by convention.
+    pub fn params(&self) -> &[u8] {
+        &self.frame.payload()[METHOD_AT + self.method_len + 1..]
+    }
+
+    /// The parameters as shared bytes: nothing is copied.
+    pub fn params_bytes(&self) -> Bytes {
+        self.frame.payload_bytes().slice(METHOD_AT + self.method_len + 1..)
+    }
+
+    /// The full name of the caller.
+    pub fn sender(&self) -> &str {
+        self.frame.sender()
+    }
+
+    /// The caller's name up to `%%`.
+    pub fn primary_sender(&self) -> &str {
+        self.frame.primary_sender()
+    }
+
+    /// The caller's number of this call; 0 if it wants no reply.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether the caller waits for a reply.
+    pub fn wants_reply(&self) -> bool {
+        self.id != 0
+    }
+
+    /// Whether the call is to be flushed at once on every hop, as its reply will be.
+    pub fn is_realtime(&self) -> bool {
+        self.frame.is_realtime()
+    }
+
+    /// The message that holds the call.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("sender", &self.sender())
+            .field("id", &self.id)
+            .field("method", &self.method())
+            .field("params_len", &self.params().len())
+            .finish()
+    }
+}
+
+/// A message that wants no answer and names no method.
+#[derive(Clone)]
+pub struct Notification {
+    frame: Frame,
+}
+
+impl Notification {
+    pub(super) fn new(frame: Frame) -> Notification {
+        Notification { frame }
+    }
+
+    /// What was sent.
+    pub fn payload(&self) -> &[u8] {
+        self.frame.payload().get(1..).unwrap_or_default()
+    }
+
+    /// The same as shared bytes: nothing is copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.frame.payload_bytes().slice(1..)
+    }
+
+    /// The full name of the sender.
+    pub fn sender(&self) -> &str {
+        self.frame.sender()
+    }
+
+    /// The sender's name up to `%%`.
+    pub fn primary_sender(&self) -> &str {
+        self.frame.primary_sender()
+    }
+
+    /// The message that holds the notification.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+impl fmt::Debug for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notification")
+            .field("sender", &self.sender())
+            .field("payload_len", &self.payload().len())
+            .finish()
+    }
+}
+
+/// The result of a call.
+#[derive(Clone)]
+pub struct Reply {
+    frame: Frame,
+}
+
+/// Kind byte and id.
+const RESULT_AT: usize = 5;
+
+impl Reply {
+    /// The outcome in a message that a call waited for.
+    pub(super) fn new(frame: Frame) -> Result<Reply, RpcError> {
+        let all = frame.payload_bytes();
+        match Envelope::parse(&all) {
+            Ok(Envelope::Reply { .. }) => Ok(Reply { frame }),
+            Ok(Envelope::ErrorReply { code, data, .. }) => Err(RpcError::new(code, all.slice_ref(data))),
+            _ => Err(RpcError::parse("the reply cannot be read")),
+        }
+    }
+
+    /// The result: any bytes, MessagePack by convention.
+    pub fn payload(&self) -> &[u8] {
+        self.frame.payload().get(RESULT_AT..).unwrap_or_default()
+    }
+
+    /// The result as shared bytes: nothing is copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.frame.payload_bytes().slice(RESULT_AT..)
+    }
+
+    /// The message that holds the reply.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        self.payload()
+    }
+}
+
+impl From<Reply> for Bytes {
+    fn from(reply: Reply) -> Bytes {
+        reply.payload_bytes()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("sender", &self.frame.sender())
+            .field("payload_len", &self.payload().len())
+            .finish()
+    }
+}

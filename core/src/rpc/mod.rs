@@ -1,0 +1,182 @@
+//! Remote procedure calls on top of a client (PROTOCOL.md section 8).
+//!
+//! A [`Caller`] calls; an [`Rpc`] calls and serves what its [`Handlers`] answer.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use busrt::rpc::{Call, Handlers, Rpc, RpcError};
+//! use busrt::{Client, QoS, client::Config};
+//! use bytes::Bytes;
+//!
+//! struct Plant;
+//!
+//! impl Handlers for Plant {
+//!     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+//!         match call.method() {
+//!             "echo" => Ok(call.params_bytes()),
+//!             _ => Err(RpcError::method_not_found()),
+//!         }
+//!     }
+//! }
+//!
+//! let client = Client::connect(&Config::new("/tmp/busrt.sock", "plant")).await?;
+//! let rpc = Rpc::new(client, Plant);
+//! let reply = rpc.call("plant", "echo", "hello", QoS::Processed).await?;
+//! assert_eq!(reply.payload(), b"hello");
+//! # Ok(()) }
+//! ```
+
+mod caller;
+mod error;
+mod handlers;
+mod server;
+
+pub use caller::{Caller, PendingCall};
+pub use error::RpcError;
+pub use handlers::{Call, Handlers, Notification, Reply};
+
+use crate::client::{Attached, Client};
+use crate::error::Result;
+use crate::proto::op::QoS;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a server handles what it receives.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Everything one after another, in the order received. Else calls are handled concurrently, and
+    /// notifications and frames each in their order. Off unless set.
+    pub in_order: bool,
+    /// How many calls are handled at once when they are handled concurrently, at least 1; 4096 unless
+    /// set.
+    pub max_concurrent: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { in_order: false, max_concurrent: 4096 }
+    }
+}
+
+impl Options {
+    /// Sets [`in_order`](Options::in_order).
+    pub fn in_order(mut self, in_order: bool) -> Options {
+        self.in_order = in_order;
+        self
+    }
+
+    /// Sets [`max_concurrent`](Options::max_concurrent).
+    pub fn max_concurrent(mut self, calls: usize) -> Options {
+        self.max_concurrent = calls;
+        self
+    }
+}
+
+/// An RPC server and caller over one client. Clones are the same; when the last one is dropped, nothing
+/// more is handled, and the connection ends if nobody else holds the client.
+#[derive(Clone)]
+pub struct Rpc(Arc<Inner>);
+
+struct Inner {
+    // In this order: the server ends before the client may.
+    _attached: Attached,
+    caller: Caller,
+}
+
+impl Rpc {
+    /// Serves `handlers` over `client`, whose frames it takes over, those that wait already among them. If
+    /// somebody takes them so far, they end there.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(client: Client, handlers: impl Handlers) -> Rpc {
+        Rpc::with_options(client, handlers, Options::default())
+    }
+
+    /// As [`new`](Rpc::new), with `options`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn with_options(client: Client, handlers: impl Handlers, options: Options) -> Rpc {
+        let attached = server::start(&client, handlers, &options);
+        Rpc(Arc::new(Inner { _attached: attached, caller: Caller::new(client) }))
+    }
+
+    /// The client it works over.
+    pub fn client(&self) -> &Client {
+        self.0.caller.client()
+    }
+
+    /// The calling side alone: what a handler holds to call back, since it keeps the client connected but
+    /// not the server running.
+    pub fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// See [`Caller::call`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<Reply, RpcError> {
+        self.0.caller.call(target, method, params, qos).await
+    }
+
+    /// See [`Caller::call_with_deadline`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_with_deadline(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+        deadline: Duration,
+    ) -> Result<Reply, RpcError> {
+        self.0.caller.call_with_deadline(target, method, params, qos, deadline).await
+    }
+
+    /// See [`Caller::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn submit(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<PendingCall, RpcError> {
+        self.0.caller.submit(target, method, params, qos).await
+    }
+
+    /// See [`Caller::call0`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.0.caller.call0(target, method, params, qos).await
+    }
+
+    /// See [`Caller::notify`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.0.caller.notify(target, payload, qos).await
+    }
+}
+
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Rpc").field(self.client()).finish()
+    }
+}

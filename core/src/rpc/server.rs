@@ -1,0 +1,188 @@
+//! The serving side: takes frames off the client's lanes and runs the handlers.
+
+use super::handlers::{Call, Handlers, Notification};
+use super::{Options, RpcError};
+use crate::client::{Attached, Client, Lane, RpcLanes, Tell, WeakClient};
+use crate::error::{Error, ErrorKind};
+use crate::frame::Frame;
+use crate::proto::op::{FrameKind, QoS};
+use crate::proto::request::Operation;
+use crate::proto::rpc::{Envelope, error_header, reply_header};
+use bytes::Bytes;
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::sync::Semaphore;
+
+/// What the tasks share. They do not keep the client alive: dropping the last handle ends it, and them.
+struct Server<H> {
+    handlers: H,
+    client: WeakClient,
+}
+
+/// Starts the tasks of a server; they end when the value is dropped.
+pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options) -> Attached {
+    let server = Arc::new(Server { handlers, client: client.downgrade() });
+    let RpcLanes { frames, notifications, calls, attached } = client.attach_rpc(options.in_order);
+    tokio::spawn(server.clone().run_in_order(frames));
+    if !options.in_order {
+        tokio::spawn(server.clone().run_in_order(notifications));
+        tokio::spawn(server.run_calls(calls, options.max_concurrent));
+    }
+    attached
+}
+
+impl<H: Handlers> Server<H> {
+    /// One after another. Without in-order handling these lanes hold no calls.
+    async fn run_in_order(self: Arc<Self>, mut lane: Lane) {
+        while let Some(frame) = lane.recv().await {
+            if !lane.is_attached() {
+                break;
+            }
+            match Kind::of(frame) {
+                Some(Kind::Frame(frame)) => {
+                    let handled = frame.clone();
+                    if let Err(panic) = caught(|| self.handlers.on_frame(handled)).await {
+                        log::error!(
+                            "the handler of a frame of {} panicked: {}",
+                            frame.sender(),
+                            text(&*panic)
+                        );
+                    }
+                }
+                Some(Kind::Notification(notification)) => {
+                    let handled = notification.clone();
+                    if let Err(panic) = caught(|| self.handlers.on_notification(handled)).await {
+                        let sender = notification.sender();
+                        log::error!("the handler of a notification of {sender} panicked: {}", text(&*panic));
+                    }
+                }
+                Some(Kind::Call(call)) => self.handle(call).await,
+                Some(Kind::NotText(frame, id)) => self.refuse_method(&frame, id).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Each call in a task of its own, up to a number of them.
+    async fn run_calls(self: Arc<Self>, mut lane: Lane, max_concurrent: usize) {
+        let permits = Arc::new(Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
+        while let Some(frame) = lane.recv().await {
+            // An error: the semaphore is closed, which nobody does.
+            let Ok(permit) = permits.clone().acquire_owned().await else { break };
+            if !lane.is_attached() {
+                break;
+            }
+            let server = self.clone();
+            match Kind::of(frame) {
+                Some(Kind::Call(call)) => {
+                    tokio::spawn(async move {
+                        server.handle(call).await;
+                        drop(permit);
+                    });
+                }
+                Some(Kind::NotText(frame, id)) => self.refuse_method(&frame, id).await,
+                _ => {}
+            }
+        }
+    }
+
+    async fn handle(&self, call: Call) {
+        let (id, realtime, frame) = (call.id(), call.is_realtime(), call.frame().clone());
+        let result = match caught(|| self.handlers.on_call(call)).await {
+            Ok(result) => result,
+            Err(panic) => {
+                log::error!("the handler of a call of {} panicked: {}", frame.sender(), text(&*panic));
+                Err(RpcError::internal("the handler panicked"))
+            }
+        };
+        self.reply(frame.sender(), id, realtime, result).await;
+    }
+
+    async fn refuse_method(&self, frame: &Frame, id: u32) {
+        let e = Error::new(ErrorKind::Data, "the method is not UTF-8");
+        self.reply(frame.sender(), id, frame.is_realtime(), Err(e.into())).await;
+    }
+
+    /// Sends the outcome of a call, and does not wait for the broker to take it: what comes next must not
+    /// wait for a round trip.
+    async fn reply(&self, target: &str, id: u32, realtime: bool, result: Result<Bytes, RpcError>) {
+        if id == 0 {
+            if let Err(e) = result {
+                log::debug!("a call of {target} that wants no reply failed: {e}");
+            }
+            return;
+        }
+        let Some(client) = self.client.upgrade() else { return };
+        let qos = if realtime { QoS::RealtimeProcessed } else { QoS::Processed };
+        let sent = match result {
+            Ok(payload) => {
+                let operation = Operation::Message { target, payload };
+                client.submit_with(operation, &reply_header(id), qos, Tell::Log).await
+            }
+            Err(e) => {
+                let operation = Operation::Message { target, payload: e.data_bytes() };
+                client.submit_with(operation, &error_header(id, e.code()), qos, Tell::Log).await
+            }
+        };
+        if let Err(e) = sent {
+            log::debug!("a reply to {target} was not sent: {e}");
+        }
+    }
+}
+
+/// What a frame is to a server.
+enum Kind {
+    Frame(Frame),
+    Notification(Notification),
+    Call(Call),
+    /// A call of a method whose name is not text, and its id.
+    NotText(Frame, u32),
+}
+
+impl Kind {
+    fn of(frame: Frame) -> Option<Kind> {
+        if frame.kind() != FrameKind::Message {
+            return Some(Kind::Frame(frame));
+        }
+        let payload = frame.payload_bytes();
+        match Envelope::parse(&payload) {
+            Ok(Envelope::Notification { .. }) => Some(Kind::Notification(Notification::new(frame))),
+            Ok(Envelope::Request { id, method, .. }) => Some(match Call::new(frame, id, method) {
+                Ok(call) => Kind::Call(call),
+                Err(frame) => Kind::NotText(frame, id),
+            }),
+            // Replies that nobody awaits come no further than the inbox.
+            Ok(_) => None,
+            Err(e) => {
+                log::warn!("a message of {} is no RPC frame: {e}", frame.sender());
+                None
+            }
+        }
+    }
+}
+
+/// Runs a handler; what it panicked with, if it did.
+async fn caught<F: Future>(handler: impl FnOnce() -> F) -> Result<F::Output, Box<dyn Any + Send>> {
+    // The block makes the part of the handler before its future one with the rest.
+    let mut future = pin!(async { handler().await });
+    // The future is not polled again after a panic, and what the handlers share they share at their own
+    // risk, as with any lock that is poisoned.
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+fn text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no text",
+    }
+}

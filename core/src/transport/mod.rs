@@ -1,0 +1,49 @@
+//! What carries the bytes: addresses, connected sockets, and the queue in front of a socket.
+//!
+//! | module | |
+//! | --- | --- |
+//! | [`address`] | what `--bind` and clients take, as a value |
+//! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
+//! | [`queue`] | encoded frames that wait to be written |
+//! | [`writer`] | writes a queue to a socket, from whoever's thread has something to write |
+
+pub mod address;
+pub mod queue;
+pub mod writer;
+
+#[cfg(not(all(unix, not(busrt_portable))))]
+mod portable;
+#[cfg(all(unix, not(busrt_portable)))]
+mod socket;
+
+pub use address::Address;
+#[cfg(not(all(unix, not(busrt_portable))))]
+pub use portable::{Socket, WriteInterest};
+pub use queue::{LARGE_PAYLOAD, WriteQueue};
+#[cfg(all(unix, not(busrt_portable)))]
+pub use socket::{Socket, WriteInterest};
+pub use writer::{Load, Writer};
+
+impl Socket {
+    /// Opens a connection to a broker.
+    ///
+    /// # Errors
+    /// What the operating system says: no such socket, refused, unreachable, a name that does not
+    /// resolve.
+    pub async fn connect(address: &Address) -> std::io::Result<Socket> {
+        match address {
+            #[cfg(unix)]
+            Address::Unix(path) => {
+                Socket::from_unix(tokio::net::UnixStream::connect(path).await?.into_std()?)
+            }
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(std::io::Error::new(
+                std::io::ErrorKind::Unsupported,
+                "UNIX sockets are not available on this system",
+            )),
+            Address::Tcp(host_port) => {
+                Socket::from_tcp(tokio::net::TcpStream::connect(host_port.as_str()).await?.into_std()?)
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A connected stream socket on tokio's own types: the path for systems without `AsyncFd`. Under
+//! Unix it is built with `--cfg busrt_portable`, so that tests can keep it honest.
+
+use bytes::BufMut;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// A connected stream, never blocking. All methods take `&self` and may be called from any thread of
+/// the runtime it was made in.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Stream,
+    peer: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    #[cfg(unix)]
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    /// Takes over a connected UNIX socket: of a pair, inherited, or accepted.
+    ///
+    /// # Errors
+    /// The descriptor cannot be made non-blocking or registered with the runtime.
+    #[cfg(unix)]
+    pub fn from_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Socket> {
+        stream.set_nonblocking(true)?;
+        Ok(Socket { stream: Stream::Unix(UnixStream::from_std(stream)?), peer: None })
+    }
+
+    /// Takes over a connected TCP socket and sets `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking or registered; or the connection has ended already.
+    pub fn from_tcp(stream: std::net::TcpStream) -> io::Result<Socket> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        Ok(Socket { stream: Stream::Tcp(TcpStream::from_std(stream)?), peer: Some(peer) })
+    }
+
+    /// Takes over an inherited descriptor of a connected stream socket, UNIX or TCP.
+    ///
+    /// # Errors
+    /// As [`from_tcp`](Socket::from_tcp).
+    #[cfg(unix)]
+    pub fn from_fd(fd: std::os::fd::OwnedFd) -> io::Result<Socket> {
+        let stream = std::net::TcpStream::from(fd);
+        match stream.local_addr() {
+            Ok(_) => Socket::from_tcp(stream),
+            Err(_) => Socket::from_unix(std::os::fd::OwnedFd::from(stream).into()),
+        }
+    }
+
+    /// The peer's address; `None` for a UNIX socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Waits until there may be something to read, the end of the stream included.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => s.readable().await,
+            Stream::Tcp(s) => s.readable().await,
+        }
+    }
+
+    /// Reads into the spare room of `buf`; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the system says.
+    pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        match &self.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => s.try_read_buf(buf),
+            Stream::Tcp(s) => s.try_read_buf(buf),
+        }
+    }
+
+    /// Writes as much as the socket takes now.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, else what the system says.
+    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => s.try_write_vectored(slices),
+            Stream::Tcp(s) => s.try_write_vectored(slices),
+        }
+    }
+
+    /// What [`WriteInterest::ready`] waits on; tokio's types are registered for writing already.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn write_interest(&self) -> io::Result<WriteInterest<'_>> {
+        Ok(WriteInterest { socket: self })
+    }
+
+    /// Ends our direction: the peer sees the end, what it still sends can be read.
+    pub fn shutdown_write(&self) {
+        self.end(std::net::Shutdown::Write);
+    }
+
+    /// Ends both directions: readers wake up, writes fail, the peer sees the end.
+    pub fn shutdown(&self) {
+        self.end(std::net::Shutdown::Both);
+    }
+
+    fn end(&self, how: std::net::Shutdown) {
+        // An error means that the connection has ended already.
+        let _ = match &self.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => socket2::SockRef::from(s).shutdown(how),
+            Stream::Tcp(s) => socket2::SockRef::from(s).shutdown(how),
+        };
+    }
+}
+
+/// Waits for writability, made by [`Socket::write_interest`].
+#[derive(Debug)]
+pub struct WriteInterest<'a> {
+    socket: &'a Socket,
+}
+
+impl WriteInterest<'_> {
+    /// Waits until the socket may take something.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
+    pub async fn ready(&self) -> io::Result<()> {
+        match &self.socket.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => s.writable().await,
+            Stream::Tcp(s) => s.writable().await,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The blocking client against the broker, which runs in a runtime of its own.
+#![cfg(all(unix, feature = "broker", feature = "blocking"))]
+
+mod common;
+
+use busrt::blocking::Client;
+use busrt::broker::Options;
+use busrt::proto::request::Operation;
+use busrt::{ErrorKind, QoS};
+use bytes::Bytes;
+use common::Bus;
+use tokio::runtime::Runtime;
+
+fn bus() -> (Runtime, Bus) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let bus = runtime.block_on(Bus::start(Options::default()));
+    (runtime, bus)
+}
+
+#[test]
+fn everything_once() {
+    let (_runtime, bus) = bus();
+    let a = Client::connect(&bus.config("a")).unwrap();
+    let b = Client::connect(&bus.config("b")).unwrap();
+    assert_eq!(Client::connect(&bus.config("a")).unwrap_err().kind(), ErrorKind::Busy);
+    let mut frames = b.frames().unwrap();
+    b.subscribe(["t/#", "u"], QoS::Processed).unwrap();
+    b.exclude("t/no", QoS::Processed).unwrap();
+    b.unsubscribe("u", QoS::Processed).unwrap();
+    a.send("b", "message", QoS::Processed).unwrap();
+    a.broadcast("b", "broadcast", QoS::Processed).unwrap();
+    a.publish("t/x", "publication", QoS::Processed).unwrap();
+    a.publish("t/no", "excluded", QoS::Processed).unwrap();
+    a.publish("u", "unsubscribed", QoS::Processed).unwrap();
+    a.publish_for("t/x", "b", "for b", QoS::Processed).unwrap();
+    b.unexclude("t/no", QoS::Processed).unwrap();
+    a.publish("t/no", "included", QoS::Processed).unwrap();
+    for wanted in ["message", "broadcast", "publication", "for b", "included"] {
+        assert_eq!(frames.recv().unwrap().unwrap().payload(), wanted.as_bytes());
+    }
+    assert_eq!(a.send("nobody", "x", QoS::Processed).unwrap_err().kind(), ErrorKind::NotRegistered);
+    a.ping().unwrap();
+    let secondary = a.secondary().unwrap();
+    assert_eq!(secondary.name(), "a%%1");
+    let operation = Operation::Message { target: "b", payload: Bytes::from("submitted") };
+    secondary.submit(operation, QoS::Processed).unwrap().wait().unwrap();
+    assert_eq!(frames.next().unwrap().sender(), "a%%1");
+    a.disconnect().unwrap();
+    assert!(!a.is_connected());
+    assert_eq!(secondary.closed().unwrap().kind(), ErrorKind::ConnectionLost);
+    drop(b);
+    assert!(frames.next().is_none());
+}
+
+#[test]
+fn threads_share_a_client() {
+    let (_runtime, bus) = bus();
+    let a = Client::connect(&bus.config("a")).unwrap();
+    let frames = a.frames().unwrap();
+    let threads: Vec<_> = (0..4u8)
+        .map(|thread| {
+            let a = a.clone();
+            std::thread::spawn(move || {
+                for _ in 0..100 {
+                    a.send("a", vec![thread], QoS::Processed).unwrap();
+                }
+            })
+        })
+        .collect();
+    let received: Vec<_> = frames.take(400).map(|frame| frame.payload()[0]).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!((0..4).all(|thread| received.iter().filter(|t| **t == thread).count() == 100));
+}
+
+#[cfg(feature = "rpc")]
+mod rpc {
+    use super::*;
+    use busrt::blocking::{Handlers, Rpc};
+    use busrt::rpc::{Call, Notification, Options, RpcError};
+    use std::sync::{OnceLock, mpsc};
+
+    struct Plant {
+        back: OnceLock<Rpc>,
+        notified: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Handlers for &'static Plant {
+        fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+            match call.method() {
+                "echo" => Ok(call.params_bytes()),
+                "back" => Ok(self.back.get().unwrap().call("a", "echo", "from back", QoS::Processed)?.into()),
+                "panic" => panic!("as told"),
+                _ => Err(RpcError::method_not_found()),
+            }
+        }
+
+        fn on_notification(&self, notification: Notification) {
+            self.notified.send(notification.payload().to_vec()).unwrap();
+        }
+    }
+
+    #[test]
+    fn calls_and_callbacks() {
+        let (_runtime, bus) = bus();
+        for in_order in [false, true] {
+            let (sender, notified) = mpsc::channel();
+            let plant: &'static Plant = Box::leak(Box::new(Plant { back: OnceLock::new(), notified: sender }));
+            let config = bus.config(&format!("b{in_order}"));
+            let options = Options::default().in_order(in_order);
+            let b = Rpc::with_options(Client::connect(&config).unwrap(), plant, options).unwrap();
+            plant.back.set(b.clone()).unwrap();
+            let a = Rpc::new(Client::connect(&bus.config("a")).unwrap(), plant).unwrap();
+            let target = b.client().name();
+            assert_eq!(a.call(target, "echo", "x", QoS::Processed).unwrap().payload(), b"x");
+            assert_eq!(a.call(target, "back", "x", QoS::Processed).unwrap().payload(), b"from back");
+            assert_eq!(a.call(target, "panic", "x", QoS::Processed).unwrap_err().code(), -32603);
+            assert_eq!(a.call(target, "none", "x", QoS::Processed).unwrap_err().code(), -32601);
+            assert_eq!(a.call("nobody", "none", "x", QoS::Processed).unwrap_err().code(), -32113);
+            let pending = a.submit(target, "echo", "later", QoS::Processed).unwrap();
+            a.notify(target, "note", QoS::Processed).unwrap();
+            assert_eq!(notified.recv().unwrap(), b"note");
+            assert_eq!(pending.wait().unwrap().payload(), b"later");
+            a.client().disconnect().unwrap();
+        }
+    }
+}
+
+mod forked {
+    //! What a child may do with a client of its parent: nothing but say so, and make its own.
+    use super::*;
+
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(status: i32) -> !;
+    }
+
+    #[test]
+    fn a_child_connects_anew_and_leaves_its_parents_client_alone() {
+        let (_runtime, bus) = bus();
+        let a = Client::connect(&bus.config("a")).unwrap();
+        let config = bus.config("child");
+        // SAFETY: takes no arguments; the child only does what programs that fork do, and then ends.
+        let pid = unsafe { fork() };
+        if pid == 0 {
+            let works = || -> busrt::Result<bool> {
+                let refused = a.send("a", "x", QoS::No).unwrap_err();
+                drop(a);
+                let child = Client::connect(&config)?;
+                child.send("a", "from the child", QoS::Processed)?;
+                child.disconnect()?;
+                Ok(refused.to_string().contains("fork"))
+            };
+            let status = i32::from(!works().unwrap_or(false));
+            // SAFETY: ends the process and returns nothing.
+            unsafe { _exit(status) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is valid for writes while the call lasts.
+        assert_eq!(unsafe { waitpid(pid, &raw mut status, 0) }, pid);
+        assert_eq!(status, 0);
+        let frame = a.frames().unwrap().recv().unwrap().unwrap();
+        assert_eq!((frame.sender(), frame.payload()), ("child", &b"from the child"[..]));
+        a.send("a", "still there", QoS::Processed).unwrap();
+    }
+}

@@ -1,0 +1,32 @@
+//! A client that calls.
+
+use busrt::QoS;
+use busrt::client::{Client, Config};
+use busrt::rpc::Rpc;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Sum {
+    a: i64,
+    b: i64,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("/tmp/busrt.sock".into());
+    let client = Client::connect(&Config::new(address, "accountant")).await?;
+    // `()` serves nothing: this client only calls.
+    let rpc = Rpc::new(client, ());
+
+    rpc.notify("calculator", "I will have a question", QoS::Processed).await?;
+    let params = rmp_serde::to_vec_named(&Sum { a: 40, b: 2 })?;
+    let reply = rpc.call("calculator", "add", params, QoS::Processed).await?;
+    let sum: i64 = rmp_serde::from_slice(reply.payload())?;
+    println!("40 + 2 = {sum}");
+
+    match rpc.call("calculator", "divide", "", QoS::Processed).await {
+        Err(e) => println!("no luck: code {}", e.code()),
+        Ok(_) => println!("it can divide"),
+    }
+    Ok(())
+}
