@@ -1,5 +1,35 @@
-//! A message bus for the programs on one machine and its local network.
+//! A message bus for the programs on one machine and its local network: the broker, its clients and RPC.
+//!
+//! The bus carries one-to-one messages, one-to-many messages by name mask, and publications by MQTT-style
+//! topic, each with one of four [`QoS`] levels; RPC lives on top. Clients connect over UNIX sockets, over
+//! TCP, or within the broker's own process, with one type.
+//!
+//! ```no_run
+//! # async fn run() -> busrt::Result<()> {
+//! # #[cfg(feature = "ipc")] {
+//! use busrt::client::{Client, Config};
+//! use busrt::QoS;
+//!
+//! let client = Client::connect(&Config::new("/tmp/busrt.sock", "sensor.1")).await?;
+//! client.publish("plant/temperature", "21.5", QoS::Processed).await?;
+//! # }
+//! # Ok(()) }
+//! ```
+//!
+//! | to | see | feature |
+//! | --- | --- | --- |
+//! | connect to a broker | [`client`] | `ipc` (default) |
+//! | call and be called | [`rpc`] | `rpc` (default) |
+//! | do so without an async runtime | [`blocking`] | `blocking` |
+//! | return long results item by item | [`cursor`] | `cursors` |
+//! | run a broker within a program | [`broker`] | `broker` |
+//! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
+//!
+//! `full` is `ipc`, `rpc` and `broker`. The features `server` and `cli` build the binaries `busrtd` and
+//! `busrt`, `std-alloc` lets them keep the system's allocator. References to PROTOCOL.md are to the
+//! project's description of the wire.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails"))]
 
 mod error;
 mod frame;

@@ -1,5 +1,6 @@
 //! The blocking client against the broker, which runs in a runtime of its own.
 #![cfg(all(unix, feature = "broker", feature = "blocking"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -104,7 +105,8 @@ mod rpc {
         let (_runtime, bus) = bus();
         for in_order in [false, true] {
             let (sender, notified) = mpsc::channel();
-            let plant: &'static Plant = Box::leak(Box::new(Plant { back: OnceLock::new(), notified: sender }));
+            let plant: &'static Plant =
+                Box::leak(Box::new(Plant { back: OnceLock::new(), notified: sender }));
             let config = bus.config(&format!("b{in_order}"));
             let options = Options::default().in_order(in_order);
             let b = Rpc::with_options(Client::connect(&config).unwrap(), plant, options).unwrap();

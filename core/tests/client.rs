@@ -1,5 +1,6 @@
 //! The client over its whole life, against the broker.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

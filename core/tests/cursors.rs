@@ -1,11 +1,12 @@
 //! Cursors over each transport.
 #![cfg(all(unix, feature = "broker", feature = "cursors"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
+use busrt::QoS;
 use busrt::cursor::{self, Cursor, CursorMap, Uuid};
 use busrt::rpc::{Call, Caller, Handlers, Rpc, RpcError};
-use busrt::QoS;
 use bytes::Bytes;
 use common::on_every_transport;
 use std::time::Duration;
@@ -33,7 +34,8 @@ impl Handlers for Table {
         }
         match call.method() {
             "rows" => {
-                let rows = rmp_serde::from_slice(call.params()).map_err(|e| RpcError::parse(e.to_string()))?;
+                let rows =
+                    rmp_serde::from_slice(call.params()).map_err(|e| RpcError::parse(e.to_string()))?;
                 let rows = (0..rows).map(|i: u32| Bytes::from(rmp_serde::to_vec(&(i, "row")).unwrap()));
                 Ok(CursorMap::reply(self.0.add(cursor::from_iter(rows))))
             }
@@ -74,7 +76,10 @@ async fn streams_and_lists() {
                 let some = stream.next_bulk(30).await.unwrap();
                 assert_eq!(some.len(), 30.min(rows as usize));
                 let rest = stream.next_bulk(1000).await.unwrap();
-                assert_eq!(some.iter().chain(&rest).map(|r| row(r)).collect::<Vec<_>>(), (0..rows).collect::<Vec<_>>());
+                assert_eq!(
+                    some.iter().chain(&rest).map(|r| row(r)).collect::<Vec<_>>(),
+                    (0..rows).collect::<Vec<_>>()
+                );
                 assert!(map.is_empty());
             }
         }

@@ -1,5 +1,6 @@
 //! RPC over each transport: callers, servers, and what happens when something goes wrong.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -4,7 +4,7 @@
 
 use super::Core;
 use super::admin;
-use super::outbox::{Parcel, Push, Verdict};
+use super::outbox::{Parcel, Push, Scratch, Verdict};
 use super::registry::{Audience, Registry, TopicSet};
 use super::session::Session;
 use crate::error::ErrorKind;
@@ -110,7 +110,7 @@ pub(super) struct Courier {
     session: Arc<Session>,
     routes: Routes,
     batch: Batch,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Courier {
@@ -120,7 +120,7 @@ impl Courier {
             broadcasts: Cache::new(CACHED),
             publications: Cache::new(CACHED),
         };
-        Courier { core, session, routes, batch: Batch::default(), scratch: vec![] }
+        Courier { core, session, routes, batch: Batch::default(), scratch: Scratch::default() }
     }
 
     /// Does one operation that came over the wire, and notes its acknowledgement if it wants one.
@@ -270,6 +270,7 @@ impl Courier {
     pub(super) async fn finish_batch(&mut self) {
         let acknowledged = !self.batch.acks.is_empty();
         self.batch.flush(&self.session);
+        self.scratch.release();
         if acknowledged && self.session.is_over_budget(&self.core.options) {
             Box::pin(self.wait_until_read()).await;
         }
@@ -291,6 +292,7 @@ impl Courier {
     /// whose operations come one by one, a task does it unless the frame is urgent: that makes one
     /// write of many.
     pub(super) fn flush_local(&mut self, qos: QoS) {
+        self.scratch.release();
         for receiver in self.batch.touched.drain(..) {
             if qos == QoS::No { receiver.flush_soon() } else { receiver.flush() }
         }

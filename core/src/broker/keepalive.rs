@@ -2,6 +2,7 @@
 //! (PROTOCOL.md section 6). One task for all clients: an idle one costs no timer.
 
 use super::Core;
+use super::options::Options;
 use super::outbox::Outlet;
 use crate::proto::delivery::PING;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,11 @@ impl Clock {
     pub(super) fn now(&self) -> u64 {
         self.0.load(Relaxed)
     }
+}
+
+/// How often a client is pinged, in milliseconds.
+pub(super) fn ping_interval(options: &Options) -> u64 {
+    (options.timeout / 2).as_millis() as u64
 }
 
 /// How often is looked: often enough for a client to be closed in time, rarely enough to cost nothing.
@@ -52,7 +58,7 @@ fn look(core: &Arc<Core>, now: u64) {
             continue;
         }
         if now >= alive.next_ping.load(Relaxed) {
-            alive.next_ping.store(now + timeout / 2, Relaxed);
+            alive.next_ping.store(now + ping_interval(&core.options), Relaxed);
             // With frames on their way to it, it hears from the broker anyway.
             if writer.load().frames == 0 && session.push_raw(&PING, 0) {
                 writer.flush();

@@ -36,7 +36,7 @@ impl LocalLink {
     pub(super) fn broker(core: &Arc<Core>) -> LocalLink {
         let name = crate::proto::op::BROKER_NAME.into();
         let identity = Identity { name, kind: ClientKind::Internal, peer: None, port: None };
-        let session = Arc::new(Session::new(u32::MAX, identity, Outlet::Broker, 0));
+        let session = Arc::new(Session::new(u32::MAX, identity, Outlet::Broker, 0, 0));
         LocalLink { core: core.clone(), session, couriers: Mutex::default() }
     }
 

@@ -45,7 +45,7 @@ use crate::proto::op::{BROKER_NAME, FrameKind, RESULT_OK};
 use crate::transport::Socket;
 use listener::Listener;
 use local::LocalLink;
-use outbox::{Outlet, Parcel, Push};
+use outbox::{Outlet, Parcel, Push, Scratch};
 use parking_lot::Mutex;
 use registry::Registry;
 use session::{Identity, Session};
@@ -74,7 +74,7 @@ impl Core {
                 if let Outlet::Socket(writer) = &outlet {
                     writer.with(|backlog| backlog.queue().push_kept(|out| out.push(RESULT_OK)));
                 }
-                Session::new(id, identity, outlet, now)
+                Session::new(id, identity, outlet, now, now + keepalive::ping_interval(&self.options))
             })?;
         for old in evicted {
             self.close(&old, "its name was taken over");
@@ -123,7 +123,7 @@ impl Core {
             topic: Some(topic),
             payload,
         };
-        let mut scratch = vec![];
+        let mut scratch = Scratch::default();
         let parcel = Parcel::for_many(delivery, None, &mut scratch);
         for receiver in audience.iter() {
             match receiver.push(&parcel, &self.options) {

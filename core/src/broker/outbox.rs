@@ -41,6 +41,16 @@ impl Outlet {
     }
 }
 
+impl Scratch {
+    /// Lets go of what an idle client should not hold.
+    pub(super) fn release(&mut self) {
+        self.frame.take();
+        if self.encoded.capacity() > 1024 {
+            self.encoded = Vec::new();
+        }
+    }
+}
+
 /// A frame on its way to any number of receivers, encoded once for all of them.
 pub(super) struct Parcel<'a> {
     delivery: Delivery<'a>,
@@ -48,6 +58,14 @@ pub(super) struct Parcel<'a> {
     shared: Option<Bytes>,
     /// The whole frame encoded, or its head if the payload is shared.
     encoded: Option<&'a [u8]>,
+    /// The frame as clients in this process get it, made when the first of several needs it.
+    frame: Option<&'a OnceLock<Frame>>,
+}
+
+/// What the parcel of several receivers is made of, reused from frame to frame.
+#[derive(Default)]
+pub(super) struct Scratch {
+    encoded: Vec<u8>,
     frame: OnceLock<Frame>,
 }
 
@@ -57,25 +75,27 @@ impl<'a> Parcel<'a> {
     pub(super) fn new(delivery: Delivery<'a>, owner: Option<&Bytes>) -> Parcel<'a> {
         let shared =
             owner.filter(|_| delivery.payload.len() >= LARGE_PAYLOAD).map(|o| o.slice_ref(delivery.payload));
-        Parcel { delivery, shared, encoded: None, frame: OnceLock::new() }
+        Parcel { delivery, shared, encoded: None, frame: None }
     }
 
     /// A frame for several receivers: encoded into `scratch` first.
     pub(super) fn for_many(
         delivery: Delivery<'a>,
         owner: Option<&Bytes>,
-        scratch: &'a mut Vec<u8>,
+        scratch: &'a mut Scratch,
     ) -> Parcel<'a> {
         let mut parcel = Parcel::new(delivery, owner);
         if parcel.shared.is_none() && delivery.payload.len() >= LARGE_PAYLOAD {
             parcel.shared = Some(Bytes::copy_from_slice(delivery.payload));
         }
-        scratch.clear();
-        delivery.encode_head(scratch);
+        scratch.encoded.clear();
+        scratch.frame.take();
+        delivery.encode_head(&mut scratch.encoded);
         if parcel.shared.is_none() {
-            scratch.extend_from_slice(delivery.payload);
+            scratch.encoded.extend_from_slice(delivery.payload);
         }
-        parcel.encoded = Some(scratch);
+        parcel.encoded = Some(&scratch.encoded);
+        parcel.frame = Some(&scratch.frame);
         parcel
     }
 
@@ -99,7 +119,7 @@ impl<'a> Parcel<'a> {
                 self.shared.clone().unwrap_or_else(|| Bytes::copy_from_slice(self.delivery.payload));
             Frame::detached(&self.delivery, payload)
         };
-        self.frame.get_or_init(make).clone()
+        self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
     }
 
     pub(super) fn wire_len(&self) -> usize {

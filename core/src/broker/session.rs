@@ -89,8 +89,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: u32, identity: Identity, outlet: Outlet, now: u64) -> Session {
-        let liveness = Liveness { seen: now.into(), ..Liveness::default() };
+    /// A client that registers `now` and is to be pinged first at `next_ping`.
+    pub(super) fn new(id: u32, identity: Identity, outlet: Outlet, now: u64, next_ping: u64) -> Session {
+        let liveness = Liveness { seen: now.into(), next_ping: next_ping.into(), ..Liveness::default() };
         Session {
             id,
             identity,

@@ -6,6 +6,7 @@ use crate::proto::op::primary_name;
 use crate::proto::rpc::Envelope;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 
@@ -52,9 +53,9 @@ impl Calls {
             // 0 would mean that no reply is wanted.
             table.last_id = table.last_id.checked_add(1).unwrap_or(1);
             let id = table.last_id;
-            if !table.waiting.contains_key(&id) {
+            if let Entry::Vacant(free) = table.waiting.entry(id) {
                 let (sender, receiver) = oneshot::channel();
-                table.waiting.insert(id, Waiting { target, outcome: sender });
+                free.insert(Waiting { target, outcome: sender });
                 self.pending.store(table.waiting.len(), Ordering::SeqCst);
                 return Some((id, receiver));
             }
@@ -83,8 +84,10 @@ impl Calls {
         let waiting = table.waiting.remove(&id);
         self.pending.store(table.waiting.len(), Ordering::SeqCst);
         drop(table);
-        // An error: the call has been dropped this moment.
-        waiting.map(|w| drop(w.outcome.send(Ok(frame))));
+        if let Some(waiting) = waiting {
+            // An error: the call has been dropped this moment.
+            drop(waiting.outcome.send(Ok(frame)));
+        }
         None
     }
 

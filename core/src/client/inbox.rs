@@ -63,6 +63,10 @@ impl Amount {
         Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
     }
 
+    fn half(self) -> Amount {
+        Amount { frames: self.frames.div_ceil(2), bytes: self.bytes.div_ceil(2) }
+    }
+
     fn add(&mut self, other: Amount) {
         self.frames += other.frames;
         self.bytes += other.bytes;
@@ -120,6 +124,8 @@ struct State {
     consumer: Consumer,
     lanes: [Queue; LANES],
     waiting: Amount,
+    /// Whether whoever receives has found no room since it was last told that there is some.
+    starved: bool,
     received: (u64, u64),
     dropped: u64,
     end: Option<End>,
@@ -210,6 +216,7 @@ impl Inbox {
                 consumer: Consumer::Never,
                 lanes: Default::default(),
                 waiting: Amount::default(),
+                starved: false,
                 received: (0, 0),
                 dropped: 0,
                 end: None,
@@ -260,10 +267,11 @@ impl Inbox {
     /// Whether whoever receives must wait. `awaited` says whether the program awaits something that
     /// only the caller knows of.
     pub(crate) fn must_wait(&self, awaited: impl FnOnce() -> bool) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if state.end.is_some() || state.consumer != Consumer::Present || !state.is_full(self.budget) {
             return false;
         }
+        state.starved = true;
         let beyond = state.waiting.bytes >= self.overrun_bytes;
         drop(state);
         beyond || !(self.is_awaited() || awaited())
@@ -373,7 +381,6 @@ impl Inbox {
         if !self.is_attached(epoch) {
             return Poll::Ready(false);
         }
-        let was_full = state.is_full(self.budget);
         let (mut taken, most) = (Amount::default(), BATCH_FRAMES.min(self.budget.frames.div_ceil(8)));
         while taken.frames < most && taken.bytes < BATCH_BYTES {
             let Some(frame) = state.lanes[lane].frames.pop_front() else { break };
@@ -394,8 +401,13 @@ impl Inbox {
             return Poll::Pending;
         }
         state.waiting.sub(taken);
+        // Telling at the first free place would wake for a handful of frames each time. But what is left
+        // may belong to a lane that nobody empties.
+        let tell =
+            state.starved && (state.lanes[lane].frames.is_empty() || !state.is_full(self.budget.half()));
+        state.starved &= !tell;
         drop(state);
-        if was_full {
+        if tell {
             self.room.notify_waiters();
         }
         Poll::Ready(true)
@@ -494,6 +506,8 @@ impl Inbox {
         let Some(frame) = lane.frames.pop_front() else { return false };
         state.waiting.sub(Amount::of(&frame));
         state.dropped += 1;
+        drop(state);
+        drop(frame);
         true
     }
 

@@ -38,7 +38,8 @@ pub(crate) mod inbox;
 mod local;
 pub mod topic_broker;
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
 
 pub use acks::Confirmation;

@@ -38,7 +38,8 @@ fn run(program: &str, address: &str) -> String {
 #[test]
 fn the_readme_shows_these_programs() {
     let readme = include_str!("../../../README.md");
-    let blocks: Vec<&str> = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> =
+        readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     for program in PROGRAMS {
         let path = format!("{}/src/bin/{program}.rs", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(path).unwrap();
@@ -71,7 +72,9 @@ fn the_programs_run() {
 #[test]
 fn the_demonstration_runs() {
     let out = run(env!("CARGO_BIN_EXE_demo"), "");
-    for part in ["One to one", "One to many", "Publish and subscribe", "RPC", "A cursor", "tank full", "shut down"] {
+    for part in
+        ["One to one", "One to many", "Publish and subscribe", "RPC", "A cursor", "tank full", "shut down"]
+    {
         assert!(out.contains(part), "{part:?} is missing in {out}");
     }
 }

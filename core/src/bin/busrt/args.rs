@@ -14,7 +14,7 @@ use std::time::Duration;
 /// are one line on the standard error output; the exit code is 1 then, and 2 when the command line is
 /// wrong.
 #[derive(Debug, Parser)]
-#[command(name = "busrt", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "busrt", bin_name = "busrt ADDRESS", version, override_usage = USAGE, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// The broker: a socket's path, or host:port
     #[arg(value_name = "ADDRESS", required_unless_present = "completions", value_parser = address)]
@@ -55,6 +55,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHELL", help_heading = "Other")]
     pub(crate) completions: Option<Shell>,
 }
+
+const USAGE: &str = "\
+busrt ADDRESS [OPTIONS] COMMAND
+       busrt --completions SHELL";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -238,7 +242,7 @@ pub(crate) struct Load {
 
 impl Args {
     /// What to do.
-    pub(crate) fn command(&self) -> Result<&Command, Failure> {
+    pub(crate) fn what(&self) -> Result<&Command, Failure> {
         self.command.as_ref().ok_or_else(|| {
             usage(
                 ErrorKind::MissingSubcommand,
@@ -262,7 +266,7 @@ impl Args {
 
 /// The command line is wrong in a way that its parser does not see.
 pub(crate) fn usage(kind: ErrorKind, what: &str) -> Failure {
-    Failure::Usage(<Args as CommandFactory>::command().error(kind, what))
+    Failure::Usage(Args::command().error(kind, what))
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -304,19 +308,19 @@ mod tests {
             (args.buf_size, args.queue_size, args.verbose, args.silent),
             (Some(8192), Some(7), true, true)
         );
-        let Ok(Command::Listen(what)) = args.command() else { panic!() };
+        let Ok(Command::Listen(what)) = args.what() else { panic!() };
         assert_eq!(
             (&what.topics[..], &what.exclude[..]),
             (&["a", "b", "c"].map(String::from)[..], &["d", "e"].map(String::from)[..])
         );
 
         let args = parse("busrt localhost:1 rpc call t m a=1 --json b=x=y").unwrap();
-        let Ok(Command::Rpc(RpcCommand::Call(call))) = args.command() else { panic!() };
+        let Ok(Command::Rpc(RpcCommand::Call(call))) = args.what() else { panic!() };
         assert_eq!((&*call.target, &*call.method, args.json), ("t", "m", true));
         assert_eq!(call.params, ["a=1", "b=x=y"]);
 
         let args = parse("busrt localhost:1 benchmark").unwrap();
-        let Ok(Command::Benchmark(load)) = args.command() else { panic!() };
+        let Ok(Command::Benchmark(load)) = args.what() else { panic!() };
         assert_eq!((load.workers, load.payload_size, load.iters), (1, 100, 1_000_000));
 
         for line in [
@@ -356,6 +360,6 @@ mod tests {
         ] {
             assert!(parse(&format!("busrt {line}")).is_err(), "{line}");
         }
-        assert!(parse("busrt /b.sock").unwrap().command().is_err());
+        assert!(parse("busrt /b.sock").unwrap().what().is_err());
     }
 }

@@ -15,7 +15,7 @@ mod table;
 use args::{Args, Command};
 use busrt::Client;
 use busrt::client::Config;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use failure::{Failure, Result};
 use log::LevelFilter;
 use output::Output;
@@ -38,14 +38,14 @@ fn main() -> ExitCode {
 fn print_completions(shell: clap_complete::Shell) -> Result<()> {
     // Not to the standard output at once: the generator panics when that is closed.
     let mut script = vec![];
-    clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "busrt", &mut script);
+    clap_complete::generate(shell, &mut Args::command(), "busrt", &mut script);
     let mut stdout = std::io::stdout();
     stdout.write_all(&script).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
 fn start(args: &Args) -> Result<()> {
     start_logging(args);
-    let command = args.command()?;
+    let command = args.what()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -43,7 +43,7 @@ impl Meter {
     /// An operation is done.
     pub(crate) async fn count(&mut self) {
         self.count += 1;
-        if self.count % STRIDE == 0 {
+        if self.count.is_multiple_of(STRIDE) {
             self.bar.inc(STRIDE);
             // Operations that never wait would keep this thread from the tasks that write.
             tokio::task::yield_now().await;

@@ -25,10 +25,10 @@ impl<'a> Payload<'a> {
     pub(crate) fn of(bytes: &'a [u8]) -> Payload<'a> {
         match std::str::from_utf8(bytes) {
             Ok(text) if text.chars().all(is_text) => {
-                if text.trim_start().starts_with(['{', '[']) {
-                    if let Ok(value) = serde_json::from_str(text) {
-                        return Payload::Json(value);
-                    }
+                if text.trim_start().starts_with(['{', '['])
+                    && let Ok(value) = serde_json::from_str(text)
+                {
+                    return Payload::Json(value);
                 }
                 Payload::Text(text)
             }

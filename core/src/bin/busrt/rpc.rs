@@ -4,7 +4,7 @@ use crate::args::{Args, Call, Notification, RpcCommand, usage};
 use crate::failure::Result;
 use crate::listen;
 use crate::output::Output;
-use crate::send::{from_stdin, payload};
+use crate::send::{about, from_stdin, payload};
 use busrt::QoS;
 use busrt::rpc::Caller;
 use bytes::Bytes;
@@ -22,7 +22,10 @@ pub(crate) async fn run(args: &Args, command: &RpcCommand, out: &mut Output) -> 
 async fn notify(args: &Args, notification: &Notification, out: &mut Output) -> Result<()> {
     let payload = payload(notification.payload.as_deref(), out)?;
     let caller = Caller::new(crate::connect(args).await?);
-    caller.notify(&notification.target, payload, QoS::Processed).await?;
+    caller
+        .notify(&notification.target, payload, QoS::Processed)
+        .await
+        .map_err(|e| about(&notification.target, e))?;
     caller.client().disconnect().await;
     out.done()
 }
@@ -30,7 +33,10 @@ async fn notify(args: &Args, notification: &Notification, out: &mut Output) -> R
 async fn call0(args: &Args, call: &Call, out: &mut Output) -> Result<()> {
     let params = params(&call.params, out)?;
     let caller = Caller::new(crate::connect(args).await?);
-    caller.call0(&call.target, &call.method, params, QoS::Processed).await?;
+    caller
+        .call0(&call.target, &call.method, params, QoS::Processed)
+        .await
+        .map_err(|e| about(&call.target, e))?;
     caller.client().disconnect().await;
     out.done()
 }

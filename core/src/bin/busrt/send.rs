@@ -3,7 +3,7 @@
 use crate::args::{Args, Message, Publication};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use busrt::QoS;
+use busrt::{Error, ErrorKind, QoS};
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
@@ -14,7 +14,7 @@ pub(crate) async fn send(args: &Args, message: &Message, out: &mut Output) -> Re
     if message.target.contains(['*', '?']) {
         client.broadcast(&message.target, payload, QoS::Processed).await?;
     } else {
-        client.send(&message.target, payload, QoS::Processed).await?;
+        client.send(&message.target, payload, QoS::Processed).await.map_err(|e| about(&message.target, e))?;
     }
     client.disconnect().await;
     out.done()
@@ -26,6 +26,11 @@ pub(crate) async fn publish(args: &Args, publication: &Publication, out: &mut Ou
     client.publish(&publication.topic, payload, QoS::Processed).await?;
     client.disconnect().await;
     out.done()
+}
+
+/// The error says nothing of its own about whom it concerns.
+pub(crate) fn about(target: &str, e: Error) -> Error {
+    if e.kind() == ErrorKind::NotRegistered { Error::new(e.kind(), target.to_owned()) } else { e }
 }
 
 /// The payload on the command line, or what the standard input holds.

@@ -21,7 +21,8 @@
 #[cfg(feature = "rpc")]
 mod rpc;
 mod runtime;
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
 
 #[cfg(feature = "cursors")]

@@ -24,7 +24,8 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 async fn hear(name: &str, frames: &mut Frames) -> Result<Frame> {
-    let frame = tokio::time::timeout(Duration::from_secs(10), frames.recv()).await?.ok_or("the connection ended")?;
+    let frame =
+        tokio::time::timeout(Duration::from_secs(10), frames.recv()).await?.ok_or("the connection ended")?;
     let topic = frame.topic().map(|topic| format!(" {topic}")).unwrap_or_default();
     say(name, format!("<- {:?}{topic} from {}: {}", frame.kind(), frame.sender(), text(frame.payload())));
     Ok(frame)
@@ -44,7 +45,10 @@ impl Handlers for Plant {
         if let Some(answer) = self.cursors.handle(call.method(), call.params()).await {
             return answer;
         }
-        say("plant.rpc", format!("<- call {}({}) from {}", call.method(), text(call.params()), call.sender()));
+        say(
+            "plant.rpc",
+            format!("<- call {}({}) from {}", call.method(), text(call.params()), call.sender()),
+        );
         match call.method() {
             "upper" => Ok(text(call.params()).to_uppercase().into()),
             "history" => {
@@ -57,7 +61,10 @@ impl Handlers for Plant {
     }
 
     async fn on_notification(&self, notification: Notification) {
-        say("plant.rpc", format!("<- notification from {}: {}", notification.sender(), text(notification.payload())));
+        say(
+            "plant.rpc",
+            format!("<- notification from {}: {}", notification.sender(), text(notification.payload())),
+        );
     }
 }
 
@@ -81,7 +88,8 @@ async fn converse(broker: &Broker, address: &str) -> Result<()> {
     let pump = connect("plant.pump").await?;
     // This one lives in the broker's process: no socket, the same type.
     let valve = broker.client("plant.valve").await?;
-    let (mut operator_frames, mut pump_frames, mut valve_frames) = (operator.frames()?, pump.frames()?, valve.frames()?);
+    let (mut operator_frames, mut pump_frames, mut valve_frames) =
+        (operator.frames()?, pump.frames()?, valve.frames()?);
 
     chapter("One to one: a message, acknowledged by the broker");
     say("operator", "-> plant.pump: start");
@@ -102,7 +110,9 @@ async fn converse(broker: &Broker, address: &str) -> Result<()> {
     operator.subscribe(["plant/+/state", "alarm/#"].as_slice(), QoS::Processed).await?;
     operator.exclude("alarm/test", QoS::Processed).await?;
     say("operator", "subscribed to plant/+/state and alarm/#, but not alarm/test");
-    for (topic, payload) in [("plant/pump/state", "running"), ("alarm/test", "ignore me"), ("alarm/pump/hot", "95 °C")] {
+    for (topic, payload) in
+        [("plant/pump/state", "running"), ("alarm/test", "ignore me"), ("alarm/pump/hot", "95 °C")]
+    {
         say("plant.pump", format!("-> {topic}: {payload}"));
         pump.publish(topic, payload, QoS::Processed).await?;
     }
