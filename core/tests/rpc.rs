@@ -13,14 +13,16 @@ use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 /// A server of everything the tests need.
 struct Plant {
     caller: OnceLock<Caller>,
     events: mpsc::UnboundedSender<String>,
-    gate: Arc<Notify>,
+    /// Handlers that wait take a permit each.
+    gate: Semaphore,
     running: AtomicUsize,
+    peak: AtomicUsize,
 }
 
 impl Handlers for Plant {
@@ -36,8 +38,10 @@ impl Handlers for Plant {
                 Ok(Bytes::new())
             }
             "wait" => {
-                self.running.fetch_add(1, Ordering::SeqCst);
-                self.gate.notified().await;
+                let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+                self.peak.fetch_max(running, Ordering::SeqCst);
+                self.pass().await;
+                self.running.fetch_sub(1, Ordering::SeqCst);
                 Ok("waited".into())
             }
             // Calls back over this very client, to the method and client in the parameters.
@@ -55,7 +59,7 @@ impl Handlers for Plant {
         let text = String::from_utf8_lossy(notification.payload()).into_owned();
         match text.as_str() {
             "panic" => panic!("as told"),
-            "wait" => self.gate.notified().await,
+            "wait" => self.pass().await,
             _ => {}
         }
         self.event(format!("notification {text}"));
@@ -65,7 +69,7 @@ impl Handlers for Plant {
         let text = String::from_utf8_lossy(frame.payload()).into_owned();
         match text.as_str() {
             "panic" => panic!("as told"),
-            "wait" => self.gate.notified().await,
+            "wait" => self.pass().await,
             _ => {}
         }
         self.event(format!("frame {:?} {text}", frame.topic()));
@@ -73,6 +77,10 @@ impl Handlers for Plant {
 }
 
 impl Plant {
+    async fn pass(&self) {
+        self.gate.acquire().await.unwrap().forget();
+    }
+
     fn event(&self, event: String) {
         self.events.send(event).unwrap();
     }
@@ -89,8 +97,9 @@ fn serve(client: Client, options: Options) -> Served {
     let plant = Arc::new(Plant {
         caller: OnceLock::new(),
         events: sender,
-        gate: Arc::new(Notify::new()),
+        gate: Semaphore::new(0),
         running: AtomicUsize::new(0),
+        peak: AtomicUsize::new(0),
     });
     plant.caller.set(Caller::new(client.clone())).unwrap();
     Served { rpc: Rpc::with_options(client, plant.clone(), options), plant, events }
@@ -211,7 +220,7 @@ async fn a_handler_that_calls_back_with_a_full_queue_gets_its_reply() {
             }
             let reply = soon(served.rpc.call(".broker", "test", "", QoS::Processed)).await.unwrap();
             assert!(!reply.payload().is_empty());
-            served.plant.gate.notify_one();
+            served.plant.gate.add_permits(1);
             soon(flood).await.unwrap();
             assert_eq!(served.event().await, "frame Some(\"t\") wait");
             for _ in 0..5000 {
@@ -234,10 +243,9 @@ async fn calls_are_concurrent_or_in_order() {
         while served.plant.running.load(Ordering::SeqCst) < 50 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        served.plant.gate.add_permits(50);
         for waiting in waiting {
-            served.plant.gate.notify_one();
-            // Any of them may be the one let through: hence all replies are the same.
-            drop(waiting);
+            assert_eq!(soon(waiting).await.unwrap().payload(), b"waited");
         }
 
         let mut served = serve(bus.client("orderly").await, Options::default().in_order(true));
@@ -249,7 +257,7 @@ async fn calls_are_concurrent_or_in_order() {
             caller.client().publish("t", i.to_string(), QoS::Processed).await.unwrap();
         }
         assert!(served.events.try_recv().is_err());
-        served.plant.gate.notify_one();
+        served.plant.gate.add_permits(1);
         assert_eq!(soon(waiting).await.unwrap().payload(), b"waited");
         for i in 0..10 {
             assert_eq!(served.event().await, format!("call false {i}"));
@@ -269,17 +277,15 @@ async fn a_bound_on_concurrent_calls() {
     for _ in 0..6 {
         waiting.push(tokio::spawn(caller.submit("plant", "wait", "", QoS::Processed).await.unwrap()));
     }
-    for _ in 0..6 {
-        while served.plant.running.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!(served.plant.running.load(Ordering::SeqCst) <= 2 + 4);
-        served.plant.gate.notify_one();
+    // Not one of the six is let through before as many wait as may.
+    while served.plant.running.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    served.plant.gate.add_permits(6);
     for waiting in waiting {
-        served.plant.gate.notify_one();
         assert_eq!(soon(waiting).await.unwrap().unwrap().payload(), b"waited");
     }
+    assert_eq!(served.plant.peak.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,7 +298,7 @@ async fn notifications_wait_for_no_frame() {
         caller.notify("plant", "passes", QoS::Processed).await.unwrap();
         assert_eq!(served.event().await, "notification passes");
         caller.call("plant", "echo", "", QoS::Processed).await.unwrap();
-        served.plant.gate.notify_one();
+        served.plant.gate.add_permits(1);
         assert_eq!(served.event().await, "frame Some(\"t\") wait");
     })
     .await;
@@ -408,7 +414,7 @@ async fn nobody_answers_for_another() {
         for id in 0..10u8 {
             liar.send("caller", vec![0x11, id, 0, 0, 0, b'!'], QoS::Processed).await.unwrap();
         }
-        _served.plant.gate.notify_one();
+        _served.plant.gate.add_permits(1);
         assert_eq!(soon(call).await.unwrap().payload(), b"waited");
     })
     .await;

@@ -217,7 +217,12 @@ impl Shared {
             body += operation_payload(operation).map_or(0, Bytes::len);
             Ok(Some((body, !flush_at_once && backlog.promise_flush())))
         });
-        let Some((body, flush_later)) = queued.unwrap_or_else(|| Err(lost()))? else { return Ok(None) };
+        let queued = queued.unwrap_or_else(|| Err(lost()));
+        if queued.is_err() {
+            // The queue counts a frame without bytes until it has been written.
+            self.writer.flush();
+        }
+        let Some((body, flush_later)) = queued? else { return Ok(None) };
         self.sent_frames.fetch_add(1, Ordering::Relaxed);
         self.sent_bytes.fetch_add(body as u64, Ordering::Relaxed);
         if flush_at_once {
@@ -306,6 +311,8 @@ impl Reader {
         loop {
             // Not reading is what holds back the broker, and through it the senders.
             shared.inbox.wait_room_unless(|| shared.acks.is_awaited()).await;
+            // While there is always something to read, this never waits: others must run all the same.
+            tokio::task::coop::consume_budget().await;
             if let Err(e) = shared.socket.readable().await {
                 return io_end(&e);
             }
@@ -354,7 +361,12 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // Also when the runtime goes under the task: nobody may wait for what will never come.
+        if *self.shared.ended.borrow() {
+            return;
+        }
+        // The runtime goes under the task. What was sent before is sent, and nobody may wait for what will
+        // never come.
+        self.shared.writer.flush();
         self.shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
     }
 }

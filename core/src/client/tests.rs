@@ -185,6 +185,13 @@ async fn it_pings_by_itself() {
 }
 
 #[tokio::test]
+async fn a_refused_request_leaves_no_trace() {
+    let (client, mut broker) = connected(&config().ping_interval(Duration::from_millis(5))).await;
+    client.send("a\0b", "x", QoS::No).await.unwrap_err();
+    broker.expect(&PING).await;
+}
+
+#[tokio::test]
 async fn acknowledgements_in_any_order() {
     let (client, mut broker) = connected(&config()).await;
     let operation = || Operation::Message { target: "b", payload: Bytes::new() };
@@ -447,4 +454,22 @@ fn a_runtime_that_goes_leaves_nobody_waiting() {
     let e = second.block_on(async { tokio::time::timeout(PATIENCE, pending).await.unwrap().unwrap() });
     assert_eq!(e.unwrap_err().kind(), ErrorKind::ConnectionLost);
     drop(broker);
+}
+
+#[test]
+fn a_runtime_that_goes_sends_what_was_sent() {
+    // On a single thread, the task that writes a burst gets no chance before the end.
+    let build = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = build();
+    let (client, broker) = first.block_on(connected(&config()));
+    let broker = broker.0.into_std().unwrap();
+    first.block_on(async {
+        for _ in 0..100 {
+            client.publish("t", "x", QoS::No).await.unwrap();
+        }
+    });
+    drop(first);
+    let rest = build().block_on(async { FakeBroker(UnixStream::from_std(broker).unwrap()).rest().await });
+    assert_eq!(rest.len(), 100 * (9 + 2 + 1));
+    assert!(!client.is_connected());
 }

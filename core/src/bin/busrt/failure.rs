@@ -1,6 +1,7 @@
 //! What a command ends with when it does not succeed.
 
 use crate::payload::{Payload, visible};
+use busrt::proto::rpc;
 use busrt::rpc::RpcError;
 use owo_colors::{OwoColorize, Style};
 use std::io::{self, IsTerminal, Write};
@@ -60,10 +61,22 @@ impl Failure {
 
 fn rpc_text(e: &RpcError) -> String {
     let data = Payload::of(e.data()).compact();
-    if data.is_empty() {
-        format!("RPC error {}", e.code())
-    } else {
-        format!("RPC error {}: {data}", e.code())
+    match &*data {
+        "" => format!("RPC error {}{}", e.code(), usual_text(e.code())),
+        data => format!("RPC error {}: {data}", e.code()),
+    }
+}
+
+/// For peers that send a code alone.
+fn usual_text(code: i16) -> &'static str {
+    match code {
+        rpc::CODE_PARSE => ": it cannot be read",
+        rpc::CODE_INVALID_REQUEST => ": invalid request",
+        rpc::CODE_METHOD_NOT_FOUND => ": method not found",
+        rpc::CODE_INVALID_PARAMS => ": invalid parameters",
+        rpc::CODE_INTERNAL => ": internal error",
+        rpc::CODE_NOT_FOUND => ": not found",
+        _ => "",
     }
 }
 
@@ -93,5 +106,6 @@ mod tests {
         assert_eq!(rpc_text(&RpcError::new(5, &b"\x81\xa1a\x01"[..])), r#"RPC error 5: {"a":1}"#);
         assert_eq!(rpc_text(&RpcError::new(5, &b"\xff\xff"[..])), "RPC error 5: ffff");
         assert_eq!(rpc_text(&RpcError::new(5, "")), "RPC error 5");
+        assert_eq!(rpc_text(&RpcError::new(-32601, "")), "RPC error -32601: method not found");
     }
 }

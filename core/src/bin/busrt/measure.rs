@@ -2,9 +2,9 @@
 
 use crate::failure::{Failure, Result, may_colour};
 use crate::output::Output;
-use crate::table::Item;
+use crate::table::{Item, grouped};
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -135,8 +135,12 @@ pub(crate) fn progress(name: &'static str, total: u64, out: &Output) -> Progress
         return ProgressBar::hidden();
     }
     let bar = if may_colour() { "{wide_bar:.cyan/dim}" } else { "{wide_bar}" };
-    let template = format!("{{prefix:24}} {bar} {{human_pos}}/{{human_len}}  {{per_sec}}  {{eta}}");
+    let template = format!("{{prefix:24}} {bar} {{human_pos}}/{{human_len}}  {{rate}}  {{eta}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.with_key("rate", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        // It returns nothing, and the bar can do without.
+        let _ = write!(to, "{}/s", grouped(format!("{:.0}", state.per_sec())));
+    });
     ProgressBar::new(total).with_style(style).with_prefix(name)
 }
 

@@ -1,0 +1,240 @@
+use super::super::lanes::Frames;
+use super::*;
+use crate::proto::delivery::Delivery;
+use crate::proto::op::FrameKind;
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::pin;
+
+fn config() -> Config {
+    Config::new("", "me")
+}
+
+fn message(payload: &[u8]) -> Frame {
+    let kind = FrameKind::Message;
+    let delivery = Delivery { kind, realtime: false, sender: "peer", topic: None, payload };
+    Frame::detached(&delivery, Bytes::copy_from_slice(payload))
+}
+
+fn append(inbox: &Inbox, payloads: impl IntoIterator<Item = u8>) {
+    inbox.append(&mut payloads.into_iter().map(|p| message(&[p])).collect());
+}
+
+fn drain(frames: &mut Frames) -> Vec<u8> {
+    std::iter::from_fn(|| frames.try_recv()).map(|f| f.payload()[0]).collect()
+}
+
+fn is_ready(future: impl Future) -> bool {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[test]
+fn the_budget_is_in_frames_and_in_bytes() {
+    let by_frames = Inbox::new(&config().queue_size(3));
+    let by_bytes = Inbox::new(&config().queue_bytes(3 * (size_of::<Frame>() + 6)));
+    for inbox in [by_frames, by_bytes] {
+        let mut frames = Frames::attach(&inbox).unwrap();
+        append(&inbox, 0..2);
+        assert!(!inbox.must_wait(|| false));
+        append(&inbox, 2..3);
+        assert!(inbox.must_wait(|| false));
+        assert!(!inbox.must_wait(|| true));
+        assert_eq!(drain(&mut frames), [0, 1, 2]);
+        assert!(!inbox.must_wait(|| false));
+    }
+}
+
+#[test]
+fn an_empty_inbox_takes_a_frame_of_any_size() {
+    let inbox = Inbox::new(&config().queue_bytes(1));
+    let _frames = Frames::attach(&inbox).unwrap();
+    assert!(!inbox.must_wait(|| false));
+    inbox.append(&mut vec![message(&[0; 100_000])]);
+    assert!(inbox.must_wait(|| false));
+}
+
+#[test]
+fn what_is_awaited_extends_the_budget_up_to_a_bound() {
+    let frame = size_of::<Frame>() + 6;
+    let inbox = Inbox::new(&config().queue_size(2).queue_bytes(frame).overrun_bytes(5 * frame));
+    let _frames = Frames::attach(&inbox).unwrap();
+    append(&inbox, 0..3);
+    assert!(inbox.must_wait(|| false));
+    let blocked = inbox.block();
+    assert!(!inbox.must_wait(|| false));
+    append(&inbox, 3..5);
+    assert!(inbox.must_wait(|| true));
+    drop(blocked);
+    assert!(inbox.must_wait(|| false));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_room_goes_on() {
+    type Act = fn(&Arc<Inbox>, &mut Frames);
+    let acts: [Act; 4] = [
+        |_, frames| assert!(frames.try_recv().is_some()),
+        |inbox, _| std::mem::forget(inbox.block()),
+        |inbox, _| inbox.end(End::new(ErrorKind::ConnectionLost, "")),
+        |inbox, _| inbox.detach(1),
+    ];
+    for act in acts {
+        let inbox = Inbox::new(&config().queue_size(1));
+        let mut frames = Frames::attach(&inbox).unwrap();
+        append(&inbox, 0..1);
+        let waiting = tokio::spawn({
+            let inbox = inbox.clone();
+            async move { inbox.wait_room_unless(|| false).await }
+        });
+        while inbox.parked.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        act(&inbox, &mut frames);
+        assert_eq!(waiting.await.unwrap(), !inbox.has_ended());
+        assert_eq!(inbox.parked.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn nobody_takes_frames() {
+    let inbox = Inbox::new(&config().queue_size(3));
+    append(&inbox, 0..10);
+    assert!(!inbox.must_wait(|| false));
+    assert_eq!(inbox.counters(), (10, 60, 3, 7));
+    let mut frames = Frames::attach(&inbox).unwrap();
+    assert_eq!(drain(&mut frames), [0, 1, 2]);
+    drop(frames);
+    append(&inbox, 0..10);
+    assert_eq!(inbox.counters(), (20, 120, 0, 7));
+}
+
+#[test]
+fn the_end_leaves_what_was_received() {
+    let inbox = Inbox::new(&config());
+    let mut frames = Frames::attach(&inbox).unwrap();
+    append(&inbox, 0..2);
+    inbox.end(End::new(ErrorKind::Data, "first"));
+    inbox.end(End::new(ErrorKind::Io, "second"));
+    append(&inbox, 2..4);
+    assert_eq!(drain(&mut frames), [0, 1]);
+    assert!(is_ready(frames.recv()));
+    assert!(is_ready(inbox.wait_end()));
+    assert_eq!(inbox.state.lock().end.as_ref().unwrap().error().to_string(), "data error: first");
+}
+
+#[test]
+fn batches_keep_the_order() {
+    let inbox = Inbox::new(&config().queue_size(10_000));
+    let mut frames = Frames::attach(&inbox).unwrap();
+    let mut wanted = vec![];
+    for round in 0..20u8 {
+        append(&inbox, (0..150).map(|i| i ^ round));
+        wanted.extend((0..150).map(|i| i ^ round));
+        if round % 3 == 0 {
+            assert_eq!(frames.try_recv().unwrap().payload()[0], wanted.remove(0));
+        }
+    }
+    assert_eq!(drain(&mut frames), wanted);
+}
+
+#[cfg(feature = "rpc")]
+mod rpc {
+    use super::super::super::lanes::rpc::attach;
+    use super::*;
+
+    fn publication() -> Frame {
+        let kind = FrameKind::Publication;
+        let delivery = Delivery { kind, realtime: false, sender: "peer", topic: Some("t"), payload: b"" };
+        Frame::detached(&delivery, Bytes::new())
+    }
+
+    fn one_of_each() -> Vec<Frame> {
+        let kinds = [0x01, 0x00, 0x11, 0x12, 0x77].map(|kind| message(&[kind, 1, 0, 0, 0, b'm', 0]));
+        [vec![publication()], kinds.to_vec(), vec![message(b"")]].concat()
+    }
+
+    #[test]
+    fn each_kind_has_its_lane() {
+        let inbox = Inbox::new(&config());
+        // What waits already is sorted too.
+        inbox.append(&mut one_of_each());
+        let mut lanes = attach(&inbox, false);
+        inbox.append(&mut one_of_each());
+        for _ in 0..2 {
+            assert_eq!(lanes.frames.try_recv().unwrap().topic(), Some("t"));
+            assert_eq!(lanes.notifications.try_recv().unwrap().payload()[0], 0);
+            assert_eq!(lanes.calls.try_recv().unwrap().payload()[0], 1);
+        }
+        for lane in [&mut lanes.frames, &mut lanes.notifications, &mut lanes.calls] {
+            assert!(lane.try_recv().is_none());
+        }
+        assert_eq!(inbox.counters().2, 0);
+    }
+
+    #[test]
+    fn in_order_there_is_one() {
+        let inbox = Inbox::new(&config());
+        let mut lanes = attach(&inbox, true);
+        inbox.append(&mut one_of_each());
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| lanes.frames.try_recv()).map(|f| f.payload().first().copied()).collect();
+        assert_eq!(kinds, [None, Some(1), Some(0)]);
+        assert!(lanes.calls.try_recv().is_none());
+    }
+
+    #[test]
+    fn a_lane_that_nobody_empties_does_not_keep_others_waiting() {
+        let inbox = Inbox::new(&config().queue_size(10));
+        let mut lanes = attach(&inbox, false);
+        inbox.append(&mut (0..9).map(|_| publication()).collect());
+        inbox.append(&mut vec![message(&[0])]);
+        let mut waiting = pin!(inbox.wait_room_unless(|| false));
+        assert!(!is_ready(&mut waiting));
+        lanes.notifications.try_recv().unwrap();
+        assert!(is_ready(&mut waiting));
+    }
+
+    #[test]
+    fn taking_over_and_giving_up() {
+        let inbox = Inbox::new(&config());
+        let mut frames = Frames::attach(&inbox).unwrap();
+        let mut first = attach(&inbox, false);
+        assert!(is_ready(frames.recv()));
+        let mut second = attach(&inbox, false);
+        assert!(is_ready(first.calls.recv()) && !first.calls.is_attached());
+        // Neither of the former ones takes anything with it.
+        drop((frames, first.attached));
+        inbox.append(&mut vec![message(&[1, 1, 0, 0, 0, b'm', 0])]);
+        assert!(second.calls.is_attached() && second.calls.try_recv().is_some());
+        drop(second.attached);
+        assert!(is_ready(second.calls.recv()));
+        assert!(Frames::attach(&inbox).is_ok());
+    }
+}
+
+#[cfg(feature = "broker")]
+mod pushed {
+    use super::*;
+
+    #[test]
+    fn one_by_one_up_to_the_budget() {
+        let inbox = Inbox::new(&config().queue_size(2));
+        let mut frames = Frames::attach(&inbox).unwrap();
+        for i in 0..2 {
+            inbox.push(message(&[i])).unwrap();
+        }
+        assert_eq!(inbox.push(message(&[2])).unwrap_err().payload(), [2]);
+        assert!(!is_ready(inbox.wait_room()));
+        let blocked = inbox.block();
+        inbox.push(message(&[2])).unwrap();
+        drop(blocked);
+        assert!(inbox.drop_oldest());
+        assert_eq!(inbox.load().0, 2);
+        assert_eq!((drain(&mut frames), inbox.progress()), (vec![1, 2], 2));
+        assert!(is_ready(inbox.wait_room()));
+        assert_eq!(inbox.counters().3, 1);
+        assert!(!inbox.drop_oldest());
+        inbox.close(ErrorKind::ConnectionLost);
+        inbox.push(message(&[3])).unwrap();
+        assert!(frames.try_recv().is_none());
+    }
+}
