@@ -159,6 +159,14 @@ impl Error {
         self
     }
 
+    /// The same error saying what failed and where, unless it says so already.
+    pub(crate) fn or_context(mut self, context: impl FnOnce() -> String) -> Error {
+        if self.context.is_empty() {
+            self.context = context().into();
+        }
+        self
+    }
+
     /// What to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind

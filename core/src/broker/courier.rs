@@ -304,13 +304,13 @@ impl Courier {
         if self.session.denial_logged.swap(true, Relaxed) {
             return;
         }
-        let (what, whom) = match op {
-            Operation::Message { target, .. } => ("send to", *target),
-            Operation::Broadcast { mask, .. } => ("broadcast to", *mask),
-            Operation::Publish { topic, .. } | Operation::PublishFor { topic, .. } => ("publish", *topic),
-            Operation::Subscribe(topics) => ("subscribe to", topics.iter().next().unwrap_or_default()),
-            _ => ("do that", ""),
+        let what = match op {
+            Operation::Message { .. } => "send to",
+            Operation::Broadcast { .. } => "broadcast to",
+            Operation::Publish { .. } | Operation::PublishFor { .. } => "publish",
+            _ => "subscribe to",
         };
+        let whom = op.subject();
         log::warn!(
             "access denied: {} may not {what} {whom:?} (further denials are not logged)",
             self.session.name()

@@ -111,6 +111,8 @@ impl Connection {
         let shared = &*self.shared;
         loop {
             if let Some(confirmation) = shared.try_submit(&operation, prefix, qos, tell)? {
+                // A program that sends in a loop must let the task run that writes for it.
+                tokio::task::coop::consume_budget().await;
                 return Ok(confirmation);
             }
             // The broker may be waiting for this client to take frames before it reads on.

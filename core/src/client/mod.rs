@@ -229,7 +229,19 @@ impl Client {
     }
 
     async fn run(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<()> {
-        self.submit(operation, qos).await?.await
+        self.run_with(operation, &[], qos).await
+    }
+
+    /// Sends an operation, with `prefix` before its payload, and waits for its outcome.
+    pub(crate) async fn run_with(
+        &self,
+        operation: Operation<'_, Bytes>,
+        prefix: &[u8],
+        qos: QoS,
+    ) -> Result<()> {
+        let subject = operation.subject();
+        let outcome = self.submit_with(operation, prefix, qos, Tell::Program).await?.await;
+        outcome.map_err(|e| e.or_context(|| format!("{subject:?}")))
     }
 
     /// Sends an operation and hands out its outcome as a future of its own, so that many can be under

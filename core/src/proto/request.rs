@@ -233,7 +233,21 @@ impl<P: AsRef<[u8]>> Operation<'_, P> {
     }
 }
 
-impl<P> Operation<'_, P> {
+impl<'a, P> Operation<'a, P> {
+    /// What the operation is about: the receiver, the mask, or the (first) topic.
+    pub fn subject(&self) -> &'a str {
+        match self {
+            Operation::Nop => "",
+            Operation::Publish { topic, .. } | Operation::PublishFor { topic, .. } => topic,
+            Operation::Message { target, .. } => target,
+            Operation::Broadcast { mask, .. } => mask,
+            Operation::Subscribe(topics)
+            | Operation::Unsubscribe(topics)
+            | Operation::Exclude(topics)
+            | Operation::Unexclude(topics) => topics.iter().next().unwrap_or_default(),
+        }
+    }
+
     /// The operation's code on the wire.
     pub const fn code(&self) -> u8 {
         match self {

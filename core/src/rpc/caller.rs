@@ -122,7 +122,7 @@ impl Caller {
 
     async fn send(&self, target: &str, prefix: &[u8], payload: Bytes, qos: QoS) -> Result<()> {
         let operation = Operation::Message { target, payload };
-        self.client.submit_with(operation, prefix, qos, Tell::Program).await?.await
+        self.client.run_with(operation, prefix, qos).await
     }
 }
 
