@@ -160,6 +160,7 @@ impl Error {
     }
 
     /// The same error saying what failed and where, unless it says so already.
+    #[cfg(feature = "_io")]
     pub(crate) fn or_context(mut self, context: impl FnOnce() -> String) -> Error {
         if self.context.is_empty() {
             self.context = context().into();

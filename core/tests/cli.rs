@@ -1,5 +1,5 @@
 //! The command-line client against a broker in this process: what it prints, and how it ends.
-#![cfg(all(unix, feature = "cli", feature = "broker"))]
+#![cfg(all(unix, feature = "cli", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -422,6 +422,73 @@ async fn measures() {
     assert!(rows[0].starts_with("STAGE ") && rows[0].contains("p99.9"), "{rows:?}");
     assert_eq!(rows[1..].iter().map(|row| row.split_whitespace().next().unwrap()).collect::<Vec<_>>(), names);
     assert!(rows[1].contains(" 1,200 "), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn measures_at_a_rate() {
+    let bus = Bus::start(Options::default()).await;
+    let run = |args: &[&str]| busrt(&[&[&*bus.path, "--timeout", "60"][..], args].concat());
+    for qos in ["realtime", "processed"] {
+        let load = ["--rate", "3000", "--seconds", "0.5", "-w", "3", "--payload-size", "8", "--qos", qos];
+        let report = run(&[&["--json", "benchmark"][..], &load].concat()).json();
+        assert_eq!(
+            (&report["workers"], &report["payload_size"], &report["qos"]),
+            (&json!(3), &json!(8), &json!(qos))
+        );
+        let stages = report["stages"].as_array().unwrap();
+        let [stage] = &stages[..] else { panic!("one stage: {stages:?}") };
+        assert_eq!(stage["name"], format!("open.qos.{qos}"));
+        let counts = ["rate_asked", "sent", "received", "lost"].map(|key| stage[key].as_u64().unwrap());
+        assert_eq!(counts, [3000, 1500, 1500, 0]);
+        // Never faster than asked for, and slower only if the machine has no time.
+        let (rate, seconds) = (stage["rate"].as_f64().unwrap(), stage["seconds"].as_f64().unwrap());
+        assert!(rate > 0.0 && rate < 3001.0 && seconds > 0.4999, "{stage}");
+        let times = |of: &str| {
+            let times = ["p50", "p90", "p99", "p99.9", "max"].map(|key| stage[of][key].as_u64().unwrap());
+            assert!(times.is_sorted() && times[0] > 0, "{stage}");
+            times
+        };
+        // Latency counts from when a message was due, so that it has the lateness in it.
+        assert!(times("latency_ns")[4] >= times("lateness_ns")[0], "{stage}");
+    }
+    let table = run(&["benchmark", "--rate", "1000", "-i", "20"]);
+    let rows: Vec<&str> = table.text().lines().collect();
+    assert!(rows[0].starts_with("STAGE ") && rows[0].contains("LOST"), "{rows:?}");
+    assert!(rows[1].starts_with("open.qos.realtime ") && rows[2].contains("sent late by "), "{rows:?}");
+    assert_eq!(rows.len(), 3);
+    let no_room = run(&["benchmark", "--rate", "1000", "-i", "20", "--payload-size", "7"]);
+    assert!(no_room.usage().contains("--payload-size"));
+}
+
+/// What a stall costs is charged to every message that was due meanwhile, not to one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_counts_for_all_that_was_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let mut broker = Busrt(Command::new(env!("CARGO_BIN_EXE_busrtd")).args(["-B", &path]).spawn().unwrap());
+    common::eventually("the broker listens", || std::path::Path::new(&path).exists()).await;
+    let benchmark = start(
+        &[&path, "--timeout", "60", "--json", "-n", "b", "benchmark", "--rate", "2000", "--seconds", "2"],
+        Stdio::piped(),
+    );
+    let watcher = busrt::Client::connect(&busrt::client::Config::new(&*path, "w")).await.unwrap();
+    let began = async || watcher.send("b-1-r", "", QoS::Processed).await.is_ok();
+    let started = Instant::now();
+    while !began().await {
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    broker.signal("-STOP");
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    broker.signal("-CONT");
+    let report = benchmark.finish().json();
+    let stage = &report["stages"][0];
+    // A quarter of the time nothing went through: a closed loop would show one bad time, and a p90 of
+    // microseconds.
+    assert_eq!((&stage["sent"], &stage["lost"]), (&json!(4000), &json!(0)), "{stage}");
+    assert!(stage["latency_ns"]["p90"].as_u64().unwrap() > 200_000_000, "{stage}");
+    broker.0.kill().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -181,33 +181,43 @@ impl Random {
     }
 }
 
+/// Sends garbage at one of the stages of a connection; whether the broker closes it.
+fn attack_with(path: &str, round: usize, bytes: &[u8]) -> bool {
+    use std::io::Write;
+    let mut peer = match round % 3 {
+        0 => Peer::connect(path),
+        1 => {
+            let mut peer = Peer::connect(path);
+            peer.write(&[0xeb, 1, 0]);
+            peer
+        }
+        _ => Peer::register(path, &format!("garbage{round}")),
+    };
+    // The broker may close while we are still writing.
+    let _ = peer.stream.write_all(bytes);
+    peer.is_closed()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_bytes_close_that_connection_and_nothing_else() {
-    let bus = Bus::start(Options::default().timeout(Duration::from_millis(100)).max_payload(1 << 20)).await;
+    let bus = Bus::start(Options::default().timeout(Duration::from_secs(2)).max_payload(1 << 20)).await;
     let (a, mut frames) = bus.listener("a").await;
     let running = AtomicBool::new(true);
     let attack = async {
         let mut random = Random::seeded();
-        for round in 0..150 {
-            let len = 1 + (random.next() % 200) as usize;
-            let bytes = random.bytes(len);
-            let path = bus.path.clone();
-            let closed = tokio::task::spawn_blocking(move || {
-                use std::io::Write;
-                let mut peer = match round % 3 {
-                    0 => Peer::connect(&path),
-                    1 => {
-                        let mut peer = Peer::connect(&path);
-                        peer.write(&[0xeb, 1, 0]);
-                        peer
-                    }
-                    _ => Peer::register(&path, &format!("garbage{round}")),
-                };
-                // The broker may close while we are still writing.
-                let _ = peer.stream.write_all(&bytes);
-                peer.is_closed()
-            });
-            assert!(closed.await.unwrap(), "round {round} was not closed");
+        for batch in 0..6 {
+            let attackers: Vec<_> = (batch * 30..batch * 30 + 30)
+                .map(|round| {
+                    let len = 1 + (random.next() % 200) as usize;
+                    let bytes = random.bytes(len);
+                    let path = bus.path.clone();
+                    tokio::task::spawn_blocking(move || (round, attack_with(&path, round, &bytes)))
+                })
+                .collect();
+            for attacker in attackers {
+                let (round, closed) = attacker.await.unwrap();
+                assert!(closed, "round {round} was not closed");
+            }
         }
         running.store(false, Ordering::Relaxed);
     };

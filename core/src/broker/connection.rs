@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::courier::Courier;
+use super::lookout::Lookout;
 use super::outbox::Outlet;
 use super::session::{ClientKind, Identity, Session};
 use crate::error::ErrorKind;
@@ -173,8 +174,9 @@ async fn read_frames(
     if !pipelined.is_empty() {
         route(&mut decoder, &mut courier, session, &pipelined).await?;
     }
+    let mut lookout = Lookout::default();
     loop {
-        socket.readable().await?;
+        lookout.readable(core, socket).await?;
         if session.has_ended() {
             return Ok(());
         }
@@ -193,7 +195,8 @@ async fn read_frames(
             Ok(n) => {
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                route(&mut decoder, &mut courier, session, &buf).await?;
+                let frames = route(&mut decoder, &mut courier, session, &buf).await?;
+                lookout.dealt_with(core, frames);
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);
@@ -204,13 +207,13 @@ async fn read_frames(
     }
 }
 
-/// Routes every whole frame in `bytes`, then writes out what that made.
+/// Routes every whole frame in `bytes`, then writes out what that made. Returns how many they were.
 async fn route(
     decoder: &mut Decoder<Header>,
     courier: &mut Courier,
     session: &Session,
     bytes: &[u8],
-) -> Result<(), DecodeError> {
+) -> Result<u64, DecodeError> {
     let mut input = bytes;
     let (mut frames, mut body_bytes) = (0, 0);
     let result = loop {
@@ -240,5 +243,5 @@ async fn route(
     session.traffic.r_bytes.add(body_bytes);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);
     courier.finish_batch().await;
-    result
+    result.map(|()| frames)
 }

@@ -27,6 +27,7 @@ mod fifo;
 mod keepalive;
 mod listener;
 pub(crate) mod local;
+mod lookout;
 mod options;
 mod outbox;
 mod registry;
@@ -61,6 +62,8 @@ struct Core {
     clock: keepalive::Clock,
     started: Instant,
     keepalive: Once,
+    /// Whether some session is looking out (`lookout.rs`), or none may.
+    busy: AtomicBool,
 }
 
 impl Core {
@@ -86,6 +89,9 @@ impl Core {
         let core = Arc::downgrade(self);
         self.keepalive.call_once(|| {
             tokio::spawn(keepalive::run(core, self.options.timeout));
+            // A single worker that looks out for one client would keep the others waiting.
+            let workers = tokio::runtime::Handle::current().metrics().num_workers();
+            self.busy.store(workers < 2, Relaxed);
         });
         Ok(session)
     }
@@ -174,6 +180,7 @@ impl Broker {
             clock: keepalive::Clock::default(),
             started: Instant::now(),
             keepalive: Once::new(),
+            busy: AtomicBool::new(false),
         };
         let inner =
             Inner { core: Arc::new(core), listeners: Mutex::default(), closing: AtomicBool::new(false) };

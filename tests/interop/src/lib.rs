@@ -1,0 +1,36 @@
+//! Our broker and clients, and those of the crate busrt 0.5.6, behind one face each, so that one suite
+//! runs over every mixture of them. Everything here blocks the calling thread, and nothing for ever.
+
+mod bed;
+mod ours;
+mod peer;
+mod process;
+mod rpc;
+mod theirs;
+
+pub use bed::{Bed, Maker, Transport};
+pub use peer::{Kind, Op, Peer, Seen};
+pub use process::{Busrtd, Cli};
+pub use rpc::{Event, RpcKind, RpcPeer, RpcResult};
+
+use std::time::Duration;
+
+/// How long anything may take before it counts as hanging: no test measures time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a future to its end on `runtime`.
+pub fn wait<T>(runtime: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("it hangs")
+}
+
+/// Tries until `attempt` yields something.
+pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let started = std::time::Instant::now();
+    loop {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -98,7 +98,13 @@ pub(crate) enum Command {
 
     /// Measure throughput and latency of the broker
     ///
-    /// Each worker has clients of its own, named after --name: NAME-1 sends, NAME-1-r receives.
+    /// Without --rate in a closed loop, where each worker begins its next operation when the last one is
+    /// over: how fast it can be. With --rate in an open loop, where messages are due at fixed times
+    /// whatever the broker does and their latency counts from then: how long they take under that load.
+    ///
+    /// Each worker has a client of its own, named after --name: NAME-1 and so on; in the open loop that
+    /// sends, and NAME-1-r receives.
+    #[command(after_help = BENCHMARK_EXAMPLES)]
     Benchmark(Load),
 }
 
@@ -119,6 +125,11 @@ const PUBLISH_EXAMPLES: &str = "\
 Examples:
   busrt /tmp/busrt.sock publish plant/temperature 21.5
   echo '{\"on\": true}' | busrt /tmp/busrt.sock publish plant/state";
+
+const BENCHMARK_EXAMPLES: &str = "\
+Examples:
+  busrt /tmp/busrt.sock benchmark -w 4 -i 100000        every stage, one after another
+  busrt /tmp/busrt.sock benchmark --rate 10000          latency at 10,000 messages a second";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub(crate) enum BrokerCommand {
@@ -235,9 +246,58 @@ pub(crate) struct Load {
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u32).range(0..=1 << 30))]
     pub(crate) payload_size: u32,
 
-    /// Operations per stage, of all workers together
-    #[arg(short = 'i', long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) iters: u64,
+    /// Operations per stage, of all workers together [default: 1000000; with --rate as many as are due in
+    /// 10 seconds]
+    #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    iters: Option<u64>,
+
+    /// Messages per second, of all workers together: latency is measured at this rate, and nothing else
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Open loop")]
+    pub(crate) rate: Option<u64>,
+
+    /// How long messages are sent at the rate [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "rate", conflicts_with = "iters", help_heading = "Open loop")]
+    seconds: Option<Duration>,
+
+    /// What a message is sent with, and how far its latency goes
+    #[arg(
+        long,
+        value_name = "QOS",
+        default_value = "realtime",
+        requires = "rate",
+        help_heading = "Open loop"
+    )]
+    pub(crate) qos: OpenQos,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OpenQos {
+    /// Not acknowledged: to the receiver
+    Realtime,
+    /// To the broker's acknowledgement
+    Processed,
+}
+
+impl OpenQos {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            OpenQos::Realtime => "realtime",
+            OpenQos::Processed => "processed",
+        }
+    }
+}
+
+impl Load {
+    /// Operations per stage of a closed loop.
+    pub(crate) fn iters(&self) -> u64 {
+        self.iters.unwrap_or(1_000_000)
+    }
+
+    /// Messages of an open loop of that rate.
+    pub(crate) fn messages(&self, rate: u64) -> u64 {
+        let seconds = self.seconds.unwrap_or(Duration::from_secs(10)).as_secs_f64();
+        self.iters.unwrap_or((seconds * rate as f64).round() as u64).max(1)
+    }
 }
 
 impl Args {
@@ -321,7 +381,12 @@ mod tests {
 
         let args = parse("busrt localhost:1 benchmark").unwrap();
         let Ok(Command::Benchmark(load)) = args.what() else { panic!() };
-        assert_eq!((load.workers, load.payload_size, load.iters), (1, 100, 1_000_000));
+        assert_eq!((load.workers, load.payload_size, load.iters()), (1, 100, 1_000_000));
+        for (line, messages) in [("", 20_000), ("--seconds 0.5", 1000), ("-i 7", 7), ("--seconds 0.001", 2)] {
+            let args = parse(&format!("busrt localhost:1 benchmark --rate 2000 {line}")).unwrap();
+            let Ok(Command::Benchmark(load)) = args.what() else { panic!() };
+            assert_eq!((load.rate, load.qos, load.messages(2000)), (Some(2000), OpenQos::Realtime, messages));
+        }
 
         for line in [
             "broker client.list",
@@ -354,6 +419,11 @@ mod tests {
             "/b --timeout 0 listen",
             "/b benchmark -w 0",
             "/b benchmark -i 0",
+            "/b benchmark --rate 0",
+            "/b benchmark --seconds 1",
+            "/b benchmark --qos processed",
+            "/b benchmark --rate 1 --qos no",
+            "/b benchmark --rate 1 --seconds 1 -i 1",
             "/b broker",
             "/b frobnicate",
             "--completions tcsh",

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Longer ones count as this, in ns.
 const LONGEST: u64 = 100_000_000_000;
 const DIGITS: u8 = 3;
-/// After how many operations a worker tells its progress and lets others run.
+/// After how many operations a worker tells its progress.
 const STRIDE: u64 = 128;
 
 /// Where one worker writes down its times. Nothing is shared with others per operation.
@@ -30,24 +30,27 @@ impl Meter {
     }
 
     /// An operation is done, and took this long.
-    pub(crate) async fn record(&mut self, took: Duration) {
-        self.record_ns(took.as_nanos() as u64).await;
+    pub(crate) fn record(&mut self, took: Duration) {
+        self.record_ns(took.as_nanos() as u64);
     }
 
     /// As [`record`](Meter::record), in ns.
-    pub(crate) async fn record_ns(&mut self, took: u64) {
+    pub(crate) fn record_ns(&mut self, took: u64) {
         self.times.saturating_record(took.max(1));
-        self.count().await;
+        self.count();
     }
 
     /// An operation is done.
-    pub(crate) async fn count(&mut self) {
+    pub(crate) fn count(&mut self) {
         self.count += 1;
         if self.count.is_multiple_of(STRIDE) {
             self.bar.inc(STRIDE);
-            // Operations that never wait would keep this thread from the tasks that write.
-            tokio::task::yield_now().await;
         }
+    }
+
+    /// How many operations are done.
+    pub(crate) fn ops(&self) -> u64 {
+        self.count
     }
 
     /// Adds what another worker has measured.
@@ -58,20 +61,25 @@ impl Meter {
 
     pub(crate) fn report(&self, name: &'static str, elapsed: Duration) -> Stage {
         let seconds = elapsed.as_secs_f64();
-        let at = |quantile| self.times.value_at_quantile(quantile);
         Stage {
             name,
             ops: self.count,
             seconds,
             ops_per_second: if seconds > 0.0 { self.count as f64 / seconds } else { 0.0 },
-            latency_ns: (!self.times.is_empty()).then(|| Latency {
-                p50: at(0.5),
-                p90: at(0.9),
-                p99: at(0.99),
-                p999: at(0.999),
-                max: self.times.max(),
-            }),
+            latency_ns: self.latency(),
         }
+    }
+
+    /// The times, if there are any.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        let at = |quantile| self.times.value_at_quantile(quantile);
+        (!self.times.is_empty()).then(|| Latency {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: self.times.max(),
+        })
     }
 }
 
@@ -86,13 +94,20 @@ pub(crate) struct Stage {
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Latency {
+pub(crate) struct Latency {
     p50: u64,
     p90: u64,
     p99: u64,
     #[serde(rename = "p99.9")]
     p999: u64,
     max: u64,
+}
+
+impl Latency {
+    fn row(self) -> [Item; 5] {
+        let all = [self.p50, self.p90, self.p99, self.p999, self.max];
+        all.map(|ns| Item::number(format!("{:.1}", ns as f64 / 1000.0)))
+    }
 }
 
 /// The outcome of all.
@@ -121,11 +136,72 @@ impl Stage {
             Item::number(format!("{:.3}", self.seconds)),
             Item::number(format!("{:.0}", self.ops_per_second)),
         ];
-        if let Some(times) = self.latency_ns {
-            let all = [times.p50, times.p90, times.p99, times.p999, times.max];
-            row.extend(all.map(|ns| Item::number(format!("{:.1}", ns as f64 / 1000.0))));
-        }
+        row.extend(self.latency_ns.into_iter().flat_map(Latency::row));
         row
+    }
+}
+
+/// The outcome of one stage in an open loop.
+#[derive(Debug, Serialize)]
+pub(crate) struct OpenStage {
+    pub(crate) name: &'static str,
+    pub(crate) rate_asked: u64,
+    /// At which messages were sent in fact.
+    pub(crate) rate: f64,
+    pub(crate) seconds: f64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    /// From when messages were due.
+    pub(crate) latency_ns: Option<Latency>,
+    /// From when messages were due until they were sent: a part of the latency that is not the bus's.
+    pub(crate) lateness_ns: Option<Latency>,
+}
+
+/// The outcome of an open loop.
+#[derive(Debug, Serialize)]
+pub(crate) struct OpenReport {
+    pub(crate) workers: u32,
+    pub(crate) payload_size: u32,
+    pub(crate) qos: &'static str,
+    pub(crate) stages: Vec<OpenStage>,
+}
+
+const OPEN_HEADER: [&str; 11] = [
+    "STAGE",
+    "ASKED/S",
+    "SENT/S",
+    "SENT",
+    "RECEIVED",
+    "LOST",
+    "p50, µs",
+    "p90, µs",
+    "p99, µs",
+    "p99.9, µs",
+    "max, µs",
+];
+
+impl OpenReport {
+    pub(crate) fn show(&self, out: &mut Output) -> Result<()> {
+        out.result(self, &OPEN_HEADER, || self.stages.iter().flat_map(OpenStage::rows).collect())
+    }
+}
+
+impl OpenStage {
+    fn rows(&self) -> [Vec<Item>; 2] {
+        let mut row = vec![
+            Item::text(self.name),
+            Item::number(self.rate_asked),
+            Item::number(format!("{:.0}", self.rate)),
+            Item::number(self.sent),
+            Item::number(self.received),
+            Item::number(self.lost),
+        ];
+        let mut late: Vec<Item> = row.iter().map(|_| Item::text("")).collect();
+        late[0] = Item::text("  sent late by");
+        row.extend(self.latency_ns.into_iter().flat_map(Latency::row));
+        late.extend(self.lateness_ns.into_iter().flat_map(Latency::row));
+        [row, late]
     }
 }
 
@@ -148,13 +224,13 @@ pub(crate) fn progress(name: &'static str, total: u64, out: &Output) -> Progress
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn meters_add_up() {
+    #[test]
+    fn meters_add_up() {
         let mut all = Meter::new(ProgressBar::hidden()).unwrap();
         for base in [0, 500] {
             let mut meter = Meter::new(ProgressBar::hidden()).unwrap();
             for us in base + 1..=base + 500 {
-                meter.record(Duration::from_micros(us)).await;
+                meter.record(Duration::from_micros(us));
             }
             all.merge(&meter).unwrap();
         }
@@ -167,10 +243,10 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn what_is_only_counted_has_no_times() {
+    #[test]
+    fn what_is_only_counted_has_no_times() {
         let mut meter = Meter::new(ProgressBar::hidden()).unwrap();
-        meter.count().await;
+        meter.count();
         let stage = meter.report("x", Duration::ZERO);
         assert_eq!((stage.ops, stage.latency_ns.is_none()), (1, true));
     }

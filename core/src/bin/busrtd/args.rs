@@ -67,6 +67,11 @@ pub(crate) struct Args {
     #[allow(dead_code, reason = "there is nothing to be told: no write waits for a timer")]
     buf_ttl: u64,
 
+    /// How long to look out for the next request of a client that asks one by one before going to sleep, in
+    /// microseconds; 0: never [default: 50, or 0 on a single core]
+    #[arg(long, value_name = "US", help_heading = "Sockets")]
+    busy_poll: Option<u64>,
+
     /// Permissions of UNIX sockets, in octal, such as 660 [default: what the umask leaves]
     #[arg(long, value_name = "MODE", value_parser = octal, help_heading = "Sockets")]
     socket_mode: Option<u32>,
@@ -141,6 +146,9 @@ impl Args {
             .stall(Duration::from_millis(self.stall_ms))
             .max_payload(self.max_payload.unwrap_or(u32::MAX))
             .buf_size(self.buf_size);
+        if let Some(us) = self.busy_poll {
+            options = options.busy_poll(Duration::from_micros(us));
+        }
         if let Some(mode) = self.socket_mode {
             options = options.socket_mode(mode);
         }

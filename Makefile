@@ -1,0 +1,93 @@
+# The few commands a person needs; `make` lists them.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+PYTHON ?= python3
+
+VENV := tests/python/.venv
+REFERENCE := tests/.reference
+REFERENCE_VERSION := 0.5.6
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint fmt install clean packages venv reference
+.NOTPARALLEL:
+
+help: ## Lists these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf 'make %-9s %s\n' "$$name" "$$what"; done
+
+run: ## Builds and starts the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it
+	@$(CARGO) build --quiet --release -p busrt --features server --bin busrtd
+	@echo 'Starting the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it.'
+	@exec target/release/busrtd -B /tmp/busrt.sock -B 127.0.0.1:9924
+
+demo: ## A broker, a few clients, one of everything, and what they say
+	@$(CARGO) run --quiet --release -p busrt-examples --bin demo
+
+test: ## Sets up what is missing and runs every check and test; ends with the counts
+	@tests/run
+
+lint: ## Formatting, clippy with every feature set, documentation
+	@tests/run lint
+
+fmt: ## Formats all Rust code
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path tests/interop/Cargo.toml
+
+install: ## Installs busrtd and busrt to $(DESTDIR)$(PREFIX)/bin; PREFIX is /usr/local unless set
+	$(CARGO) build --release -p busrt --features server,cli --bins
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 target/release/busrtd target/release/busrt '$(DESTDIR)$(PREFIX)/bin'
+
+clean: ## Removes everything that was built or set up here
+	$(CARGO) clean --quiet
+	rm -rf '$(VENV)' '$(REFERENCE)' tests/python/__pycache__ tests/python/.pytest_cache
+
+# What the tests need besides Rust: a C compiler, and Python with venv. Debian's package manager is only
+# asked when something is missing.
+packages:
+	@missing=; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v $(PYTHON) >/dev/null || missing="$$missing python3"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	[ -z "$$missing" ] && exit 0; \
+	[ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
+	echo "Installing$$missing"; \
+	$$sudo apt-get update -q && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+
+# The Python clients of PyPI, in an environment of their own.
+venv: packages $(VENV)/.complete
+
+$(VENV)/.complete: tests/python/requirements.txt
+	rm -rf '$(VENV)'
+	$(PYTHON) -m venv '$(VENV)'
+	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# The programs of the crate in the field, to test against. How fast they are does not matter here: not
+# optimizing them halves the time to build.
+reference: packages $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION)
+
+$(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION):
+	CARGO_TARGET_DIR='$(REFERENCE)/target' $(CARGO) install --quiet --debug busrt --version '=$(REFERENCE_VERSION)' \
+		--features server,cli --root '$(REFERENCE)' --force --no-track
+	rm -rf '$(REFERENCE)/target'
+	ln -sf busrtd $@
+
+# Benchmarks: bench/README.md. The reference broker is built anew for them, optimized.
+BENCH_REFERENCE := target/bench/reference
+.PHONY: bench bench-micro bench-reference
+
+bench: ## Measures our broker beside its peers and writes docs/performance.md; BENCH=--quick for a trial
+	@$(PYTHON) bench/run.py $(BENCH)
+
+bench-micro: ## Criterion: codec, matching, routing and fan-out; BENCH=... goes to criterion
+	$(CARGO) bench -p busrt --features full --bench codec --bench matching --bench routing -- $(BENCH)
+
+bench-reference: $(BENCH_REFERENCE)/bin/busrtd ## Installs the reference broker that `make bench` compares with
+
+$(BENCH_REFERENCE)/bin/busrtd:
+	CARGO_TARGET_DIR='$(BENCH_REFERENCE)/target' $(CARGO) install --quiet busrt --version '=$(REFERENCE_VERSION)' \
+		--features server,cli --root '$(BENCH_REFERENCE)' --no-track
+	rm -rf '$(BENCH_REFERENCE)/target'

@@ -1,0 +1,196 @@
+//! The floor: one thread, one epoll, no queues, no checks. It speaks just enough of the wire
+//! protocol (registration, 0x12 messages, subscribe acks, 0x01 publications to every subscriber of
+//! that exact topic) to carry loadgen's p2p, pingpong and fanout work. No real broker does less.
+//!
+//! rawrelay SOCKET: ends when it is killed. Large messages it copies more often than a broker would:
+//! it is the floor for small ones only.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// One connection.
+struct C {
+    s: UnixStream,
+    /// Read, but no whole frame yet.
+    inb: Vec<u8>,
+    /// Not written yet.
+    out: Vec<u8>,
+    name: Vec<u8>,
+    /// 0: greeting expected, 1: name expected, 2: registered.
+    stage: u8,
+}
+
+fn main() {
+    let path = std::env::args().nth(1).expect("socket path");
+    let _ = std::fs::remove_file(&path);
+    let l = UnixListener::bind(&path).unwrap();
+    l.set_nonblocking(true).unwrap();
+    // SAFETY: no pointers are involved.
+    let ep = unsafe { libc::epoll_create1(0) };
+    let add = |fd, tok: u64, ev: i32, op| {
+        let mut e = libc::epoll_event { events: ev as u32, u64: tok };
+        // SAFETY: the event outlives the call, which copies it; a bad descriptor is an error returned.
+        unsafe { libc::epoll_ctl(ep, op, fd, &mut e) };
+    };
+    add(l.as_raw_fd(), u64::MAX, libc::EPOLLIN, libc::EPOLL_CTL_ADD);
+    let mut cs: Vec<Option<C>> = vec![];
+    let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut subs: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+    let mut tmp = vec![0u8; 1 << 17];
+    let mut evs = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
+    // Who has something to be written, in the order it came up.
+    let mut dirty: Vec<usize> = vec![];
+    loop {
+        // SAFETY: `evs` has room for the 512 events that are asked for.
+        let n = unsafe { libc::epoll_wait(ep, evs.as_mut_ptr(), 512, -1) };
+        for e in &evs[..n.max(0) as usize] {
+            let tok = e.u64;
+            if tok == u64::MAX {
+                while let Ok((mut s, _)) = l.accept() {
+                    s.write_all(&[0xeb, 1, 0]).unwrap();
+                    s.set_nonblocking(true).unwrap();
+                    add(s.as_raw_fd(), cs.len() as u64, libc::EPOLLIN, libc::EPOLL_CTL_ADD);
+                    cs.push(Some(C { s, inb: vec![], out: vec![], name: vec![], stage: 0 }));
+                }
+                continue;
+            }
+            let i = tok as usize;
+            if e.events & libc::EPOLLOUT as u32 != 0 {
+                dirty.push(i);
+            }
+            if e.events & libc::EPOLLIN as u32 == 0 {
+                continue;
+            }
+            let Some(mut c) = cs[i].take() else { continue };
+            match c.s.read(&mut tmp) {
+                Ok(0) => {
+                    names.remove(&c.name);
+                    for v in subs.values_mut() {
+                        v.retain(|x| *x != i);
+                    }
+                    continue;
+                }
+                Ok(k) => c.inb.extend_from_slice(&tmp[..k]),
+                Err(_) => {
+                    cs[i] = Some(c);
+                    continue;
+                }
+            }
+            let mut p = 0;
+            let inb = std::mem::take(&mut c.inb);
+            let name = c.name.clone();
+            cs[i] = Some(c);
+            loop {
+                let b = &inb[p..];
+                let c = cs[i].as_mut().unwrap();
+                if c.stage == 0 {
+                    if b.len() < 3 {
+                        break;
+                    }
+                    c.s.write_all(&[1]).unwrap();
+                    c.stage = 1;
+                    p += 3;
+                } else if c.stage == 1 {
+                    if b.len() < 2 || b.len() < 2 + u16::from_le_bytes([b[0], b[1]]) as usize {
+                        break;
+                    }
+                    let l = u16::from_le_bytes([b[0], b[1]]) as usize;
+                    c.name = b[2..2 + l].to_vec();
+                    names.insert(c.name.clone(), i);
+                    c.s.write_all(&[1]).unwrap();
+                    c.stage = 2;
+                    p += 2 + l;
+                } else {
+                    if b.len() < 9 {
+                        break;
+                    }
+                    if b[4] == 0 {
+                        p += 9;
+                        continue;
+                    }
+                    let l = u32::from_le_bytes(b[5..9].try_into().unwrap()) as usize;
+                    if b.len() < 9 + l {
+                        break;
+                    }
+                    let body = &b[9..9 + l];
+                    let put = |c: &mut C, op: u8| {
+                        c.out.push(op);
+                        c.out.extend_from_slice(&((name.len() + 1 + body.len()) as u32).to_le_bytes());
+                        c.out.push(0);
+                        c.out.extend_from_slice(&name);
+                        c.out.push(0);
+                    };
+                    match b[4] & 0x3f {
+                        2 => {
+                            subs.entry(body.to_vec()).or_default().push(i);
+                            let ack = [0xfe, b[0], b[1], b[2], b[3], 1];
+                            c.out.extend_from_slice(&ack);
+                            dirty.push(i);
+                        }
+                        0x12 => {
+                            let z = body.iter().position(|x| *x == 0).unwrap();
+                            if let Some(t) = names.get(&body[..z]) {
+                                let t = *t;
+                                let c = cs[t].as_mut().unwrap();
+                                c.out.push(0x12);
+                                c.out.extend_from_slice(&((name.len() + l - z) as u32).to_le_bytes());
+                                c.out.push(0);
+                                c.out.extend_from_slice(&name);
+                                c.out.extend_from_slice(&body[z..]);
+                                if dirty.last() != Some(&t) {
+                                    dirty.push(t);
+                                }
+                            }
+                        }
+                        1 => {
+                            let z = body.iter().position(|x| *x == 0).unwrap();
+                            if let Some(v) = subs.get(&body[..z]) {
+                                for t in v {
+                                    let c = cs[*t].as_mut().unwrap();
+                                    put(c, 1);
+                                    c.out.extend_from_slice(body);
+                                    dirty.push(*t);
+                                }
+                            }
+                        }
+                        _ => {}
+                    }
+                    p += 9 + l;
+                }
+            }
+            if let Some(c) = cs[i].as_mut() {
+                c.inb = inb[p..].to_vec();
+            }
+            for t in dirty.drain(..) {
+                let Some(c) = cs[t].as_mut() else { continue };
+                if c.out.is_empty() {
+                    continue;
+                }
+                match c.s.write(&c.out) {
+                    Ok(k) if k == c.out.len() => {
+                        c.out.clear();
+                        add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN, libc::EPOLL_CTL_MOD);
+                    }
+                    r => {
+                        c.out.drain(..r.unwrap_or(0));
+                        add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN | libc::EPOLLOUT, libc::EPOLL_CTL_MOD);
+                    }
+                }
+            }
+        }
+        for t in dirty.drain(..) {
+            let Some(c) = cs[t].as_mut() else { continue };
+            match c.s.write(&c.out) {
+                Ok(k) if k == c.out.len() => {
+                    c.out.clear();
+                    add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN, libc::EPOLL_CTL_MOD);
+                }
+                r => {
+                    c.out.drain(..r.unwrap_or(0));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Blocking sockets and a level-triggered poller, as thin as they come.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+enum Sock {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A connection to a broker.
+pub struct Conn {
+    sock: Sock,
+    /// For [`Poller::add`]; open as long as the connection.
+    pub fd: RawFd,
+}
+
+impl Conn {
+    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`.
+    pub fn open(addr: &str) -> Conn {
+        if addr.starts_with('/') {
+            let s = UnixStream::connect(addr).unwrap_or_else(|e| panic!("{addr}: {e}"));
+            let fd = s.as_raw_fd();
+            Conn { sock: Sock::Unix(s), fd }
+        } else {
+            let s = TcpStream::connect(addr).unwrap_or_else(|e| panic!("{addr}: {e}"));
+            s.set_nodelay(true).unwrap();
+            let fd = s.as_raw_fd();
+            Conn { sock: Sock::Tcp(s), fd }
+        }
+    }
+
+    /// From now on reads do not wait.
+    pub fn nonblocking(&mut self) {
+        match &self.sock {
+            Sock::Unix(s) => s.set_nonblocking(true).unwrap(),
+            Sock::Tcp(s) => s.set_nonblocking(true).unwrap(),
+        }
+    }
+
+    /// Bytes read; 0 at the end of the stream, `None` when it would block.
+    pub fn read(&mut self, buf: &mut [u8]) -> Option<usize> {
+        let r = match &mut self.sock {
+            Sock::Unix(s) => s.read(buf),
+            Sock::Tcp(s) => s.read(buf),
+        };
+        match r {
+            Ok(n) => Some(n),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+            Err(_) => Some(0),
+        }
+    }
+
+    /// Fills `buf`, during handshakes and subscriptions.
+    pub fn read_exact(&mut self, buf: &mut [u8]) {
+        match &mut self.sock {
+            Sock::Unix(s) => s.read_exact(buf),
+            Sock::Tcp(s) => s.read_exact(buf),
+        }
+        .expect("handshake read");
+    }
+
+    /// Writes all of `buf`; a broker that closes the connection ends the measurement.
+    pub fn write_all(&mut self, buf: &[u8]) {
+        assert!(self.try_write_all(buf), "the broker closed the connection on a write");
+    }
+
+    /// Writes all of `buf`; false when the broker has closed the connection.
+    pub fn try_write_all(&mut self, buf: &[u8]) -> bool {
+        match &mut self.sock {
+            Sock::Unix(s) => s.write_all(buf),
+            Sock::Tcp(s) => s.write_all(buf),
+        }
+        .is_ok()
+    }
+}
+
+/// Tells which of many connections are readable. It lives as long as the process.
+pub struct Poller {
+    ep: RawFd,
+}
+
+impl Poller {
+    pub fn new() -> Self {
+        // SAFETY: no pointers are involved.
+        Poller { ep: unsafe { libc::epoll_create1(0) } }
+    }
+
+    /// Watches `fd`, known as `token`.
+    pub fn add(&mut self, fd: RawFd, token: usize) {
+        let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
+        // SAFETY: the event outlives the call, which copies it; a bad descriptor is an error returned.
+        assert_eq!(unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_ADD, fd, &mut ev) }, 0);
+    }
+
+    /// The tokens that are readable, at most 256; none after `ms` milliseconds.
+    pub fn wait(&mut self, ms: i32) -> Vec<usize> {
+        let mut evs = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
+        // SAFETY: `evs` has room for the 256 events that are asked for.
+        let k = unsafe { libc::epoll_wait(self.ep, evs.as_mut_ptr(), 256, ms) };
+        evs.iter().take(k.max(0) as usize).map(|e| e.u64 as usize).collect()
+    }
+}

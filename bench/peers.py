@@ -1,0 +1,228 @@
+"""The brokers that are measured: where they are found, how they are started and stopped."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+from scenarios import FLOOR, MOSQUITTO, NATS, OURS, REDIS, REFERENCE
+
+REFERENCE_VERSION = "0.5.6"
+START_TIMEOUT = 15.0  # seconds until a broker must accept connections
+STOP_TIMEOUT = 5.0  # seconds until a broker that was told to end is killed
+
+
+class Failure(Exception):
+    """Why a measurement gave no figures, in words fit for the table."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A broker that can be started."""
+
+    name: str  # as in `scenarios`
+    title: str  # the table's head
+    version: str
+    protocol: str  # as the load generator names it
+    has_unix: bool
+    # From the program's directory for sockets and files, its UNIX socket and its port to a command line.
+    command: Callable[[Path, Path, int], list]
+
+
+def _busrtd(program: Path) -> Callable[[Path, Path, int], list]:
+    # Load generator clients do not ping: the timeout is long enough for every scenario's silent ones.
+    return lambda _, unix, port: [program, "-B", unix, "-B", f"127.0.0.1:{port}", "-w", "2", "-t", "60"]
+
+
+def _nats(program: str) -> Callable[[Path, Path, int], list]:
+    return lambda _, __, port: [program, "-a", "127.0.0.1", "-p", str(port)]
+
+
+def _redis(program: str) -> Callable[[Path, Path, int], list]:
+    # Nothing is stored, no subscriber is cut for being slow, and the silent clients of p2p4idle fit.
+    return lambda directory, unix, port: [
+        program, "--dir", directory, "--bind", "127.0.0.1", "--port", str(port), "--unixsocket", unix,
+        "--save", "", "--appendonly", "no", "--client-output-buffer-limit", "pubsub 0 0 0",
+        "--maxclients", "12000",
+    ]  # fmt: skip
+
+
+def _mosquitto(program: str) -> Callable[[Path, Path, int], list]:
+    def command(directory: Path, unix: Path, port: int) -> list:
+        # No bounds that would drop anything, and no log line for each of thousands of clients.
+        config = directory / "mosquitto.conf"
+        config.write_text(
+            f"listener {port} 127.0.0.1\nlistener 0 {unix}\nallow_anonymous true\n"
+            "max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
+            f"log_type error\nlog_type warning\nuser {getpass.getuser()}\n"
+        )
+        return [program, "-c", config]
+
+    return command
+
+
+def find_reference(root: Path) -> tuple[Optional[Path], str]:
+    """The reference broker's program, or None and why there is none.
+
+    Only an optimized one will do. The one that the tests install is not: they care for what it does, not how fast.
+    """
+    hint = f"the reference broker is missing: `make bench-reference` installs {REFERENCE_VERSION}, or set REF_BUSRTD"
+    given = os.environ.get("REF_BUSRTD")
+    if given:
+        candidates = [Path(given)]
+    else:
+        candidates = [root / "target/bench/reference/bin/busrtd", root / "tests/.reference/bin/busrtd"]
+    for path in candidates:
+        if not path.is_file():
+            continue
+        # Cargo leaves debug information out of what it optimizes, and only there.
+        if ".debug_info" not in _elf_sections(path.read_bytes()):
+            return path.resolve(), ""
+        hint = f"the reference broker at hand is a debug build, which must not be measured: {hint}"
+    return None, hint
+
+
+def _elf_sections(image: bytes) -> set[str]:
+    """The names of a 64-bit little-endian ELF file's sections; none for any other file."""
+    if image[:6] != b"\x7fELF\x02\x01":
+        return set()
+    (table,) = struct.unpack_from("<Q", image, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
+    headers = [struct.unpack_from("<I20xQQ", image, table + i * size) for i in range(count)]
+    if not headers:
+        return set()
+    _, start, length = headers[names_at]
+    names = image[start : start + length]
+    return {names[name : names.index(b"\0", name)].decode() for name, _, __ in headers}
+
+
+def _version(*command: str) -> str:
+    # mosquitto -h tells its version with exit code 3.
+    text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    found = re.search(r"\d+\.\d+\.\d+", text)
+    return found[0] if found else "of unknown version"
+
+
+def _reference_version(program: Path) -> str:
+    # It has no option to tell; the paths of its sources do.
+    found = re.search(rb"/busrt-(\d+\.\d+\.\d+)/src/", program.read_bytes())
+    return found[1].decode() if found else "of unknown version"
+
+
+def discover(root: Path, our_version: str) -> tuple[list[Peer], list[str]]:
+    """Every peer that is installed, and a notice for each that is not."""
+    release = root / "target/release/busrtd"
+    peers = [Peer(OURS, "busrt", our_version, "busrt", True, _busrtd(release))]
+    notices = []
+    reference, missing = find_reference(root)
+    if reference:
+        version = _reference_version(reference)
+        peers.append(Peer(REFERENCE, "reference", version, "busrt", True, _busrtd(reference)))
+    else:
+        notices.append(missing)
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    for name, title, program, option, protocol, has_unix, command in (
+        (NATS, "NATS (TCP)", "nats-server", "--version", "nats", False, _nats),
+        (REDIS, "Redis", "redis-server", "--version", "redis", True, _redis),
+        (MOSQUITTO, "mosquitto", "mosquitto", "-h", "mqtt", True, _mosquitto),
+    ):
+        found = shutil.which(program, path=path)
+        if found:
+            peers.append(Peer(name, title, _version(found, option), protocol, has_unix, command(found)))
+        else:
+            notices.append(f"{program} is not installed and left out")
+    relay = root / "target/bench/release/rawrelay"
+    peers.append(Peer(FLOOR, "floor", "rawrelay", "busrt", True, lambda _, unix, __: [relay, unix]))
+    return peers, notices
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A peer that runs, from entering the `with` block to leaving it, however it is left."""
+
+    def __init__(self, peer: Peer, directory: Path, tcp: bool):
+        self.peer = peer
+        self.directory = directory
+        self.over_tcp = tcp or not peer.has_unix
+        self.process: Optional[subprocess.Popen] = None
+        self.address = ""
+
+    def __enter__(self) -> "Server":
+        try:
+            # Somebody else may take the port before the broker does.
+            for attempt in range(3):
+                if self._start():
+                    return self
+                print(f"did not start (attempt {attempt + 1}): {self._log()}", file=sys.stderr, flush=True)
+                self._stop()
+            raise Failure("did not start")
+        except BaseException:
+            self._stop()
+            raise
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def _start(self) -> bool:
+        unix, port = self.directory / "bus.sock", _free_port()
+        unix.unlink(missing_ok=True)
+        self.address = f"127.0.0.1:{port}" if self.over_tcp else str(unix)
+        command = [str(part) for part in self.peer.command(self.directory, unix, port)]
+        with open(self.directory / "log", "wb") as log:
+            # In a session of its own: Ctrl-C is for us, who then end it in good order.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        family, address = (
+            (socket.AF_INET, ("127.0.0.1", port)) if self.over_tcp else (socket.AF_UNIX, str(unix))
+        )
+        until = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < until and self.is_alive():
+            with socket.socket(family) as s:
+                s.settimeout(START_TIMEOUT)
+                try:
+                    s.connect(address)
+                    # Who greets is let finish: rawrelay does not stand a client that is gone before.
+                    if self.peer.protocol in ("busrt", "nats"):
+                        s.recv(4096)
+                except OSError:
+                    time.sleep(0.02)
+                    continue
+            time.sleep(0.2)  # until it is done with starting: memory is counted from here
+            return self.is_alive()
+        return False
+
+    def _stop(self) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except BaseException as e:
+            process.kill()
+            process.wait()
+            if not isinstance(e, subprocess.TimeoutExpired):
+                raise
+
+    def _log(self) -> str:
+        lines = (self.directory / "log").read_text(errors="replace").splitlines()
+        return " | ".join(lines[-3:])

@@ -1,0 +1,185 @@
+"""The table of medians, for the terminal and as a page of Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peers import Peer
+from results import Results, Samples
+from scenarios import REFERENCE, Row, Scenario, absence
+
+VALUE, FAILED, ABSENT = "value", "failed", "absent"
+
+
+def number(value: float, unit: str) -> str:
+    """A figure with three digits that count: 10.2 M/s, 57.3 us, 1.42 s, 0.5 % lost."""
+    if unit == "lost":
+        # Only nothing at all is "0 %": a few of a million must not be rounded away.
+        return f"{value:.3g} % lost"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if unit == "/s" and abs(value) >= size:
+            return f"{digits(value / size)} {letter}/s"
+    return f"{digits(value)} {unit}"
+
+
+def digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def spread(samples: Samples, unit: str) -> str:
+    """Smallest and largest sample: 9.98–10.4 M/s; nothing if there is only one."""
+    if len(samples.values) < 2:
+        return ""
+    low, high = number(min(samples.values), unit), number(max(samples.values), unit)
+    (low_number, _, low_unit), (_, __, high_unit) = low.partition(" "), high.partition(" ")
+    return f"{low_number}–{high}" if low_unit == high_unit else f"{low}–{high}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one peer gave for one row."""
+
+    kind: str
+    text: str
+    ratio: float | None = None  # to the reference, over 1 is better
+    note: str = ""  # what must be told beside it
+    spread: str = ""
+
+
+class Table:
+    """The rows of the scenarios that were run, by the peers that were there."""
+
+    def __init__(self, results: Results, scenarios: tuple[Scenario, ...], peers: list[Peer]):
+        self.peers = peers
+        self.rows: list[tuple[Row, dict[str, Cell]]] = []
+        for scenario in scenarios:
+            for row in scenario.rows:
+                cells = {peer.name: self._cell(results, scenario, row, peer) for peer in peers}
+                self.rows.append((row, cells))
+
+    @staticmethod
+    def _cell(results: Results, scenario: Scenario, row: Row, peer: Peer) -> Cell:
+        why = absence(scenario, row, peer.name)
+        samples = results.get(row, peer.name)
+        if why is not None or samples is None:
+            return Cell(ABSENT, "–", note=why or "not measured")
+        if samples.failed:
+            return Cell(FAILED, "FAILED", note=samples.reasons())
+        notes = [f"failed: {samples.reasons()}"] if samples.failures else []
+        notes += [f"{who} cut off in {n} of {samples.runs}" for who, n in sorted(samples.cut.items())]
+        text, between = number(samples.median, row.unit), spread(samples, row.unit)
+        base = results.get(row, REFERENCE)
+        ratio = None
+        comparable = row.unit != "lost" and peer.name != REFERENCE
+        if comparable and base and not base.failed and base.median > 0 and samples.median > 0:
+            quotient = samples.median / base.median
+            ratio = quotient if row.more_is_better else 1 / quotient
+        return Cell(VALUE, text, ratio, "; ".join(notes), between)
+
+    def text(self) -> str:
+        """For the terminal: median, ratio to the reference, spread; what failed is told below."""
+        lines = [["", *(peer.title for peer in self.peers)]]
+        notes = []
+        for row, cells in self.rows:
+            line = [row.name]
+            for peer in self.peers:
+                cell = cells[peer.name]
+                parts = [cell.text]
+                if cell.ratio is not None:
+                    parts.append(f"x{digits(cell.ratio)}")
+                if cell.spread:
+                    parts.append(f"({cell.spread})")
+                if cell.note and cell.kind != ABSENT:
+                    notes.append(f"* {row.name}, {peer.title}: {cell.note}")
+                    parts.append("*")
+                line.append(" ".join(parts))
+            lines.append(line)
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        text = ["  ".join(part.ljust(width) for part, width in zip(line, widths)).rstrip() for line in lines]
+        return "\n".join(text + notes)
+
+    def markdown(self) -> list[str]:
+        """The lines of a Markdown table: the spread is below each median."""
+        lines = [
+            "| | " + " | ".join(peer.title for peer in self.peers) + " |",
+            "| --- |" + " ---: |" * len(self.peers),
+        ]
+        for row, cells in self.rows:
+            lines.append(f"| `{row.name}` | " + " | ".join(_markdown(cells[p.name]) for p in self.peers) + " |")
+        return lines
+
+
+def _markdown(cell: Cell) -> str:
+    if cell.kind == ABSENT:
+        return cell.text
+    text = f"**{cell.text}**" if cell.kind == FAILED else cell.text
+    if cell.ratio is not None:
+        text += f" **×{digits(cell.ratio)}**"
+    small = [part for part in (cell.spread, cell.note) if part]
+    return text + "".join(f"<br><sub>{part}</sub>" for part in small)
+
+
+def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, str], shortcomings: list[str]) -> str:
+    """docs/performance.md."""
+    lines = ["# Performance", ""]
+    if shortcomings:
+        lines += [f"**A trial, not to be quoted: {', '.join(shortcomings)}.**", ""]
+    lines += [
+        "The same load, by the same client code, on our broker and on others, on one machine and in turn. "
+        "`make bench` gives this page; it is written by the program, not by hand.",
+        "",
+        "Medians; **×** is the ratio to the reference broker, turned so that more than 1 is better in every row; "
+        "below it the smallest and the largest of all runs. What failed says so.",
+        "",
+        "![Ratios to the reference broker](performance.svg)",
+        "",
+        *table.markdown(),
+        "",
+        "## What each row means",
+        "",
+        *(f"- `{row.name}`: {row.meaning}{_better(row)}." for row, _ in table.rows),
+        "",
+        "A dash is a figure that does not exist:",
+        "",
+        *_absences(table),
+        "",
+        "## How it was measured",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        *(f"| {peer.title} | {peer.version} |" for peer in peers),
+        "",
+        *(f"- Left out: {notice}." for notice in notices),
+        "- The load comes from `bench/loadgen`: blocking sockets and threads, on the same machine, so brokers and "
+        "load share the cores. No broker is asked to queue more than the window of a scenario, but in `flood`.",
+        "- All but NATS are measured over UNIX sockets, where a row does not say TCP. NATS has none: its figures "
+        "in the other rows are over TCP, which costs more; compare it in `p2p4_tcp`.",
+        "- Every figure is of a broker started for it. Ours and the reference have 2 workers each, the others "
+        "their defaults, without persistence and without bounds on what they queue where that can be set.",
+        "- The reference is the broker of the crate `busrt` on crates.io, optimized as `cargo install` does.",
+        "- The floor is `rawrelay`: one thread that copies small messages from socket to socket, without queues, "
+        "checks or acknowledgements. A broker can do better only where it spreads the work over several threads.",
+        "- `ping_p50` and `ping_p99` depend on whether the kernel wakes the three processes on one core or on "
+        "several: mind their spread.",
+        "- Whatever a protocol does not have is not measured: NATS, Redis and MQTT (QoS 0) carry one-to-one "
+        "messages as publications to a topic with one subscriber.",
+        "- Only ratios within one run mean something: absolute figures change with the machine and its mood.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _better(row: Row) -> str:
+    return "" if row.more_is_better else " (less is better)"
+
+
+def _absences(table: Table) -> list[str]:
+    """Why there is a dash, each reason once."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for row, cells in table.rows:
+        for peer in table.peers:
+            cell = cells[peer.name]
+            if cell.kind == ABSENT:
+                by_reason.setdefault((peer.title, cell.note), []).append(f"`{row.name}`")
+    return [f"- {title}, {', '.join(rows)}: {why}." for (title, why), rows in by_reason.items()]

@@ -1,0 +1,123 @@
+"""What is measured: the load generator's scenarios, and the rows of the table they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS, REFERENCE, NATS, REDIS, MOSQUITTO, FLOOR = "ours", "reference", "nats", "redis", "mosquitto", "floor"
+BROKERS = (OURS, REFERENCE, NATS, REDIS, MOSQUITTO)
+ALL = BROKERS + (FLOOR,)
+
+# A NATS server takes subscriptions of one connection with the same id for one: the rest would never arrive.
+ONE_SID = "the load generator gives all subscriptions of a NATS client the same id, of which NATS keeps the first"
+NO_FLOOR = "the floor knows neither this nor large messages"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure of a scenario."""
+
+    name: str
+    key: str  # as the load generator prints it
+    unit: str  # "/s", "us", "s", "B", "KiB" or "lost"
+    meaning: str
+    more_is_better: bool = False
+    not_for: tuple[tuple[str, str], ...] = ()  # (peer, why it has no such figure)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run of the load generator, against a broker that was started for it."""
+
+    args: str  # {pid} is the broker's process
+    quick: str  # the same in short, to see whether everything works
+    rows: tuple[Row, ...]
+    peers: tuple[str, ...] = ALL
+    why_not: str = NO_FLOOR  # why the other peers are left out
+    tcp: bool = False
+    timeout: int = 60  # seconds
+
+
+def rate(name: str, key: str, meaning: str) -> Row:
+    return Row(name, key, "/s", meaning, more_is_better=True)
+
+
+def p2p(name: str, args: str, quick: str, meaning: str, **more) -> Scenario:
+    row = rate(name, "msgs_per_s", meaning)
+    return Scenario("p2p " + args, "p2p " + quick, (row,), **more)
+
+
+SCENARIOS = (
+    p2p("p2p4", "n=1000000 pairs=4", "n=100000 pairs=4",
+        "four senders, each to its own receiver, 100 bytes, at most 4096 messages under way per pair"),
+    p2p("p2p4_tcp", "n=1000000 pairs=4", "n=100000 pairs=4",
+        "the same over TCP on the loopback interface, for every broker",
+        tcp=True, peers=BROKERS, why_not="the floor has no TCP"),
+    p2p("p2p1", "n=600000 pairs=1", "n=60000 pairs=1", "one sender, one receiver, 100 bytes"),
+    p2p("p2p_1k", "n=300000 pairs=2 size=1024 window=2048", "n=30000 pairs=2 size=1024 window=2048",
+        "two pairs, 1 KiB"),
+    p2p("p2p_64k", "n=10000 pairs=2 size=65536 window=64", "n=1000 pairs=2 size=65536 window=64",
+        "two pairs, 64 KiB", peers=BROKERS),
+    p2p("p2p_1m", "n=1000 pairs=1 size=1048576 window=8", "n=100 pairs=1 size=1048576 window=8",
+        "one pair, 1 MiB", peers=BROKERS),
+    p2p("p2p4idle", "n=1000000 pairs=4 idle=10000", "n=100000 pairs=4 idle=1000",
+        "p2p4 beside 10,000 clients that are connected and silent: read it beside p2p4"),
+    Scenario("fanout n=10000 subs=100", "fanout n=1000 subs=100",
+             (rate("fan100", "deliveries_per_s", "one publisher, 100 subscribers of its topic: deliveries"),)),
+    Scenario("fanout n=1000 subs=1000", "fanout n=100 subs=1000",
+             (rate("fan1000", "deliveries_per_s", "the same with 1,000 subscribers"),)),
+    Scenario("pingpong n=20000", "pingpong n=2000", (
+        Row("ping_p50", "p50_us", "us", "there and back through the broker, one message under way, realtime "
+            "where the protocol has that: median"),
+        Row("ping_p99", "p99_us", "us", "the same: 99 of 100 are faster"),
+    ), peers=(OURS, REFERENCE, NATS, MOSQUITTO, FLOOR),
+        why_not="in Redis' protocol a client that subscribes cannot publish"),
+    Scenario("ack n=40000 depth=1", "ack n=4000 depth=1", (
+        rate("ack1", "acks_per_s", "messages that the broker acknowledges, each awaited before the next"),
+    ), peers=(OURS, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only"),
+    Scenario("ack n=300000 depth=64", "ack n=30000 depth=64", (
+        rate("ack64", "acks_per_s", "the same, 64 under way"),
+    ), peers=(OURS, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only"),
+    Scenario("subs n=100000 conns=100 topics=1000 pid={pid}", "subs n=10000 conns=100 topics=100 pid={pid}", (
+        Row("subs100k", "pubs_per_s", "/s", "100 clients with 1,000 topics each and one with a mask that takes "
+            "all: publications, each with two receivers", more_is_better=True, not_for=((NATS, ONE_SID),)),
+        Row("subscribe_secs", "subscribe_secs", "s", "making these subscriptions, each awaited before the next",
+            not_for=((NATS, "NATS does not confirm subscriptions"),)),
+        Row("sub_bytes", "bytes_per_sub", "B", "what the broker grew by, per subscription (its clients included)",
+            not_for=((NATS, ONE_SID),)),
+    ), peers=BROKERS, timeout=180),
+    Scenario("idle conns=5000 pid={pid}", "idle conns=500 pid={pid}", (
+        Row("idle_kb", "kb_per_conn", "KiB", "what the broker grew by, per client, with 5,000 connected clients "
+            "that hold one subscription each"),
+    ), peers=BROKERS),
+    Scenario("flood n=1000000", "flood n=100000", (
+        Row("flood", "lost", "lost", "a sender that never waits, one receiver that reads as fast as it can, 100 "
+            "bytes: how much of what was sent did not arrive, and whether somebody was cut off"),
+    ), peers=BROKERS),
+)
+
+ROWS = tuple(row for scenario in SCENARIOS for row in scenario.rows)
+
+
+def absence(scenario: Scenario, row: Row, peer: str) -> str | None:
+    """Why a peer has no figure in a row; None if it has one."""
+    if peer not in scenario.peers:
+        return NO_FLOOR if peer == FLOOR and not scenario.tcp else scenario.why_not
+    return dict(row.not_for).get(peer)
+
+
+def runs_on(scenario: Scenario, peer: str) -> bool:
+    """Whether a peer has any figure in a scenario."""
+    return any(absence(scenario, row, peer) is None for row in scenario.rows)
+
+
+def select(names: str | None) -> tuple[Scenario, ...]:
+    """The scenarios that give the rows named, separated by commas; all of them for None."""
+    if names is None:
+        return SCENARIOS
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    unknown = wanted - {row.name for row in ROWS}
+    if unknown or not wanted:
+        known = ", ".join(row.name for row in ROWS)
+        raise ValueError(f"no such scenario: {', '.join(sorted(unknown))}; there are {known}")
+    return tuple(s for s in SCENARIOS if any(row.name in wanted for row in s.rows))

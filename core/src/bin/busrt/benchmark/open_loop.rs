@@ -1,0 +1,420 @@
+//! `benchmark --rate`: latency while messages come at a fixed rate, whatever the broker does.
+//!
+//! A closed loop sends the next message when the last one is through: while the broker stalls nothing is
+//! sent, and one bad time stands for all the messages that real senders would have had waiting. Here
+//! every message has a time at which it is due, and its latency counts from then, so that a stall is
+//! charged to everything that was due meanwhile (no "coordinated omission").
+//!
+//! A worker is a client that sends and one that receives. Message k of all is due k / rate after the
+//! start and is the worker's whose turn it is. Pacers, threads of their own, watch the clock and call the
+//! senders themselves: waking up a task for it would cost more than most latencies. What is overdue is
+//! sent at once; a worker whose connection takes nothing more does not hold up the others. Nothing of
+//! the schedule is left out, so that at a rate that cannot be kept the run takes longer.
+//!
+//! How late the pacers were is measured too: if that is much of the latency then it is the machine that
+//! has no time to send, and not the bus that is slow.
+
+use super::{Payload, STAMP_LEN};
+use crate::args::{Args, Load, OpenQos, usage};
+use crate::failure::{Failure, Result};
+use crate::measure::{Meter, OpenReport, OpenStage, progress};
+use crate::output::Output;
+use busrt::client::Confirmation;
+use busrt::proto::request::Operation;
+use busrt::{Client, ErrorKind, QoS};
+use clap::error::ErrorKind as UsageError;
+use indicatif::ProgressBar;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+/// Sleeping takes longer than asked for: by the timer's slack of 50 µs and the time to wake up. So much
+/// before a message is due the pacer stops sleeping and watches the clock.
+const WATCH: Duration = Duration::from_micros(120);
+/// How long a pacer leaves a connection alone that takes nothing more.
+const RETRY: Duration = Duration::from_micros(50);
+/// How often the progress is shown.
+const SHOW: Duration = Duration::from_millis(100);
+/// From the decision to start until the first message is due: the pacers must be there by then.
+const LEAD: Duration = Duration::from_millis(20);
+
+#[derive(Clone)]
+struct Worker {
+    sender: Client,
+    receiver: Client,
+}
+
+/// What all parts of a run share.
+struct Run {
+    qos: OpenQos,
+    schedule: Schedule,
+    payload: Payload,
+    timeout: Duration,
+    arrived: AtomicU64,
+    /// Whether every message has been sent.
+    all_sent: AtomicBool,
+    /// Whether the run has failed, and the pacers are to end.
+    over: AtomicBool,
+}
+
+/// When messages are due.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    start: Instant,
+    /// Of all workers together, in 1/s.
+    rate: u64,
+    messages: u64,
+    workers: u64,
+}
+
+impl Schedule {
+    /// When message `k` of all is due, after the start.
+    fn offset(&self, k: u64) -> Duration {
+        let ns = u128::from(k) * 1_000_000_000 / u128::from(self.rate);
+        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+    }
+
+    /// When message `k` is due; `None` if there is none.
+    fn due(&self, k: u64) -> Option<Instant> {
+        (k < self.messages).then(|| self.start + self.offset(k))
+    }
+
+    /// How many messages are the worker's of that index.
+    fn share(&self, worker: u64) -> u64 {
+        self.messages / self.workers + u64::from(worker < self.messages % self.workers)
+    }
+}
+
+/// Ends the pacers, which nothing else would, when the run is given up.
+struct EndPacers(Arc<Run>);
+
+impl Drop for EndPacers {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What one part of a run has measured.
+enum Part {
+    Latency(Meter),
+    /// How late messages were sent, and when the last one was.
+    Lateness(Meter, Instant),
+    Arrived(u64),
+}
+
+pub(super) async fn run(args: &Args, load: &Load, rate: u64, out: &mut Output) -> Result<()> {
+    let qos = load.qos;
+    if qos == OpenQos::Realtime && (load.payload_size as usize) < STAMP_LEN {
+        let text = "--payload-size must be 8 at least: the payload carries the time the message was due";
+        return Err(usage(UsageError::ValueValidation, text));
+    }
+    let payload = Payload::new(load.payload_size);
+    let mut workers = vec![];
+    for number in 1..=load.workers {
+        let name = format!("{}-{number}", args.name());
+        workers.push(Worker {
+            sender: crate::connect_as(args, &name).await?,
+            receiver: crate::connect_as(args, &format!("{name}-r")).await?,
+        });
+    }
+    let schedule = Schedule {
+        start: Instant::now() + LEAD,
+        rate,
+        messages: load.messages(rate),
+        workers: u64::from(load.workers),
+    };
+    let stage = measure(&workers, qos, schedule, payload, args.timeout, out).await?;
+    for worker in &workers {
+        worker.sender.disconnect().await;
+        worker.receiver.disconnect().await;
+    }
+    let (workers, payload_size) = (load.workers, load.payload_size);
+    OpenReport { workers, payload_size, qos: qos.name(), stages: vec![stage] }.show(out)
+}
+
+async fn measure(
+    workers: &[Worker],
+    qos: OpenQos,
+    schedule: Schedule,
+    payload: Payload,
+    timeout: Duration,
+    out: &Output,
+) -> Result<OpenStage> {
+    let name = match qos {
+        OpenQos::Realtime => "open.qos.realtime",
+        OpenQos::Processed => "open.qos.processed",
+    };
+    log::debug!("benchmark: {name}");
+    let run = Arc::new(Run {
+        qos,
+        schedule,
+        payload,
+        timeout,
+        arrived: AtomicU64::new(0),
+        all_sent: AtomicBool::new(false),
+        over: AtomicBool::new(false),
+    });
+    let end_pacers = EndPacers(run.clone());
+    // Half of the cores at most: the rest is for the broker and for who receives.
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let pacers = (cores / 2).clamp(1, workers.len());
+    let mut sending = JoinSet::new();
+    let mut receiving = JoinSet::new();
+    let mut lines: Vec<Vec<Line>> = (0..pacers).map(|_| vec![]).collect();
+    for (index, worker) in workers.iter().enumerate() {
+        let share = schedule.share(index as u64);
+        receiving.spawn(receive(run.clone(), worker.clone(), share));
+        let confirmations = (qos == OpenQos::Processed).then(|| {
+            let (to, confirmations) = unbounded_channel();
+            receiving.spawn(confirm(run.clone(), confirmations));
+            to
+        });
+        let (client, target) = (worker.sender.clone(), worker.receiver.name().to_owned());
+        let (next, due) = (index as u64, schedule.due(index as u64));
+        lines[index % pacers].push(Line { client, target, next, due, blocked: None, confirmations });
+    }
+    for lines in lines {
+        let run = run.clone();
+        sending.spawn_blocking(move || Pacer::new(run)?.run(lines));
+    }
+    let bar = progress(name, schedule.messages, out);
+    let (mut latency, mut lateness) = (meter()?, meter()?);
+    let (mut last_sent, mut arrived) = (schedule.start, 0);
+    let mut show = tokio::time::interval(SHOW);
+    while !sending.is_empty() || !receiving.is_empty() {
+        let part = tokio::select! {
+            // Whichever fails first tells why: the rest may only wait for it.
+            Some(part) = sending.join_next() => part,
+            Some(part) = receiving.join_next() => part,
+            _ = show.tick() => {
+                bar.set_position(run.arrived.load(Ordering::Relaxed));
+                continue;
+            }
+        };
+        match part.map_err(|e| Failure::Other(format!("a worker failed: {e}")))?? {
+            Part::Latency(meter) => latency.merge(&meter)?,
+            Part::Arrived(count) => arrived += count,
+            Part::Lateness(meter, last) => {
+                lateness.merge(&meter)?;
+                last_sent = last_sent.max(last);
+                run.all_sent.store(sending.is_empty(), Ordering::Relaxed);
+            }
+        }
+    }
+    drop(end_pacers);
+    bar.finish_and_clear();
+    let received = if qos == OpenQos::Realtime { latency.ops() } else { arrived };
+    // The last message has its interval too: at the rate asked for this is that rate.
+    let took = last_sent.saturating_duration_since(schedule.start) + schedule.offset(1);
+    Ok(OpenStage {
+        name,
+        rate_asked: schedule.rate,
+        rate: lateness.ops() as f64 / took.as_secs_f64(),
+        seconds: took.as_secs_f64(),
+        sent: lateness.ops(),
+        received,
+        lost: lateness.ops().saturating_sub(received),
+        latency_ns: latency.latency(),
+        lateness_ns: lateness.latency(),
+    })
+}
+
+fn meter() -> Result<Meter> {
+    Meter::new(ProgressBar::hidden())
+}
+
+/// Takes what arrives, until it is all or nothing more comes.
+async fn receive(run: Arc<Run>, worker: Worker, share: u64) -> Result<Part> {
+    let mut frames = worker.receiver.frames()?;
+    let mut latency = meter()?;
+    while latency.ops() < share {
+        let frame = match frames.try_recv() {
+            Some(frame) => frame,
+            None => {
+                let all_sent = run.all_sent.load(Ordering::Relaxed);
+                match tokio::time::timeout(run.timeout, frames.recv()).await {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return Err(worker.receiver.closed().await.into()),
+                    Err(_) if all_sent => break,
+                    Err(_) => continue,
+                }
+            }
+        };
+        if frame.sender() != worker.sender.name() {
+            continue;
+        }
+        match frame.payload().first_chunk::<STAMP_LEN>() {
+            Some(due) if run.qos == OpenQos::Realtime => {
+                let now = run.payload.since_origin(Instant::now());
+                latency.record_ns(now.saturating_sub(u64::from_le_bytes(*due)));
+            }
+            _ => latency.count(),
+        }
+        run.arrived.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(match run.qos {
+        OpenQos::Realtime => Part::Latency(latency),
+        OpenQos::Processed => Part::Arrived(latency.ops()),
+    })
+}
+
+/// Takes the acknowledgements of one worker, which come in the order of its messages.
+async fn confirm(run: Arc<Run>, mut sent: UnboundedReceiver<(Instant, Confirmation)>) -> Result<Part> {
+    let mut latency = meter()?;
+    while let Some((due, confirmation)) = sent.recv().await {
+        match confirmation.await {
+            Ok(()) => latency.record(due.elapsed()),
+            // Not taken from the sender: it does not arrive, and is counted as lost.
+            Err(e) if e.kind() == ErrorKind::NotDelivered => {}
+            Err(e) => return Err(e.into()),
+        }
+        if run.over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(Part::Latency(latency))
+}
+
+/// A worker, as its pacer sees it.
+struct Line {
+    client: Client,
+    target: String,
+    /// Which message of all is its next,
+    next: u64,
+    /// and when that is due; `None` when all are sent.
+    due: Option<Instant>,
+    /// Since when its connection has taken nothing more.
+    blocked: Option<Instant>,
+    confirmations: Option<UnboundedSender<(Instant, Confirmation)>>,
+}
+
+/// Sends the messages of some workers when they are due, on a thread of its own.
+struct Pacer {
+    run: Arc<Run>,
+    lateness: Meter,
+    last_sent: Instant,
+}
+
+impl Pacer {
+    fn new(run: Arc<Run>) -> Result<Pacer> {
+        let last_sent = run.schedule.start;
+        Ok(Pacer { run, lateness: meter()?, last_sent })
+    }
+
+    fn run(mut self, mut lines: Vec<Line>) -> Result<Part> {
+        while !self.run.over.load(Ordering::Relaxed) {
+            let mut next: Option<Instant> = None;
+            // One message of each, so that after a stall none has to wait for all of another.
+            for line in &mut lines {
+                let now = Instant::now();
+                if line.due.is_some_and(|due| due <= now) {
+                    self.send(line, now)?;
+                }
+                let wanted =
+                    line.due.map(|due| if line.blocked.is_some() { due.max(now + RETRY) } else { due });
+                next = [next, wanted].into_iter().flatten().min();
+            }
+            match next {
+                Some(next) => wait_until(next),
+                None => break,
+            }
+        }
+        Ok(Part::Lateness(self.lateness, self.last_sent))
+    }
+
+    /// Sends the next message of a line, unless the connection takes nothing more.
+    fn send(&mut self, line: &mut Line, now: Instant) -> Result<()> {
+        let Some(due) = line.due else { return Ok(()) };
+        let payload = self.run.payload.stamped(due);
+        let operation = Operation::Message { target: &line.target, payload };
+        let qos = match self.run.qos {
+            OpenQos::Realtime => QoS::Realtime,
+            OpenQos::Processed => QoS::Processed,
+        };
+        // It waits only for room; what is dropped before there is some has not been sent.
+        let submitted =
+            pin!(line.client.submit(operation, qos)).poll(&mut Context::from_waker(Waker::noop()));
+        match submitted {
+            Poll::Ready(confirmation) => {
+                let confirmation = confirmation?;
+                if let Some(confirmations) = &line.confirmations {
+                    // An error: whoever takes them has failed, and says why.
+                    let _ = confirmations.send((due, confirmation));
+                }
+                self.lateness.record(now - due);
+                self.last_sent = now;
+                (line.next, line.blocked) = (line.next + self.run.schedule.workers, None);
+                line.due = self.run.schedule.due(line.next);
+                Ok(())
+            }
+            Poll::Pending => {
+                let since = *line.blocked.get_or_insert(now);
+                if now - since < self.run.timeout {
+                    return Ok(());
+                }
+                let text = format!("the broker takes nothing more from {}", line.client.name());
+                Err(Failure::Bus(busrt::Error::new(ErrorKind::Timeout, text)))
+            }
+        }
+    }
+}
+
+/// Sleeps, and watches the clock for the last bit.
+fn wait_until(due: Instant) {
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        if left > WATCH {
+            // Not for long: the run may be over.
+            thread::sleep((left - WATCH).min(SHOW));
+            if left > SHOW {
+                return;
+            }
+        } else {
+            // The broker may need this core.
+            thread::yield_now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(rate: u64, messages: u64, workers: u64) -> Schedule {
+        Schedule { start: Instant::now(), rate, messages, workers }
+    }
+
+    #[test]
+    fn messages_are_due_evenly() {
+        let schedule = schedule(3, 10, 4);
+        let offsets: Vec<u128> = (0..4).map(|k| schedule.offset(k).as_millis()).collect();
+        assert_eq!(offsets, [0, 333, 666, 1000]);
+        assert_eq!((0..4).map(|worker| schedule.share(worker)).collect::<Vec<_>>(), [3, 3, 2, 2]);
+        assert_eq!(schedule.due(9), Some(schedule.start + Duration::from_secs(3)));
+        assert_eq!(schedule.due(10), None);
+    }
+
+    #[test]
+    fn a_long_schedule_does_not_drift() {
+        let schedule = schedule(7, u64::MAX, 1);
+        assert_eq!(schedule.offset(7 * 1_000_000_000), Duration::from_secs(1_000_000_000));
+    }
+
+    #[test]
+    fn waits_until_it_is_due_and_not_before() {
+        for wait in [0, 50, 150, 2000].map(Duration::from_micros) {
+            let due = Instant::now() + wait;
+            wait_until(due);
+            assert!(Instant::now() >= due);
+        }
+    }
+}
