@@ -13,8 +13,8 @@ REFERENCE_VERSION := 0.5.6
 .NOTPARALLEL:
 
 help: ## Lists these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
-		printf 'make %-9s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf 'make %-15s %s\n' "$$name" "$$what"; done
 
 run: ## Builds and starts the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it
 	@$(CARGO) build --quiet --release -p busrt --features server --bin busrtd
