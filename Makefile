@@ -9,7 +9,7 @@ REFERENCE := tests/.reference
 REFERENCE_VERSION := 0.5.6
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint fmt install clean packages venv reference
+.PHONY: help run demo test soak lint fmt install clean packages venv reference
 .NOTPARALLEL:
 
 help: ## Lists these commands
@@ -26,6 +26,9 @@ demo: ## A broker, a few clients, one of everything, and what they say
 
 test: ## Sets up what is missing and runs every check and test; ends with the counts
 	@tests/run
+
+soak: ## Five minutes of faults, restarts and traffic; SOAK_SECONDS and BUSRT_SEED set how long and which
+	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --release -p busrt --features full --test soak -- --ignored --nocapture
 
 lint: ## Formatting, clippy with every feature set, documentation
 	@tests/run lint

@@ -6,10 +6,11 @@ mod common;
 
 use busrt::blocking::Client;
 use busrt::broker::Options;
+use busrt::client::{Config, Event, Reconnect, WhileDown};
 use busrt::proto::request::Operation;
 use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
-use common::Bus;
+use common::{Bus, PATIENCE};
 use tokio::runtime::Runtime;
 
 fn bus() -> (Runtime, Bus) {
@@ -165,4 +166,37 @@ mod forked {
         assert_eq!((frame.sender(), frame.payload()), ("child", &b"from the child"[..]));
         a.send("a", "still there", QoS::Processed).unwrap();
     }
+}
+
+#[test]
+fn it_comes_back_and_says_so() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let start = || {
+        runtime.block_on(async {
+            let broker = busrt::broker::Broker::new(busrt::broker::Options::default());
+            broker.listen(&path).await.unwrap();
+            broker
+        })
+    };
+    let broker = start();
+    let config = Config::new(&path, "a").timeout(PATIENCE);
+    let config = config.reconnect(Reconnect::new()).while_down(WhileDown::Wait(PATIENCE));
+    let client = Client::connect(&config).unwrap();
+    let mut frames = client.frames().unwrap();
+    let mut events = client.events().unwrap();
+    client.subscribe("t", QoS::Processed).unwrap();
+    assert_eq!(events.recv().unwrap(), Some(Event::Connected));
+    {
+        let _guard = runtime.enter();
+        drop(broker);
+    }
+    assert!(matches!(events.recv().unwrap(), Some(Event::Disconnected { .. })));
+    let _broker = start();
+    client.publish("t", "x", QoS::Processed).unwrap();
+    assert_eq!(frames.recv().unwrap().unwrap().topic(), Some("t"));
+    assert!(events.any(|event| event == Event::Connected));
+    assert!(client.drain(PATIENCE).unwrap());
+    assert!(events.last().is_some() && frames.next().is_none());
 }

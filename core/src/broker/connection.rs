@@ -238,6 +238,10 @@ async fn route(
             Body::Shared(bytes) => Some(bytes),
         };
         courier.handle(header.op_id, header.qos(), &op, owner).await;
+        // Its name may belong to a newcomer by now, whose frames nothing may come after.
+        if session.has_ended() {
+            break Ok(());
+        }
     };
     session.traffic.r_frames.add(frames);
     session.traffic.r_bytes.add(body_bytes);

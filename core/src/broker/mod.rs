@@ -64,11 +64,16 @@ struct Core {
     keepalive: Once,
     /// Whether some session is looking out (`lookout.rs`), or none may.
     busy: AtomicBool,
+    /// Nobody is let in any more.
+    closing: AtomicBool,
 }
 
 impl Core {
     /// Registers a client. Its answer, if it is on a socket, is the first thing in its queue.
     fn register(self: &Arc<Self>, identity: Identity, outlet: Outlet) -> Result<Arc<Session>, ErrorKind> {
+        if self.closing.load(Relaxed) {
+            return Err(ErrorKind::Other);
+        }
         let (name, kind) = (identity.name.clone(), identity.kind);
         let ip = identity.peer.map(|peer| peer.ip());
         let now = self.clock.now();
@@ -144,7 +149,6 @@ impl Core {
 struct Inner {
     core: Arc<Core>,
     listeners: Mutex<Vec<Listener>>,
-    closing: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -181,9 +185,9 @@ impl Broker {
             started: Instant::now(),
             keepalive: Once::new(),
             busy: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         };
-        let inner =
-            Inner { core: Arc::new(core), listeners: Mutex::default(), closing: AtomicBool::new(false) };
+        let inner = Inner { core: Arc::new(core), listeners: Mutex::default() };
         Broker { inner: Arc::new(inner) }
     }
 
@@ -262,10 +266,10 @@ impl Broker {
         admin::clients(&self.inner.core, |_| true)
     }
 
-    /// Shuts down: announces it on `.broker/warn`, takes no more connections, removes the sockets and
+    /// Shuts down: announces it on `.broker/warn`, lets nobody in any more, removes the sockets and
     /// FIFOs it made, gives queues at most [`Options::drain`] to empty, then disconnects everybody.
     pub async fn shutdown(&self) {
-        if self.inner.closing.swap(true, Relaxed) {
+        if self.inner.core.closing.swap(true, Relaxed) {
             return;
         }
         let core = &self.inner.core;
@@ -288,7 +292,7 @@ impl Broker {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.inner.closing.load(Relaxed) {
+        match self.inner.core.closing.load(Relaxed) {
             true => Err(Error::new(ErrorKind::NotSupported, "the broker is shutting down")),
             false => Ok(()),
         }

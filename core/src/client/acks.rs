@@ -1,5 +1,6 @@
 //! Operations that wait for the broker's acknowledgement.
 
+use super::resume::Change;
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -27,6 +28,11 @@ enum State {
 impl Confirmation {
     pub(crate) fn done(answer: Answer) -> Confirmation {
         Confirmation(State::Done(answer))
+    }
+
+    pub(super) fn pending() -> (oneshot::Sender<Answer>, Confirmation) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Confirmation(State::Waiting(receiver)))
     }
 
     /// Whether awaiting it would not wait: the broker has answered, the connection has ended, or the
@@ -70,12 +76,16 @@ pub(crate) enum Waiter {
     /// Nobody: a reply to a call, whose refusal is only logged.
     #[cfg(feature = "rpc")]
     Reply,
+    /// The book of what a client that reconnects is subscribed to, and maybe the program.
+    Topics(Box<Change>),
+    /// Nobody: any byte of the broker answers.
+    Probe,
 }
 
 impl Waiter {
     pub(crate) fn confirmation() -> (Waiter, Confirmation) {
-        let (sender, receiver) = oneshot::channel();
-        (Waiter::Program(sender), Confirmation(State::Waiting(receiver)))
+        let (sender, confirmation) = Confirmation::pending();
+        (Waiter::Program(sender), confirmation)
     }
 
     /// Whether somebody's progress depends on the answer.
@@ -84,6 +94,8 @@ impl Waiter {
             Waiter::Program(_) => true,
             #[cfg(feature = "rpc")]
             Waiter::Reply => false,
+            Waiter::Topics(change) => change.is_awaited(),
+            Waiter::Probe => false,
         }
     }
 
@@ -97,6 +109,8 @@ impl Waiter {
                     log::debug!("a reply was refused: {kind}");
                 }
             }
+            Waiter::Topics(change) => change.settle(answer),
+            Waiter::Probe => {}
         }
     }
 }

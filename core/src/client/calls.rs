@@ -100,8 +100,17 @@ impl Calls {
 
     /// Fails everything, now and from now on.
     pub(crate) fn end(&self) {
+        self.fail(true);
+    }
+
+    /// Fails everything that waits: the connection is lost, but another may come.
+    pub(crate) fn lose(&self) {
+        self.fail(false);
+    }
+
+    fn fail(&self, ended: bool) {
         let mut table = self.table.lock();
-        table.ended = true;
+        table.ended |= ended;
         let waiting = std::mem::take(&mut table.waiting);
         self.pending.store(0, Ordering::SeqCst);
         drop(table);
@@ -163,8 +172,11 @@ mod tests {
         calls.forget(id);
         assert!(calls.complete(reply("a", id)).is_some());
         assert!(outcome.try_recv().is_err());
-        calls.end();
+        calls.lose();
+        let (_, mut next) = calls.register("a").unwrap();
         assert_eq!(lost.try_recv().unwrap().unwrap_err(), ErrorKind::ConnectionLost);
+        calls.end();
+        assert_eq!(next.try_recv().unwrap().unwrap_err(), ErrorKind::ConnectionLost);
         assert!(calls.register("a").is_none());
     }
 }

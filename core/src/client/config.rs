@@ -1,5 +1,6 @@
 //! How a client connects and what it holds.
 
+use super::policy::{Overflow, Reconnect, WhileDown};
 use std::time::Duration;
 
 /// Longer than any program waits, and still a time from now that can be told.
@@ -22,6 +23,10 @@ pub struct Config {
     pub(crate) queue_bytes: usize,
     pub(crate) overrun_bytes: usize,
     pub(crate) buf_size: usize,
+    pub(crate) silence: Option<Duration>,
+    pub(crate) overflow: Overflow,
+    pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) while_down: WhileDown,
 }
 
 impl Config {
@@ -37,6 +42,10 @@ impl Config {
             queue_bytes: 16 * 1024 * 1024,
             overrun_bytes: 64 * 1024 * 1024,
             buf_size: 64 * 1024,
+            silence: Some(Duration::from_secs(5)),
+            overflow: Overflow::default(),
+            reconnect: None,
+            while_down: WhileDown::default(),
         }
     }
 
@@ -78,6 +87,45 @@ impl Config {
     pub fn buf_size(mut self, bytes: usize) -> Config {
         self.buf_size = bytes.max(256);
         self
+    }
+
+    /// After how long without a byte from the broker it is asked whether it is alive; a broker that does not
+    /// answer within the [`timeout`](Config::timeout) is given up: the connection ends. At least 1 ms, 5 s
+    /// unless set; `None`: never. While the program takes no frames and reading has stopped, nothing is asked.
+    pub fn silence(mut self, silence: impl Into<Option<Duration>>) -> Config {
+        self.silence = silence.into().map(|silence| silence.clamp(Duration::from_millis(1), LONGEST));
+        self
+    }
+
+    /// What happens to received frames when the queue is full: reading stops unless set.
+    pub fn overflow(mut self, overflow: Overflow) -> Config {
+        self.overflow = overflow;
+        self
+    }
+
+    /// The client connects again when its connection is lost: under the same name, its subscriptions and
+    /// exclusions restored, whoever takes its frames still taking them. What was under way fails with
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost): nothing is sent twice. Off unless set.
+    ///
+    /// The first connection is not tried again: that it fails is told at once. Clients of a stream without an
+    /// address and clients within the broker's process do not reconnect.
+    pub fn reconnect(mut self, reconnect: impl Into<Option<Reconnect>>) -> Config {
+        self.reconnect = reconnect.into();
+        self
+    }
+
+    /// What becomes of operations while a client that reconnects is not connected: they fail unless set.
+    pub fn while_down(mut self, policy: WhileDown) -> Config {
+        self.while_down = match policy {
+            WhileDown::Wait(bound) => WhileDown::Wait(bound.min(LONGEST)),
+            policy => policy,
+        };
+        self
+    }
+
+    /// Whether clients of this configuration come back.
+    pub(crate) fn reconnects(&self) -> bool {
+        self.reconnect.is_some() && !self.address.is_empty()
     }
 
     /// Where the broker is.

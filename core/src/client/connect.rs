@@ -1,8 +1,7 @@
 //! From an address to a registered connection.
 
 use super::config::Config;
-use super::connection::Connection;
-use super::inbox::Inbox;
+use super::connection::{Connection, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::handshake::{self, ClientStep};
 use crate::transport::{Address, Socket, Writer};
@@ -11,21 +10,21 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 /// Connects to the address in `config` and registers.
-pub(crate) async fn connect(config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
+pub(crate) async fn connect(config: &Config, purpose: Purpose) -> Result<Connection> {
     let address: Address = config.address.parse()?;
     let work = async {
         let socket = Socket::connect(&address).await.map_err(|e| io_error(e, config))?;
-        register(socket, config, inbox).await
+        register(socket, config, purpose).await
     };
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
 }
 
 /// Registers over a connected socket.
-pub(crate) async fn connect_stream(socket: Socket, config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
-    timeout(config.timeout, register(socket, config, inbox)).await.unwrap_or_else(|_| Err(late(config)))
+pub(crate) async fn connect_stream(socket: Socket, config: &Config, purpose: Purpose) -> Result<Connection> {
+    timeout(config.timeout, register(socket, config, purpose)).await.unwrap_or_else(|_| Err(late(config)))
 }
 
-async fn register(socket: Socket, config: &Config, inbox: Arc<Inbox>) -> Result<Connection> {
+async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<Connection> {
     if config.name.len() > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Data, "a client's name is longer than 65535 bytes"));
     }
@@ -69,7 +68,7 @@ async fn register(socket: Socket, config: &Config, inbox: Arc<Inbox>) -> Result<
         }
     }
     std::mem::forget(guard);
-    Ok(Connection::start(socket, writer, &held, inbox, config))
+    Ok(Connection::start(socket, writer, &held, purpose, config))
 }
 
 struct CloseOnDrop<'a>(&'a Writer);

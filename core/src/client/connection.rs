@@ -14,6 +14,8 @@ use super::batch::Batch;
 use super::config::Config;
 use super::encode::encode_head;
 use super::inbox::{End, Inbox};
+use super::keep::keep;
+use super::resume::{self, Topicbook};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decoder::Decoder;
 use crate::proto::delivery::Header;
@@ -21,13 +23,14 @@ use crate::proto::op::QoS;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 /// Requests that follow each other faster than this are a burst: a task writes them together.
 const BURST: Duration = Duration::from_micros(5);
@@ -42,6 +45,45 @@ pub(crate) enum Tell {
     Log,
 }
 
+/// What a connection works for, and may be one of several to do so.
+#[derive(Debug, Clone)]
+pub(crate) struct Purpose {
+    pub(crate) inbox: Arc<Inbox>,
+    /// What was sent over all of them.
+    pub(super) sent: Arc<Sent>,
+    /// The topics of a client that reconnects; without it, the end of the connection is that of the inbox.
+    pub(super) topics: Option<Arc<Topicbook>>,
+}
+
+/// Requests sent and the bytes of their bodies.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Purpose {
+    /// A client that ends with its connection, or one that does not.
+    pub(super) fn new(inbox: Arc<Inbox>, reconnects: bool) -> Purpose {
+        Purpose { inbox, sent: Arc::default(), topics: reconnects.then(Topicbook::new) }
+    }
+
+    /// Requests sent and the bytes of their bodies.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.sent.frames.load(Ordering::Relaxed), self.sent.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// This side ends it: nothing more is sent.
+    Closing,
+    /// The reader has ended.
+    Ended(End),
+}
+
 /// The end of a connection that the client holds.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -52,22 +94,25 @@ pub(crate) struct Connection {
 
 /// What the tasks of a connection share with it.
 #[derive(Debug)]
-struct Shared {
-    socket: Arc<Socket>,
-    writer: Arc<Writer>,
-    inbox: Arc<Inbox>,
-    acks: Acks,
-    config: Config,
+pub(super) struct Shared {
+    pub(super) socket: Arc<Socket>,
+    pub(super) writer: Arc<Writer>,
+    purpose: Purpose,
+    pub(super) acks: Acks,
+    pub(super) config: Config,
     runtime: Handle,
-    /// Set when the program ends the connection: nothing more is sent.
+    /// Set when the phase is no longer [`Phase::Open`]: a look at it costs less.
     closing: AtomicBool,
-    /// Whether the reader has ended.
-    ended: watch::Sender<bool>,
-    born: Instant,
+    pub(super) phase: watch::Sender<Phase>,
+    /// Why this side has cut the connection.
+    cut: Mutex<Option<End>>,
+    /// Whether the reader waits for the program to take frames.
+    parked: AtomicBool,
+    pub(super) born: Instant,
+    /// When the last byte came, in ns since `born`.
+    pub(super) heard: AtomicU64,
     /// When a request was last queued, in ns since `born`.
     last_request: AtomicU64,
-    sent_frames: AtomicU64,
-    sent_bytes: AtomicU64,
 }
 
 impl Connection {
@@ -76,22 +121,23 @@ impl Connection {
         socket: Arc<Socket>,
         writer: Arc<Writer>,
         leftover: &[u8],
-        inbox: Arc<Inbox>,
+        purpose: Purpose,
         config: &Config,
     ) -> Connection {
         let shared = Arc::new(Shared {
             socket,
             writer,
-            inbox,
+            purpose,
             acks: Acks::new(),
             config: config.clone(),
             runtime: Handle::current(),
             closing: AtomicBool::new(false),
-            ended: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Open),
+            cut: Mutex::new(None),
+            parked: AtomicBool::new(false),
             born: Instant::now(),
+            heard: AtomicU64::new(0),
             last_request: AtomicU64::new(0),
-            sent_frames: AtomicU64::new(0),
-            sent_bytes: AtomicU64::new(0),
         });
         let mut decoder = Decoder::new(u32::MAX);
         decoder.suspend(leftover);
@@ -103,20 +149,20 @@ impl Connection {
     /// Sends a request; waits only for room. The payload is `prefix` and the operation's own.
     pub(crate) async fn submit(
         &self,
-        operation: Operation<'_, Bytes>,
+        operation: &Operation<'_, Bytes>,
         prefix: &[u8],
         qos: QoS,
         tell: Tell,
     ) -> Result<Confirmation> {
         let shared = &*self.shared;
         loop {
-            if let Some(confirmation) = shared.try_submit(&operation, prefix, qos, tell)? {
+            if let Some(confirmation) = shared.try_submit(operation, prefix, qos, tell)? {
                 // A program that sends in a loop must let the task run that writes for it.
                 tokio::task::coop::consume_budget().await;
                 return Ok(confirmation);
             }
             // The broker may be waiting for this client to take frames before it reads on.
-            let _blocked = shared.inbox.block();
+            let _blocked = shared.purpose.inbox.block();
             let (frames, bytes) = (shared.config.queue_size, shared.config.queue_bytes);
             timeout(shared.config.timeout, shared.writer.wait_below(frames, bytes))
                 .await
@@ -135,19 +181,28 @@ impl Connection {
 
     /// Whether requests can be sent.
     pub(crate) fn is_connected(&self) -> bool {
-        !self.shared.closing.load(Ordering::Relaxed) && !*self.shared.ended.borrow()
+        !self.shared.closing.load(Ordering::Relaxed)
     }
 
     /// Requests sent and the bytes of their bodies.
     pub(crate) fn sent(&self) -> (u64, u64) {
-        (self.shared.sent_frames.load(Ordering::Relaxed), self.shared.sent_bytes.load(Ordering::Relaxed))
+        self.shared.purpose.sent()
+    }
+
+    /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
+    pub(super) fn begin_close(&self, why: &'static str) {
+        self.shared.begin_close(why);
+    }
+
+    /// Waits until the connection has ended and tells why.
+    pub(super) async fn ended(&self) -> End {
+        self.shared.wait_ended().await
     }
 
     /// Ends the connection when what was sent is written, within the timeout.
     pub(crate) async fn disconnect(&self) {
         self.shared.begin_close("disconnected by this client");
-        // An error: the sender is gone, which it cannot be while it is borrowed.
-        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
+        self.shared.wait_ended().await;
     }
 }
 
@@ -171,9 +226,12 @@ impl Shared {
         if self.closing.load(Ordering::Relaxed) {
             return Err(lost());
         }
-        let now = Instant::now();
+        let (now, program_waits) = (Instant::now(), qos.needs_ack());
         let flush_at_once = qos.is_realtime() || !self.is_burst(now);
+        let book = self.purpose.topics.as_ref().filter(|_| resume::is_change(operation));
+        let qos = if book.is_some() { qos.acknowledged() } else { qos };
         let (mut waiter, confirmation) = match tell {
+            Tell::Program if book.is_some() => self.change(operation, program_waits),
             _ if !qos.needs_ack() => (None, Confirmation::done(Ok(()))),
             Tell::Program => {
                 let (waiter, confirmation) = Waiter::confirmation();
@@ -225,8 +283,8 @@ impl Shared {
             self.writer.flush();
         }
         let Some((body, flush_later)) = queued? else { return Ok(None) };
-        self.sent_frames.fetch_add(1, Ordering::Relaxed);
-        self.sent_bytes.fetch_add(body as u64, Ordering::Relaxed);
+        self.purpose.sent.frames.fetch_add(1, Ordering::Relaxed);
+        self.purpose.sent.bytes.fetch_add(body as u64, Ordering::Relaxed);
         if flush_at_once {
             self.writer.flush();
         } else if flush_later {
@@ -234,9 +292,26 @@ impl Shared {
             self.runtime.spawn(async move { writer.flush() });
         }
         if qos.needs_ack() {
-            self.inbox.unpark();
+            self.purpose.inbox.unpark();
         }
         Ok(Some(confirmation))
+    }
+
+    /// Whoever waits for a change of topics: the book of a client that reconnects, and maybe the program.
+    fn change(
+        &self,
+        operation: &Operation<'_, Bytes>,
+        program_waits: bool,
+    ) -> (Option<Waiter>, Confirmation) {
+        let (told, confirmation) = match program_waits {
+            true => {
+                let (told, confirmation) = Confirmation::pending();
+                (Some(told), confirmation)
+            }
+            false => (None, Confirmation::done(Ok(()))),
+        };
+        let change = self.purpose.topics.as_ref().and_then(|book| book.change(operation, told));
+        (change.map(|change| Waiter::Topics(Box::new(change))), confirmation)
     }
 
     /// Whether the last request was queued only just now.
@@ -256,25 +331,75 @@ impl Shared {
             self.socket.shutdown_write();
         }
         // Wakes up the task that sees to the rest.
-        self.inbox.end(End::new(ErrorKind::ConnectionLost, why));
+        self.advance(Phase::Closing);
+        if self.purpose.topics.is_none() {
+            self.purpose.inbox.end(End::new(ErrorKind::ConnectionLost, why));
+        }
+    }
+
+    /// The broker is given up.
+    pub(super) fn cut(&self, end: End) {
+        *self.cut.lock() = Some(end);
+        self.closing.store(true, Ordering::Relaxed);
+        self.writer.close();
+        self.advance(Phase::Closing);
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let ahead = !matches!(phase, Phase::Ended(_));
+            if ahead {
+                *phase = to;
+            }
+            ahead
+        });
+    }
+
+    /// Whether nothing more is read.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Ended(_))
+    }
+
+    /// Whether the reader waits for the program to take frames.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn wait_ended(&self) -> End {
+        let mut phase = self.phase.subscribe();
+        match phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref() {
+            Ok(Phase::Ended(end)) => end.clone(),
+            // The sender is gone, which it cannot be while it is borrowed.
+            _ => End::new(ErrorKind::ConnectionLost, "the client is gone"),
+        }
     }
 
     /// Tells the broker that this client is alive.
-    fn ping(&self) {
+    pub(super) fn ping(&self) {
         self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PING)));
         self.writer.flush();
     }
 
+    /// The broker is alive, or nobody has listened so far.
+    fn hear(&self) {
+        self.heard.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
     /// The connection has ended: everything that waits fails.
     fn finish(&self, end: End) {
+        self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
-        self.inbox.end(end);
+        let end = self.cut.lock().take().unwrap_or(end);
+        match self.purpose.topics {
+            None => self.purpose.inbox.end(end.clone()),
+            Some(_) => self.purpose.inbox.lose(),
+        }
         self.acks.end();
-        self.ended.send_replace(true);
+        self.advance(Phase::Ended(end));
     }
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
 }
 
@@ -312,7 +437,7 @@ impl Reader {
         }
         loop {
             // Not reading is what holds back the broker, and through it the senders.
-            shared.inbox.wait_room_unless(|| shared.acks.is_awaited()).await;
+            self.wait_room().await;
             // While there is always something to read, this never waits: others must run all the same.
             tokio::task::coop::consume_budget().await;
             if let Err(e) = shared.socket.readable().await {
@@ -322,6 +447,23 @@ impl Reader {
                 return end;
             }
         }
+    }
+
+    /// Waits until the program has room for more, or the connection is to end.
+    async fn wait_room(&self) {
+        let shared = &*self.shared;
+        let awaited = || shared.acks.is_awaited();
+        if !shared.purpose.inbox.must_wait(awaited) {
+            return;
+        }
+        shared.parked.store(true, Ordering::Relaxed);
+        let mut phase = shared.phase.subscribe();
+        tokio::select! {
+            _ = shared.purpose.inbox.wait_room_unless(awaited) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+        }
+        shared.hear();
+        shared.parked.store(false, Ordering::Relaxed);
     }
 
     /// Reads once, unless told not to, and hands out what came.
@@ -343,9 +485,10 @@ impl Reader {
         let result = match read {
             Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
             Ok(_) => {
-                let decoded = batch.decode(&mut self.decoder, &shared.inbox);
+                shared.hear();
+                let decoded = batch.decode(&mut self.decoder, &shared.purpose.inbox);
                 shared.acks.complete(&mut batch.acks, &mut batch.told);
-                shared.inbox.append(&mut batch.frames);
+                shared.purpose.inbox.append(&mut batch.frames);
                 decoded.map_err(|e| {
                     End::new(ErrorKind::Data, format!("what the broker sent cannot be read: {e}"))
                 })
@@ -363,7 +506,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if *self.shared.ended.borrow() {
+        if self.shared.has_ended() {
             return;
         }
         // The runtime goes under the task. What was sent before is sent, and nobody may wait for what will
@@ -371,42 +514,4 @@ impl Drop for Reader {
         self.shared.writer.flush();
         self.shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
     }
-}
-
-/// The task that keeps time: pings, deadlines, and the end.
-async fn keep(shared: Arc<Shared>) {
-    let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
-    let mut next_ping = Instant::now() + interval;
-    loop {
-        let now = Instant::now();
-        let oldest = now.checked_sub(limit).and_then(|then| shared.acks.expire(then));
-        // A request that is made while this sleeps is late after the next look.
-        let mut next = next_ping.min(now + limit);
-        if let Some(oldest) = oldest {
-            next = next.min(oldest + limit);
-        }
-        tokio::select! {
-            () = sleep_until(next) => {}
-            _ = shared.inbox.wait_end() => break,
-        }
-        if Instant::now() >= next_ping {
-            // What waits to be written tells as much.
-            if shared.writer.load().frames == 0 {
-                shared.ping();
-            }
-            next_ping = Instant::now() + interval;
-        }
-    }
-    if *shared.ended.borrow() {
-        return;
-    }
-    let goodbye = async {
-        shared.writer.drained().await;
-        shared.socket.shutdown_write();
-        let _ = shared.ended.subscribe().wait_for(|ended| *ended).await;
-    };
-    if timeout(limit, goodbye).await.is_err() {
-        log::debug!("the broker does not end the connection of {:?}: closing it", shared.config.name);
-    }
-    shared.writer.close();
 }

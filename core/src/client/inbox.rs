@@ -9,6 +9,8 @@
 //! The program takes frames in small batches, so that the lock is taken once for many of them.
 
 use super::config::Config;
+use super::events::{Event, Hub};
+use super::policy::Overflow;
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use parking_lot::Mutex;
@@ -27,6 +29,9 @@ pub(crate) const LANE_FRAMES: usize = 0;
 const BATCH_FRAMES: usize = 128;
 /// or as many as reach so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
+/// How many requests that come too late are told so.
+#[cfg(feature = "rpc")]
+const MOST_LATE: usize = 1024;
 
 /// How frames are spread over the lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +84,7 @@ impl Amount {
 }
 
 /// Why there will be no more frames.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct End {
     kind: ErrorKind,
     context: Cow<'static, str>,
@@ -101,6 +106,7 @@ pub(crate) struct Inbox {
     budget: Amount,
     /// The bound in bytes while something is awaited.
     overrun_bytes: usize,
+    overflow: Overflow,
     state: Mutex<State>,
     /// In a child made by fork a lock may be held for ever, by a thread that only the parent has.
     pid: u32,
@@ -114,6 +120,9 @@ pub(crate) struct Inbox {
     parked: AtomicUsize,
     /// How many operations of this client cannot go on before something has been received.
     blocked: AtomicUsize,
+    pub(super) events: Hub,
+    #[cfg(feature = "rpc")]
+    pub(super) work: super::drain::rpc::Work,
     #[cfg(feature = "rpc")]
     pub(crate) calls: super::calls::Calls,
 }
@@ -128,6 +137,11 @@ struct State {
     starved: bool,
     received: (u64, u64),
     dropped: u64,
+    /// Nothing more is taken in: what waits is the last.
+    sealed: bool,
+    /// RPC requests that came after that, to be refused.
+    #[cfg(feature = "rpc")]
+    late: Vec<Frame>,
     end: Option<End>,
 }
 
@@ -142,14 +156,18 @@ struct Queue {
 struct Aftermath {
     wakers: [Option<Waker>; LANES],
     first_drop: bool,
+    dropped: u64,
     not_rpc: Option<Frame>,
 }
 
 impl Aftermath {
-    fn settle(self) {
+    fn settle(self, events: &Hub) {
         self.wakers.into_iter().flatten().for_each(Waker::wake);
         if self.first_drop {
-            log::warn!("the queue is full and nobody takes frames: new ones are dropped");
+            log::warn!("the queue is full and nobody takes the frames: they are dropped");
+        }
+        if self.dropped > 0 && events.is_heard() {
+            events.tell(Event::Dropped { frames: self.dropped });
         }
         if let Some(frame) = self.not_rpc {
             log::debug!("a message of {} is no RPC frame, or a reply that nobody awaits", frame.sender());
@@ -177,18 +195,44 @@ impl State {
         }
     }
 
-    fn append(&mut self, frame: Frame, budget: Amount, after: &mut Aftermath) {
+    fn append(&mut self, frame: Frame, budget: Amount, overflow: Overflow, after: &mut Aftermath) {
         self.received.0 += 1;
         self.received.1 += frame.body_len() as u64;
         if self.end.is_some() || self.consumer == Consumer::Gone {
             return;
         }
-        if self.consumer == Consumer::Never && self.is_full(budget) {
-            after.first_drop |= self.dropped == 0;
+        if self.sealed {
             self.dropped += 1;
+            after.dropped += 1;
+            #[cfg(feature = "rpc")]
+            if self.late.len() < MOST_LATE && super::lanes::rpc::is_request(&frame) {
+                self.late.push(frame);
+            }
             return;
         }
+        if self.is_full(budget) && (self.consumer == Consumer::Never || overflow != Overflow::Wait) {
+            after.first_drop |= self.dropped == 0;
+            after.dropped += 1;
+            if overflow != Overflow::DropOld {
+                self.dropped += 1;
+                return;
+            }
+            after.dropped -= 1;
+            // One large frame may take the room of many.
+            while self.is_full(budget) && self.drop_oldest().is_some() {
+                after.dropped += 1;
+            }
+        }
         self.enqueue(frame, after);
+    }
+
+    /// Drops the oldest frame of the longest lane.
+    fn drop_oldest(&mut self) -> Option<Frame> {
+        let lane = self.lanes.iter_mut().max_by_key(|lane| lane.frames.len())?;
+        let frame = lane.frames.pop_front()?;
+        self.waiting.sub(Amount::of(&frame));
+        self.dropped += 1;
+        Some(frame)
     }
 
     fn enqueue(&mut self, frame: Frame, after: &mut Aftermath) {
@@ -211,6 +255,7 @@ impl Inbox {
         Arc::new(Inbox {
             budget: Amount { frames: config.queue_size, bytes: config.queue_bytes },
             overrun_bytes: config.overrun_bytes.max(config.queue_bytes),
+            overflow: config.overflow,
             state: Mutex::new(State {
                 mode: Mode::Plain,
                 consumer: Consumer::Never,
@@ -219,6 +264,9 @@ impl Inbox {
                 starved: false,
                 received: (0, 0),
                 dropped: 0,
+                sealed: false,
+                #[cfg(feature = "rpc")]
+                late: Vec::new(),
                 end: None,
             }),
             pid: std::process::id(),
@@ -228,6 +276,9 @@ impl Inbox {
             ended: Notify::new(),
             parked: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
+            events: Hub::default(),
+            #[cfg(feature = "rpc")]
+            work: Default::default(),
             #[cfg(feature = "rpc")]
             calls: super::calls::Calls::new(),
         })
@@ -258,17 +309,24 @@ impl Inbox {
         let mut after = Aftermath::default();
         let mut state = self.state.lock();
         for frame in frames.drain(..) {
-            state.append(frame, self.budget, &mut after);
+            state.append(frame, self.budget, self.overflow, &mut after);
         }
         drop(state);
-        after.settle();
+        after.settle(&self.events);
     }
 
     /// Whether whoever receives must wait. `awaited` says whether the program awaits something that
     /// only the caller knows of.
     pub(crate) fn must_wait(&self, awaited: impl FnOnce() -> bool) -> bool {
+        if self.overflow != Overflow::Wait {
+            return false;
+        }
         let mut state = self.state.lock();
-        if state.end.is_some() || state.consumer != Consumer::Present || !state.is_full(self.budget) {
+        if state.end.is_some()
+            || state.sealed
+            || state.consumer != Consumer::Present
+            || !state.is_full(self.budget)
+        {
             return false;
         }
         state.starved = true;
@@ -340,7 +398,7 @@ impl Inbox {
         }
         drop(state);
         former.into_iter().flatten().for_each(Waker::wake);
-        after.settle();
+        after.settle(&self.events);
         self.room.notify_waiters();
         Some(epoch)
     }
@@ -388,7 +446,7 @@ impl Inbox {
             batch.push_back(frame);
         }
         if taken.frames == 0 {
-            if state.end.is_some() {
+            if state.end.is_some() || state.sealed {
                 return Poll::Ready(false);
             }
             if let Some(cx) = cx {
@@ -432,6 +490,7 @@ impl Inbox {
         if state.end.is_some() {
             return;
         }
+        let event = Event::disconnected(&end.error());
         state.end = Some(end);
         let wakers = state.lanes.each_mut().map(|lane| lane.waker.take());
         drop(state);
@@ -440,6 +499,29 @@ impl Inbox {
         self.ended.notify_waiters();
         #[cfg(feature = "rpc")]
         self.calls.end();
+        self.events.end(Some(&event));
+    }
+
+    /// The connection is lost, but another may come: what waits for an answer fails.
+    pub(crate) fn lose(&self) {
+        #[cfg(feature = "rpc")]
+        self.calls.lose();
+    }
+
+    /// Takes nothing more in: whoever takes frames gets what waits, then the end.
+    pub(crate) fn seal(&self) {
+        let mut state = self.state.lock();
+        state.sealed = true;
+        let wakers = state.lanes.each_mut().map(|lane| lane.waker.take());
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.room.notify_waiters();
+    }
+
+    /// The requests that came too late to be taken in.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn take_late(&self) -> Vec<Frame> {
+        std::mem::take(&mut self.state.lock().late)
     }
 
     /// Whether nothing more is received.
@@ -473,13 +555,17 @@ impl Inbox {
         let Some(frame) = self.complete(frame) else { return Ok(()) };
         let mut after = Aftermath::default();
         let mut state = self.state.lock();
-        let full = state.is_full(self.budget) && state.consumer == Consumer::Present && state.end.is_none();
+        let full = state.is_full(self.budget)
+            && self.overflow == Overflow::Wait
+            && state.consumer == Consumer::Present
+            && !state.sealed
+            && state.end.is_none();
         if full && (state.waiting.bytes >= self.overrun_bytes || !self.is_awaited()) {
             return Err(frame);
         }
-        state.append(frame, self.budget, &mut after);
+        state.append(frame, self.budget, self.overflow, &mut after);
         drop(state);
-        after.settle();
+        after.settle(&self.events);
         Ok(())
     }
 
@@ -502,12 +588,12 @@ impl Inbox {
     /// Drops the oldest frame of the longest lane; `false` when there is none.
     pub(crate) fn drop_oldest(&self) -> bool {
         let mut state = self.state.lock();
-        let Some(lane) = state.lanes.iter_mut().max_by_key(|lane| lane.frames.len()) else { return false };
-        let Some(frame) = lane.frames.pop_front() else { return false };
-        state.waiting.sub(Amount::of(&frame));
-        state.dropped += 1;
+        let Some(frame) = state.drop_oldest() else { return false };
         drop(state);
         drop(frame);
+        if self.events.is_heard() {
+            self.events.tell(Event::Dropped { frames: 1 });
+        }
         true
     }
 

@@ -130,6 +130,11 @@ pub(crate) mod rpc {
         }
     }
 
+    /// Whether a frame is an RPC request.
+    pub(crate) fn is_request(frame: &Frame) -> bool {
+        lane_of(frame) == Some(LANE_CALLS)
+    }
+
     /// Every lane; with handling in order only the first is used.
     pub(crate) struct RpcLanes {
         pub(crate) frames: Lane,

@@ -20,6 +20,7 @@ impl Client {
     /// A client within the broker's process.
     pub(crate) fn local(name: String, link: LocalLink, inbox: Arc<Inbox>, mut config: Config) -> Client {
         config.name = name;
+        inbox.events.tell(super::Event::Connected);
         Client::new(config, Link::Local(Local::new(link)), inbox, Arc::default())
     }
 }

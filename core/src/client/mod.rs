@@ -18,15 +18,26 @@
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `acks`, `calls` | operations and RPC calls that wait for their answer |
 //! | `inbox`, `lanes` | received frames that wait for the program |
+//! | `keep` | pings, deadlines, and whether a silent broker is alive |
+//! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
+//! | `events`, `policy` | what a program is told of this, and what it can choose |
+//! | `drain` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
 mod acks;
+mod backlog;
 mod batch;
 mod config;
 mod connect;
 mod connection;
+mod drain;
 mod encode;
+mod events;
+mod keep;
 mod lanes;
+mod policy;
+mod reconnect;
+mod resume;
 mod topics;
 
 #[cfg(feature = "blocking")]
@@ -44,12 +55,16 @@ mod tests;
 
 pub use acks::Confirmation;
 pub use config::Config;
+pub use events::{Event, Events};
 pub use lanes::Frames;
+pub use policy::{Overflow, Reconnect, WhileDown};
 pub use topics::AsTopics;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Outcome;
 pub(crate) use connection::Tell;
+#[cfg(feature = "rpc")]
+pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
 pub(crate) use lanes::{
     Lane,
@@ -61,8 +76,9 @@ use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
 use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
 use bytes::Bytes;
-use connection::Connection;
+use connection::{Connection, Purpose};
 use inbox::Inbox;
+use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,6 +107,8 @@ struct Inner {
 /// What the client is connected over.
 enum Link {
     Wire(Connection),
+    /// The same, and after it another.
+    Durable(Durable),
     #[cfg(feature = "broker")]
     Local(local::Local),
 }
@@ -109,7 +127,7 @@ pub struct Stats {
     pub w_bytes: u64,
     /// Received frames that wait for the program.
     pub queue: usize,
-    /// Received frames dropped because the program took none.
+    /// Received frames dropped because the program did not take them.
     pub dropped: u64,
 }
 
@@ -122,9 +140,9 @@ impl Client {
     /// [`Timeout`](ErrorKind::Timeout), [`Data`](ErrorKind::Data) when the address is none,
     /// [`NotSupported`](ErrorKind::NotSupported) when who answers is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {
-        let inbox = Inbox::new(config);
-        let connection = connect::connect(config, inbox.clone()).await?;
-        Ok(Client::new(config.clone(), Link::Wire(connection), inbox, Arc::default()))
+        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
+        let connection = connect::connect(config, purpose.clone()).await?;
+        Ok(Client::over(connection, config.clone(), purpose, None))
     }
 
     /// Registers over a socket that is connected already: of a pair, inherited, handed in by a service
@@ -134,9 +152,29 @@ impl Client {
     /// # Errors
     /// As [`connect`](Client::connect).
     pub async fn connect_stream(socket: Socket, config: &Config) -> Result<Client> {
-        let inbox = Inbox::new(config);
-        let connection = connect::connect_stream(socket, config, inbox.clone()).await?;
-        Ok(Client::new(config.clone(), Link::Wire(connection), inbox, Arc::default()))
+        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
+        let connection = connect::connect_stream(socket, config, purpose.clone()).await?;
+        Ok(Client::over(connection, config.clone(), purpose, None))
+    }
+
+    /// A client of a new connection; of a secondary, `family` is one of the clients it belongs to.
+    fn over(connection: Connection, config: Config, purpose: Purpose, family: Option<&Client>) -> Client {
+        let inbox = purpose.inbox.clone();
+        let secondaries = family.map(|client| client.0.secondaries.clone()).unwrap_or_default();
+        let link = match config.reconnect.clone().filter(|_| config.reconnects()) {
+            Some(plan) => {
+                let primary = family.and_then(|client| match &client.0.link {
+                    Link::Durable(durable) => Some(durable),
+                    _ => None,
+                });
+                Link::Durable(Durable::start(connection, &config, plan, purpose, primary))
+            }
+            None => {
+                inbox.events.tell(Event::Connected);
+                Link::Wire(connection)
+            }
+        };
+        Client::new(config, link, inbox, secondaries)
     }
 
     fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
@@ -266,7 +304,8 @@ impl Client {
         tell: Tell,
     ) -> Result<Confirmation> {
         match &self.0.link {
-            Link::Wire(connection) => connection.submit(operation, prefix, qos, tell).await,
+            Link::Wire(connection) => connection.submit(&operation, prefix, qos, tell).await,
+            Link::Durable(durable) => durable.submit(&operation, prefix, qos, tell).await,
             #[cfg(feature = "broker")]
             Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox).await,
         }
@@ -290,6 +329,7 @@ impl Client {
     pub async fn ping(&self) -> Result<()> {
         match &self.0.link {
             Link::Wire(connection) => connection.ping(),
+            Link::Durable(durable) => durable.ping(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.ping(),
         }
@@ -320,19 +360,22 @@ impl Client {
     pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
         let mut config = self.0.config.clone();
         config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
-        let inbox = Inbox::new(&config);
-        let link = match &self.0.link {
-            Link::Wire(_) if config.address.is_empty() => {
-                return Err(Error::new(
-                    ErrorKind::NotSupported,
-                    "a client of a stream has no address to connect to",
-                ));
-            }
-            Link::Wire(_) => Link::Wire(connect::connect(&config, inbox.clone()).await?),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => Link::Local(local.secondary(&config.name, inbox.clone())?),
-        };
-        Ok(Client::new(config, link, inbox, self.0.secondaries.clone()))
+        #[cfg(feature = "broker")]
+        if let Link::Local(local) = &self.0.link {
+            let inbox = Inbox::new(&config);
+            let link = Link::Local(local.secondary(&config.name, inbox.clone())?);
+            inbox.events.tell(Event::Connected);
+            return Ok(Client::new(config, link, inbox, self.0.secondaries.clone()));
+        }
+        if config.address.is_empty() {
+            return Err(Error::new(
+                ErrorKind::NotSupported,
+                "a client of a stream has no address to connect to",
+            ));
+        }
+        let purpose = Purpose::new(Inbox::new(&config), config.reconnects());
+        let connection = connect::connect(&config, purpose.clone()).await?;
+        Ok(Client::over(connection, config, purpose, Some(self)))
     }
 
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
@@ -341,22 +384,36 @@ impl Client {
     pub async fn disconnect(&self) {
         match &self.0.link {
             Link::Wire(connection) => connection.disconnect().await,
+            Link::Durable(durable) => durable.disconnect().await,
             #[cfg(feature = "broker")]
             Link::Local(local) => local.disconnect(&self.0.inbox),
         }
+    }
+
+    /// What happens to the connection, from its present state on: a stream of its own for each caller.
+    pub fn events(&self) -> Events {
+        self.0.inbox.events.subscribe()
+    }
+
+    /// Calls `callback` with the present state at once and with every event from now on, on the threads that
+    /// serve the connection: it must not wait. What it captures is dropped when the client ends for good.
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) {
+        self.0.inbox.events.add_callback(Arc::new(callback));
     }
 
     /// Whether this client can send.
     pub fn is_connected(&self) -> bool {
         let link = match &self.0.link {
             Link::Wire(connection) => connection.is_connected(),
+            Link::Durable(durable) => durable.is_connected(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.is_connected(),
         };
         link && !self.0.inbox.has_ended()
     }
 
-    /// Waits until the connection has ended and tells why.
+    /// Waits until the connection has ended and tells why. A client that reconnects ends when the program ends
+    /// it, or when it gives up.
     pub async fn closed(&self) -> Error {
         self.0.inbox.wait_end().await
     }
@@ -365,6 +422,7 @@ impl Client {
     pub fn stats(&self) -> Stats {
         let (w_frames, w_bytes) = match &self.0.link {
             Link::Wire(connection) => connection.sent(),
+            Link::Durable(durable) => durable.sent(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.sent(),
         };

@@ -19,9 +19,9 @@ fn pair() -> (Socket, FakeBroker) {
     (Socket::from_unix(ours).unwrap(), FakeBroker(UnixStream::from_std(theirs).unwrap()))
 }
 
-/// Pings would come between the bytes that a test expects.
+/// Pings and probes would come between the bytes that a test expects.
 fn config() -> Config {
-    Config::new("", "me").ping_interval(Duration::from_secs(3600))
+    Config::new("", "me").ping_interval(Duration::from_secs(3600)).silence(None)
 }
 
 impl FakeBroker {

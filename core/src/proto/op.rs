@@ -74,6 +74,11 @@ impl QoS {
         self as u8 & 1 != 0
     }
 
+    /// The same, the broker answering the operation.
+    pub const fn acknowledged(self) -> QoS {
+        if self.is_realtime() { QoS::RealtimeProcessed } else { QoS::Processed }
+    }
+
     /// Whether the frame is flushed at once wherever it passes.
     pub const fn is_realtime(self) -> bool {
         self as u8 & 2 != 0

@@ -34,6 +34,7 @@ mod server;
 pub use caller::{Caller, PendingCall};
 pub use error::RpcError;
 pub use handlers::{Call, Handlers, Notification, Reply};
+pub(crate) use server::refuse;
 
 use crate::client::{Attached, Client};
 use crate::error::Result;

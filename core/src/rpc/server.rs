@@ -2,7 +2,7 @@
 
 use super::handlers::{Call, Handlers, Notification};
 use super::{Options, RpcError};
-use crate::client::{Attached, Client, Lane, RpcLanes, Tell, WeakClient};
+use crate::client::{Attached, Client, Lane, RpcLanes, Tell, WeakClient, Working};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::proto::op::{FrameKind, QoS};
@@ -27,17 +27,18 @@ struct Server<H> {
 pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options) -> Attached {
     let server = Arc::new(Server { handlers, client: client.downgrade() });
     let RpcLanes { frames, notifications, calls, attached } = client.attach_rpc(options.in_order);
-    tokio::spawn(server.clone().run_in_order(frames));
+    let working = client.working();
+    tokio::spawn(server.clone().run_in_order(frames, working.clone()));
     if !options.in_order {
-        tokio::spawn(server.clone().run_in_order(notifications));
-        tokio::spawn(server.run_calls(calls, options.max_concurrent));
+        tokio::spawn(server.clone().run_in_order(notifications, working.clone()));
+        tokio::spawn(server.run_calls(calls, options.max_concurrent, working));
     }
     attached
 }
 
 impl<H: Handlers> Server<H> {
     /// One after another. Without in-order handling these lanes hold no calls.
-    async fn run_in_order(self: Arc<Self>, mut lane: Lane) {
+    async fn run_in_order(self: Arc<Self>, mut lane: Lane, _working: Working) {
         while let Some(frame) = lane.recv().await {
             if !lane.is_attached() {
                 break;
@@ -68,7 +69,7 @@ impl<H: Handlers> Server<H> {
     }
 
     /// Each call in a task of its own, up to a number of them.
-    async fn run_calls(self: Arc<Self>, mut lane: Lane, max_concurrent: usize) {
+    async fn run_calls(self: Arc<Self>, mut lane: Lane, max_concurrent: usize, working: Working) {
         let permits = Arc::new(Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
         while let Some(frame) = lane.recv().await {
             // An error: the semaphore is closed, which nobody does.
@@ -79,9 +80,10 @@ impl<H: Handlers> Server<H> {
             let server = self.clone();
             match Kind::of(frame) {
                 Some(Kind::Call(call)) => {
+                    let working = working.clone();
                     tokio::spawn(async move {
                         server.handle(call).await;
-                        drop(permit);
+                        drop((permit, working));
                     });
                 }
                 Some(Kind::NotText(frame, id)) => self.refuse_method(&frame, id).await,
@@ -130,6 +132,22 @@ impl<H: Handlers> Server<H> {
         };
         if let Err(e) = sent {
             log::debug!("a reply to {target} was not sent: {e}");
+        }
+    }
+}
+
+/// Answers requests that came when their client was about to go as if it were gone.
+pub(crate) async fn refuse(client: &Client, requests: Vec<Frame>) {
+    for frame in requests {
+        let Some(Kind::Call(call)) = Kind::of(frame) else { continue };
+        if !call.wants_reply() {
+            continue;
+        }
+        let e = RpcError::from(Error::new(ErrorKind::NotRegistered, "the client is about to go"));
+        let operation = Operation::Message { target: call.sender(), payload: e.data_bytes() };
+        let header = error_header(call.id(), e.code());
+        if client.submit_with(operation, &header, QoS::Processed, Tell::Log).await.is_err() {
+            return;
         }
     }
 }

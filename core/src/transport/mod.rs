@@ -5,11 +5,14 @@
 //! | [`address`] | what `--bind` and clients take, as a value |
 //! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
 //! | [`queue`] | encoded frames that wait to be written |
+//! | `handover` | which thread writes: a state machine, tried in every order of steps |
 //! | [`writer`] | writes a queue to a socket, from whoever's thread has something to write |
 
 pub mod address;
 pub mod queue;
 pub mod writer;
+
+mod handover;
 
 #[cfg(not(all(unix, not(busrt_portable))))]
 mod portable;
@@ -42,7 +45,13 @@ impl Socket {
                 "UNIX sockets are not available on this system",
             )),
             Address::Tcp(host_port) => {
-                Socket::from_tcp(tokio::net::TcpStream::connect(host_port.as_str()).await?.into_std()?)
+                let stream = tokio::net::TcpStream::connect(host_port.as_str()).await?;
+                // Who tries often enough to reach a port of this machine where nobody listens may be given
+                // that very port as its own, and then is connected to itself.
+                if stream.local_addr()? == stream.peer_addr()? {
+                    return Err(std::io::ErrorKind::ConnectionRefused.into());
+                }
+                Socket::from_tcp(stream.into_std()?)
             }
         }
     }

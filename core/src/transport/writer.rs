@@ -1,10 +1,11 @@
 //! Writes a queue to a socket: from the thread that appended, if nobody else is writing; only when
 //! the socket would block does a task take over, until it has drained.
 //!
-//! Exactly one party writes at a time: whoever set `busy`. It takes the whole queue out, writes it
-//! without holding the lock, and looks again before it leaves, so that what was appended meanwhile is
-//! never left behind.
+//! Exactly one party writes at a time (`handover`). It takes the whole queue out, writes it without
+//! holding the lock, and looks again before it leaves, so that what was appended meanwhile is never
+//! left behind.
 
+use super::handover::Handover;
 use super::queue::{self, WriteQueue, Written};
 use super::{Socket, WriteInterest};
 use parking_lot::Mutex;
@@ -39,12 +40,9 @@ struct State {
     /// `None` once closed: the descriptor does not outlive the connection, whoever still holds the
     /// writer.
     socket: Option<Arc<Socket>>,
-    queue: Option<Box<WriteQueue>>,
+    handover: Handover<Box<WriteQueue>>,
     /// What the one who is writing has taken out.
     in_flight: Load,
-    busy: bool,
-    /// Whether somebody has promised to flush.
-    promised: bool,
     /// Whether somebody waits for room.
     awaited: bool,
     /// When the socket last took a byte of a queue that had to wait.
@@ -60,21 +58,21 @@ pub struct Backlog<'a> {
 impl Backlog<'_> {
     /// What waits, in flight included.
     pub fn load(&self) -> Load {
-        let queue = self.state.queue.as_deref();
+        let queue = self.state.handover.waiting();
         Load {
-            frames: self.state.in_flight.frames + queue.map_or(0, WriteQueue::frames),
-            bytes: self.state.in_flight.bytes + queue.map_or(0, WriteQueue::bytes),
+            frames: self.state.in_flight.frames + queue.map_or(0, |queue| queue.frames()),
+            bytes: self.state.in_flight.bytes + queue.map_or(0, |queue| queue.bytes()),
         }
     }
 
     /// The queue to append to.
     pub fn queue(&mut self) -> &mut WriteQueue {
-        self.state.queue.get_or_insert_with(queue::take)
+        self.state.handover.waiting_mut().get_or_insert_with(queue::take)
     }
 
     /// Whether the caller is the first since the last flush: then the flush is its duty.
     pub fn promise_flush(&mut self) -> bool {
-        !std::mem::replace(&mut self.state.promised, true)
+        self.state.handover.promise()
     }
 
     /// Whether this receiver was found stuck and has not taken a byte since.
@@ -89,7 +87,7 @@ impl Backlog<'_> {
 
     /// Drops the oldest frame that may be dropped and is not being written; its length.
     pub fn drop_oldest(&mut self) -> Option<usize> {
-        self.state.queue.as_mut()?.drop_oldest()
+        self.state.handover.waiting_mut().as_mut()?.drop_oldest()
     }
 }
 
@@ -103,10 +101,8 @@ impl Writer {
             runtime: Handle::current(),
             state: Mutex::new(State {
                 socket: Some(socket),
-                queue: None,
+                handover: Handover::default(),
                 in_flight: Load::default(),
-                busy: false,
-                promised: false,
                 awaited: false,
                 progress: None,
                 stuck: false,
@@ -166,13 +162,9 @@ impl Writer {
     /// Becomes the one who writes, if there is something to write and nobody does.
     fn begin(&self) -> Option<(Arc<Socket>, Box<WriteQueue>)> {
         let mut state = self.state.lock();
-        state.promised = false;
-        if state.busy {
-            return None;
-        }
+        // Nothing waits once it is closed.
+        let queue = state.handover.begin()?;
         let socket = state.socket.clone()?;
-        let queue = state.queue.take()?;
-        state.busy = true;
         state.in_flight = Load { frames: queue.frames(), bytes: queue.bytes() };
         Some((socket, queue))
     }
@@ -181,9 +173,7 @@ impl Writer {
     /// writer then not being busy any more.
     fn next_round(&self, done: Box<WriteQueue>) -> Option<Box<WriteQueue>> {
         let mut state = self.state.lock();
-        let next = if state.socket.is_some() { state.queue.take() } else { None };
-        state.promised = false;
-        state.busy = next.is_some();
+        let next = state.handover.next_round();
         state.in_flight =
             next.as_ref().map_or(Load::default(), |q| Load { frames: q.frames(), bytes: q.bytes() });
         self.wake_waiters(&mut state);
@@ -269,7 +259,7 @@ impl Writer {
     /// Ends the connection: what waits is dropped, the socket shut down.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        let queue = state.queue.take();
+        let queue = state.handover.waiting_mut().take();
         state.in_flight = Load::default();
         let socket = state.socket.take();
         drop(state);

@@ -3,6 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "server")]
+pub mod daemon;
+pub mod proxy;
+pub mod random;
+#[cfg(feature = "rpc")]
+pub mod storm;
+
 use busrt::broker::{Broker, Options};
 use busrt::client::{Client, Config, Frames};
 use busrt::{Frame, QoS};

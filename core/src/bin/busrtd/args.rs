@@ -54,6 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS", default_value = "200", help_heading = "Clients")]
     stall_ms: u64,
 
+    /// How long queues may take to empty when the broker is told to go, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "1000", help_heading = "Clients")]
+    drain_ms: u64,
+
     /// The longest frame body a client may send; longer ones end its connection [default: no limit]
     #[arg(long, value_name = "BYTES", help_heading = "Clients")]
     max_payload: Option<u32>,
@@ -144,6 +148,7 @@ impl Args {
             .queue_bytes(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX))
             .slow(slow)
             .stall(Duration::from_millis(self.stall_ms))
+            .drain(Duration::from_millis(self.drain_ms))
             .max_payload(self.max_payload.unwrap_or(u32::MAX))
             .buf_size(self.buf_size);
         if let Some(us) = self.busy_poll {
@@ -170,13 +175,14 @@ mod tests {
     fn reads_what_scripts_in_the_field_pass() {
         let line = "busrtd -B /a.sock -B 127.0.0.1:1 --bind fifo:/f -P /p --verbose -D --log-syslog --force-register \
                     -w 3 -t 0.5 --buf-size 100 --buf-ttl 20 --queue-size 7 --queue-bytes 9 --slow drop-old --stall-ms 5 \
-                    --max-payload 10 --socket-mode 660";
+                    --max-payload 10 --socket-mode 660 --drain-ms 70";
         let args = Args::try_parse_from(line.split_whitespace()).unwrap();
         let options = args.options();
         assert_eq!(args.bind, ["/a.sock", "127.0.0.1:1", "fifo:/f"]);
         assert_eq!((args.workers(), options.timeout), (3, Duration::from_millis(500)));
         assert_eq!((options.queue_size, options.queue_bytes, options.slow), (7, 9, SlowPolicy::DropOld));
         assert_eq!((options.max_payload, options.socket_mode), (10, Some(0o660)));
+        assert_eq!(options.drain, Duration::from_millis(70));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use rpc::CursorStream;
 #[cfg(feature = "rpc")]
 pub use rpc::{Handlers, PendingCall, Rpc};
 
-use super::{AsTopics, Config, Stats};
+use super::{AsTopics, Config, Event, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::proto::op::QoS;
@@ -204,6 +204,28 @@ impl Client {
         self.owner.wait(self.inner.disconnect())
     }
 
+    /// See [`crate::Client::drain`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn drain(&self, bound: Duration) -> Result<bool> {
+        self.owner.wait(self.inner.drain(bound))
+    }
+
+    /// See [`crate::Client::events`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn events(&self) -> Result<Events> {
+        self.owner.check()?;
+        Ok(Events { inner: self.inner.events(), owner: self.owner })
+    }
+
+    /// See [`crate::Client::on_event`]. The callback must not wait, so that it cannot use blocking clients.
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) {
+        self.inner.on_event(callback);
+    }
+
     /// Whether this client can send.
     pub fn is_connected(&self) -> bool {
         self.owner.is_current() && self.inner.is_connected()
@@ -243,6 +265,40 @@ impl Confirmation {
     /// As those of the operation.
     pub fn wait(self) -> Result<()> {
         self.owner.wait(self.inner)?
+    }
+}
+
+/// The events of a client; see [`super::Events`]. As an iterator it waits for each of them and ends with the
+/// client.
+#[derive(Debug)]
+pub struct Events {
+    inner: super::Events,
+    owner: Owner,
+}
+
+impl Events {
+    /// Waits for the next event; `None` when the client has ended for good.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn recv(&mut self) -> Result<Option<Event>> {
+        match self.inner.try_recv() {
+            Some(event) => Ok(Some(event)),
+            None => self.owner.wait(self.inner.recv()),
+        }
+    }
+
+    /// The next event if one waits.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        self.inner.try_recv()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.recv().ok().flatten()
     }
 }
 

@@ -95,6 +95,34 @@ async fn whoever_waits_for_room_goes_on() {
 }
 
 #[test]
+fn whatever_is_over_the_budget_is_dropped_and_told() {
+    for (overflow, kept) in [(Overflow::DropOld, [7, 8, 9]), (Overflow::DropNew, [0, 1, 2])] {
+        let inbox = Inbox::new(&config().queue_size(3).overflow(overflow));
+        let mut events = inbox.events.subscribe();
+        let mut frames = Frames::attach(&inbox).unwrap();
+        append(&inbox, 0..10);
+        assert!(!inbox.must_wait(|| false));
+        assert_eq!(drain(&mut frames), kept);
+        assert_eq!(inbox.counters(), (10, 60, 0, 7));
+        assert_eq!(events.try_recv(), Some(Event::Dropped { frames: 7 }));
+        append(&inbox, 0..1);
+        assert_eq!((drain(&mut frames), events.try_recv()), (vec![0], None));
+    }
+}
+
+#[test]
+fn a_sealed_one_yields_what_waits() {
+    let inbox = Inbox::new(&config().queue_size(2));
+    let mut frames = Frames::attach(&inbox).unwrap();
+    append(&inbox, 0..2);
+    inbox.seal();
+    assert!(!inbox.must_wait(|| false));
+    append(&inbox, 2..4);
+    assert_eq!((drain(&mut frames), inbox.counters().3), (vec![0, 1], 2));
+    assert!(is_ready(frames.recv()) && !inbox.has_ended());
+}
+
+#[test]
 fn nobody_takes_frames() {
     let inbox = Inbox::new(&config().queue_size(3));
     append(&inbox, 0..10);

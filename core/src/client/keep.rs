@@ -1,0 +1,197 @@
+//! The task that keeps time for a connection: pings, deadlines, silence, and the end.
+
+use super::acks::Waiter;
+use super::connection::{Phase, Shared};
+use super::inbox::End;
+use crate::error::ErrorKind;
+use crate::proto::op::QoS;
+use crate::proto::request::{Operation, Topics};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Subscribed by nobody: unsubscribing from it changes nothing and is acknowledged.
+const PROBE_TOPIC: &str = ".busrt/alive";
+/// A task that wakes up so much too late belongs to a process that was suspended.
+const OVERSLEPT: Duration = Duration::from_millis(500);
+/// What the reader is given then to read what has come meanwhile.
+const EXCUSE: Duration = Duration::from_millis(100);
+
+/// What is known of a broker that says nothing.
+struct Watch {
+    silence: Option<Duration>,
+    limit: Duration,
+    probed: Option<Instant>,
+}
+
+/// What is to be done about it.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing, before that time.
+    Wait(Option<Instant>),
+    Probe,
+    Dead,
+}
+
+impl Watch {
+    fn look(&mut self, now: Instant, heard: Instant) -> Verdict {
+        let Some(silence) = self.silence else { return Verdict::Wait(None) };
+        // Anything that came since is an answer.
+        self.probed = self.probed.filter(|at| heard <= *at);
+        match self.probed {
+            None if now < heard + silence => Verdict::Wait(Some(heard + silence)),
+            None => {
+                self.probed = Some(now);
+                Verdict::Probe
+            }
+            Some(at) if now < at + self.limit => Verdict::Wait(Some(at + self.limit)),
+            Some(_) => Verdict::Dead,
+        }
+    }
+
+    /// Nobody listened for a while: the broker is given the whole time again.
+    fn excuse(&mut self, now: Instant) {
+        self.probed = self.probed.map(|_| now);
+    }
+}
+
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
+    let mut phase = shared.phase.subscribe();
+    let mut next_ping = Instant::now() + interval;
+    let mut watch = Watch { silence: shared.config.silence, limit, probed: None };
+    let mut excused = false;
+    loop {
+        let now = Instant::now();
+        // A request that is made while this sleeps is late after the next look.
+        let mut next = next_ping.min(now + limit);
+        if excused {
+            next = next.min(now + EXCUSE);
+        } else {
+            let oldest = now.checked_sub(limit).and_then(|then| shared.acks.expire(then));
+            if let Some(oldest) = oldest {
+                next = next.min(oldest + limit);
+            }
+            match watch.look(now, shared.heard(now)) {
+                Verdict::Wait(Some(at)) => next = next.min(at),
+                Verdict::Wait(None) => {}
+                Verdict::Probe => {
+                    shared.probe(now);
+                    next = next.min(now + limit);
+                }
+                Verdict::Dead => {
+                    shared.cut(End::new(ErrorKind::ConnectionLost, "the broker does not answer"));
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep_until(next) => {}
+            // An error: the sender is gone, which it cannot be while it is shared.
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
+        }
+        let now = Instant::now();
+        excused = !excused && now > next + OVERSLEPT;
+        if excused {
+            watch.excuse(now);
+        }
+        if now >= next_ping {
+            // What waits to be written tells as much.
+            if shared.writer.load().frames == 0 {
+                shared.ping();
+            }
+            next_ping = now + interval;
+        }
+        // The reader sees the end by itself, unless it waits for the program.
+        if shared.writer.is_closed() && shared.is_parked() {
+            shared.cut(End::new(ErrorKind::ConnectionLost, "the connection broke"));
+            return;
+        }
+    }
+    if shared.has_ended() {
+        return;
+    }
+    let goodbye = async {
+        shared.writer.drained().await;
+        shared.socket.shutdown_write();
+        shared.wait_ended().await;
+    };
+    if timeout(limit, goodbye).await.is_err() {
+        log::debug!("the broker does not end the connection of {:?}: closing it", shared.config.name);
+    }
+    shared.writer.close();
+}
+
+impl Shared {
+    /// When the broker was last heard. While nobody listens, that is now.
+    fn heard(&self, now: Instant) -> Instant {
+        if self.is_parked() {
+            now
+        } else {
+            self.born + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Asks the broker for any answer at all.
+    fn probe(&self, now: Instant) {
+        let topics = Topics::Joined(PROBE_TOPIC);
+        self.writer.with(|backlog| {
+            let Some(op_id) = self.acks.register(now, Waiter::Probe) else { return };
+            backlog.queue().push(|out| {
+                let operation: Operation<'_, bytes::Bytes> = Operation::Unsubscribe(topics);
+                // An error: the topic has a NUL, which it has not.
+                let _ = operation.encode_head(op_id, QoS::RealtimeProcessed, out);
+            });
+        });
+        self.writer.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch() -> Watch {
+        Watch { silence: Some(5 * SECOND), limit: 2 * SECOND, probed: None }
+    }
+
+    #[test]
+    fn silence_then_a_probe_then_the_end() {
+        let start = Instant::now();
+        let mut watch = watch();
+        assert_eq!(watch.look(start + 4 * SECOND, start), Verdict::Wait(Some(start + 5 * SECOND)));
+        assert_eq!(watch.look(start + 5 * SECOND, start), Verdict::Probe);
+        assert_eq!(watch.look(start + 6 * SECOND, start), Verdict::Wait(Some(start + 7 * SECOND)));
+        assert_eq!(watch.look(start + 7 * SECOND, start), Verdict::Dead);
+    }
+
+    #[test]
+    fn any_byte_is_an_answer() {
+        let start = Instant::now();
+        let mut watch = watch();
+        assert_eq!(watch.look(start + 5 * SECOND, start), Verdict::Probe);
+        let heard = start + 6 * SECOND;
+        assert_eq!(watch.look(start + 8 * SECOND, heard), Verdict::Wait(Some(heard + 5 * SECOND)));
+        assert_eq!(watch.look(start + 11 * SECOND, heard), Verdict::Probe);
+    }
+
+    #[test]
+    fn a_process_that_was_suspended_gives_the_broker_its_time() {
+        let start = Instant::now();
+        let mut watch = watch();
+        assert_eq!(watch.look(start + 5 * SECOND, start), Verdict::Probe);
+        watch.excuse(start + 3600 * SECOND);
+        assert_eq!(watch.look(start + 3601 * SECOND, start), Verdict::Wait(Some(start + 3602 * SECOND)));
+        assert_eq!(watch.look(start + 3602 * SECOND, start), Verdict::Dead);
+    }
+
+    #[test]
+    fn it_can_be_switched_off() {
+        let start = Instant::now();
+        let mut watch = Watch { silence: None, ..watch() };
+        assert_eq!(watch.look(start + 3600 * SECOND, start), Verdict::Wait(None));
+    }
+}

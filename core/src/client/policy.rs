@@ -1,0 +1,120 @@
+//! What a client does when things go wrong: the choices of a program.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// How a client comes back after its connection was lost: after growing delays with jitter, for ever or a
+/// number of tries.
+///
+/// ```
+/// use busrt::client::{Config, Reconnect};
+/// use std::time::Duration;
+///
+/// let config = Config::new("/tmp/busrt.sock", "plant.logger")
+///     .reconnect(Reconnect::new().delays(Duration::from_millis(50), Duration::from_secs(5)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconnect {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
+    pub(super) tries: Option<u32>,
+}
+
+impl Default for Reconnect {
+    fn default() -> Reconnect {
+        Reconnect { min: Duration::from_millis(100), max: Duration::from_secs(10), tries: None }
+    }
+}
+
+impl Reconnect {
+    /// For ever, after 100 ms at first and 10 s at last.
+    pub fn new() -> Reconnect {
+        Reconnect::default()
+    }
+
+    /// The delay before the first try and the longest one, at least 1 ms each; each is twice the one before.
+    /// Between a half and the whole of it is waited, so that the clients of a broker do not come all at once.
+    pub fn delays(mut self, min: Duration, max: Duration) -> Reconnect {
+        self.min = min.max(Duration::from_millis(1));
+        self.max = max.max(self.min);
+        self
+    }
+
+    /// How many times in a row it is tried, at least once, before the client ends for good.
+    pub fn tries(mut self, tries: u32) -> Reconnect {
+        self.tries = Some(tries.max(1));
+        self
+    }
+
+    /// It is tried until the program ends the client: so it is unless set.
+    pub fn forever(mut self) -> Reconnect {
+        self.tries = None;
+        self
+    }
+
+    /// The delay of a try, `step` of them having been waited in a row before.
+    pub(super) fn delay(&self, step: u32) -> Duration {
+        let whole = self.min.saturating_mul(1u32.checked_shl(step).unwrap_or(u32::MAX)).min(self.max);
+        // Every value of this type hashes with keys of its own: chance enough for this.
+        let chance = RandomState::new().build_hasher().finish() as u32;
+        whole / 2 + (whole / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    }
+}
+
+/// What becomes of operations while a client that [reconnects](Reconnect) is not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhileDown {
+    /// They fail at once with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
+    #[default]
+    Fail,
+    /// They wait for the connection, at most so long, then fail so.
+    Wait(Duration),
+    /// Those that ask for no acknowledgement are queued, up to so many bytes (of payloads, names and 64 for
+    /// each), and sent first when the connection is back; over the bound they fail so. Those that do,
+    /// subscriptions and the like among them, wait for the connection, at most the client's
+    /// [`timeout`](super::Config::timeout): nothing that a program was told to have failed is sent later.
+    Queue(usize),
+}
+
+/// What a client does with frames that it receives when its queue is full because the program does not take
+/// them. Whatever is dropped is counted ([`Stats::dropped`](super::Stats::dropped)) and told
+/// ([`Event::Dropped`](super::Event::Dropped)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// It stops reading, which holds back the broker and through it the senders. While an acknowledgement or
+    /// a reply is awaited it reads on, up to [`overrun_bytes`](super::Config::overrun_bytes).
+    #[default]
+    Wait,
+    /// The oldest frames make room.
+    DropOld,
+    /// New frames are dropped.
+    DropNew,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_within_their_bounds() {
+        let reconnect = Reconnect::new().delays(Duration::from_millis(100), Duration::from_secs(1));
+        for (step, whole) in
+            [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (31, 1000), (32, 1000), (99, 1000)]
+        {
+            for _ in 0..50 {
+                let delay = reconnect.delay(step);
+                assert!(delay >= Duration::from_millis(whole / 2), "{step}: {delay:?}");
+                assert!(delay <= Duration::from_millis(whole), "{step}: {delay:?}");
+            }
+        }
+        let many: std::collections::HashSet<_> = (0..50).map(|_| reconnect.delay(9)).collect();
+        assert!(many.len() > 40, "no jitter");
+    }
+
+    #[test]
+    fn bounds_that_make_no_sense_are_put_right() {
+        let reconnect = Reconnect::new().delays(Duration::ZERO, Duration::ZERO).tries(0);
+        assert_eq!((reconnect.min, reconnect.max), (Duration::from_millis(1), Duration::from_millis(1)));
+        assert_eq!((reconnect.tries, reconnect.forever().tries), (Some(1), None));
+    }
+}

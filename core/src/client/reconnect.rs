@@ -1,0 +1,347 @@
+//! A client that comes back: one connection after another, and what happens in between.
+//!
+//! A task waits for the end of the present connection, then tries to connect again, after growing delays.
+//! A new connection is put in force only when everything is restored: subscriptions and exclusions
+//! acknowledged, queued operations handed over in their order. So nothing else overtakes them.
+//!
+//! The lock is never held across an await or while a connection is dropped.
+
+use super::acks::Confirmation;
+use super::backlog::{Backlog, Entry};
+use super::config::Config;
+use super::connect;
+use super::connection::{Connection, Purpose, Tell, lost};
+use super::events::Event;
+use super::inbox::End;
+use super::policy::{Reconnect, WhileDown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
+use crate::proto::request::Operation;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// A connection that lasted so long was no accident: delays begin anew after it. Others go on growing, or two
+/// programs of one name could evict each other as fast as they can.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// What the client holds; dropping it ends the client.
+#[derive(Debug)]
+pub(super) struct Durable {
+    shared: Arc<Shared>,
+    /// A child that inherited the client through fork must not end its parent's.
+    pid: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    plan: Reconnect,
+    purpose: Purpose,
+    state: RwLock<State>,
+    /// The state without its content, to wait for.
+    status: watch::Sender<Status>,
+    /// Of a secondary: what must be there before it.
+    primary: Option<Weak<Shared>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Up(Arc<Connection>),
+    Down(Backlog),
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Up,
+    Down,
+    Ended,
+}
+
+impl Durable {
+    /// Takes care of a client that has just connected for the first time. `primary` is that of a secondary.
+    pub(super) fn start(
+        connection: Connection,
+        config: &Config,
+        plan: Reconnect,
+        purpose: Purpose,
+        primary: Option<&Durable>,
+    ) -> Durable {
+        let connection = Arc::new(connection);
+        let primary = primary.map(|d| d.shared.primary.clone().unwrap_or_else(|| Arc::downgrade(&d.shared)));
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            plan,
+            purpose,
+            state: RwLock::new(State::Up(connection.clone())),
+            status: watch::Sender::new(Status::Up),
+            primary,
+        });
+        shared.tell(Event::Connected);
+        let guard = EndOnDrop(shared.clone());
+        tokio::spawn(async move {
+            guard.0.supervise(connection).await;
+            drop(guard);
+        });
+        Durable { shared, pid: std::process::id() }
+    }
+
+    /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
+    pub(super) async fn submit(
+        &self,
+        operation: &Operation<'_, Bytes>,
+        prefix: &[u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Confirmation> {
+        let shared = &*self.shared;
+        let mut until = None;
+        loop {
+            let current = match &*shared.state.read() {
+                State::Up(connection) => Some(connection.clone()),
+                State::Down(_) => None,
+                State::Ended => return Err(lost()),
+            };
+            if let Some(connection) = current {
+                match connection.submit(operation, prefix, qos, tell).await {
+                    // It has not been sent.
+                    Err(e) if e.kind() == ErrorKind::ConnectionLost => shared.lose(&connection),
+                    result => return result,
+                }
+            }
+            let bound = match shared.config.while_down {
+                WhileDown::Fail => return Err(lost()),
+                WhileDown::Wait(bound) => bound,
+                WhileDown::Queue(bytes) => match Entry::new(operation, prefix, qos)? {
+                    Some(entry) if !qos.needs_ack() => match shared.enqueue(entry, bytes) {
+                        Some(queued) => return queued.map(|()| Confirmation::done(Ok(()))),
+                        None => continue,
+                    },
+                    _ => shared.config.timeout,
+                },
+            };
+            shared.wait_up(*until.get_or_insert_with(|| Instant::now() + bound)).await?;
+        }
+    }
+
+    pub(super) fn ping(&self) -> Result<()> {
+        match &*self.shared.state.read() {
+            State::Up(connection) => connection.ping(),
+            _ => Err(lost()),
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(&*self.shared.state.read(), State::Up(connection) if connection.is_connected())
+    }
+
+    pub(super) fn sent(&self) -> (u64, u64) {
+        self.shared.purpose.sent()
+    }
+
+    /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
+    pub(super) fn begin_close(&self, why: &'static str) {
+        self.shared.end(why);
+    }
+
+    /// Ends the client when what was sent is written, within the timeout.
+    pub(super) async fn disconnect(&self) {
+        if let Some(connection) = self.shared.end("disconnected by this client") {
+            connection.disconnect().await;
+        }
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.shared.end("the client was dropped");
+        }
+    }
+}
+
+impl Shared {
+    fn tell(&self, event: Event) {
+        self.purpose.inbox.events.tell(event);
+    }
+
+    /// Puts a new state in force. The old one is handed out, to be dropped without the lock.
+    fn change(&self, to: impl FnOnce(&mut State) -> Option<(State, Status)>) -> Option<State> {
+        let mut state = self.state.write();
+        let (next, status) = to(&mut state)?;
+        let old = std::mem::replace(&mut *state, next);
+        self.status.send_replace(status);
+        drop(state);
+        Some(old)
+    }
+
+    /// That connection has ended, if it is the present one.
+    fn lose(&self, lost: &Arc<Connection>) {
+        self.change(|state| match state {
+            State::Up(connection) if Arc::ptr_eq(connection, lost) => {
+                Some((State::Down(Backlog::default()), Status::Down))
+            }
+            _ => None,
+        });
+    }
+
+    /// The program ends the client. The connection there was is being closed.
+    fn end(&self, why: &'static str) -> Option<Arc<Connection>> {
+        self.end_with(End::new(ErrorKind::ConnectionLost, why), |connection| connection.begin_close(why))
+    }
+
+    fn end_with(&self, end: End, close: impl FnOnce(&Connection)) -> Option<Arc<Connection>> {
+        let old = self.change(|state| match state {
+            State::Ended => None,
+            _ => Some((State::Ended, Status::Ended)),
+        })?;
+        let connection = match old {
+            State::Up(connection) => {
+                close(&connection);
+                Some(connection)
+            }
+            State::Down(backlog) if backlog.len() > 0 => {
+                log::warn!("{} operations of {:?} were never sent", backlog.len(), self.config.name);
+                self.tell(Event::Dropped { frames: backlog.len() as u64 });
+                None
+            }
+            _ => None,
+        };
+        self.purpose.inbox.end(end);
+        connection
+    }
+
+    /// Queues an operation; `None` when the connection is back.
+    fn enqueue(&self, entry: Entry, bound: usize) -> Option<Result<()>> {
+        match &mut *self.state.write() {
+            State::Up(_) => None,
+            State::Ended => Some(Err(lost())),
+            State::Down(backlog) => Some(match backlog.push(entry, bound) {
+                true => Ok(()),
+                false => {
+                    let context = "the client is not connected, and the queue for that time is full";
+                    Err(Error::new(ErrorKind::ConnectionLost, context))
+                }
+            }),
+        }
+    }
+
+    async fn wait_up(&self, until: Instant) -> Result<()> {
+        let mut status = self.status.subscribe();
+        match timeout_at(until, status.wait_for(|status| *status != Status::Down)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(ErrorKind::ConnectionLost, "the client was not connected in time")),
+        }
+    }
+
+    /// Returns when the program has ended the client.
+    async fn wait_ended(&self) {
+        // An error: the sender is gone, which it cannot be while it is borrowed.
+        let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
+    }
+
+    async fn supervise(&self, mut connection: Arc<Connection>) {
+        let mut step = 0;
+        loop {
+            let born = Instant::now();
+            let end = connection.ended().await;
+            self.lose(&connection);
+            drop(connection);
+            if *self.status.borrow() == Status::Ended {
+                return;
+            }
+            log::info!("{:?} has lost its connection: {}", self.config.name, end.error());
+            self.tell(Event::disconnected(&end.error()));
+            if born.elapsed() >= STEADY {
+                step = 0;
+            }
+            let connected = tokio::select! {
+                connected = self.come_back(&mut step) => connected,
+                () = self.wait_ended() => return,
+            };
+            connection = match connected {
+                Ok(connection) => connection,
+                Err(end) => {
+                    self.end_with(end, |_| {});
+                    return;
+                }
+            };
+            log::info!("{:?} is connected again", self.config.name);
+            self.tell(Event::Connected);
+        }
+    }
+
+    /// Tries until there is a connection in force.
+    async fn come_back(&self, step: &mut u32) -> Result<Arc<Connection>, End> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let delay = self.plan.delay(*step);
+            *step = step.saturating_add(1);
+            self.tell(Event::Reconnecting { attempt, delay });
+            sleep(delay).await;
+            self.wait_primary().await?;
+            match self.try_connect().await {
+                Ok(connection) => return Ok(connection),
+                Err(e) => {
+                    log::debug!("{:?} cannot connect: {e}", self.config.name);
+                    if self.plan.tries.is_some_and(|tries| attempt >= tries) {
+                        let why = format!("given up after {attempt} tries to connect again: {e}");
+                        return Err(End::new(e.kind(), why));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait_primary(&self) -> Result<(), End> {
+        let Some(primary) = &self.primary else { return Ok(()) };
+        let gone = || End::new(ErrorKind::ConnectionLost, "the primary client has ended");
+        let mut status = primary.upgrade().ok_or_else(gone)?.status.subscribe();
+        // An error: the primary is gone this moment.
+        match status.wait_for(|status| *status != Status::Down).await {
+            Ok(status) if *status == Status::Up => Ok(()),
+            _ => Err(gone()),
+        }
+    }
+
+    async fn try_connect(&self) -> Result<Arc<Connection>> {
+        let connection = Arc::new(connect::connect(&self.config, self.purpose.clone()).await?);
+        if let Some(topics) = &self.purpose.topics {
+            topics.restore(&connection).await?;
+        }
+        loop {
+            let mut next = None;
+            self.change(|state| {
+                if let State::Down(backlog) = state {
+                    next = backlog.pop();
+                }
+                // The last look at the backlog and the new state are one step: nothing is left behind.
+                let up = next.is_none() && matches!(state, State::Down(_));
+                up.then(|| (State::Up(connection.clone()), Status::Up))
+            });
+            let Some(entry) = next else { return Ok(connection) };
+            let operation = entry.operation();
+            if let Err(e) = connection.submit(&operation, entry.prefix(), entry.qos, Tell::Program).await {
+                if let State::Down(backlog) = &mut *self.state.write() {
+                    // It has not been sent.
+                    backlog.unpop(entry);
+                }
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// Ends the client when its task goes, with its runtime: nobody may wait for what will never come.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end("the runtime was shut down");
+    }
+}

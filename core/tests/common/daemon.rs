@@ -1,0 +1,102 @@
+//! A `busrtd` of our own, to be killed, stopped and started again.
+
+use super::PATIENCE;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+pub struct Daemon {
+    child: Child,
+    binds: Vec<String>,
+    more: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts a broker and waits until it takes connections.
+    pub fn start(binds: &[String], more: &[&str]) -> Daemon {
+        let more: Vec<_> = more.iter().map(|s| (*s).to_owned()).collect();
+        let child = spawn(binds, &more);
+        let daemon = Daemon { child, binds: binds.to_vec(), more };
+        daemon.wait_ready();
+        daemon
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again after its end.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.binds, &self.more);
+        self.wait_ready();
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the broker does not end");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn wait_ready(&self) {
+        let started = std::time::Instant::now();
+        for bind in &self.binds {
+            let ready = || match bind.starts_with('/') {
+                true => std::os::unix::net::UnixStream::connect(bind).is_ok(),
+                false => std::net::TcpStream::connect(bind).is_ok(),
+            };
+            while !ready() {
+                assert!(started.elapsed() < PATIENCE, "the broker does not start");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Whatever state the test left it in; an error: it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(binds: &[String], more: &[String]) -> Child {
+    let mut command = Command::new(busrtd());
+    for bind in binds {
+        command.args(["-B", bind]);
+    }
+    command
+        .args(more)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn busrtd() -> &'static str {
+    env!("CARGO_BIN_EXE_busrtd")
+}
+
+/// A port that is free, and stays so while no broker listens on it: the system hands out none from this range.
+pub fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + (std::process::id() % 20_000) as u16;
+    loop {
+        let port = start + TAKEN.fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
