@@ -19,12 +19,33 @@ use std::time::Instant;
 
 /// Entries in each cache of a session.
 const CACHED: u32 = 1024;
+/// Receivers that the audiences in one cache may have in all: bounds what many large ones hold.
+const CACHED_RECEIVERS: usize = 16 * 1024;
 
 /// Where a session's recent frames went: most frames need no lock but their receiver's own.
 struct Routes {
     messages: Cache<Result<Arc<Session>, ErrorKind>>,
     broadcasts: Cache<Result<Audience, ErrorKind>>,
     publications: Cache<Result<Audience, ErrorKind>>,
+    held: Held,
+}
+
+/// How many receivers the cached audiences of one generation have.
+#[derive(Default)]
+struct Held {
+    generation: u64,
+    receivers: usize,
+}
+
+impl Held {
+    /// Counts an audience; whether there is room for it.
+    fn add(&mut self, generation: u64, audience: &Result<Audience, ErrorKind>) -> bool {
+        if self.generation != generation {
+            *self = Held { generation, receivers: 0 };
+        }
+        self.receivers += audience.as_ref().map_or(0, |audience| audience.len());
+        self.receivers <= CACHED_RECEIVERS
+    }
 }
 
 /// An answer that is in a cache, or was not worth keeping.
@@ -50,11 +71,14 @@ fn look_up<'a, V: Clone>(
     registry: &Registry,
     key: &str,
     find: impl Fn() -> Result<V, ErrorKind>,
+    fits: impl FnOnce(u64, &Result<V, ErrorKind>) -> bool,
 ) -> Answer<'a, V> {
     let generation = registry.generation();
     if cache.get(generation, key.as_bytes()).is_none() {
         let found = find();
-        cache.insert_with(generation, key.as_bytes(), || found.clone());
+        if fits(generation, &found) {
+            cache.insert_with(generation, key.as_bytes(), || found.clone());
+        }
         return Answer::Fresh(found);
     }
     match cache.get(generation, key.as_bytes()) {
@@ -121,6 +145,7 @@ impl Courier {
             messages: Cache::new(CACHED),
             broadcasts: Cache::new(CACHED),
             publications: Cache::new(CACHED),
+            held: Held::default(),
         };
         Courier { core, session, routes, batch: Batch::default(), scratch: Scratch::default() }
     }
@@ -191,8 +216,13 @@ impl Courier {
         match *op {
             Operation::Nop => Ok(()),
             Operation::Message { target, payload } => {
-                let answer =
-                    look_up(&mut routes.messages, registry, target, || registry.target(session, target));
+                let answer = look_up(
+                    &mut routes.messages,
+                    registry,
+                    target,
+                    || registry.target(session, target),
+                    |_, _| true,
+                );
                 let receiver = answer.get()?;
                 let parcel = Parcel::new(frame(FrameKind::Message, None, payload), owner);
                 match receiver.push(&parcel, &core.options) {
@@ -203,13 +233,15 @@ impl Courier {
                     }
                     Push::Gone => Err(ErrorKind::NotRegistered),
                     Push::Full => {
-                        Box::pin(insist(core, session, batch, receiver, &parcel, Instant::now())).await
+                        Box::pin(insist(core, session, batch, receiver, &parcel, Since::now(receiver))).await
                     }
                 }
             }
             Operation::Broadcast { mask, payload } => {
                 let find = || registry.matching_names(session, mask);
-                let answer = look_up(&mut routes.broadcasts, registry, mask, find);
+                let answer = look_up(&mut routes.broadcasts, registry, mask, find, |at, found| {
+                    routes.held.add(at, found)
+                });
                 let audience = answer.get()?;
                 let parcel = Parcel::for_many(frame(FrameKind::Broadcast, None, payload), owner, scratch);
                 distribute(core, session, batch, audience, &parcel).await;
@@ -217,7 +249,9 @@ impl Courier {
             }
             Operation::Publish { topic, payload } => {
                 let find = || registry.subscribers(Some(session), topic);
-                let answer = look_up(&mut routes.publications, registry, topic, find);
+                let answer = look_up(&mut routes.publications, registry, topic, find, |at, found| {
+                    routes.held.add(at, found)
+                });
                 let audience = answer.get()?;
                 if !audience.is_empty() {
                     let parcel =
@@ -228,7 +262,9 @@ impl Courier {
             }
             Operation::PublishFor { topic, receiver, payload } => {
                 let find = || registry.subscribers(Some(session), topic);
-                let answer = look_up(&mut routes.publications, registry, topic, find);
+                let answer = look_up(&mut routes.publications, registry, topic, find, |at, found| {
+                    routes.held.add(at, found)
+                });
                 let audience: Audience =
                     answer.get()?.iter().filter(|session| session.primary() == receiver).cloned().collect();
                 let parcel =
@@ -281,7 +317,7 @@ impl Courier {
     async fn wait_until_read(&self) {
         let (core, session) = (&self.core, &self.session);
         hold_back(core, session, async {
-            while !session.has_ended() && !session.wait_for_room(0, &core.options, Instant::now()).await {
+            while !session.has_ended() && !session.wait_for_room(0, &core.options, Instant::now(), 0).await {
                 if core.options.slow == super::SlowPolicy::Disconnect {
                     core.end(session, "does not read its acknowledgements");
                 }
@@ -332,16 +368,25 @@ async fn distribute(
         match receiver.push(parcel, &core.options) {
             Push::QueuedFirst => batch.touch(receiver),
             Push::Queued | Push::Gone => {}
-            Push::Full => full.push(receiver),
+            Push::Full => full.push((receiver, Since::now(receiver))),
         }
     }
-    if full.is_empty() {
-        return;
-    }
-    let since = Instant::now();
-    for receiver in full {
+    for (receiver, since) in full {
         // What became of a single delivery is not the publisher's business.
         let _ = Box::pin(insist(core, session, batch, receiver, parcel, since)).await;
+    }
+}
+
+/// When a receiver was found full, and how much it had taken then.
+#[derive(Clone, Copy)]
+struct Since {
+    when: Instant,
+    taken: u64,
+}
+
+impl Since {
+    fn now(receiver: &Session) -> Since {
+        Since { when: Instant::now(), taken: receiver.taken() }
     }
 }
 
@@ -352,16 +397,17 @@ async fn insist(
     batch: &mut Batch,
     receiver: &Arc<Session>,
     parcel: &Parcel<'_>,
-    since: Instant,
+    since: Since,
 ) -> Result<(), ErrorKind> {
     batch.flush(session);
     hold_back(core, session, async {
         let mut waits = core.options.slow == super::SlowPolicy::Block || !receiver.is_stuck();
         loop {
-            let stuck = !waits || !receiver.wait_for_room(parcel.wire_len(), &core.options, since).await;
             if session.has_ended() {
                 return Err(ErrorKind::NotDelivered);
             }
+            let room = receiver.wait_for_room(parcel.wire_len(), &core.options, since.when, since.taken);
+            let stuck = !waits || !room.await;
             let mut pushed = receiver.push(parcel, &core.options);
             if stuck && pushed == Push::Full {
                 match receiver.judge(parcel, &core.options) {

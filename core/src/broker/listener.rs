@@ -6,6 +6,8 @@ use crate::transport::{Address, Socket};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpListener;
 #[cfg(unix)]
@@ -158,9 +160,10 @@ async fn bind_unix(path: &Path, mode: Option<u32>) -> Result<(UnixListener, Owne
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(failed(&address, e)),
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    // Short: a socket's path has hardly more than a hundred bytes.
+    static BOUND: AtomicU32 = AtomicU32::new(0);
+    let temporary =
+        path.with_file_name(format!(".{:x}.{:x}", std::process::id(), BOUND.fetch_add(1, Relaxed)));
     let bind = || {
         let _ = std::fs::remove_file(&temporary);
         let listener = UnixListener::bind(&temporary)?;

@@ -62,6 +62,8 @@ struct Core {
     clock: keepalive::Clock,
     started: Instant,
     keepalive: Once,
+    /// Held while a client comes or goes and that is announced: nobody hears of it in another order.
+    announcing: Mutex<()>,
     /// Whether some session is looking out (`lookout.rs`), or none may.
     busy: AtomicBool,
     /// Nobody is let in any more.
@@ -74,6 +76,7 @@ impl Core {
         if self.closing.load(Relaxed) {
             return Err(ErrorKind::Other);
         }
+        let _in_order = self.announcing.lock();
         let (name, kind) = (identity.name.clone(), identity.kind);
         let ip = identity.peer.map(|peer| peer.ip());
         let now = self.clock.now();
@@ -104,6 +107,7 @@ impl Core {
     /// Unregisters a client, with its secondaries, and closes its connection. Does nothing the second
     /// time.
     fn end(&self, session: &Arc<Session>, reason: &str) {
+        let _in_order = self.announcing.lock();
         for gone in self.registry.unregister(session) {
             self.close(&gone, reason);
             if !gone.is_secondary() {
@@ -184,6 +188,7 @@ impl Broker {
             clock: keepalive::Clock::default(),
             started: Instant::now(),
             keepalive: Once::new(),
+            announcing: Mutex::default(),
             busy: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         };

@@ -235,10 +235,19 @@ impl Session {
 
     /// Waits until the queue has room for a frame of `len` bytes, for as long as the receiver takes
     /// something at least once in a stall time counted from `since` on. `false`: it does not.
-    pub(super) async fn wait_for_room(&self, len: usize, options: &Options, since: Instant) -> bool {
+    /// `taken` is what [`taken`](Session::taken) said then.
+    pub(super) async fn wait_for_room(
+        &self,
+        len: usize,
+        options: &Options,
+        since: Instant,
+        taken: u64,
+    ) -> bool {
         // Senders go on when a quarter of the budget is free, not at every frame.
         let frames = (options.queue_size / 4 * 3).max(1);
-        let bytes = (options.queue_bytes / 4 * 3).min((options.queue_bytes + 1).saturating_sub(len)).max(1);
+        let bytes = (options.queue_bytes / 4 * 3)
+            .min(options.queue_bytes.saturating_add(1).saturating_sub(len))
+            .max(1);
         match &self.outlet {
             Outlet::Socket(writer) => loop {
                 let last = writer.last_progress().map_or(since, |progress| progress.max(since));
@@ -251,16 +260,29 @@ impl Session {
                     return true;
                 }
             },
-            Outlet::Local(local) => loop {
-                let before = local.inbox.progress();
-                if tokio::time::timeout(options.stall, local.inbox.wait_room()).await.is_ok() {
-                    return true;
+            Outlet::Local(local) => {
+                let (mut taken, mut last) = (taken, since);
+                loop {
+                    let left = (last + options.stall).saturating_duration_since(Instant::now());
+                    if tokio::time::timeout(left, local.inbox.wait_room()).await.is_ok() {
+                        return true;
+                    }
+                    let now = local.inbox.progress();
+                    if now == taken {
+                        return false;
+                    }
+                    (taken, last) = (now, Instant::now());
                 }
-                if local.inbox.progress() == before {
-                    return false;
-                }
-            },
+            }
             Outlet::Broker => true,
+        }
+    }
+
+    /// How much the program has taken, for clients in this process.
+    pub(super) fn taken(&self) -> u64 {
+        match &self.outlet {
+            Outlet::Local(local) => local.inbox.progress(),
+            _ => 0,
         }
     }
 

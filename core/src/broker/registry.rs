@@ -1,6 +1,8 @@
 //! Who is on the bus and what they are subscribed to.
 //!
 //! # Lock order
+//! 0. `Core::announcing`, while a client comes or goes.
+//! 0. `Core::announcing`, while a client comes or goes.
 //! 1. [`Registry::state`], one reader-writer lock over names, subscriptions and access rules. Routing
 //!    takes it for reading, and only when its caches do not know the answer.
 //! 2. The queue of one receiver (`transport::Writer`, or the inbox of an in-process client).
@@ -24,6 +26,9 @@ use slab::Slab;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Topic masks that are dealt with under one lock.
+const PORTION: usize = 256;
 
 /// The receivers of a publication or a broadcast.
 pub(super) type Audience = Arc<[Arc<Session>]>;
@@ -274,39 +279,47 @@ impl Registry {
         topics: Topics<'_>,
     ) -> Result<(), ErrorKind> {
         let mut result = Ok(());
-        let mut changed = false;
-        let mut state = self.state.write();
-        if session.has_ended() {
-            return Err(ErrorKind::NotRegistered);
-        }
-        for mask in topics.iter() {
+        self.in_portions(session, topics, |state, mask| {
             if which == TopicSet::Subscriptions
                 && let Err(denied) = state.permit(session, |rules| rules.may_subscribe_to(mask))
             {
                 result = Err(denied);
-                continue;
+                return false;
             }
-            changed |= state.set(which).insert(mask, session.id);
-        }
-        if changed {
-            self.changed();
-        }
+            state.set(which).insert(mask, session.id)
+        })?;
         result
     }
 
     /// Takes topic masks out of one of a client's sets; those that are not in it do not matter.
     pub(super) fn remove_topics(&self, session: &Session, which: TopicSet, topics: Topics<'_>) {
-        let mut state = self.state.write();
-        if session.has_ended() {
-            return;
+        // An error says that the client is gone, with all its topics.
+        let _ = self.in_portions(session, topics, |state, mask| state.set(which).remove(mask, session.id));
+    }
+
+    /// Does something with each topic mask of a frame, of which there may be millions: others get the lock in
+    /// between. `change` says whether it changed anything.
+    fn in_portions(
+        &self,
+        session: &Session,
+        topics: Topics<'_>,
+        mut change: impl FnMut(&mut State, &str) -> bool,
+    ) -> Result<(), ErrorKind> {
+        let mut topics = topics.iter().peekable();
+        while topics.peek().is_some() {
+            let mut state = self.state.write();
+            if session.has_ended() {
+                return Err(ErrorKind::NotRegistered);
+            }
+            let mut changed = false;
+            for mask in topics.by_ref().take(PORTION) {
+                changed |= change(&mut state, mask);
+            }
+            if changed {
+                self.changed();
+            }
         }
-        let mut changed = false;
-        for mask in topics.iter() {
-            changed |= state.set(which).remove(mask, session.id);
-        }
-        if changed {
-            self.changed();
-        }
+        Ok(())
     }
 
     /// Puts new access rules in force: subscriptions that are no longer allowed end. Returns the

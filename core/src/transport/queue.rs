@@ -150,11 +150,19 @@ impl WriteQueue {
         self.chunks.retain(|chunk| !chunk.rest().is_empty());
     }
 
-    /// Writes until everything is gone or the socket takes no more. Returns the bytes written too.
-    pub(super) fn write_to(&mut self, socket: &Socket) -> (usize, io::Result<Written>) {
+    /// Appends all of `newer`.
+    pub(super) fn append(&mut self, mut newer: WriteQueue) {
+        self.chunks.append(&mut newer.chunks);
+        self.frames.append(&mut newer.frames);
+        self.bytes += newer.bytes;
+    }
+
+    /// Writes until everything is gone or the socket takes no more, at most `piece` bytes at a time. Returns
+    /// the bytes written too.
+    pub(super) fn write_to(&mut self, socket: &Socket, piece: usize) -> (usize, io::Result<Written>) {
         let mut total = 0;
         while !self.is_empty() {
-            let (wanted, result) = self.write_once(socket);
+            let (wanted, result) = self.write_once(socket, piece);
             match result {
                 Ok(0) => return (total, Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
@@ -173,9 +181,10 @@ impl WriteQueue {
         (total, Ok(Written::All))
     }
 
-    fn write_once(&self, socket: &Socket) -> (usize, io::Result<usize>) {
-        if let ([chunk], []) = self.chunks.as_slices() {
-            let rest = chunk.rest();
+    fn write_once(&self, socket: &Socket, piece: usize) -> (usize, io::Result<usize>) {
+        let first = self.chunks.front().map_or(&[][..], Chunk::rest);
+        if self.chunks.len() == 1 || first.len() >= piece {
+            let rest = &first[..first.len().min(piece)];
             return (rest.len(), socket.try_write_vectored(&[IoSlice::new(rest)]));
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];

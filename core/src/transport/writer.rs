@@ -11,12 +11,20 @@ use super::{Socket, WriteInterest};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// How many times one caller writes what others append meanwhile before a task takes over.
 const MAX_ROUNDS: usize = 4;
+
+/// The kernel calls a socket writable only when a good part of its buffer is free. A peer that reads
+/// slowly but steadily shows earlier to one who just tries.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// A socket that was not writable for so long has a slow reader. What it is given comes in small pieces
+/// from then on, since the kernel frees only whole pieces.
+const SLOW_READER: Duration = Duration::from_millis(10);
+const SMALL_PIECE: usize = 4096;
 
 /// What waits to be written, queued or being written just now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,7 +131,7 @@ impl Writer {
     pub fn flush(self: &Arc<Self>) {
         let Some((socket, mut queue)) = self.begin() else { return };
         for _ in 0..MAX_ROUNDS {
-            let (_, result) = queue.write_to(&socket);
+            let (_, result) = queue.write_to(&socket, usize::MAX);
             match result {
                 Ok(Written::All) => match self.next_round(queue) {
                     Some(next) => queue = next,
@@ -133,13 +141,10 @@ impl Writer {
                 Err(_) => return self.close(),
             }
         }
-        let mut state = self.state.lock();
-        state.in_flight = Load { frames: queue.frames(), bytes: queue.bytes() };
-        state.progress = Some(Instant::now());
-        drop(state);
+        self.put_back(queue, true);
         let writer = self.clone();
         self.runtime.spawn(async move {
-            if writer.drain(&socket, queue).await.is_err() {
+            if writer.drain(&socket).await.is_err() {
                 writer.close();
             }
         });
@@ -182,34 +187,76 @@ impl Writer {
         next
     }
 
-    async fn drain(&self, socket: &Socket, mut queue: Box<WriteQueue>) -> io::Result<()> {
-        let interest: WriteInterest<'_> = socket.write_interest()?;
+    /// Writes until nothing waits any more, whenever the socket takes something.
+    async fn drain(&self, socket: &Socket) -> io::Result<()> {
+        let mut interest: Option<WriteInterest<'_>> = None;
         loop {
-            let (n, result) = queue.write_to(socket);
-            match result? {
-                Written::All => match self.next_round(queue) {
-                    Some(next) => {
-                        queue = next;
-                        self.progressed(&queue);
+            let waited = Instant::now();
+            if interest.is_none() {
+                interest = socket.write_interest().ok();
+            }
+            match &interest {
+                // Out of descriptors: the clock must do.
+                None => tokio::time::sleep(SLOW_READER).await,
+                Some(interest) => {
+                    if let Ok(ready) = tokio::time::timeout(LOOK_AGAIN, interest.ready()).await {
+                        ready?;
                     }
-                    None => {
-                        self.state.lock().stuck = false;
-                        return Ok(());
+                }
+            }
+            let piece = if waited.elapsed() < SLOW_READER { usize::MAX } else { SMALL_PIECE };
+            let Some(mut queue) = self.take_out() else { return Ok(()) };
+            loop {
+                let (n, result) = queue.write_to(socket, piece);
+                match result? {
+                    Written::All => match self.next_round(queue) {
+                        Some(next) => {
+                            queue = next;
+                            self.progressed();
+                        }
+                        None => {
+                            self.state.lock().stuck = false;
+                            return Ok(());
+                        }
+                    },
+                    Written::Blocked => {
+                        self.put_back(queue, n > 0);
+                        break;
                     }
-                },
-                Written::Blocked => {
-                    if n > 0 {
-                        self.progressed(&queue);
-                    }
-                    interest.ready().await?;
                 }
             }
         }
     }
 
-    fn progressed(&self, queue: &WriteQueue) {
+    /// Takes out what waits, by the one who writes; `None` once closed.
+    fn take_out(&self) -> Option<Box<WriteQueue>> {
         let mut state = self.state.lock();
+        let queue = state.handover.waiting_mut().take()?;
         state.in_flight = Load { frames: queue.frames(), bytes: queue.bytes() };
+        Some(queue)
+    }
+
+    /// Puts what could not be written before what has come meanwhile: all of it can be dropped there, if
+    /// that is the policy. The caller is still the one who writes.
+    fn put_back(&self, mut rest: Box<WriteQueue>, progress: bool) {
+        let mut state = self.state.lock();
+        state.in_flight = Load::default();
+        if state.socket.is_none() {
+            return;
+        }
+        if let Some(newer) = state.handover.waiting_mut().take() {
+            rest.append(*newer);
+        }
+        *state.handover.waiting_mut() = Some(rest);
+        if progress {
+            state.progress = Some(Instant::now());
+            state.stuck = false;
+            self.wake_waiters(&mut state);
+        }
+    }
+
+    fn progressed(&self) {
+        let mut state = self.state.lock();
         state.progress = Some(Instant::now());
         state.stuck = false;
         self.wake_waiters(&mut state);
