@@ -195,8 +195,8 @@ async fn read_frames(
             Ok(n) => {
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                let frames = route(&mut decoder, &mut courier, session, &buf).await?;
-                lookout.dealt_with(core, frames);
+                let (frames, answered) = route(&mut decoder, &mut courier, session, &buf).await?;
+                lookout.dealt_with(core, frames, answered);
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);
@@ -207,13 +207,14 @@ async fn read_frames(
     }
 }
 
-/// Routes every whole frame in `bytes`, then writes out what that made. Returns how many they were.
+/// Routes every whole frame in `bytes`, then writes out what that made. Returns how many they were,
+/// and whether the client was answered.
 async fn route(
     decoder: &mut Decoder<Header>,
     courier: &mut Courier,
     session: &Session,
     bytes: &[u8],
-) -> Result<u64, DecodeError> {
+) -> Result<(u64, bool), DecodeError> {
     let mut input = bytes;
     let (mut frames, mut body_bytes) = (0, 0);
     let result = loop {
@@ -246,6 +247,6 @@ async fn route(
     session.traffic.r_frames.add(frames);
     session.traffic.r_bytes.add(body_bytes);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);
-    courier.finish_batch().await;
-    result.map(|()| frames)
+    let answered = courier.finish_batch().await;
+    result.map(|()| (frames, answered))
 }

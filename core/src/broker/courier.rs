@@ -304,14 +304,15 @@ impl Courier {
     }
 
     /// Writes out what the batch has gathered. When this client does not read its acknowledgements,
-    /// no more operations are read from it until it does.
-    pub(super) async fn finish_batch(&mut self) {
+    /// no more operations are read from it until it does. Returns whether the client was answered.
+    pub(super) async fn finish_batch(&mut self) -> bool {
         let acknowledged = !self.batch.acks.is_empty();
         self.batch.flush(&self.session);
         self.scratch.release();
         if acknowledged && self.session.is_over_budget(&self.core.options) {
             Box::pin(self.wait_until_read()).await;
         }
+        acknowledged
     }
 
     async fn wait_until_read(&self) {

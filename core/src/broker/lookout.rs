@@ -36,9 +36,10 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
-    /// To be called after each read, with the number of frames in it.
-    pub(super) fn dealt_with(&mut self, core: &Core, frames: u64) {
-        if frames > FEW_FRAMES || core.options.busy_poll.is_zero() {
+    /// To be called after each read, with the number of frames in it and whether the client waited for an
+    /// answer that it now has.
+    pub(super) fn dealt_with(&mut self, core: &Core, frames: u64, answered: bool) {
+        if !answered || frames > FEW_FRAMES || core.options.busy_poll.is_zero() {
             self.last = None;
             self.quick = false;
             return;
