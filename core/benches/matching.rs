@@ -15,12 +15,14 @@ static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: everything is left to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: handed on to the system's allocator under the caller's own guarantees.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: as above.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size(), Relaxed);
         // SAFETY: the caller's promise is passed on.

@@ -73,10 +73,10 @@ struct Core {
 impl Core {
     /// Registers a client. Its answer, if it is on a socket, is the first thing in its queue.
     fn register(self: &Arc<Self>, identity: Identity, outlet: Outlet) -> Result<Arc<Session>, ErrorKind> {
+        let _in_order = self.announcing.lock();
         if self.closing.load(Relaxed) {
             return Err(ErrorKind::Other);
         }
-        let _in_order = self.announcing.lock();
         let (name, kind) = (identity.name.clone(), identity.kind);
         let ip = identity.peer.map(|peer| peer.ip());
         let now = self.clock.now();
@@ -157,6 +157,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.core.closing.store(true, Relaxed);
         self.listeners.get_mut().clear();
         for session in self.core.registry.sessions() {
             self.core.end(&session, "the broker is gone");
@@ -207,7 +208,10 @@ impl Broker {
     pub async fn listen(&self, address: &str) -> Result<String> {
         self.check_open()?;
         let (listener, bound) = Listener::open(&self.inner.core, address).await?;
-        self.inner.listeners.lock().push(listener);
+        let mut listeners = self.inner.listeners.lock();
+        // A shutdown may have come in between: then this listener goes as the others did.
+        self.check_open()?;
+        listeners.push(listener);
         Ok(bound)
     }
 
