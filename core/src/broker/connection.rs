@@ -2,7 +2,6 @@
 
 use super::Core;
 use super::courier::Courier;
-use super::lookout::Lookout;
 use super::outbox::Outlet;
 use super::session::{ClientKind, Identity, Session};
 use crate::error::ErrorKind;
@@ -93,6 +92,9 @@ async fn register(
                 let registered = core.register(identity, Outlet::Socket(writer.clone()));
                 return match registered {
                     Ok(session) => {
+                        if let Some(lookout) = &core.options.lookout {
+                            lookout.watch(socket);
+                        }
                         writer.flush();
                         Ok((session, buf))
                     }
@@ -174,9 +176,8 @@ async fn read_frames(
     if !pipelined.is_empty() {
         route(&mut decoder, &mut courier, session, &pipelined).await?;
     }
-    let mut lookout = Lookout::default();
     loop {
-        lookout.readable(core, socket).await?;
+        socket.readable().await?;
         if session.has_ended() {
             return Ok(());
         }
@@ -195,8 +196,7 @@ async fn read_frames(
             Ok(n) => {
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                let (frames, answered) = route(&mut decoder, &mut courier, session, &buf).await?;
-                lookout.dealt_with(core, frames, answered);
+                route(&mut decoder, &mut courier, session, &buf).await?;
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);
@@ -207,14 +207,13 @@ async fn read_frames(
     }
 }
 
-/// Routes every whole frame in `bytes`, then writes out what that made. Returns how many they were,
-/// and whether the client was answered.
+/// Routes every whole frame in `bytes`, then writes out what that made.
 async fn route(
     decoder: &mut Decoder<Header>,
     courier: &mut Courier,
     session: &Session,
     bytes: &[u8],
-) -> Result<(u64, bool), DecodeError> {
+) -> Result<(), DecodeError> {
     let mut input = bytes;
     let (mut frames, mut body_bytes) = (0, 0);
     let result = loop {
@@ -247,6 +246,6 @@ async fn route(
     session.traffic.r_frames.add(frames);
     session.traffic.r_bytes.add(body_bytes);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);
-    let answered = courier.finish_batch().await;
-    result.map(|()| (frames, answered))
+    courier.finish_batch(frames).await;
+    result
 }

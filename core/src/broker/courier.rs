@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::admin;
+use super::lookout::Lookout;
 use super::outbox::{Parcel, Push, Scratch, Verdict};
 use super::registry::{Audience, Registry, TopicSet};
 use super::session::Session;
@@ -47,6 +48,9 @@ impl Held {
         self.receivers <= CACHED_RECEIVERS
     }
 }
+
+/// Up to this many frames read together, or receivers of theirs, make a conversation.
+const FEW: u64 = 2;
 
 /// An answer that is in a cache, or was not worth keeping.
 enum Answer<'a, V> {
@@ -113,6 +117,16 @@ impl Batch {
         }
         if self.acks.capacity() > 256 {
             self.acks = Vec::new();
+        }
+    }
+
+    /// Tells who speaks to whom, if it is a conversation and no stream.
+    fn tell(&self, lookout: &Lookout, session: &Session, frames: u64) {
+        if frames > FEW || self.touched.len() > FEW as usize {
+            session.rhythm.forget();
+        } else if frames > 0 {
+            let answered = (!self.acks.is_empty()).then_some(session);
+            lookout.exchanged(session, self.touched.iter().map(|receiver| &**receiver).chain(answered));
         }
     }
 
@@ -304,15 +318,17 @@ impl Courier {
     }
 
     /// Writes out what the batch has gathered. When this client does not read its acknowledgements,
-    /// no more operations are read from it until it does. Returns whether the client was answered.
-    pub(super) async fn finish_batch(&mut self) -> bool {
+    /// no more operations are read from it until it does. `frames` tells how many they were.
+    pub(super) async fn finish_batch(&mut self, frames: u64) {
         let acknowledged = !self.batch.acks.is_empty();
+        if let Some(lookout) = &self.core.options.lookout {
+            self.batch.tell(lookout, &self.session, frames);
+        }
         self.batch.flush(&self.session);
         self.scratch.release();
         if acknowledged && self.session.is_over_budget(&self.core.options) {
             Box::pin(self.wait_until_read()).await;
         }
-        acknowledged
     }
 
     async fn wait_until_read(&self) {

@@ -1,103 +1,227 @@
-//! Looking out for the next request for a moment before going to sleep.
+//! Looking out for the next frame of a conversation for a moment before a worker goes to sleep.
 //!
-//! A client that waits for each answer before it asks again pays for two wake-ups with every request:
-//! its own, and that of the worker, which went to sleep in the meantime. Waking a core that sleeps costs
-//! more than everything the broker does with a small frame. So a session whose last frames came one by
-//! one, and shortly after each other, asks again and again for the next, up to
-//! [`Options::busy_poll`](super::Options::busy_poll). Between two looks it lets every other task and every
-//! other program run; only one session of a broker does so at a time; one that receives batches, or
-//! rarely anything, never does; and where others want the cores, which then do not sleep anyway, it stops.
+//! Clients that talk to each other, or to the broker, one frame at a time pay for two wake-ups with every
+//! frame: that of the receiver, and that of the worker, which went to sleep in the meantime. Waking a core that
+//! sleeps costs more than everything the broker does with a small frame. So the broker notes who is *prompt*:
+//! whoever sent its last frame shortly after it was given one (an acknowledgement, a message). Once such a
+//! client has been given something again, a worker with nothing to do does not go to sleep before the answer is
+//! there or was due. Whoever only sends, only receives, sends batches or takes its time is not waited for.
+//!
+//! Between two looks every other program may run; only one worker does so at a time; and where others want
+//! the cores, which then do not sleep anyway, it stops.
 
-use super::Core;
-use crate::transport::Socket;
-use std::future::poll_fn;
+use super::session::Session;
+use crate::transport::{Socket, Watch};
 use std::io;
-use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Up to this many frames in one read are "one by one".
-const FEW_FRAMES: u64 = 2;
 /// A look that takes this long was interrupted: somebody else wants the core.
 const INTERRUPTED: Duration = Duration::from_micros(300);
 /// After that nobody looks out for so long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What one session remembers.
-#[derive(Debug, Default)]
-pub(super) struct Lookout {
-    /// When the last few frames had been dealt with; `None` after a batch.
-    last: Option<Instant>,
-    /// Whether they came shortly after those before.
-    quick: bool,
+/// Keeps a worker of a runtime awake for a moment while a client in conversation is about to answer. The
+/// runtime must call [`before_park`](Lookout::before_park), the broker must know of it
+/// ([`Options::lookout`](super::Options::lookout)):
+///
+/// ```no_run
+/// # fn run() -> std::io::Result<()> {
+/// use busrt::broker::{Broker, Lookout, Options};
+/// use std::time::Duration;
+///
+/// let lookout = Lookout::new(Duration::from_micros(50))?;
+/// let runtime = tokio::runtime::Builder::new_multi_thread()
+///     .on_thread_park({
+///         let lookout = lookout.clone();
+///         move || lookout.before_park()
+///     })
+///     .enable_all()
+///     .build()?;
+/// runtime.block_on(async {
+///     let broker = Broker::new(Options::default().lookout(lookout));
+///     // …
+/// });
+/// # Ok(()) }
+/// ```
+///
+/// Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct Lookout {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bound: Duration,
+    started: Instant,
+    /// Every client's socket.
+    watch: Watch,
+    /// Until when somebody is about to answer; 0: nobody is. In nanoseconds since the start, as the next.
+    expected: AtomicU64,
     /// Until when not to look out.
-    paused: Option<Instant>,
+    paused: AtomicU64,
+    /// Whether a worker is looking out.
+    busy: AtomicBool,
+}
+
+/// What the lookout remembers of one client.
+#[derive(Debug, Default)]
+pub(super) struct Rhythm {
+    /// When it was last given something; 0 after a batch, or when it has answered.
+    given: AtomicU64,
+    prompt: AtomicBool,
+}
+
+impl Rhythm {
+    /// It is given something; whether it is prompt.
+    fn given(&self, now: u64) -> bool {
+        self.given.store(now, Relaxed);
+        self.prompt.load(Relaxed)
+    }
+
+    /// It has sent something.
+    fn spoke(&self, now: u64, bound: Duration) {
+        let given = self.given.load(Relaxed);
+        self.given.store(0, Relaxed);
+        let prompt = given != 0 && now.saturating_sub(given) < nanoseconds(bound);
+        self.prompt.store(prompt, Relaxed);
+    }
+
+    /// What it sends or gets is more than one frame at a time.
+    pub(super) fn forget(&self) {
+        self.given.store(0, Relaxed);
+        self.prompt.store(false, Relaxed);
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Lookout {
-    /// To be called after each read, with the number of frames in it and whether the client waited for an
-    /// answer that it now has.
-    pub(super) fn dealt_with(&mut self, core: &Core, frames: u64, answered: bool) {
-        if !answered || frames > FEW_FRAMES || core.options.busy_poll.is_zero() {
-            self.last = None;
-            self.quick = false;
-            return;
-        }
-        let now = Instant::now();
-        self.quick = self.last.is_some_and(|last| now - last < core.options.busy_poll);
-        self.last = Some(now);
-        if self.paused.is_some_and(|until| now < until) {
-            self.quick = false;
-        }
-    }
-
-    /// Waits until there may be something to read.
+    /// One that waits up to `bound` for an answer.
     ///
     /// # Errors
-    /// The runtime is shutting down.
-    pub(super) async fn readable(&mut self, core: &Core, socket: &Socket) -> io::Result<()> {
-        if let (Some(last), true) = (self.last, self.quick)
-            && !core.busy.swap(true, Relaxed)
-        {
-            let seen = look(socket, last + core.options.busy_poll).await;
-            core.busy.store(false, Relaxed);
-            match seen {
-                Seen::Something(result) => return result,
-                Seen::Nothing => {}
-                Seen::Interruption => self.paused = Some(Instant::now() + PAUSE),
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux; out of descriptors.
+    pub fn new(bound: Duration) -> io::Result<Lookout> {
+        let inner = Inner {
+            bound,
+            started: Instant::now(),
+            watch: Watch::new()?,
+            expected: AtomicU64::new(0),
+            paused: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+        };
+        Ok(Lookout { inner: Arc::new(inner) })
+    }
+
+    /// Returns when there is something to do, or nothing is expected any more: mostly at once. To be called by
+    /// [`Builder::on_thread_park`](tokio::runtime::Builder::on_thread_park).
+    pub fn before_park(&self) {
+        let inner = &*self.inner;
+        let until = inner.expected.load(Relaxed);
+        if until == 0 || inner.busy.swap(true, Relaxed) {
+            return;
+        }
+        let now = inner.now();
+        if now < until && now >= inner.paused.load(Relaxed) {
+            inner.look(now, until);
+        }
+        inner.busy.store(false, Relaxed);
+    }
+
+    /// Another client's socket to look at.
+    pub(super) fn watch(&self, socket: &Socket) {
+        // Without, its frames do not end a look.
+        if let Err(e) = self.inner.watch.add(socket) {
+            log::debug!("no looking out for a connection: {e}");
+        }
+    }
+
+    /// A frame of `sender` has been dealt with, and what came of it is about to be written to `receivers`.
+    pub(super) fn exchanged<'a>(&self, sender: &Session, receivers: impl Iterator<Item = &'a Session>) {
+        let inner = &*self.inner;
+        let now = inner.now();
+        sender.rhythm.spoke(now, inner.bound);
+        let mut expected = 0;
+        for receiver in receivers {
+            if receiver.rhythm.given(now) {
+                expected = now.saturating_add(nanoseconds(inner.bound));
             }
         }
-        socket.readable().await
+        inner.expected.store(expected, Relaxed);
     }
 }
 
-enum Seen {
-    Something(io::Result<()>),
-    Nothing,
-    Interruption,
+impl Inner {
+    /// Never 0.
+    fn now(&self) -> u64 {
+        nanoseconds(self.started.elapsed()).max(1)
+    }
+
+    fn look(&self, began: u64, until: u64) {
+        let mut last = began;
+        while !self.watch.has_news() {
+            let now = self.now();
+            if now - last > nanoseconds(INTERRUPTED) {
+                self.paused.store(now + nanoseconds(PAUSE), Relaxed);
+                return;
+            }
+            if now >= until {
+                return;
+            }
+            last = now;
+            std::thread::yield_now();
+        }
+    }
 }
 
-/// Looks until there is something or `until` has passed.
-async fn look(socket: &Socket, until: Instant) -> Seen {
-    let mut readable = pin!(socket.readable());
-    let mut last = Instant::now();
-    loop {
-        let now = poll_fn(|cx| Poll::Ready(readable.as_mut().poll(cx))).await;
-        if let Poll::Ready(result) = now {
-            return Seen::Something(result);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_nanos(50);
+
+    #[test]
+    fn who_answers_soon_is_prompt() {
+        let rhythm = Rhythm::default();
+        // Nobody has given it anything.
+        rhythm.spoke(10, BOUND);
+        assert!(!rhythm.given(20));
+        rhythm.spoke(60, BOUND);
+        assert!(rhythm.given(70));
+        // Too late this time.
+        rhythm.spoke(120, BOUND);
+        assert!(!rhythm.given(130));
+        rhythm.spoke(131, BOUND);
+        // Twice, of which only the first answered something.
+        rhythm.spoke(132, BOUND);
+        assert!(!rhythm.given(140));
+        rhythm.spoke(141, BOUND);
+        rhythm.forget();
+        assert!(!rhythm.given(150));
+    }
+
+    #[cfg(all(target_os = "linux", not(busrt_portable)))]
+    #[tokio::test]
+    async fn a_look_ends_with_news_or_in_time() {
+        use std::io::Write;
+        let lookout = Lookout::new(Duration::from_secs(3600)).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket::from_unix(ours).unwrap();
+        lookout.watch(&socket);
+        // Nothing is expected.
+        lookout.before_park();
+        lookout.inner.expected.store(u64::MAX, Relaxed);
+        theirs.write_all(b"1").unwrap();
+        lookout.before_park();
+        // It was due a moment ago, or is in a moment.
+        for until in [1, lookout.inner.now() + 100_000] {
+            lookout.inner.expected.store(until, Relaxed);
+            lookout.before_park();
         }
-        let now = Instant::now();
-        if now - last > INTERRUPTED {
-            return Seen::Interruption;
-        }
-        if now >= until {
-            return Seen::Nothing;
-        }
-        last = now;
-        // First whoever else wants this core, then every other task and the runtime's own look at all
-        // sockets.
-        std::thread::yield_now();
-        tokio::task::yield_now().await;
+        assert!(!lookout.inner.busy.load(Relaxed));
     }
 }

@@ -35,6 +35,7 @@ mod session;
 
 pub use access::{AccessList, ClientAccess};
 pub use admin::{BrokerInfo, BrokerStats, ClientInfo, ClientList};
+pub use lookout::Lookout;
 pub use options::{Options, SlowPolicy};
 pub use session::ClientKind;
 
@@ -64,8 +65,6 @@ struct Core {
     keepalive: Once,
     /// Held while a client comes or goes and that is announced: nobody hears of it in another order.
     announcing: Mutex<()>,
-    /// Whether some session is looking out (`lookout.rs`), or none may.
-    busy: AtomicBool,
     /// Nobody is let in any more.
     closing: AtomicBool,
 }
@@ -97,9 +96,6 @@ impl Core {
         let core = Arc::downgrade(self);
         self.keepalive.call_once(|| {
             tokio::spawn(keepalive::run(core, self.options.timeout));
-            // A single worker that looks out for one client would keep the others waiting.
-            let workers = tokio::runtime::Handle::current().metrics().num_workers();
-            self.busy.store(workers < 2, Relaxed);
         });
         Ok(session)
     }
@@ -190,7 +186,6 @@ impl Broker {
             started: Instant::now(),
             keepalive: Once::new(),
             announcing: Mutex::default(),
-            busy: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         };
         let inner = Inner { core: Arc::new(core), listeners: Mutex::default() };

@@ -1,5 +1,6 @@
 //! What a broker can be told.
 
+use super::lookout::Lookout;
 use std::time::Duration;
 
 /// What happens to a receiver that is *stuck*: its queue is over the budget, and its socket has not
@@ -42,10 +43,9 @@ pub struct Options {
     /// The size a session's read buffer starts with, in bytes; it grows with the traffic, up to 256
     /// KiB, and is not held while idle. Default: 16 KiB.
     pub buf_size: usize,
-    /// How long the broker looks out for the next request of a client that asks one by one before a worker
-    /// goes to sleep: saves such clients a wake-up each time, costs up to one core while they ask. Zero: never,
-    /// nor with a single worker thread. Default: 50 µs, or never on a single core.
-    pub busy_poll: Duration,
+    /// Keeps the runtime's workers awake while an answer is due, which saves clients in conversation a wake-up
+    /// each time and costs up to one core meanwhile. Default: none; `busrtd` has one.
+    pub lookout: Option<Lookout>,
     /// Permissions of UNIX socket files, as for `chmod`. Default: what the process's umask leaves.
     pub socket_mode: Option<u32>,
     /// How long [`shutdown`](super::Broker::shutdown) lets queues empty. Default: 1 s.
@@ -63,16 +63,11 @@ impl Default for Options {
             max_payload: u32::MAX,
             force_register: false,
             buf_size: 16 * 1024,
-            busy_poll: default_busy_poll(),
+            lookout: None,
             socket_mode: None,
             drain: Duration::from_secs(1),
         }
     }
-}
-
-fn default_busy_poll() -> Duration {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores > 1 { Duration::from_micros(50) } else { Duration::ZERO }
 }
 
 impl Options {
@@ -129,9 +124,9 @@ impl Options {
         self
     }
 
-    /// Sets [`busy_poll`](Options::busy_poll).
-    pub fn busy_poll(mut self, bound: Duration) -> Self {
-        self.busy_poll = bound;
+    /// Sets [`lookout`](Options::lookout).
+    pub fn lookout(mut self, lookout: Lookout) -> Self {
+        self.lookout = Some(lookout);
         self
     }
 

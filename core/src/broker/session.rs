@@ -1,6 +1,7 @@
 //! One registered client, as everybody else on the bus sees it: who it is, what it has sent and
 //! received, and the way to it. How its own operations get into the bus is in `courier.rs`.
 
+use super::lookout::Rhythm;
 use super::outbox::Outlet;
 use crate::proto::op::primary_name;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,7 @@ pub(super) struct Session {
     pub(super) outlet: Outlet,
     pub(super) traffic: Traffic,
     pub(super) liveness: Liveness,
+    pub(super) rhythm: Rhythm,
     /// Set when it is unregistered: nothing more is read from it.
     pub(super) ended: AtomicBool,
     /// Whether a denial has been logged since the rules last changed.
@@ -98,6 +100,7 @@ impl Session {
             outlet,
             traffic: Traffic::default(),
             liveness,
+            rhythm: Rhythm::default(),
             ended: AtomicBool::new(false),
             denial_logged: AtomicBool::new(false),
         }

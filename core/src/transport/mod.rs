@@ -6,6 +6,7 @@
 //! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
 //! | [`queue`] | encoded frames that wait to be written |
 //! | `handover` | which thread writes: a state machine, tried in every order of steps |
+//! | `watch` | whether any of many sockets has something to read |
 //! | [`writer`] | writes a queue to a socket, from whoever's thread has something to write |
 
 pub mod address;
@@ -13,6 +14,7 @@ pub mod queue;
 pub mod writer;
 
 mod handover;
+mod watch;
 
 #[cfg(not(all(unix, not(busrt_portable))))]
 mod portable;
@@ -25,6 +27,7 @@ pub use portable::{Socket, WriteInterest};
 pub use queue::{LARGE_PAYLOAD, WriteQueue};
 #[cfg(all(unix, not(busrt_portable)))]
 pub use socket::{Socket, WriteInterest};
+pub use watch::Watch;
 pub use writer::{Load, Writer};
 
 impl Socket {

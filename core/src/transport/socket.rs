@@ -10,6 +10,8 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -133,6 +135,13 @@ impl Socket {
     pub fn shutdown(&self) {
         // An error means that the connection has ended already.
         let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both);
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.get_ref().as_fd()
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Args {
     #[allow(dead_code, reason = "there is nothing to be told: no write waits for a timer")]
     buf_ttl: u64,
 
-    /// How long to look out for the next request of a client that asks one by one before going to sleep, in
+    /// How long to look out for the next frame of clients in conversation before going to sleep, in
     /// microseconds; 0: never [default: 50, or 0 on a single core]
     #[arg(long, value_name = "US", help_heading = "Sockets")]
     busy_poll: Option<u64>,
@@ -134,6 +134,12 @@ impl Args {
         self.workers.map_or_else(cores, usize::from)
     }
 
+    /// How long to look out; zero on a single core, which has nothing to gain.
+    pub(crate) fn busy_poll(&self) -> Duration {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Duration::from_micros(self.busy_poll.unwrap_or(if cores > 1 { 50 } else { 0 }))
+    }
+
     pub(crate) fn options(&self) -> Options {
         let slow = match self.slow {
             Slow::Disconnect => SlowPolicy::Disconnect,
@@ -151,9 +157,6 @@ impl Args {
             .drain(Duration::from_millis(self.drain_ms))
             .max_payload(self.max_payload.unwrap_or(u32::MAX))
             .buf_size(self.buf_size);
-        if let Some(us) = self.busy_poll {
-            options = options.busy_poll(Duration::from_micros(us));
-        }
         if let Some(mode) = self.socket_mode {
             options = options.socket_mode(mode);
         }

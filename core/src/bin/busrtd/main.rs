@@ -6,7 +6,7 @@ mod daemon;
 mod logging;
 
 use args::Args;
-use busrt::broker::Broker;
+use busrt::broker::{Broker, Lookout, Options};
 use clap::{CommandFactory, Parser};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,18 +37,26 @@ fn start(args: &Args) -> Result<ExitCode, String> {
     }
     logging::start(args)?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.workers())
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    runtime.block_on(run(args))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(args.workers()).enable_all();
+    let mut options = args.options();
+    if !args.busy_poll().is_zero() {
+        match Lookout::new(args.busy_poll()) {
+            Ok(lookout) => {
+                options = options.lookout(lookout.clone());
+                builder.on_thread_park(move || lookout.before_park());
+            }
+            Err(e) => log::debug!("no looking out: {e}"),
+        }
+    }
+    let runtime = builder.build().map_err(|e| format!("cannot start the runtime: {e}"))?;
+    runtime.block_on(run(args, options))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(args: &Args) -> Result<(), String> {
+async fn run(args: &Args, options: Options) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot listen for signals: {e}"))?;
-    let broker = Broker::new(args.options());
+    let broker = Broker::new(options);
     for address in &args.bind {
         let bound = broker.listen(address).await.map_err(|e| e.to_string())?;
         log::info!("listening on {bound}");

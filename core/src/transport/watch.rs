@@ -1,0 +1,106 @@
+//! Whether any of many sockets has something to read, asked without waiting.
+
+#[cfg(all(target_os = "linux", not(busrt_portable)))]
+pub use epoll::Watch;
+#[cfg(not(all(target_os = "linux", not(busrt_portable))))]
+pub use nothing::Watch;
+
+#[cfg(all(target_os = "linux", not(busrt_portable)))]
+mod epoll {
+    use crate::transport::Socket;
+    use rustix::event::epoll;
+    use rustix::event::{Timespec, epoll::EventFlags};
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    /// A set of sockets, next to the one that the runtime waits for. All methods may be called from any
+    /// thread.
+    #[derive(Debug)]
+    pub struct Watch(OwnedFd);
+
+    impl Watch {
+        /// An empty set.
+        ///
+        /// # Errors
+        /// Out of descriptors, or a system that has no such thing.
+        pub fn new() -> io::Result<Watch> {
+            Ok(Watch(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        }
+
+        /// Adds a socket, until it is closed.
+        ///
+        /// # Errors
+        /// Out of kernel memory.
+        pub fn add(&self, socket: &Socket) -> io::Result<()> {
+            // Edge-triggered: what has been told once, or read meanwhile, is not told again.
+            let interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+            Ok(epoll::add(&self.0, socket.as_fd(), epoll::EventData::new_u64(0), interest)?)
+        }
+
+        /// Whether something has come for one of them since the last call that is not read yet.
+        pub fn has_news(&self) -> bool {
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // Who cannot tell says yes, so that nobody waits for it.
+            epoll::wait(&self.0, &mut events, Some(&at_once)).map_or(true, |(news, _)| !news.is_empty())
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::io::{Read, Write};
+        use std::os::unix::net::UnixStream;
+
+        #[tokio::test]
+        async fn tells_of_what_came_and_is_not_read_once() {
+            let watch = Watch::new().unwrap();
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let socket = Socket::from_unix(ours.try_clone().unwrap()).unwrap();
+            watch.add(&socket).unwrap();
+            assert!(!watch.has_news());
+            theirs.write_all(b"1").unwrap();
+            assert!(watch.has_news());
+            assert!(!watch.has_news());
+            theirs.write_all(b"2").unwrap();
+            (&ours).read_exact(&mut [0; 2]).unwrap();
+            assert!(!watch.has_news());
+            drop(theirs);
+            assert!(watch.has_news());
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(busrt_portable))))]
+mod nothing {
+    use crate::transport::Socket;
+    use std::io;
+
+    /// There is no such thing on this system: it cannot be made.
+    #[derive(Debug)]
+    pub enum Watch {}
+
+    impl Watch {
+        /// Fails.
+        ///
+        /// # Errors
+        /// Always.
+        pub fn new() -> io::Result<Watch> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        /// Is never called.
+        ///
+        /// # Errors
+        /// None.
+        pub fn add(&self, _socket: &Socket) -> io::Result<()> {
+            match *self {}
+        }
+
+        /// Is never called.
+        pub fn has_news(&self) -> bool {
+            match *self {}
+        }
+    }
+}
