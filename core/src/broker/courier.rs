@@ -101,15 +101,20 @@ struct Batch {
 }
 
 impl Batch {
-    /// Queues the acknowledgements, then writes everything out. Deliveries go first: their receivers
-    /// wake up on other cores while the answer is written, and the sender takes over this one when the
-    /// worker goes to sleep (measured: 20 to 40 % more acknowledged operations one by one).
+    /// Queues the acknowledgements, then writes everything out. Who is looked out for gets its answer first.
+    /// Else deliveries go first: their receivers wake up on other cores while the answer is written, and the
+    /// sender takes over this one when the worker goes to sleep (measured: 20 to 40 % more acknowledged
+    /// operations one by one; with a lookout, and the answer first, as much again).
     fn flush(&mut self, session: &Arc<Session>) {
         let mine = self.queue_acks(session);
+        let answer_first = session.rhythm.is_prompt();
+        if mine && answer_first {
+            session.flush();
+        }
         for receiver in self.touched.drain(..) {
             receiver.flush();
         }
-        if mine {
+        if mine && !answer_first {
             session.flush();
         }
         if self.touched.capacity() > 64 {

@@ -75,9 +75,13 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
-    /// It is given something; whether it is prompt.
-    fn given(&self, now: u64) -> bool {
+    /// It is given something.
+    fn given(&self, now: u64) {
         self.given.store(now, Relaxed);
+    }
+
+    /// Whether it is likely to answer soon.
+    pub(super) fn is_prompt(&self) -> bool {
         self.prompt.load(Relaxed)
     }
 
@@ -147,7 +151,8 @@ impl Lookout {
         sender.rhythm.spoke(now, inner.bound);
         let mut expected = 0;
         for receiver in receivers {
-            if receiver.rhythm.given(now) {
+            receiver.rhythm.given(now);
+            if receiver.rhythm.is_prompt() {
                 expected = now.saturating_add(nanoseconds(inner.bound));
             }
         }
@@ -187,21 +192,21 @@ mod tests {
     #[test]
     fn who_answers_soon_is_prompt() {
         let rhythm = Rhythm::default();
-        // Nobody has given it anything.
-        rhythm.spoke(10, BOUND);
-        assert!(!rhythm.given(20));
-        rhythm.spoke(60, BOUND);
-        assert!(rhythm.given(70));
+        let prompt_after = |given: Option<u64>, spoke: u64| {
+            given.inspect(|at| rhythm.given(*at));
+            rhythm.spoke(spoke, BOUND);
+            rhythm.is_prompt()
+        };
+        assert!(!prompt_after(None, 10));
+        assert!(prompt_after(Some(20), 60));
         // Too late this time.
-        rhythm.spoke(120, BOUND);
-        assert!(!rhythm.given(130));
-        rhythm.spoke(131, BOUND);
-        // Twice, of which only the first answered something.
-        rhythm.spoke(132, BOUND);
-        assert!(!rhythm.given(140));
-        rhythm.spoke(141, BOUND);
+        assert!(!prompt_after(Some(70), 120));
+        assert!(prompt_after(Some(130), 131));
+        // What it sends after that answers nothing.
+        assert!(!prompt_after(None, 132));
+        assert!(prompt_after(Some(140), 141));
         rhythm.forget();
-        assert!(!rhythm.given(150));
+        assert!(!rhythm.is_prompt());
     }
 
     #[cfg(all(target_os = "linux", not(busrt_portable)))]
