@@ -1,15 +1,16 @@
 //! One connected socket: registration, then the read loop.
 
 use super::Core;
-use super::courier::Courier;
+use super::courier::{Courier, Origin};
 use super::outbox::Outlet;
+use super::run::Run;
 use super::session::{ClientKind, Identity, Session};
 use crate::error::ErrorKind;
 use crate::proto::DecodeError;
 use crate::proto::decoder::{Body, Decoder};
 use crate::proto::handshake::{Server, ServerStep};
 use crate::proto::op::{GREETING, RESULT_OK};
-use crate::proto::request::{Header, Operation};
+use crate::proto::request::Header;
 use crate::transport::{Socket, Writer};
 use bytes::buf::BufMut;
 use std::cell::RefCell;
@@ -174,7 +175,7 @@ async fn read_frames(
     let least = core.options.buf_size.clamp(512, MAX_READ);
     let mut size = least;
     if !pipelined.is_empty() {
-        route(&mut decoder, &mut courier, session, &pipelined).await?;
+        Box::pin(route(&mut decoder, &mut courier, session, &pipelined)).await?;
     }
     loop {
         socket.readable().await?;
@@ -196,7 +197,8 @@ async fn read_frames(
             Ok(n) => {
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                route(&mut decoder, &mut courier, session, &buf).await?;
+                // On the heap: what a batch needs is several times what an idle connection should hold.
+                Box::pin(route(&mut decoder, &mut courier, session, &buf)).await?;
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);
@@ -215,6 +217,7 @@ async fn route(
     bytes: &[u8],
 ) -> Result<(), DecodeError> {
     let mut input = bytes;
+    let mut run = Run::new(session.name());
     let (mut frames, mut body_bytes) = (0, 0);
     let result = loop {
         let (header, body) = match decoder.next(&mut input) {
@@ -225,24 +228,30 @@ async fn route(
             }
             Err(e) => break Err(e),
         };
-        let op = match Operation::parse(header.flags, &body) {
-            Ok(op) => op,
-            Err(e) => break Err(e),
-        };
         if header.flags != 0 {
             frames += 1;
             body_bytes += body.len() as u64;
         }
-        let owner = match &body {
-            Body::Inline(_) => None,
-            Body::Shared(bytes) => Some(bytes),
+        let (handled, owner) = match &body {
+            Body::Inline(body) => (courier.handle(&header, body, &mut Origin::Batch(&mut run)), None),
+            Body::Shared(body) => {
+                courier.deliver(&mut run).await;
+                let mut origin = Origin::Apart(session.name(), Some(body));
+                (courier.handle(&header, body, &mut origin), Some(body))
+            }
         };
-        courier.handle(header.op_id, header.qos(), &op, owner).await;
+        if let Err(held) = handled {
+            courier.deliver(&mut run).await;
+            if let Err(e) = Box::pin(courier.go_on(held, owner)).await {
+                break Err(e);
+            }
+        }
         // Its name may belong to a newcomer by now, whose frames nothing may come after.
         if session.has_ended() {
             break Ok(());
         }
     };
+    courier.deliver(&mut run).await;
     session.traffic.r_frames.add(frames);
     session.traffic.r_bytes.add(body_bytes);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);

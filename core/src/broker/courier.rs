@@ -1,153 +1,90 @@
 //! One client's way into the bus: looks up where its operations go, hands frames to the receivers'
 //! queues, and remembers whom to flush and what to acknowledge. A session's reader owns one, and all
 //! of it runs on the reader's task.
+//!
+//! What need not wait for anything does not: operations are plain function calls. One that cannot be finished
+//! so, because a receiver has no room, comes back as [`Held`], and is gone on with apart.
 
 use super::Core;
 use super::admin;
-use super::lookout::Lookout;
-use super::outbox::{Parcel, Push, Scratch, Verdict};
-use super::registry::{Audience, Registry, TopicSet};
+use super::backpressure::{self, Full, insist};
+use super::batch::Batch;
+use super::outbox::{Parcel, Push, Scratch};
+use super::registry::{Audience, TopicSet};
+use super::routes::Routes;
+use super::run::{Receivers, Run};
 use super::session::Session;
 use crate::error::ErrorKind;
-use crate::matching::cache::Cache;
-use crate::proto::delivery::{self, Delivery};
+use crate::proto::DecodeError;
+use crate::proto::delivery::Delivery;
 use crate::proto::op::{BROKER_NAME, FrameKind, QoS, RESULT_OK};
-use crate::proto::request::Operation;
+use crate::proto::request::{Header, Operation};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
-/// Entries in each cache of a session.
-const CACHED: u32 = 1024;
-/// Receivers that the audiences in one cache may have in all: bounds what many large ones hold.
-const CACHED_RECEIVERS: usize = 16 * 1024;
-
-/// Where a session's recent frames went: most frames need no lock but their receiver's own.
-struct Routes {
-    messages: Cache<Result<Arc<Session>, ErrorKind>>,
-    broadcasts: Cache<Result<Audience, ErrorKind>>,
-    publications: Cache<Result<Audience, ErrorKind>>,
-    held: Held,
+/// Where an operation comes from.
+pub(super) enum Origin<'r, 'a> {
+    /// What was read last: its frame may wait for those after it.
+    Batch(&'r mut Run<'a>),
+    /// Elsewhere: the client's name, and the shared memory that the bytes are in, if they are.
+    Apart(&'a str, Option<&'r Bytes>),
 }
 
-/// How many receivers the cached audiences of one generation have.
-#[derive(Default)]
-struct Held {
-    generation: u64,
-    receivers: usize,
-}
-
-impl Held {
-    /// Counts an audience; whether there is room for it.
-    fn add(&mut self, generation: u64, audience: &Result<Audience, ErrorKind>) -> bool {
-        if self.generation != generation {
-            *self = Held { generation, receivers: 0 };
-        }
-        self.receivers += audience.as_ref().map_or(0, |audience| audience.len());
-        self.receivers <= CACHED_RECEIVERS
-    }
-}
-
-/// Up to this many frames read together, or receivers of theirs, make a conversation.
-const FEW: u64 = 2;
-
-/// An answer that is in a cache, or was not worth keeping.
-enum Answer<'a, V> {
-    Cached(&'a Result<V, ErrorKind>),
-    Fresh(Result<V, ErrorKind>),
-}
-
-impl<V> Answer<'_, V> {
-    fn get(&self) -> Result<&V, ErrorKind> {
+impl<'a> Origin<'_, 'a> {
+    fn sender(&self) -> &'a str {
         match self {
-            Answer::Cached(result) => result.as_ref(),
-            Answer::Fresh(result) => result.as_ref(),
+            Origin::Batch(run) => run.sender(),
+            Origin::Apart(sender, _) => sender,
         }
-        .map_err(|kind| *kind)
+    }
+
+    fn owner(&self) -> Option<&Bytes> {
+        match self {
+            Origin::Batch(_) => None,
+            Origin::Apart(_, owner) => *owner,
+        }
     }
 }
 
-/// What `cache` knows of `key`, or else `find` does. The generation is read before anything is looked
-/// up: what changes meanwhile makes the entry stale, not wrong.
-fn look_up<'a, V: Clone>(
-    cache: &'a mut Cache<Result<V, ErrorKind>>,
-    registry: &Registry,
-    key: &str,
-    find: impl Fn() -> Result<V, ErrorKind>,
-    fits: impl FnOnce(u64, &Result<V, ErrorKind>) -> bool,
-) -> Answer<'a, V> {
-    let generation = registry.generation();
-    if cache.get(generation, key.as_bytes()).is_none() {
-        let found = find();
-        if fits(generation, &found) {
-            cache.insert_with(generation, key.as_bytes(), || found.clone());
-        }
-        return Answer::Fresh(found);
-    }
-    match cache.get(generation, key.as_bytes()) {
-        Some(known) => Answer::Cached(known),
-        None => Answer::Fresh(find()),
-    }
+/// An operation that is not simply done.
+pub(super) enum Held<'a> {
+    /// It is none.
+    Unreadable(DecodeError),
+    /// It must be gone on with.
+    Operation { op_id: u32, qos: QoS, op: Operation<'a, &'a [u8]>, why: Why<'a> },
 }
 
-/// What is to be done once the frames that were read together have all been routed.
-#[derive(Default)]
-struct Batch {
-    /// Receivers that this batch has promised to flush.
-    touched: Vec<Arc<Session>>,
-    /// Acknowledgements, encoded.
-    acks: Vec<u8>,
+pub(super) enum Why<'a> {
+    /// It is refused.
+    Refused(ErrorKind),
+    /// Earlier frames must be delivered first, to those who had no room for all of them at once. The operation
+    /// is not begun.
+    Earlier(Vec<Arc<Session>>, Vec<Delivery<'a>>),
+    /// These receivers of its own frame are full; all others have it.
+    Full(Vec<Full>),
+    /// It is for the broker's own client.
+    Broker,
 }
 
-impl Batch {
-    /// Queues the acknowledgements, then writes everything out. Who is looked out for gets its answer first.
-    /// Else deliveries go first: their receivers wake up on other cores while the answer is written, and the
-    /// sender takes over this one when the worker goes to sleep (measured: 20 to 40 % more acknowledged
-    /// operations one by one; with a lookout, and the answer first, as much again).
-    fn flush(&mut self, session: &Arc<Session>) {
-        let mine = self.queue_acks(session);
-        let answer_first = session.rhythm.is_prompt();
-        if mine && answer_first {
-            session.flush();
-        }
-        for receiver in self.touched.drain(..) {
-            receiver.flush();
-        }
-        if mine && !answer_first {
-            session.flush();
-        }
-        if self.touched.capacity() > 64 {
-            self.touched = Vec::new();
-        }
-        if self.acks.capacity() > 256 {
-            self.acks = Vec::new();
-        }
-    }
+/// Nearly every operation is done at once. What is returned for each of them is as small as can be.
+type Outcome<'a> = Result<(), Box<Why<'a>>>;
 
-    /// Tells who speaks to whom, if it is a conversation and no stream.
-    fn tell(&self, lookout: &Lookout, session: &Session, frames: u64) {
-        if frames > FEW || self.touched.len() > FEW as usize {
-            session.rhythm.forget();
-        } else if frames > 0 {
-            let answered = (!self.acks.is_empty()).then_some(session);
-            lookout.exchanged(session, self.touched.iter().map(|receiver| &**receiver).chain(answered));
-        }
-    }
+fn refused<'a>(kind: ErrorKind) -> Box<Why<'a>> {
+    Box::new(Why::Refused(kind))
+}
 
-    /// Returns whether the session itself must be flushed.
-    fn queue_acks(&mut self, session: &Session) -> bool {
-        if self.acks.is_empty() {
-            return false;
+/// The frame of an operation that makes one.
+fn frame_of<'a>(op: &Operation<'a, &'a [u8]>, qos: QoS, sender: &'a str) -> Option<Delivery<'a>> {
+    let (kind, topic, payload) = match *op {
+        Operation::Message { payload, .. } => (FrameKind::Message, None, payload),
+        Operation::Broadcast { payload, .. } => (FrameKind::Broadcast, None, payload),
+        Operation::Publish { topic, payload } | Operation::PublishFor { topic, payload, .. } => {
+            (FrameKind::Publication, Some(topic), payload)
         }
-        let first = session.push_raw(&self.acks, (self.acks.len() / delivery::HEADER_LEN) as u64);
-        self.acks.clear();
-        first
-    }
-
-    fn touch(&mut self, receiver: &Arc<Session>) {
-        self.touched.push(receiver.clone());
-    }
+        _ => return None,
+    };
+    Some(Delivery { kind, realtime: qos.is_realtime(), sender, topic, payload })
 }
 
 pub(super) struct Courier {
@@ -160,139 +97,143 @@ pub(super) struct Courier {
 
 impl Courier {
     pub(super) fn new(core: Arc<Core>, session: Arc<Session>) -> Courier {
-        let routes = Routes {
-            messages: Cache::new(CACHED),
-            broadcasts: Cache::new(CACHED),
-            publications: Cache::new(CACHED),
-            held: Held::default(),
-        };
-        Courier { core, session, routes, batch: Batch::default(), scratch: Scratch::default() }
+        let (batch, scratch) = (Batch::default(), Scratch::default());
+        Courier { core, session, routes: Routes::new(), batch, scratch }
     }
 
-    /// Does one operation that came over the wire, and notes its acknowledgement if it wants one.
-    pub(super) async fn handle(
+    /// Does one operation that came over the wire, and notes its acknowledgement if it wants one. Its frame may
+    /// stay in the run until [`deliver`](Courier::deliver).
+    ///
+    /// # Errors
+    /// What must be gone on with, once the run is delivered.
+    #[inline]
+    pub(super) fn handle<'a>(
         &mut self,
-        op_id: u32,
-        qos: QoS,
-        op: &Operation<'_, &[u8]>,
-        owner: Option<&Bytes>,
-    ) {
-        let result = match op {
-            Operation::Nop => return,
-            Operation::Message { target: BROKER_NAME, payload } => {
-                let result = self.core.registry.permit_message(&self.session, BROKER_NAME);
-                self.acknowledge(op_id, qos, result);
-                return match result {
-                    // The acknowledgement goes before the answer.
-                    Ok(()) => Box::pin(self.ask_broker(qos, payload)).await,
-                    Err(_) => self.log_denial(op),
-                };
-            }
-            _ => self.dispatch(qos, op, owner).await,
+        header: &Header,
+        body: &'a [u8],
+        origin: &mut Origin<'_, 'a>,
+    ) -> Result<(), Box<Held<'a>>> {
+        let op = match Operation::parse(header.flags, body) {
+            Ok(op) => op,
+            Err(e) => return Err(Box::new(Held::Unreadable(e))),
         };
-        self.acknowledge(op_id, qos, result);
+        let (op_id, qos) = (header.op_id, header.qos());
+        let why = match &op {
+            Operation::Nop => return Ok(()),
+            Operation::Message { target: BROKER_NAME, .. } => Why::Broker,
+            _ => match self.route(qos, &op, origin) {
+                Ok(()) => {
+                    self.acknowledge(op_id, qos, Ok(()));
+                    return Ok(());
+                }
+                Err(why) => *why,
+            },
+        };
+        Err(Box::new(Held::Operation { op_id, qos, op, why }))
+    }
+
+    /// Finishes an operation, in the time that its receivers need.
+    ///
+    /// # Errors
+    /// A body that is none.
+    pub(super) async fn go_on(
+        &mut self,
+        held: Box<Held<'_>>,
+        owner: Option<&Bytes>,
+    ) -> Result<(), DecodeError> {
+        let (op_id, qos, op, why) = match *held {
+            Held::Unreadable(e) => return Err(e),
+            Held::Operation { op_id, qos, op, why } => (op_id, qos, op, why),
+        };
+        if let (Why::Broker, Operation::Message { payload, .. }) = (&why, &op) {
+            let result = self.core.registry.permit_message(&self.session, BROKER_NAME);
+            self.acknowledge(op_id, qos, result);
+            // The acknowledgement goes before the answer.
+            match result {
+                Ok(()) => self.ask_broker(qos, payload).await,
+                Err(_) => self.log_denial(&op),
+            }
+        } else {
+            let result = self.finish(why, qos, &op, owner).await;
+            self.acknowledge(op_id, qos, result);
+        }
+        Ok(())
     }
 
     fn acknowledge(&mut self, op_id: u32, qos: QoS, result: Result<(), ErrorKind>) {
         if qos.needs_ack() {
-            let code = result.map_or_else(ErrorKind::code, |()| RESULT_OK);
-            self.batch.acks.extend_from_slice(&delivery::ack(op_id, code));
+            self.batch.acknowledge(op_id, result.map_or_else(ErrorKind::code, |()| RESULT_OK));
         }
     }
 
-    /// Does one operation.
+    /// Does one operation of a client in this process.
     ///
     /// # Errors
-    /// What its acknowledgement says.
+    /// What its acknowledgement would say.
     pub(super) async fn dispatch(
         &mut self,
         qos: QoS,
         op: &Operation<'_, &[u8]>,
         owner: Option<&Bytes>,
     ) -> Result<(), ErrorKind> {
-        let result = self.route(qos, op, owner).await;
-        if result == Err(ErrorKind::AccessDenied) {
-            self.log_denial(op);
+        if let Operation::Message { target: BROKER_NAME, payload } = op {
+            Box::pin(self.ask_broker(qos, payload)).await;
+            return Ok(());
         }
-        result
+        let session = self.session.clone();
+        match self.route(qos, op, &mut Origin::Apart(session.name(), owner)) {
+            Ok(()) => Ok(()),
+            Err(why) => Box::pin(self.finish(*why, qos, op, owner)).await,
+        }
     }
 
-    async fn route(
+    #[inline]
+    fn route<'a>(
         &mut self,
         qos: QoS,
-        op: &Operation<'_, &[u8]>,
-        owner: Option<&Bytes>,
-    ) -> Result<(), ErrorKind> {
+        op: &Operation<'a, &'a [u8]>,
+        origin: &mut Origin<'_, 'a>,
+    ) -> Outcome<'a> {
         let Courier { core, session, routes, batch, scratch } = self;
         let registry = &core.registry;
+        let mut outgoing = Outgoing { core, session, batch, scratch };
         let frame = |kind, topic, payload| Delivery {
             kind,
             realtime: qos.is_realtime(),
-            sender: &session.identity.name,
+            sender: origin.sender(),
             topic,
             payload,
         };
         match *op {
-            Operation::Nop => Ok(()),
             Operation::Message { target, payload } => {
-                let answer = look_up(
-                    &mut routes.messages,
-                    registry,
-                    target,
-                    || registry.target(session, target),
-                    |_, _| true,
-                );
-                let receiver = answer.get()?;
-                let parcel = Parcel::new(frame(FrameKind::Message, None, payload), owner);
-                match receiver.push(&parcel, &core.options) {
-                    Push::Queued => Ok(()),
-                    Push::QueuedFirst => {
-                        batch.touch(receiver);
-                        Ok(())
-                    }
-                    Push::Gone => Err(ErrorKind::NotRegistered),
-                    Push::Full => {
-                        Box::pin(insist(core, session, batch, receiver, &parcel, Since::now(receiver))).await
-                    }
-                }
+                let receiver = routes.target(registry, session, target).map_err(refused)?;
+                let frame = frame(FrameKind::Message, None, payload);
+                outgoing.send(&frame, Receivers::One(receiver), qos, origin)
             }
             Operation::Broadcast { mask, payload } => {
-                let find = || registry.matching_names(session, mask);
-                let answer = look_up(&mut routes.broadcasts, registry, mask, find, |at, found| {
-                    routes.held.add(at, found)
-                });
-                let audience = answer.get()?;
-                let parcel = Parcel::for_many(frame(FrameKind::Broadcast, None, payload), owner, scratch);
-                distribute(core, session, batch, audience, &parcel).await;
-                Ok(())
+                let audience = routes.named(registry, session, mask).map_err(refused)?;
+                let frame = frame(FrameKind::Broadcast, None, payload);
+                outgoing.send(&frame, Receivers::Many(audience), qos, origin)
             }
             Operation::Publish { topic, payload } => {
-                let find = || registry.subscribers(Some(session), topic);
-                let answer = look_up(&mut routes.publications, registry, topic, find, |at, found| {
-                    routes.held.add(at, found)
-                });
-                let audience = answer.get()?;
-                if !audience.is_empty() {
-                    let parcel =
-                        Parcel::for_many(frame(FrameKind::Publication, Some(topic), payload), owner, scratch);
-                    distribute(core, session, batch, audience, &parcel).await;
-                }
-                Ok(())
+                let audience = routes.subscribers(registry, session, topic).map_err(refused)?;
+                let frame = frame(FrameKind::Publication, Some(topic), payload);
+                outgoing.send(&frame, Receivers::Many(audience), qos, origin)
             }
             Operation::PublishFor { topic, receiver, payload } => {
-                let find = || registry.subscribers(Some(session), topic);
-                let answer = look_up(&mut routes.publications, registry, topic, find, |at, found| {
-                    routes.held.add(at, found)
-                });
-                let audience: Audience =
-                    answer.get()?.iter().filter(|session| session.primary() == receiver).cloned().collect();
-                let parcel =
-                    Parcel::for_many(frame(FrameKind::Publication, Some(topic), payload), owner, scratch);
-                distribute(core, session, batch, &audience, &parcel).await;
-                Ok(())
+                let all = routes.subscribers(registry, session, topic).map_err(refused)?;
+                let only: Audience =
+                    all.iter().filter(|session| session.primary() == receiver).cloned().collect();
+                let frame = frame(FrameKind::Publication, Some(topic), payload);
+                outgoing.send(&frame, Receivers::Many(&only), qos, origin)
             }
-            Operation::Subscribe(topics) => registry.add_topics(session, TopicSet::Subscriptions, topics),
-            Operation::Exclude(topics) => registry.add_topics(session, TopicSet::Exclusions, topics),
+            Operation::Nop => Ok(()),
+            Operation::Subscribe(topics) => {
+                registry.add_topics(session, TopicSet::Subscriptions, topics).map_err(refused)
+            }
+            Operation::Exclude(topics) => {
+                registry.add_topics(session, TopicSet::Exclusions, topics).map_err(refused)
+            }
             Operation::Unsubscribe(topics) => {
                 registry.remove_topics(session, TopicSet::Subscriptions, topics);
                 Ok(())
@@ -301,6 +242,70 @@ impl Courier {
                 registry.remove_topics(session, TopicSet::Exclusions, topics);
                 Ok(())
             }
+        }
+    }
+
+    /// Waits for those who were full, and does what could not be done before them.
+    async fn finish<'a>(
+        &mut self,
+        mut why: Why<'a>,
+        qos: QoS,
+        op: &Operation<'a, &'a [u8]>,
+        owner: Option<&Bytes>,
+    ) -> Result<(), ErrorKind> {
+        let myself = self.session.clone();
+        loop {
+            match why {
+                Why::Broker => return Ok(()),
+                Why::Refused(kind) => {
+                    if kind == ErrorKind::AccessDenied {
+                        self.log_denial(op);
+                    }
+                    return Err(kind);
+                }
+                Why::Earlier(receivers, frames) => {
+                    self.deliver_one_by_one(&receivers, &frames).await;
+                    match self.route(qos, op, &mut Origin::Apart(myself.name(), owner)) {
+                        Ok(()) => return Ok(()),
+                        Err(next) => why = *next,
+                    }
+                }
+                Why::Full(full) => {
+                    let Courier { core, session, batch, scratch, .. } = self;
+                    let Some(frame) = frame_of(op, qos, myself.name()) else { return Ok(()) };
+                    let to_one = frame.kind == FrameKind::Message;
+                    let parcel = match to_one {
+                        true => Parcel::new(frame, owner),
+                        false => Parcel::for_many(frame, owner, scratch),
+                    };
+                    let mut result = Ok(());
+                    for each in full {
+                        result = insist(core, session, batch, each, &parcel).await;
+                    }
+                    // What became of a single delivery is not a publisher's business.
+                    return if to_one { result } else { Ok(()) };
+                }
+            }
+        }
+    }
+
+    /// Hands out what waits in a run.
+    pub(super) async fn deliver(&mut self, run: &mut Run<'_>) {
+        let Courier { core, session, batch, scratch, .. } = self;
+        let Err(why) = Outgoing { core, session, batch, scratch }.deliver(run) else { return };
+        if let Why::Earlier(receivers, frames) = *why {
+            Box::pin(self.deliver_one_by_one(&receivers, &frames)).await;
+        }
+    }
+
+    async fn deliver_one_by_one(&mut self, receivers: &[Arc<Session>], frames: &[Delivery<'_>]) {
+        let Courier { core, session, batch, scratch, .. } = self;
+        for frame in frames {
+            // Its name may belong to a newcomer by now, whose frames nothing may come after.
+            if session.has_ended() {
+                return;
+            }
+            distribute(core, session, batch, receivers, &Parcel::for_many(*frame, None, scratch)).await;
         }
     }
 
@@ -325,27 +330,15 @@ impl Courier {
     /// Writes out what the batch has gathered. When this client does not read its acknowledgements,
     /// no more operations are read from it until it does. `frames` tells how many they were.
     pub(super) async fn finish_batch(&mut self, frames: u64) {
-        let acknowledged = !self.batch.acks.is_empty();
+        let acknowledged = self.batch.has_acks();
         if let Some(lookout) = &self.core.options.lookout {
             self.batch.tell(lookout, &self.session, frames);
         }
         self.batch.flush(&self.session);
         self.scratch.release();
         if acknowledged && self.session.is_over_budget(&self.core.options) {
-            Box::pin(self.wait_until_read()).await;
+            Box::pin(backpressure::wait_until_read(&self.core, &self.session)).await;
         }
-    }
-
-    async fn wait_until_read(&self) {
-        let (core, session) = (&self.core, &self.session);
-        hold_back(core, session, async {
-            while !session.has_ended() && !session.wait_for_room(0, &core.options, Instant::now(), 0).await {
-                if core.options.slow == super::SlowPolicy::Disconnect {
-                    core.end(session, "does not read its acknowledgements");
-                }
-            }
-        })
-        .await;
     }
 
     /// Writes out what was gathered, without waiting for anything. For clients in this process,
@@ -353,9 +346,10 @@ impl Courier {
     /// write of many.
     pub(super) fn flush_local(&mut self, qos: QoS) {
         self.scratch.release();
-        for receiver in self.batch.touched.drain(..) {
-            if qos == QoS::No { receiver.flush_soon() } else { receiver.flush() }
-        }
+        self.batch.flush_touched(|receiver| match qos {
+            QoS::No => receiver.flush_soon(),
+            _ => receiver.flush(),
+        });
     }
 
     fn log_denial(&self, op: &Operation<'_, &[u8]>) {
@@ -376,6 +370,111 @@ impl Courier {
     }
 }
 
+/// What frames on their way need of a courier.
+struct Outgoing<'c> {
+    core: &'c Core,
+    session: &'c Session,
+    batch: &'c mut Batch,
+    scratch: &'c mut Scratch,
+}
+
+impl Outgoing<'_> {
+    /// Hands a frame to its receivers, or lets it wait in the run for more of the kind. One that is to be
+    /// acknowledged does not wait.
+    #[inline]
+    fn send<'a>(
+        &mut self,
+        frame: &Delivery<'a>,
+        receivers: Receivers<'_>,
+        qos: QoS,
+        origin: &mut Origin<'_, 'a>,
+    ) -> Outcome<'a> {
+        if let Origin::Batch(run) = origin {
+            let waits = !qos.needs_ack() && Run::suits(frame.payload);
+            if !(waits && run.has_room_for(receivers)) {
+                self.deliver(run)?;
+            }
+            if waits {
+                run.add(frame, receivers);
+                return Ok(());
+            }
+        }
+        self.send_now(frame, receivers, origin.owner())
+    }
+
+    fn send_now<'a>(
+        &mut self,
+        frame: &Delivery<'_>,
+        receivers: Receivers<'_>,
+        owner: Option<&Bytes>,
+    ) -> Outcome<'a> {
+        let Outgoing { core, batch, scratch, .. } = self;
+        let full = match receivers {
+            Receivers::One(receiver) => match receiver.push(&Parcel::new(*frame, owner), &core.options) {
+                Push::Queued => return Ok(()),
+                Push::QueuedFirst => {
+                    batch.touch(receiver);
+                    return Ok(());
+                }
+                Push::Gone => return Err(refused(ErrorKind::NotRegistered)),
+                Push::Full => vec![Full::now(receiver)],
+            },
+            Receivers::Many(audience) if audience.is_empty() => return Ok(()),
+            Receivers::Many(audience) => {
+                push_to_all(core, batch, audience, &Parcel::for_many(*frame, owner, scratch))
+            }
+        };
+        if full.is_empty() { Ok(()) } else { Err(Box::new(Why::Full(full))) }
+    }
+
+    /// Hands out what waits in the run, in one piece to everybody who has room for that.
+    ///
+    /// # Errors
+    /// The others, who must get it frame by frame.
+    fn deliver<'a>(&mut self, run: &mut Run<'a>) -> Outcome<'a> {
+        let Some((receivers, frames)) = run.content() else { return Ok(()) };
+        let options = &self.core.options;
+        let mut rest = vec![];
+        // Its name may belong to a newcomer by now, whose frames nothing may come after.
+        if !self.session.has_ended() {
+            let bytes = frames.iter().map(Delivery::wire_len).sum();
+            let bundle = match receivers {
+                [_] => None,
+                _ => Some(self.scratch.bundle(frames)),
+            };
+            for receiver in receivers {
+                let pushed = receiver.push_together(frames.len(), bytes, options, |queue| match &bundle {
+                    Some(bundle) => queue.push_all(&bundle.bytes, &bundle.lens),
+                    None => frames.iter().for_each(|frame| queue.push(|out| frame.encode(out))),
+                });
+                match pushed {
+                    Push::QueuedFirst => self.batch.touch(receiver),
+                    Push::Queued | Push::Gone => {}
+                    Push::Full => rest.push(receiver.clone()),
+                }
+            }
+        }
+        if rest.is_empty() {
+            run.clear();
+            return Ok(());
+        }
+        Err(Box::new(Why::Earlier(rest, run.take_frames())))
+    }
+}
+
+/// Puts a frame into the queue of every receiver that has room; the others.
+fn push_to_all(core: &Core, batch: &mut Batch, audience: &[Arc<Session>], parcel: &Parcel<'_>) -> Vec<Full> {
+    let mut full = vec![];
+    for receiver in audience {
+        match receiver.push(parcel, &core.options) {
+            Push::QueuedFirst => batch.touch(receiver),
+            Push::Queued | Push::Gone => {}
+            Push::Full => full.push(Full::now(receiver)),
+        }
+    }
+    full
+}
+
 /// Hands a frame to every receiver. Those that are full are waited for after all others have it, with
 /// one stall time for all of them.
 async fn distribute(
@@ -385,86 +484,8 @@ async fn distribute(
     audience: &[Arc<Session>],
     parcel: &Parcel<'_>,
 ) {
-    let mut full = vec![];
-    for receiver in audience {
-        match receiver.push(parcel, &core.options) {
-            Push::QueuedFirst => batch.touch(receiver),
-            Push::Queued | Push::Gone => {}
-            Push::Full => full.push((receiver, Since::now(receiver))),
-        }
+    for full in push_to_all(core, batch, audience, parcel) {
+        // What became of a single delivery is not the sender's business.
+        let _ = Box::pin(insist(core, session, batch, full, parcel)).await;
     }
-    for (receiver, since) in full {
-        // What became of a single delivery is not the publisher's business.
-        let _ = Box::pin(insist(core, session, batch, receiver, parcel, since)).await;
-    }
-}
-
-/// When a receiver was found full, and how much it had taken then.
-#[derive(Clone, Copy)]
-struct Since {
-    when: Instant,
-    taken: u64,
-}
-
-impl Since {
-    fn now(receiver: &Session) -> Since {
-        Since { when: Instant::now(), taken: receiver.taken() }
-    }
-}
-
-/// Holds this sender back until the receiver has room or is found stuck; then its policy decides.
-async fn insist(
-    core: &Core,
-    session: &Arc<Session>,
-    batch: &mut Batch,
-    receiver: &Arc<Session>,
-    parcel: &Parcel<'_>,
-    since: Since,
-) -> Result<(), ErrorKind> {
-    batch.flush(session);
-    hold_back(core, session, async {
-        let mut waits = core.options.slow == super::SlowPolicy::Block || !receiver.is_stuck();
-        loop {
-            if session.has_ended() {
-                return Err(ErrorKind::NotDelivered);
-            }
-            let room = receiver.wait_for_room(parcel.wire_len(), &core.options, since.when, since.taken);
-            let stuck = !waits || !room.await;
-            let mut pushed = receiver.push(parcel, &core.options);
-            if stuck && pushed == Push::Full {
-                match receiver.judge(parcel, &core.options) {
-                    Verdict::Pushed(push) => pushed = push,
-                    Verdict::Refused => return Err(ErrorKind::NotDelivered),
-                    Verdict::Disconnect => {
-                        core.end(receiver, "does not take its frames");
-                        return Err(ErrorKind::NotDelivered);
-                    }
-                    Verdict::Wait => {
-                        // Its socket or program may take as long as it likes.
-                        tokio::time::sleep(core.options.stall).await;
-                        continue;
-                    }
-                }
-            }
-            match pushed {
-                Push::Queued => return Ok(()),
-                Push::QueuedFirst => {
-                    receiver.flush();
-                    return Ok(());
-                }
-                Push::Gone => return Err(ErrorKind::NotRegistered),
-                Push::Full => waits = true,
-            }
-        }
-    })
-    .await
-}
-
-/// Runs `wait` while nothing is read from the client: its silence does not count meanwhile.
-async fn hold_back<R>(core: &Core, session: &Session, wait: impl Future<Output = R>) -> R {
-    session.liveness.held_back.store(true, Relaxed);
-    let result = wait.await;
-    session.liveness.seen.store(core.clock.now(), Relaxed);
-    session.liveness.held_back.store(false, Relaxed);
-    result
 }

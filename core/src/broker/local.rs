@@ -52,13 +52,7 @@ impl LocalLink {
         traffic.r_bytes.add(body_len(&borrowed) as u64);
         let free = self.couriers.lock().pop();
         let mut courier = free.unwrap_or_else(|| Courier::new(self.core.clone(), self.session.clone()));
-        let result = match &borrowed {
-            Operation::Message { target: crate::proto::op::BROKER_NAME, .. } => {
-                courier.handle(0, QoS::No, &borrowed, payload).await;
-                Ok(())
-            }
-            _ => courier.dispatch(qos, &borrowed, payload).await,
-        };
+        let result = courier.dispatch(qos, &borrowed, payload).await;
         courier.flush_local(qos);
         self.couriers.lock().push(courier);
         result

@@ -20,6 +20,8 @@
 
 mod access;
 mod admin;
+mod backpressure;
+mod batch;
 mod connection;
 mod courier;
 #[cfg(unix)]
@@ -31,6 +33,8 @@ mod lookout;
 mod options;
 mod outbox;
 mod registry;
+mod routes;
+mod run;
 mod session;
 
 pub use access::{AccessList, ClientAccess};

@@ -6,10 +6,11 @@
 //! policy applies to every frame at once, so that it holds nobody back a second time.
 
 use super::options::{Options, SlowPolicy};
+use super::run::Bundle;
 use super::session::Session;
 use crate::client::inbox::Inbox;
 use crate::frame::Frame;
-use crate::proto::delivery::Delivery;
+use crate::proto::delivery::{Delivery, HEADER_LEN};
 use crate::transport::queue::LARGE_PAYLOAD;
 use crate::transport::{WriteQueue, Writer};
 use bytes::Bytes;
@@ -42,12 +43,19 @@ impl Outlet {
 }
 
 impl Scratch {
+    /// These frames, encoded.
+    pub(super) fn bundle(&mut self, frames: &[Delivery<'_>]) -> &Bundle {
+        self.bundle.encode(frames);
+        &self.bundle
+    }
+
     /// Lets go of what an idle client should not hold.
     pub(super) fn release(&mut self) {
         self.frame.take();
         if self.encoded.capacity() > 1024 {
             self.encoded = Vec::new();
         }
+        self.bundle.release();
     }
 }
 
@@ -67,6 +75,7 @@ pub(super) struct Parcel<'a> {
 pub(super) struct Scratch {
     encoded: Vec<u8>,
     frame: OnceLock<Frame>,
+    bundle: Bundle,
 }
 
 impl<'a> Parcel<'a> {
@@ -106,10 +115,7 @@ impl<'a> Parcel<'a> {
                 queue.push_with(|out| out.extend_from_slice(head), payload.clone())
             }
             (None, Some(payload)) => queue.push_with(|out| self.delivery.encode_head(out), payload.clone()),
-            (None, None) => queue.push(|out| {
-                self.delivery.encode_head(out);
-                out.extend_from_slice(self.delivery.payload);
-            }),
+            (None, None) => queue.push(|out| self.delivery.encode(out)),
         }
     }
 
@@ -123,7 +129,7 @@ impl<'a> Parcel<'a> {
     }
 
     pub(super) fn wire_len(&self) -> usize {
-        self.delivery.head_len() + self.delivery.payload.len()
+        self.delivery.wire_len()
     }
 
     fn body_len(&self) -> u64 {
@@ -184,6 +190,31 @@ impl Session {
             },
             Outlet::Broker => Push::Queued,
         }
+    }
+
+    /// Queues several frames of so many bytes in all, if this client is on a socket and has room for all of them;
+    /// else [`Push::Full`], and they must come one by one.
+    pub(super) fn push_together(
+        &self,
+        frames: usize,
+        bytes: usize,
+        options: &Options,
+        append: impl FnOnce(&mut WriteQueue),
+    ) -> Push {
+        let Outlet::Socket(writer) = &self.outlet else { return Push::Full };
+        writer
+            .with(|backlog| {
+                let load = backlog.load();
+                if load.frames.saturating_add(frames) > options.queue_size
+                    || load.bytes.saturating_add(bytes) > options.queue_bytes
+                {
+                    return Push::Full;
+                }
+                append(backlog.queue());
+                self.count_written(frames as u64, (bytes - frames * HEADER_LEN) as u64);
+                if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+            })
+            .unwrap_or(Push::Gone)
     }
 
     /// Queues bytes that are no delivery and never dropped: acknowledgements and pings. They have no

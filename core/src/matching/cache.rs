@@ -53,6 +53,13 @@ impl<V> Cache<V> {
     /// forgets everything.
     #[inline]
     pub fn get(&mut self, generation: u64, key: &[u8]) -> Option<&V> {
+        let slot = self.locate(generation, key)?;
+        self.at(slot)
+    }
+
+    /// As [`get`](Cache::get), but where the result is: [`at`](Cache::at) has it until the next insertion.
+    #[inline]
+    pub fn locate(&mut self, generation: u64, key: &[u8]) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
         }
@@ -65,7 +72,13 @@ impl<V> Cache<V> {
             self.last = self.find(hash(key), key)? as u32;
             self.credit = self.credit.saturating_add(2).min(self.most as i32 * 4);
         }
-        self.slots.get(self.last as usize)?.as_ref().map(|entry| &entry.value)
+        Some(self.last as usize)
+    }
+
+    /// The result in a slot.
+    #[inline]
+    pub fn at(&self, slot: usize) -> Option<&V> {
+        self.slots.get(slot)?.as_ref().map(|entry| &entry.value)
     }
 
     /// Keeps a result, if it deems that worth it.

@@ -91,12 +91,23 @@ pub struct Delivery<'a> {
 impl Delivery<'_> {
     /// The length of the body: sender, topic and payload with their separators.
     pub fn body_len(&self) -> usize {
-        self.head_len() - HEADER_LEN + self.payload.len()
+        self.wire_len() - HEADER_LEN
     }
 
     /// The length of everything before the payload, the header included.
     pub fn head_len(&self) -> usize {
         HEADER_LEN + self.sender.len() + 1 + self.topic.map_or(0, |t| t.len() + 1)
+    }
+
+    /// The length of the whole frame.
+    pub fn wire_len(&self) -> usize {
+        self.head_len() + self.payload.len()
+    }
+
+    /// Appends the whole frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        out.extend_from_slice(self.payload);
     }
 
     /// Appends header, sender and topic; the payload is the caller's to append or to share. A body

@@ -80,6 +80,12 @@ impl WriteQueue {
         self.frames.push_back(len as u64);
     }
 
+    /// Appends encoded frames in one piece, and their lengths.
+    pub fn push_all(&mut self, frames: &[u8], lens: &[u64]) {
+        self.append_flat(|out| out.extend_from_slice(frames));
+        self.frames.extend(lens);
+    }
+
     fn append_flat(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
         let bytes = match self.chunks.back_mut() {
             Some(Chunk::Flat { bytes, .. }) if bytes.len() < FLAT_LIMIT => bytes,
