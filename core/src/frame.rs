@@ -1,7 +1,7 @@
 //! A received frame: shared bytes, and where in them sender, topic and payload are.
 
 use crate::proto::DecodeError;
-use crate::proto::delivery::{self, Delivery};
+use crate::proto::delivery::{self, Delivery, HEADER_LEN};
 use crate::proto::op::{FrameKind, primary_name};
 use bytes::Bytes;
 use std::fmt;
@@ -35,7 +35,8 @@ impl Frame {
 
     /// A frame that is handed over within the process, with its payload as shared bytes.
     pub fn detached(delivery: &Delivery<'_>, payload: Bytes) -> Frame {
-        let mut body = Vec::with_capacity(delivery.head_len());
+        // Exactly as much as is used: `Bytes` would need a second piece of memory otherwise.
+        let mut body = Vec::with_capacity(delivery.head_len() - HEADER_LEN);
         delivery.encode_names(&mut body);
         Frame {
             kind: delivery.kind,

@@ -166,24 +166,20 @@ impl Courier {
         }
     }
 
-    /// Does one operation of a client in this process.
+    /// Begins an operation of a client in this process.
     ///
     /// # Errors
-    /// What its acknowledgement would say.
-    pub(super) async fn dispatch(
+    /// What is left to [`finish`](Courier::finish).
+    pub(super) fn begin<'a>(
         &mut self,
         qos: QoS,
-        op: &Operation<'_, &[u8]>,
+        op: &Operation<'a, &'a [u8]>,
+        sender: &'a str,
         owner: Option<&Bytes>,
-    ) -> Result<(), ErrorKind> {
-        if let Operation::Message { target: BROKER_NAME, payload } = op {
-            Box::pin(self.ask_broker(qos, payload)).await;
-            return Ok(());
-        }
-        let session = self.session.clone();
-        match self.route(qos, op, &mut Origin::Apart(session.name(), owner)) {
-            Ok(()) => Ok(()),
-            Err(why) => Box::pin(self.finish(*why, qos, op, owner)).await,
+    ) -> Result<(), Box<Why<'a>>> {
+        match op {
+            Operation::Message { target: BROKER_NAME, .. } => Err(Box::new(Why::Broker)),
+            _ => self.route(qos, op, &mut Origin::Apart(sender, owner)),
         }
     }
 
@@ -246,7 +242,10 @@ impl Courier {
     }
 
     /// Waits for those who were full, and does what could not be done before them.
-    async fn finish<'a>(
+    ///
+    /// # Errors
+    /// What the operation's acknowledgement says.
+    pub(super) async fn finish<'a>(
         &mut self,
         mut why: Why<'a>,
         qos: QoS,
@@ -256,7 +255,12 @@ impl Courier {
         let myself = self.session.clone();
         loop {
             match why {
-                Why::Broker => return Ok(()),
+                Why::Broker => {
+                    if let Operation::Message { payload, .. } = op {
+                        self.ask_broker(qos, payload).await;
+                    }
+                    return Ok(());
+                }
                 Why::Refused(kind) => {
                     if kind == ErrorKind::AccessDenied {
                         self.log_denial(op);

@@ -99,5 +99,5 @@ async fn obey(link: &LocalLink, line: &[u8]) -> Result<(), String> {
     } else {
         Operation::Message { target, payload: text() }
     };
-    link.submit(op, QoS::Processed).await.map_err(|kind| kind.to_string())
+    link.submit(&op, QoS::Processed).outcome().await.map_err(|kind| kind.to_string())
 }

@@ -11,14 +11,17 @@ use crate::proto::request::Operation;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// One registered in-process client. Dropping it unregisters the client.
 pub(crate) struct LocalLink {
     core: Arc<Core>,
     session: Arc<Session>,
-    /// Ways into the bus that are not in use: as many as there have been operations at once.
-    couriers: Mutex<Vec<Courier>>,
+    /// Ways into the bus that are not in use: as many as there have been operations at once. Boxed, since one is
+    /// taken and given back with every operation.
+    #[expect(clippy::vec_box)]
+    couriers: Mutex<Vec<Box<Courier>>>,
 }
 
 impl LocalLink {
@@ -40,22 +43,35 @@ impl LocalLink {
         LocalLink { core: core.clone(), session, couriers: Mutex::default() }
     }
 
-    /// Does one operation on the caller's task; waits only for receivers that do not keep up.
-    pub(crate) async fn submit(&self, op: Operation<'_, Bytes>, qos: QoS) -> Result<(), ErrorKind> {
+    /// Does one operation on the caller's thread. What it returns must be awaited if a receiver does not keep up.
+    pub(crate) fn submit<'o>(&'o self, op: &'o Operation<'o, Bytes>, qos: QoS) -> Submitted<'o> {
         if self.session.has_ended() {
-            return Err(ErrorKind::ConnectionLost);
+            return Submitted::Done(Err(ErrorKind::ConnectionLost));
         }
-        let payload = payload_of(&op);
-        let borrowed = borrow(&op);
+        let payload = payload_of(op);
+        let borrowed = borrow(op);
         let traffic = &self.session.traffic;
         traffic.r_frames.add(1);
         traffic.r_bytes.add(body_len(&borrowed) as u64);
         let free = self.couriers.lock().pop();
-        let mut courier = free.unwrap_or_else(|| Courier::new(self.core.clone(), self.session.clone()));
-        let result = courier.dispatch(qos, &borrowed, payload).await;
+        let mut courier =
+            free.unwrap_or_else(|| Box::new(Courier::new(self.core.clone(), self.session.clone())));
+        match courier.begin(qos, &borrowed, self.session.name(), payload) {
+            Ok(()) => {
+                self.give_back(courier, qos);
+                Submitted::Done(Ok(()))
+            }
+            Err(why) => Submitted::Waits(Box::pin(async move {
+                let result = courier.finish(*why, qos, &borrowed, payload).await;
+                self.give_back(courier, qos);
+                result
+            })),
+        }
+    }
+
+    fn give_back(&self, mut courier: Box<Courier>, qos: QoS) {
         courier.flush_local(qos);
         self.couriers.lock().push(courier);
-        result
     }
 
     /// Registers a secondary of this client, whose frames go to `inbox`.
@@ -70,6 +86,22 @@ impl LocalLink {
 
     pub(crate) fn is_connected(&self) -> bool {
         !self.session.has_ended()
+    }
+}
+
+/// What became of an operation so far.
+pub(crate) enum Submitted<'o> {
+    Done(Result<(), ErrorKind>),
+    Waits(Pin<Box<dyn Future<Output = Result<(), ErrorKind>> + Send + 'o>>),
+}
+
+impl Submitted<'_> {
+    #[cfg(unix)]
+    pub(super) async fn outcome(self) -> Result<(), ErrorKind> {
+        match self {
+            Submitted::Done(result) => result,
+            Submitted::Waits(rest) => rest.await,
+        }
     }
 }
 

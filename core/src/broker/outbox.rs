@@ -12,7 +12,7 @@ use crate::client::inbox::Inbox;
 use crate::frame::Frame;
 use crate::proto::delivery::{Delivery, HEADER_LEN};
 use crate::transport::queue::LARGE_PAYLOAD;
-use crate::transport::{WriteQueue, Writer};
+use crate::transport::{Backlog, WriteQueue, Writer};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -175,9 +175,7 @@ impl Session {
                     if over && load.frames > 0 {
                         return Push::Full;
                     }
-                    parcel.append_to(backlog.queue());
-                    self.count_written(1, parcel.body_len());
-                    if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+                    self.append(backlog, parcel)
                 })
                 .unwrap_or(Push::Gone),
             Outlet::Local(local) => match local.inbox.push(parcel.frame()) {
@@ -361,7 +359,14 @@ impl Session {
         self.traffic.dropped.add(1);
     }
 
-    /// Drops the oldest frames until `parcel` fits.
+    fn append(&self, backlog: &mut Backlog<'_>, parcel: &Parcel<'_>) -> Push {
+        parcel.append_to(backlog.queue());
+        self.count_written(1, parcel.body_len());
+        if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+    }
+
+    /// Drops the oldest frames until `parcel` fits. While all of them are out of reach, since the socket is just
+    /// tried with them, it takes the place of one that will be dropped when they are back.
     fn push_over_oldest(&self, parcel: &Parcel<'_>, options: &Options) -> Push {
         loop {
             match self.push(parcel, options) {
@@ -369,7 +374,18 @@ impl Session {
                 pushed => return pushed,
             }
             let dropped = match &self.outlet {
-                Outlet::Socket(writer) => writer.with(|backlog| backlog.drop_oldest()).flatten().is_some(),
+                Outlet::Socket(writer) => {
+                    let room = writer.with(|backlog| match backlog.drop_oldest() {
+                        Some(_) => Ok(true),
+                        None if backlog.is_being_written() => Err(self.append(backlog, parcel)),
+                        None => Ok(false),
+                    });
+                    match room {
+                        Some(Ok(dropped)) => dropped,
+                        Some(Err(pushed)) => return pushed,
+                        None => return Push::Gone,
+                    }
+                }
                 Outlet::Local(local) => local.inbox.drop_oldest(),
                 Outlet::Broker => false,
             };

@@ -162,7 +162,9 @@ struct Aftermath {
 
 impl Aftermath {
     fn settle(self, events: &Hub) {
-        self.wakers.into_iter().flatten().for_each(Waker::wake);
+        for waker in self.wakers.into_iter().flatten() {
+            waker.wake();
+        }
         if self.first_drop {
             log::warn!("the queue is full and nobody takes the frames: they are dropped");
         }

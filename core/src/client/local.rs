@@ -5,16 +5,13 @@ use super::config::Config;
 use super::connection::Tell;
 use super::inbox::{End, Inbox};
 use super::{Client, Link};
-use crate::broker::local::LocalLink;
+use crate::broker::local::{LocalLink, Submitted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use bytes::Bytes;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 
 impl Client {
     /// A client within the broker's process.
@@ -51,10 +48,9 @@ impl Local {
         }
         self.sent_frames.fetch_add(1, Ordering::Relaxed);
         self.sent_bytes.fetch_add(body_len(&operation) as u64, Ordering::Relaxed);
-        let mut routed = pin!(self.link.submit(operation, qos));
-        let answer = match poll_fn(|cx| Poll::Ready(routed.as_mut().poll(cx))).await {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => {
+        let answer = match self.link.submit(&operation, qos) {
+            Submitted::Done(answer) => answer,
+            Submitted::Waits(routed) => {
                 // A receiver has no room. It may be waiting for this client in turn.
                 let _blocked = inbox.block();
                 routed.await

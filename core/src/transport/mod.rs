@@ -28,7 +28,7 @@ pub use queue::{LARGE_PAYLOAD, WriteQueue};
 #[cfg(all(unix, not(busrt_portable)))]
 pub use socket::{Socket, WriteInterest};
 pub use watch::Watch;
-pub use writer::{Load, Writer};
+pub use writer::{Backlog, Load, Writer};
 
 impl Socket {
     /// Opens a connection to a broker.

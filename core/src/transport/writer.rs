@@ -93,6 +93,11 @@ impl Backlog<'_> {
         self.state.stuck = true;
     }
 
+    /// Whether frames are out of reach, because they are being written just now.
+    pub fn is_being_written(&self) -> bool {
+        self.state.in_flight.frames > 0
+    }
+
     /// Drops the oldest frame that may be dropped and is not being written; its length.
     pub fn drop_oldest(&mut self) -> Option<usize> {
         self.state.handover.waiting_mut().as_mut()?.drop_oldest()
