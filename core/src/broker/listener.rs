@@ -83,6 +83,10 @@ async fn accept_all(core: Arc<Core>, port: Arc<str>, accept: impl AsyncFn() -> i
         match accept().await {
             Ok(socket) => {
                 pause = FIRST_PAUSE;
+                // Slower perhaps, but a connection.
+                if let Err(e) = socket.set_buffers(core.options.socket_buffers) {
+                    log::debug!("the buffers of a connection on {port} stay as they are: {e}");
+                }
                 tokio::spawn(connection::serve(core.clone(), socket, port.clone()));
             }
             // The peer went before it was accepted: nothing of ours.

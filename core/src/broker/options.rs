@@ -1,6 +1,7 @@
 //! What a broker can be told.
 
 use super::lookout::Lookout;
+use crate::transport::Buffers;
 use std::time::Duration;
 
 /// What happens to a receiver that is *stuck*: its queue is over the budget, and its socket has not
@@ -46,6 +47,8 @@ pub struct Options {
     /// Keeps the runtime's workers awake while an answer is due, which saves clients in conversation a wake-up
     /// each time and costs up to one core meanwhile. Default: none; `busrtd` has one.
     pub lookout: Option<Lookout>,
+    /// The kernel's buffers of each connection. Default: the system's.
+    pub socket_buffers: Buffers,
     /// Permissions of UNIX socket files, as for `chmod`. Default: what the process's umask leaves.
     pub socket_mode: Option<u32>,
     /// How long [`shutdown`](super::Broker::shutdown) lets queues empty. Default: 1 s.
@@ -64,6 +67,7 @@ impl Default for Options {
             force_register: false,
             buf_size: 16 * 1024,
             lookout: None,
+            socket_buffers: Buffers::default(),
             socket_mode: None,
             drain: Duration::from_secs(1),
         }
@@ -127,6 +131,12 @@ impl Options {
     /// Sets [`lookout`](Options::lookout).
     pub fn lookout(mut self, lookout: Lookout) -> Self {
         self.lookout = Some(lookout);
+        self
+    }
+
+    /// Sets [`socket_buffers`](Options::socket_buffers).
+    pub fn socket_buffers(mut self, buffers: Buffers) -> Self {
+        self.socket_buffers = buffers;
         self
     }
 

@@ -1,6 +1,7 @@
 //! How a client connects and what it holds.
 
 use super::policy::{Overflow, Reconnect, WhileDown};
+use crate::transport::Buffers;
 use std::time::Duration;
 
 /// Longer than any program waits, and still a time from now that can be told.
@@ -23,6 +24,7 @@ pub struct Config {
     pub(crate) queue_bytes: usize,
     pub(crate) overrun_bytes: usize,
     pub(crate) buf_size: usize,
+    pub(crate) socket_buffers: Buffers,
     pub(crate) silence: Option<Duration>,
     pub(crate) overflow: Overflow,
     pub(crate) reconnect: Option<Reconnect>,
@@ -42,6 +44,7 @@ impl Config {
             queue_bytes: 16 * 1024 * 1024,
             overrun_bytes: 64 * 1024 * 1024,
             buf_size: 64 * 1024,
+            socket_buffers: Buffers::default(),
             silence: Some(Duration::from_secs(5)),
             overflow: Overflow::default(),
             reconnect: None,
@@ -86,6 +89,13 @@ impl Config {
     /// How much is read from the socket at once, in bytes, at least 256; 64 KiB unless set.
     pub fn buf_size(mut self, bytes: usize) -> Config {
         self.buf_size = bytes.max(256);
+        self
+    }
+
+    /// The kernel's buffers of the connection; the system's defaults unless set. Larger ones speed up large
+    /// payloads.
+    pub fn socket_buffers(mut self, buffers: Buffers) -> Config {
+        self.socket_buffers = buffers;
         self
     }
 

@@ -14,6 +14,7 @@ pub(crate) async fn connect(config: &Config, purpose: Purpose) -> Result<Connect
     let address: Address = config.address.parse()?;
     let work = async {
         let socket = Socket::connect(&address).await.map_err(|e| io_error(e, config))?;
+        socket.set_buffers(config.socket_buffers).map_err(|e| io_error(e, config))?;
         register(socket, config, purpose).await
     };
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))

@@ -6,7 +6,8 @@
 //! read into directly ([`Decoder::large_body`]), so that it ends up as shared bytes.
 //!
 //! Memory follows the bytes that arrived, never the length a header declares: a body under way
-//! holds at most four times what has come of it (or 4 KiB).
+//! holds at most four times what has come of it (or 4 KiB), or as much as the large body before it on the same
+//! stream turned out to have, up to 4 MiB.
 
 use super::DecodeError;
 use bytes::buf::Limit;
@@ -15,6 +16,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// From this length on an incomplete body is gathered apart from the read buffer.
 pub const LARGE: usize = 8 * 1024;
 const MIN_GROWTH: usize = 4 * 1024;
+/// How much of what the last large body had is expected of the next one.
+const MOST_EXPECTED: usize = 4 * 1024 * 1024;
 
 /// The fixed part of a frame, which tells how long the rest is.
 pub trait Header: Copy {
@@ -60,12 +63,14 @@ pub struct Decoder<H> {
     leftover: Vec<u8>,
     large: Option<Box<(H, BytesMut)>>,
     limit: u32,
+    /// The length of the last large body, bounded: a stream of large ones needs no memory moved.
+    expected: usize,
 }
 
 impl<H: Header> Decoder<H> {
     /// A decoder that refuses bodies longer than `limit` bytes (`u32::MAX`: whatever fits the wire).
     pub fn new(limit: u32) -> Self {
-        Decoder { leftover: Vec::new(), large: None, limit }
+        Decoder { leftover: Vec::new(), large: None, limit, expected: 0 }
     }
 
     /// Whether a frame has begun and not ended.
@@ -112,6 +117,7 @@ impl<H: Header> Decoder<H> {
             if body.len() < header.body_len() as usize {
                 return Ok(None);
             }
+            self.expected = body.len().min(MOST_EXPECTED);
             let frame = (*header, Body::Shared(std::mem::take(body).freeze()));
             self.large = None;
             return Ok(Some(frame));
@@ -131,7 +137,9 @@ impl<H: Header> Decoder<H> {
             return Ok(Some((header, Body::Inline(&rest[..whole]))));
         }
         if whole >= LARGE {
-            self.large = Some(Box::new((header, BytesMut::from(rest))));
+            let mut body = BytesMut::with_capacity(rest.len().max(whole.min(self.expected)));
+            body.extend_from_slice(rest);
+            self.large = Some(Box::new((header, body)));
             *input = &[];
         }
         Ok(None)
@@ -186,6 +194,32 @@ mod tests {
         }
         let mut decoder = Decoder::new(u32::MAX);
         assert_eq!(lens(feed(&mut decoder, stream.chunks(1))), [0, 1, 30, LARGE + 5, 3]);
+    }
+
+    #[test]
+    fn what_the_last_large_body_had_is_expected_of_the_next() {
+        let mut decoder = Decoder::<request::Header>::new(u32::MAX);
+        let mut held_after = |declared: usize, arrived: usize| {
+            let mut input = &frame(declared)[..9 + arrived];
+            let whole = decoder.next(&mut input).unwrap().map(|(_, body)| body.len());
+            (whole, decoder.large.as_ref().map_or(0, |large| large.1.capacity()))
+        };
+        // Nothing is known yet: what has come is held.
+        assert_eq!(held_after(1 << 20, 100), (None, 100));
+        let mut rest = vec![0; (1 << 20) - 100];
+        assert!(decoder.next(&mut &rest[..]).unwrap().is_some());
+        let mut held_after = |declared: usize| {
+            let mut input = &frame(declared)[..109];
+            assert_eq!(decoder.next(&mut input), Ok(None));
+            let held = decoder.large.as_ref().map_or(0, |large| large.1.capacity());
+            rest.resize(declared - 100, 0);
+            assert!(decoder.next(&mut &rest[..]).unwrap().is_some());
+            held
+        };
+        assert_eq!(held_after(1 << 20), 1 << 20);
+        assert_eq!(held_after(20 << 20), 1 << 20);
+        assert_eq!(held_after(20 << 20), MOST_EXPECTED);
+        assert_eq!(held_after(LARGE), LARGE);
     }
 
     #[test]

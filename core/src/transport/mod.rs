@@ -30,6 +30,16 @@ pub use socket::{Socket, WriteInterest};
 pub use watch::Watch;
 pub use writer::{Backlog, Load, Writer};
 
+/// What the kernel may buffer for one socket, in bytes; `None` leaves the system's default. Linux doubles what
+/// is asked for, up to `net.core.wmem_max` and `rmem_max`. Over UNIX sockets only the sender's buffer counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// `SO_SNDBUF`.
+    pub send: Option<usize>,
+    /// `SO_RCVBUF`.
+    pub receive: Option<usize>,
+}
+
 impl Socket {
     /// Opens a connection to a broker.
     ///

@@ -1,6 +1,7 @@
 //! A connected stream socket on tokio's own types: the path for systems without `AsyncFd`. Under
 //! Unix it is built with `--cfg busrt_portable`, so that tests can keep it honest.
 
+use super::Buffers;
 use bytes::BufMut;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -56,6 +57,20 @@ impl Socket {
             Ok(_) => Socket::from_tcp(stream),
             Err(_) => Socket::from_unix(std::os::fd::OwnedFd::from(stream).into()),
         }
+    }
+
+    /// Sets the sizes of the kernel's buffers.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
+        let socket = match &self.stream {
+            #[cfg(unix)]
+            Stream::Unix(s) => socket2::SockRef::from(s),
+            Stream::Tcp(s) => socket2::SockRef::from(s),
+        };
+        buffers.send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
+        buffers.receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
     }
 
     /// The peer's address; `None` for a UNIX socket.

@@ -5,6 +5,7 @@
 //! registered for reading alone; a second, write-only registration of a duplicated descriptor is made
 //! only while a write would block.
 
+use super::Buffers;
 use bytes::BufMut;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice};
@@ -61,6 +62,18 @@ impl Socket {
 
     fn new(fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Socket> {
         Ok(Socket { fd: register(fd, Interest::READABLE)?, peer })
+    }
+
+    /// Sets the sizes of the kernel's buffers.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
+        use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+        let fd = self.fd.get_ref();
+        buffers.send.map_or(Ok(()), |bytes| set_socket_send_buffer_size(fd, bytes))?;
+        buffers.receive.map_or(Ok(()), |bytes| set_socket_recv_buffer_size(fd, bytes))?;
+        Ok(())
     }
 
     /// The peer's address; `None` for a UNIX socket.

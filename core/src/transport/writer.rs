@@ -392,6 +392,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_larger_buffer_takes_more_at_once() {
+        let taken = |buffers| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let socket = Socket::from_unix(ours).unwrap();
+            socket.set_buffers(buffers).unwrap();
+            let writer = Writer::new(Arc::new(socket));
+            push(&writer, &[0; 1 << 20]);
+            writer.flush();
+            let taken = (1 << 20) - writer.load().bytes;
+            drop(theirs);
+            taken
+        };
+        if cfg!(not(busrt_portable)) {
+            let small = taken(super::super::Buffers { send: Some(4096), receive: None });
+            assert!(small < taken(super::super::Buffers { send: Some(128 * 1024), receive: None }));
+        }
+    }
+
+    #[tokio::test]
     async fn closing_ends_waits_and_the_peer_sees_it() {
         let (writer, mut peer) = pair();
         push(&writer, b"lost");

@@ -1,6 +1,7 @@
 //! The command line of `busrtd`.
 
 use busrt::broker::{Options, SlowPolicy};
+use busrt::transport::Buffers;
 use clap::{Parser, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -65,6 +66,14 @@ pub(crate) struct Args {
     /// The read buffer a client starts with; it grows with the traffic
     #[arg(long, value_name = "BYTES", default_value = "16384", help_heading = "Sockets")]
     buf_size: usize,
+
+    /// The kernel's send buffer of each connection, SO_SNDBUF [default: the system's]
+    #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
+    sndbuf: Option<usize>,
+
+    /// The kernel's receive buffer of each connection, SO_RCVBUF [default: the system's]
+    #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
+    rcvbuf: Option<usize>,
 
     /// Accepted for the sake of existing scripts: frames never wait longer than the batch they came in
     #[arg(long, value_name = "US", default_value = "10", help_heading = "Sockets")]
@@ -156,7 +165,8 @@ impl Args {
             .stall(Duration::from_millis(self.stall_ms))
             .drain(Duration::from_millis(self.drain_ms))
             .max_payload(self.max_payload.unwrap_or(u32::MAX))
-            .buf_size(self.buf_size);
+            .buf_size(self.buf_size)
+            .socket_buffers(Buffers { send: self.sndbuf, receive: self.rcvbuf });
         if let Some(mode) = self.socket_mode {
             options = options.socket_mode(mode);
         }

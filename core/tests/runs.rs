@@ -1,0 +1,94 @@
+//! Frames that are read together and go to the same receivers travel as one: nobody may be able to tell.
+#![cfg(all(unix, feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::QoS;
+use busrt::broker::Options;
+use common::{Bus, Peer, next};
+use std::io::Write;
+
+/// What one write brings: many of a kind, changes of topic, kind and QoS, and something large in between.
+fn batch(from: u32, count: u32) -> Vec<u8> {
+    let mut bytes = vec![];
+    for number in from..from + count {
+        let (flags, head): (u8, &[u8]) = match number % 97 {
+            0..60 => (0x01, b"news/a\0"),
+            60..75 => (0x12, b"rx.0\0"),
+            75..80 => (0x01, b"news/b\0"),
+            80..85 => (0x13, b"rx.*\0"),
+            85..88 => (0x41, b"news/a\0"),
+            88..91 => (0x52, b"rx.0\0"),
+            91..94 => (0x06, b"news/a\0rx.0\0"),
+            _ => (0x81, b"news/a\0"),
+        };
+        let mut body = [head, &number.to_le_bytes()].concat();
+        if number % 97 == 96 {
+            body.resize(body.len() + 9000, 7);
+        }
+        bytes.extend(Peer::operation(number, flags, &body));
+    }
+    bytes
+}
+
+async fn all_arrives_in_order(options: Options) {
+    const COUNT: u32 = 20_000;
+    let bus = Bus::start(options).await;
+    let mut peer = bus.peer("sender");
+    // Two on sockets, one in the broker's process.
+    let mut receivers = vec![];
+    for index in 0..3 {
+        let name = format!("rx.{index}");
+        let client = match index {
+            2 => bus.broker.client_with(&bus.config(&name)).await.unwrap(),
+            _ => bus.client(&name).await,
+        };
+        client.subscribe("news/#", QoS::Processed).await.unwrap();
+        receivers.push((client.frames().unwrap(), client));
+    }
+    let mut stream = peer.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        for from in (1..=COUNT).step_by(1000) {
+            stream.write_all(&batch(from, 1000)).unwrap();
+        }
+    });
+    let reading = tokio::task::spawn_blocking(move || {
+        let acknowledged = (1..=COUNT).filter(|number| (85..91).contains(&(number % 97)));
+        for number in acknowledged {
+            let [a, b, c, d] = number.to_le_bytes();
+            assert_eq!(peer.next().0, [0xfe, a, b, c, d, 1]);
+        }
+    });
+    let mut taking = vec![];
+    for (index, (mut frames, client)) in receivers.into_iter().enumerate() {
+        taking.push(tokio::spawn(async move {
+            let only_first = |number: &u32| matches!(number % 97, 60..75 | 88..94);
+            for number in (1..=COUNT).filter(|number| index == 0 || !only_first(number)) {
+                let frame = loop {
+                    let frame = next(&mut frames).await;
+                    if frame.sender() == "sender" {
+                        break frame;
+                    }
+                };
+                assert_eq!(frame.payload()[..4], number.to_le_bytes(), "receiver {index}");
+            }
+            drop(client);
+        }));
+    }
+    for taking in taking {
+        taking.await.unwrap();
+    }
+    writing.join().unwrap();
+    reading.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_room_for_everything() {
+    all_arrives_in_order(Options::new().queue_size(100_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_room_for_less_than_a_run() {
+    all_arrives_in_order(Options::new().queue_size(16).stall(common::PATIENCE)).await;
+}
