@@ -16,6 +16,8 @@ use std::time::Duration;
 
 const CLIENTS: u32 = 200;
 const RESTARTS: u32 = 20;
+/// So many of 100,000 bytes are more than sockets hold.
+const LARGE_FRAMES: usize = 60;
 
 fn quick() -> Reconnect {
     Reconnect::new().delays(Duration::from_millis(10), Duration::from_millis(200))
@@ -207,14 +209,14 @@ async fn told_to_go_it_empties_queues_and_lets_nobody_in() {
     let sender = Client::connect(&Config::new(&path, "sender").timeout(PATIENCE)).await.unwrap();
     let mut warnings = sender.frames().unwrap();
     let payload = bytes::Bytes::from(vec![7; 100_000]);
-    for _ in 0..20 {
+    for _ in 0..LARGE_FRAMES {
         sender.send("receiver", payload.clone(), QoS::Processed).await.unwrap();
     }
     daemon.signal(Signal::TERM);
     assert_eq!(next(&mut warnings).await.topic(), Some(".broker/warn"));
     eventually("the socket is gone", || !std::path::Path::new(&path).exists()).await;
     assert_ne!(early.try_register("late"), 1, "a newcomer was let in");
-    for _ in 0..20 {
+    for _ in 0..LARGE_FRAMES {
         assert_eq!(receiver.next().1.len(), "sender\0".len() + payload.len());
     }
     assert_eq!(receiver.next().0[0], 1);
@@ -229,7 +231,7 @@ async fn told_twice_it_goes_at_once() {
     let mut daemon = Daemon::start(std::slice::from_ref(&path), &["--drain-ms", "3600000"]);
     let receiver = Peer::register(&path, "receiver");
     let sender = Client::connect(&Config::new(&path, "sender").timeout(PATIENCE)).await.unwrap();
-    for _ in 0..20 {
+    for _ in 0..LARGE_FRAMES {
         sender.send("receiver", vec![7; 100_000], QoS::Processed).await.unwrap();
     }
     daemon.signal(Signal::TERM);

@@ -47,7 +47,7 @@ pub struct Options {
     /// Keeps the runtime's workers awake while an answer is due, which saves clients in conversation a wake-up
     /// each time and costs up to one core meanwhile. Default: none; `busrtd` has one.
     pub lookout: Option<Lookout>,
-    /// The kernel's buffers of each connection. Default: the system's.
+    /// The kernel's buffers of each connection. Default: 1 MiB to send over UNIX sockets, else the system's.
     pub socket_buffers: Buffers,
     /// Permissions of UNIX socket files, as for `chmod`. Default: what the process's umask leaves.
     pub socket_mode: Option<u32>,

@@ -67,7 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "16384", help_heading = "Sockets")]
     buf_size: usize,
 
-    /// The kernel's send buffer of each connection, SO_SNDBUF [default: the system's]
+    /// The kernel's send buffer of each connection, SO_SNDBUF [default: 1 MiB for UNIX sockets, else the
+    /// system's]
     #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
     sndbuf: Option<usize>,
 
