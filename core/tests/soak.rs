@@ -1,63 +1,66 @@
-//! A random storm with restarts of the broker: bounded here, for `SOAK_SECONDS` with `make soak`.
-#![cfg(all(target_os = "linux", feature = "broker", feature = "rpc"))]
+//! A random storm around a `busrtd` that is killed again and again, then left alone: bounded here, for
+//! `SOAK_SECONDS` with `make soak`.
+#![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
+use common::daemon::Size;
 use common::eventually;
 use common::proxy::FAULTS;
 use common::random::Random;
-use common::storm::{Outcome, Storm};
+use common::storm::Storm;
+use common::traffic::Outcome;
 use std::time::{Duration, Instant};
 
-#[derive(Debug, Clone, Copy)]
-struct Size {
-    tasks: usize,
-    descriptors: usize,
-    memory: usize,
-}
-
-impl Size {
-    fn now() -> Size {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
-        Size {
-            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
-            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
-            memory: pages * 4096,
-        }
-    }
+/// The test's own process, and its tasks.
+fn own_size() -> (Size, usize) {
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    (Size::of(std::process::id()), tasks)
 }
 
 async fn soak(length: Duration) {
     let mut random = Random::new("soak");
     let started = Instant::now();
     let mut storm = Storm::start(&FAULTS, random.fork()).await;
-    let (mut total, mut rounds, mut first) = (Outcome::default(), 0, None);
-    while started.elapsed() < length || rounds < 3 {
-        total += storm.rage(Duration::from_millis(500 + random.below(1500))).await;
-        storm.restart().await;
-        rounds += 1;
+    let (mut total, mut rounds, mut kills) = (Outcome::default(), 0, 0);
+    let (mut own, mut broker) = (None, None);
+    // The second half belongs to a single broker, which must not grow.
+    while broker.is_none() || started.elapsed() < length {
+        let killing = rounds < 2 || started.elapsed() < length / 2;
+        let kill = killing && (rounds == 0 || random.below(3) > 0);
+        total += storm.rage(Duration::from_millis(300 + random.below(700)), kill).await;
+        (rounds, kills) = (rounds + 1, kills + u32::from(kill));
         if rounds == 2 {
-            first = Some(Size::now());
+            own = Some(own_size());
+        }
+        if !killing && broker.is_none() {
+            broker = Some(storm.daemon.size());
         }
     }
-    let first = first.unwrap();
+    let ((own, tasks), broker) = (own.unwrap(), broker.unwrap());
     // Connections of the last moments may still be ending.
-    let few = |size: Size| size.tasks <= first.tasks + 8 && size.descriptors <= first.descriptors + 8;
-    eventually("tasks and descriptors are as few as at first", || few(Size::now())).await;
-    let last = Size::now();
+    let few = || {
+        let (size, now) = own_size();
+        now <= tasks + 8 && size.descriptors <= own.descriptors + 8
+    };
+    eventually("tasks and descriptors are as few as at first", few).await;
+    let few = || storm.daemon.size().descriptors <= broker.descriptors + 8;
+    eventually("the broker's descriptors are as few as at first", few).await;
+    let (last, last_broker) = (own_size().0, storm.daemon.size());
     println!(
-        "{rounds} brokers, {} faults, {total:?}, {first:?} at first, {last:?} at last",
+        "{rounds} rounds, {kills} kills, {} faults, {total:?}, {tasks} tasks, {own:?} at first, {last:?} at last; \
+         the broker: {broker:?} at first, {last_broker:?} at last",
         storm.injected()
     );
-    assert!(last.memory < first.memory + (64 << 20), "memory grows");
-    assert!(total.acknowledged > 0 && total.replies > 0);
+    assert!(last.memory < own.memory + (64 << 20), "memory grows");
+    assert!(last_broker.memory < broker.memory + (32 << 20), "the broker's memory grows");
+    assert!(total.acknowledged > 0 && total.replies > 0 && total.changes > 0 && total.visits > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn for_a_moment() {
-    soak(Duration::from_secs(5)).await;
+    soak(Duration::from_secs(3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,10 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    pub fn size(&self) -> Size {
+        Size::of(self.child.id())
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         let started = std::time::Instant::now();
@@ -60,6 +64,23 @@ impl Daemon {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }
+    }
+}
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub descriptors: usize,
+    /// Resident, in bytes.
+    pub memory: usize,
+}
+
+impl Size {
+    pub fn of(pid: u32) -> Size {
+        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+        let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        Size { descriptors, memory: pages * 4096 }
     }
 }
 

@@ -7,8 +7,10 @@
 pub mod daemon;
 pub mod proxy;
 pub mod random;
-#[cfg(feature = "rpc")]
+#[cfg(all(feature = "server", feature = "rpc"))]
 pub mod storm;
+#[cfg(all(feature = "server", feature = "rpc"))]
+pub mod traffic;
 
 use busrt::broker::{Broker, Options};
 use busrt::client::{Client, Config, Frames};

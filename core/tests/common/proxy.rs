@@ -28,7 +28,7 @@ pub const FAULTS: [Fault; 5] = [Fault::Cut, Fault::Reset, Fault::Delay, Fault::T
 
 /// Faults are this far from each other at most, in bytes of one direction.
 const FAR: u64 = 6000;
-const STALL: Duration = Duration::from_millis(1500);
+const STALL: Duration = Duration::from_millis(2500);
 
 pub struct Proxy {
     pub address: String,

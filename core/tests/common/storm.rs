@@ -1,38 +1,38 @@
-//! Clients behind faulty connections, clients that have nothing to fear, traffic between them, and what must
-//! hold whatever happens: an acknowledged message to a client that stays connected arrives, what one sends to
-//! another arrives in order and once, nobody waits for ever, nothing grows.
+//! A `busrtd` that may be killed, clients behind faulty connections, clients that have nothing else to fear,
+//! clients that come and go, traffic between them, and what must hold whatever happens: an acknowledged message to
+//! a client that stays connected arrives, what one sends to another arrives in order and once, everybody is
+//! subscribed to what it was told, nobody waits for ever.
 
+use super::daemon::{Daemon, free_port};
 use super::proxy::{Fault, Proxy};
 use super::random::Random;
+use super::traffic::{Actor, Log, NEWS, Outcome, Sent, TOPICS, Topics, World, Wrong, take};
 use super::{PATIENCE, Transport, eventually};
-use busrt::broker::{Broker, Options};
-use busrt::client::{Client, Config, Frames, Reconnect, WhileDown};
-use busrt::proto::request::Operation;
+use busrt::broker::ClientList;
+use busrt::client::{Client, Config, Event, Reconnect, WhileDown};
 use busrt::rpc::{Call, Caller, Handlers, Rpc, RpcError};
-use busrt::{ErrorKind, Frame, QoS};
+use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const FLAKY: usize = 8;
-const STEADY: usize = 2;
+const STEADY: usize = 3;
+const GUESTS: usize = 6;
+/// The broker's. Connections that stand still last longer: it is the one who ends them.
+const TIMEOUT: &str = "1.5";
 
-/// Numbers received, by sender.
-#[derive(Default)]
-struct Log {
-    last: HashMap<String, u64>,
-    all: HashSet<(String, u64)>,
-}
-
-/// A client and what it has received.
+/// A client that stays, and what it has received.
 struct Node {
     client: Client,
     log: Arc<Mutex<Log>>,
-    /// What it last sent: numbers never come twice.
     number: u64,
+    topics: Topics,
+    /// Connections it has lost.
+    lost: Arc<AtomicU64>,
 }
 
 struct Echo;
@@ -43,60 +43,22 @@ impl Handlers for Echo {
     }
 }
 
-/// What came of a while of it.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Outcome {
-    pub acknowledged: u64,
-    pub lost: u64,
-    pub replies: u64,
-    pub failed_calls: u64,
-}
-
-impl std::ops::AddAssign for Outcome {
-    fn add_assign(&mut self, other: Outcome) {
-        self.acknowledged += other.acknowledged;
-        self.lost += other.lost;
-        self.replies += other.replies;
-        self.failed_calls += other.failed_calls;
-    }
-}
-
 pub struct Storm {
-    path: String,
-    broker: Option<Broker>,
+    pub daemon: Daemon,
+    world: Arc<World>,
     proxies: Vec<Proxy>,
     steady: Vec<Node>,
     flaky: Vec<Node>,
+    /// Their names, and the numbers they last sent.
+    guests: Vec<(String, u64)>,
     echo: Rpc,
+    kills: u64,
     random: Random,
     _dir: tempfile::TempDir,
 }
 
-fn options() -> Options {
-    Options::new().timeout(Duration::from_secs(1))
-}
-
-fn number(frame: &Frame) -> u64 {
-    frame.payload().first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap()
-}
-
-fn take(mut frames: Frames, log: Arc<Mutex<Log>>) {
-    tokio::spawn(async move {
-        while let Some(frame) = frames.recv().await {
-            if frame.sender() == ".broker" {
-                continue;
-            }
-            let (sender, number) = (frame.sender().to_owned(), number(&frame));
-            let mut log = log.lock();
-            let last = log.last.insert(sender.clone(), number).unwrap_or(0);
-            assert!(last < number, "{number} of {sender} after {last}");
-            log.all.insert((sender, number));
-        }
-    });
-}
-
 impl Node {
-    async fn start(config: &Config) -> Node {
+    async fn start(config: &Config, wrong: &Wrong) -> Node {
         // The way there may be a faulty one.
         let client = loop {
             match Client::connect(config).await {
@@ -104,10 +66,31 @@ impl Node {
                 Err(e) => assert_ne!(e.kind(), ErrorKind::Data, "{e}"),
             }
         };
-        let log = Arc::<Mutex<Log>>::default();
-        take(client.frames().unwrap(), log.clone());
-        while client.subscribe("news/#", QoS::Processed).await.is_err() {}
-        Node { client, log, number: 0 }
+        let (log, lost) = (Arc::<Mutex<Log>>::default(), Arc::new(AtomicU64::new(0)));
+        client.on_event({
+            let lost = lost.clone();
+            move |event| {
+                lost.fetch_add(u64::from(matches!(event, Event::Disconnected { .. })), Ordering::SeqCst);
+            }
+        });
+        take(&client, log.clone(), wrong.clone());
+        while client.subscribe(NEWS, QoS::Processed).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Node { client, log, number: 0, topics: Topics::default(), lost }
+    }
+
+    fn name(&self) -> &str {
+        self.client.name()
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    fn next(&mut self) -> (u64, Vec<u8>) {
+        self.number += 1;
+        (self.number, self.number.to_le_bytes().to_vec())
     }
 }
 
@@ -115,12 +98,13 @@ impl Storm {
     pub async fn start(faults: &[Fault], mut random: Random) -> Storm {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bus.sock").display().to_string();
-        let broker = Broker::new(options());
-        broker.listen(&path).await.unwrap();
+        let port = format!("127.0.0.1:{}", free_port());
+        let daemon = Daemon::start(&[path.clone(), port.clone()], &["-t", TIMEOUT]);
         let mut proxies = vec![];
         for transport in [Transport::Unix, Transport::Tcp] {
             proxies.push(Proxy::start(transport, &path, faults, &mut random).await);
         }
+        let straight = [path, port];
         let reconnect = Reconnect::new().delays(Duration::from_millis(2), Duration::from_millis(100));
         let config = |address: &str, name: String| {
             let config = Config::new(address, name).reconnect(reconnect.clone()).queue_size(256);
@@ -129,72 +113,89 @@ impl Storm {
                 .while_down(WhileDown::Wait(PATIENCE))
                 .timeout(PATIENCE)
         };
-        let mut steady = vec![];
+        let (wrong, mut steady) = (Wrong::default(), vec![]);
         for i in 0..STEADY {
-            steady.push(Node::start(&config(&path, format!("steady.{i}"))).await);
+            steady.push(Node::start(&config(&straight[i % 2], format!("steady.{i}")), &wrong).await);
         }
         let mut flaky = vec![];
+        let policies = [WhileDown::Wait(PATIENCE), WhileDown::Fail, WhileDown::Queue(1 << 16)];
         for i in 0..FLAKY {
-            let config = config(&proxies[i % 2].address, format!("flaky.{i}"));
+            let config = config(&proxies[i % 2].address, format!("flaky.{i}")).while_down(policies[i % 3]);
             let config = config.timeout(Duration::from_millis(600)).silence(Duration::from_millis(400));
-            flaky.push(Node::start(&config).await);
+            flaky.push(Node::start(&config, &wrong).await);
         }
-        let echo = Rpc::new(Client::connect(&config(&path, "echo".into())).await.unwrap(), Echo);
-        Storm { path, broker: Some(broker), proxies, steady, flaky, echo, random, _dir: dir }
-    }
-
-    /// The broker goes without a word and comes again.
-    pub async fn restart(&mut self) {
-        self.broker = None;
-        let broker = Broker::new(options());
-        broker.listen(&self.path).await.unwrap();
-        self.broker = Some(broker);
-        self.all_are_back().await;
+        let echo = Rpc::new(Client::connect(&config(&straight[0], "echo".into())).await.unwrap(), Echo);
+        let names = |nodes: &[Node]| nodes.iter().map(|node| node.name().to_owned()).collect();
+        let world = Arc::new(World {
+            steady: names(&steady),
+            flaky: names(&flaky),
+            addresses: straight
+                .into_iter()
+                .chain(proxies.iter().map(|proxy| proxy.address.clone()))
+                .collect(),
+            broker: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            wrong,
+        });
+        let guests = (0..GUESTS).map(|i| (format!("guest.{i}"), 0)).collect();
+        Storm { daemon, world, proxies, steady, flaky, guests, echo, kills: 0, random, _dir: dir }
     }
 
     pub fn injected(&self) -> u64 {
         self.proxies.iter().map(Proxy::injected).sum()
     }
 
-    /// Traffic and faults for so long; then calm, everybody back, every acknowledged message accounted for.
-    pub async fn rage(&mut self, length: Duration) -> Outcome {
-        let stop = Arc::new(AtomicBool::new(false));
+    /// Traffic and faults for so long, and a broker that is killed in the middle of it if told so. Then calm,
+    /// everybody back, every acknowledged message accounted for, every subscription what it must be.
+    pub async fn rage(&mut self, length: Duration, kill: bool) -> Outcome {
+        self.world.stop.store(false, Ordering::Relaxed);
         self.proxies.iter().for_each(|proxy| proxy.set_calm(false));
-        let names = |nodes: &[Node]| nodes.iter().map(|n| n.client.name().to_owned()).collect::<Vec<_>>();
-        let (steady, flaky) = (names(&self.steady), names(&self.flaky));
-        let mut tasks = vec![];
-        for (nodes, targets) in [(&self.flaky, &steady), (&self.steady, &flaky)] {
+        let world = &self.world;
+        let all = [&world.steady[..], &world.flaky[..]].concat();
+        let mut staying = vec![];
+        for (nodes, targets) in [(&mut self.flaky, &world.steady), (&mut self.steady, &all)] {
             for node in nodes {
-                let sender = Sender {
-                    client: node.client.clone(),
-                    targets: targets.clone(),
-                    number: node.number,
-                    random: self.random.fork(),
-                    acknowledged: vec![],
-                    outcome: Outcome::default(),
-                };
-                tasks.push(tokio::spawn(sender.run(stop.clone())));
+                let topics = std::mem::take(&mut node.topics);
+                let actor = Actor::new(world, targets, node.number, topics, self.random.fork());
+                staying.push(tokio::spawn(actor.stay(node.client.clone())));
             }
         }
-        tokio::time::sleep(length).await;
-        stop.store(true, Ordering::Relaxed);
-        let mut outcome = Outcome::default();
-        let mut acknowledged = vec![];
-        for (task, node) in tasks.into_iter().zip(self.flaky.iter_mut().chain(&mut self.steady)) {
-            let sender = tokio::time::timeout(PATIENCE, task).await.expect("a sender hangs").unwrap();
-            outcome += sender.outcome;
-            node.number = sender.number;
-            acknowledged.extend(sender.acknowledged);
+        let mut coming = vec![];
+        for (name, number) in &self.guests {
+            let actor = Actor::new(world, &all, *number, Topics::default(), self.random.fork());
+            coming.push(tokio::spawn(actor.come_and_go(name.clone())));
+        }
+        if kill {
+            let before = length.mul_f64(self.random.below(100) as f64 / 100.0);
+            tokio::time::sleep(before).await;
+            self.kill().await;
+            tokio::time::sleep(length - before).await;
+        } else {
+            tokio::time::sleep(length).await;
+        }
+        self.world.stop.store(true, Ordering::Relaxed);
+        let (mut outcome, mut acknowledged) = (Outcome::default(), vec![]);
+        for (task, node) in staying.into_iter().zip(self.flaky.iter_mut().chain(&mut self.steady)) {
+            let actor = tokio::time::timeout(PATIENCE, task).await.expect("a client hangs").unwrap();
+            (node.number, node.topics) = (actor.number, actor.topics);
+            outcome += actor.outcome;
+            acknowledged.extend(actor.acknowledged);
+        }
+        for (task, (_, number)) in coming.into_iter().zip(&mut self.guests) {
+            let actor = tokio::time::timeout(PATIENCE, task).await.expect("a guest hangs").unwrap();
+            *number = actor.number;
+            outcome += actor.outcome;
+            acknowledged.extend(actor.acknowledged);
         }
         self.proxies.iter().for_each(|proxy| proxy.set_calm(true));
         self.all_are_back().await;
-        let logs: HashMap<_, _> =
-            self.steady.iter().map(|n| (n.client.name().to_owned(), n.log.clone())).collect();
-        for (target, sender, number) in acknowledged {
-            // The others were not connected all the time.
-            let Some(log) = logs.get(&target) else { continue };
-            let what = format!("{number} of {sender} to {target} was acknowledged");
-            eventually(&what, || log.lock().all.contains(&(sender.clone(), number))).await;
+        self.guests_are_gone().await;
+        self.account(acknowledged).await;
+        self.subscriptions_are_in_force().await;
+        assert!(self.world.wrong.lock().is_empty(), "{:?}", self.world.wrong.lock());
+        for node in &self.steady {
+            assert_eq!(node.lost(), self.kills, "{} was cut", node.name());
         }
         for node in self.steady.iter().chain(&self.flaky) {
             node.log.lock().all.clear();
@@ -202,127 +203,139 @@ impl Storm {
         outcome
     }
 
+    /// The broker goes without a word and comes again.
+    async fn kill(&mut self) {
+        self.world.broker.fetch_add(1, Ordering::SeqCst);
+        self.daemon.kill();
+        self.daemon.restart();
+        self.kills += 1;
+        let broker = self.world.broker.fetch_add(1, Ordering::SeqCst) + 1;
+        for node in &self.steady {
+            eventually("the steady ones are back", || {
+                node.lost() == self.kills && node.client.is_connected()
+            })
+            .await;
+        }
+        self.world.settled.store(broker, Ordering::SeqCst);
+    }
+
     /// Everybody has a connection and the subscription.
     async fn all_are_back(&mut self) {
         let (publisher, others) = self.steady.split_first_mut().unwrap();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         for node in others.iter().chain(&self.flaky) {
             loop {
-                assert!(started.elapsed() < PATIENCE, "{} does not get the news", node.client.name());
-                publisher.number += 1;
-                let number = publisher.number;
-                let news =
-                    publisher.client.publish("news/all", number.to_le_bytes().to_vec(), QoS::Processed);
-                if news.await.is_err() {
+                assert!(started.elapsed() < PATIENCE, "{} does not get the news", node.name());
+                let (number, payload) = publisher.next();
+                if publisher.client.publish("news/all", payload, QoS::Processed).await.is_err() {
                     continue;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                if node.log.lock().last.get(publisher.client.name()) == Some(&number) {
+                if node.log.lock().last.get(publisher.name()) == Some(&number) {
                     break;
                 }
             }
         }
-        let echo = Caller::new(publisher.client.clone());
-        while echo.call(self.echo.client().name(), "echo", "x", QoS::Processed).await.is_err() {
+        let caller = Caller::new(publisher.client.clone());
+        while caller.call(self.echo.client().name(), "echo", "x", QoS::Processed).await.is_err() {
             assert!(started.elapsed() < PATIENCE, "the server does not come back");
         }
     }
-}
 
-struct Sender {
-    client: Client,
-    targets: Vec<String>,
-    number: u64,
-    random: Random,
-    /// Target, sender, number.
-    acknowledged: Vec<(String, String, u64)>,
-    outcome: Outcome,
-}
-
-impl Sender {
-    async fn run(mut self, stop: Arc<AtomicBool>) -> Sender {
-        while !stop.load(Ordering::Relaxed) {
-            match self.random.below(10) {
-                0 => self.call().await,
-                1 => self.publish().await,
-                2..5 => self.pipeline().await,
-                _ => {
-                    self.message(QoS::Processed).await;
-                    self.message(QoS::No).await;
-                }
+    /// The broker knows nobody but those who stay.
+    async fn guests_are_gone(&self) {
+        let caller = Caller::new(self.steady[0].client.clone());
+        let started = Instant::now();
+        loop {
+            let reply = caller.call(".broker", "client.list", "", QoS::Processed).await.unwrap();
+            let list: ClientList = rmp_serde::from_slice(reply.payload()).unwrap();
+            let mut names = list.clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>();
+            names.retain(|name| !name.starts_with('.'));
+            if names.len() == 1 + FLAKY + STEADY {
+                return;
             }
-            if self.random.below(4) == 0 {
-                tokio::time::sleep(Duration::from_millis(self.random.below(4))).await;
-            }
-        }
-        self
-    }
-
-    fn payload(&mut self) -> Bytes {
-        self.number += 1;
-        let mut payload = self.number.to_le_bytes().to_vec();
-        let len = if self.random.below(50) == 0 { 20_000 } else { 200 };
-        payload.resize(8 + self.random.below(len) as usize, 7);
-        payload.into()
-    }
-
-    fn lost(&mut self, e: &busrt::Error) {
-        use ErrorKind::{ConnectionLost, NotRegistered, Timeout};
-        assert!(matches!(e.kind(), ConnectionLost | NotRegistered | Timeout), "{e}");
-        self.outcome.lost += 1;
-    }
-
-    fn acknowledged(&mut self, target: String, number: u64) {
-        self.outcome.acknowledged += 1;
-        self.acknowledged.push((target, self.client.name().to_owned(), number));
-    }
-
-    async fn message(&mut self, qos: QoS) {
-        let target = self.targets[self.random.below(self.targets.len() as u64) as usize].clone();
-        let payload = self.payload();
-        match self.client.send(&target, payload, qos).await {
-            Ok(()) if qos.needs_ack() => self.acknowledged(target, self.number),
-            Ok(()) => {}
-            Err(e) => self.lost(&e),
+            assert!(
+                started.elapsed() < PATIENCE,
+                "somebody stays for ever, or does not come back: {names:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn pipeline(&mut self) {
-        let mut under_way = vec![];
-        for _ in 0..16 {
-            let target = self.targets[self.random.below(self.targets.len() as u64) as usize].clone();
-            let operation = Operation::Message { target: &target, payload: self.payload() };
-            match self.client.submit(operation, QoS::Processed).await {
-                Ok(confirmation) => under_way.push((confirmation, target, self.number)),
-                Err(e) => self.lost(&e),
+    /// Of what the present broker has acknowledged to steady clients, all arrives; of what one acknowledged that
+    /// was killed, the last may be missing.
+    async fn account(&self, mut acknowledged: Vec<Sent>) {
+        let logs: HashMap<_, _> = self.steady.iter().map(|n| (n.name().to_owned(), n.log.clone())).collect();
+        let broker = self.world.broker.load(Ordering::SeqCst);
+        let mut missing = BTreeMap::new();
+        acknowledged.sort();
+        for Sent { target, sender, broker: by, number } in acknowledged {
+            // The others were not connected all the time.
+            let Some(log) = logs.get(&target) else { continue };
+            let what = format!("{number} of {sender} to {target} was acknowledged");
+            let key = (sender, number);
+            let arrived = || log.lock().all.contains(&key);
+            if by == broker {
+                eventually(&what, arrived).await;
+                continue;
             }
-        }
-        for (confirmation, target, number) in under_way {
-            match confirmation.await {
-                Ok(()) => self.acknowledged(target, number),
-                Err(e) => self.lost(&e),
+            match missing.get(&(target.clone(), key.0.clone(), by)) {
+                None if arrived() => {}
+                None => drop(missing.insert((target, key.0, by), number)),
+                Some(before) => assert!(!arrived(), "{what}, and arrived, but {before} before it did not"),
             }
         }
     }
 
-    async fn publish(&mut self) {
-        let payload = self.payload();
-        if let Err(e) = self.client.publish("news/of/somebody", payload, QoS::RealtimeProcessed).await {
-            self.lost(&e);
+    /// Publishes to every topic, and looks who gets it.
+    async fn subscriptions_are_in_force(&mut self) {
+        let started = Instant::now();
+        for node in self.steady.iter_mut().chain(&mut self.flaky) {
+            while let Err(e) = node.topics.settle(&node.client).await {
+                assert!(started.elapsed() < PATIENCE, "{} cannot say what it wants: {e}", node.name());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        // Old faults may still cost somebody its connection meanwhile: then what it got says nothing.
+        while !self.try_subscriptions().await {
+            assert!(started.elapsed() < PATIENCE, "there is no calm moment");
         }
     }
 
-    async fn call(&mut self) {
-        let payload = self.payload();
-        match Caller::new(self.client.clone()).call("echo", "echo", payload.clone(), QoS::Processed).await {
-            Ok(reply) => {
-                assert_eq!(reply.payload(), payload);
-                self.outcome.replies += 1;
+    async fn try_subscriptions(&mut self) -> bool {
+        let others: Vec<_> = self.steady.iter().chain(&self.flaky).map(|n| n.client.clone()).collect();
+        for client in &others {
+            eventually("all are connected", || client.is_connected()).await;
+        }
+        let lost: Vec<_> = self.steady.iter().chain(&self.flaky).map(Node::lost).collect();
+        let (publisher, _) = self.steady.split_first_mut().unwrap();
+        let mut published = vec![];
+        for topic in TOPICS {
+            let (number, payload) = publisher.next();
+            publisher.client.publish(topic, payload, QoS::Processed).await.unwrap();
+            published.push((topic, (publisher.name().to_owned(), number)));
+        }
+        // What comes after all of it, to each of them.
+        let mut markers = vec![];
+        for client in &others {
+            let (number, payload) = publisher.next();
+            if publisher.client.send(client.name(), payload, QoS::Processed).await.is_err() {
+                return false;
             }
-            Err(e) => {
-                assert!(e.kind().is_some(), "{e}");
-                self.outcome.failed_calls += 1;
+            markers.push(number);
+        }
+        let publisher = &self.steady[0];
+        for ((node, marker), lost) in self.steady.iter().chain(&self.flaky).zip(markers).zip(lost) {
+            let got = || node.log.lock().last.get(publisher.name()) == Some(&marker);
+            eventually("it gets the marker", || got() || node.lost() > lost).await;
+            if node.lost() > lost {
+                return false;
+            }
+            for (topic, key) in &published {
+                let (got, must) = (node.log.lock().all.contains(key), node.topics.let_through(topic));
+                assert_eq!(got, must, "{} and {topic}: {:?}", node.name(), node.topics);
             }
         }
+        true
     }
 }
