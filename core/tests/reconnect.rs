@@ -10,7 +10,7 @@ use busrt::proto::request::Operation;
 use busrt::rpc::{Call, Handlers, Rpc, RpcError};
 use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
-use common::{PATIENCE, eventually, next, nothing_waits};
+use common::{PATIENCE, Peer, eventually, next, nothing_waits};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -339,13 +339,21 @@ async fn one_that_is_dropped_while_it_tries_stops_trying() {
 
 /// A broker of a few lines, to see the bytes.
 fn accept(listener: &std::os::unix::net::UnixListener, name: &str) -> std::os::unix::net::UnixStream {
+    let mut stream = accept_but_for_the_answer(listener, name);
+    stream.write_all(&[1]).unwrap();
+    stream
+}
+
+fn accept_but_for_the_answer(
+    listener: &std::os::unix::net::UnixListener,
+    name: &str,
+) -> std::os::unix::net::UnixStream {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&[0xeb, 1, 0]).unwrap();
     expect(&mut stream, &[0xeb, 1, 0]);
     stream.write_all(&[1]).unwrap();
     expect(&mut stream, &[&(name.len() as u16).to_le_bytes(), name.as_bytes()].concat());
-    stream.write_all(&[1]).unwrap();
     stream
 }
 
@@ -353,6 +361,36 @@ fn expect(stream: &mut std::os::unix::net::UnixStream, wanted: &[u8]) {
     let mut got = vec![0; wanted.len()];
     stream.read_exact(&mut got).unwrap();
     assert_eq!(got, wanted, "{} instead of {}", got.escape_ascii(), wanted.escape_ascii());
+}
+
+#[tokio::test]
+async fn one_that_is_dropped_just_as_it_comes_back_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let listener = Arc::new(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let config = Config::new(&path, "me").reconnect(quick()).ping_interval(PATIENCE * 2).silence(None);
+    // Chance has it which of two things that happen at once is looked at first.
+    for _ in 0..20 {
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let broker = tokio::task::spawn_blocking({
+            let listener = listener.clone();
+            move || {
+                let stream = accept(&listener, "me");
+                gone.recv().unwrap();
+                drop(stream);
+                accept_but_for_the_answer(&listener, "me")
+            }
+        });
+        let client = Client::connect(&config).await.unwrap();
+        go.send(()).unwrap();
+        let mut stream = broker.await.unwrap();
+        stream.write_all(&[1]).unwrap();
+        // The answer is noticed, but not seen by the task that waits for it.
+        tokio::task::yield_now().await;
+        drop(client);
+        let mut peer = Peer { stream };
+        assert!(tokio::task::spawn_blocking(move || peer.is_closed()).await.unwrap(), "the connection stays");
+    }
 }
 
 #[tokio::test]

@@ -316,7 +316,7 @@ impl Shared {
         }
         loop {
             let mut next = None;
-            self.change(|state| {
+            let up = self.change(|state| {
                 if let State::Down(backlog) = state {
                     next = backlog.pop();
                 }
@@ -324,7 +324,11 @@ impl Shared {
                 let up = next.is_none() && matches!(state, State::Down(_));
                 up.then(|| (State::Up(connection.clone()), Status::Up))
             });
-            let Some(entry) = next else { return Ok(connection) };
+            if up.is_some() {
+                return Ok(connection);
+            }
+            // Nothing is left, and yet it is not in force: the program has just ended the client.
+            let entry = next.ok_or_else(lost)?;
             let operation = entry.operation();
             if let Err(e) = connection.submit(&operation, entry.prefix(), entry.qos, Tell::Program).await {
                 if let State::Down(backlog) = &mut *self.state.write() {
