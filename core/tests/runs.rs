@@ -92,3 +92,63 @@ async fn with_room_for_everything() {
 async fn with_room_for_less_than_a_run() {
     all_arrives_in_order(Options::new().queue_size(16).stall(common::PATIENCE)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_unsubscription_ends_what_was_sent_before() {
+    let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
+    let mut peer = bus.peer("both");
+    peer.send(1, 0x42, b"t");
+    assert_eq!(peer.next().0, [0xfe, 1, 0, 0, 0, 1]);
+    // More than the kernel takes for a receiver that does not read yet.
+    let payload = [b"t\0".as_slice(), &[7; 4000]].concat();
+    let mut bytes: Vec<u8> = (2..1002).flat_map(|id| Peer::operation(id, 0x01, &payload)).collect();
+    bytes.extend(Peer::operation(1002, 0x43, b"t"));
+    bytes.extend(Peer::operation(1003, 0x41, b"t\0nobody"));
+    let mut stream = peer.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || stream.write_all(&bytes).unwrap());
+    let reading = tokio::task::spawn_blocking(move || {
+        for _ in 0..1000 {
+            assert_eq!(peer.next().0[0], 0x01);
+        }
+        assert_eq!(peer.next().0, [0xfe, 0xea, 3, 0, 0, 1]);
+        assert_eq!(peer.next().0, [0xfe, 0xeb, 3, 0, 0, 1]);
+    });
+    reading.await.unwrap();
+    writing.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_unsubscribed_gets_nothing_more_of_a_run_that_waits() {
+    let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
+    let mut receiver = bus.peer("receiver");
+    receiver.send(1, 0x42, b"t");
+    assert_eq!(receiver.next().0, [0xfe, 1, 0, 0, 0, 1]);
+    let sender = bus.peer("sender");
+    let payload = [b"t\0".as_slice(), &[7; 4000]].concat();
+    let bytes: Vec<u8> = (2..3002).flat_map(|id| Peer::operation(id, 0x01, &payload)).collect();
+    let mut stream = sender.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || stream.write_all(&bytes).unwrap());
+    common::eventually("the sender is held back", || {
+        bus.broker.clients().clients.iter().any(|client| client.name == "receiver" && client.queue >= 16)
+    })
+    .await;
+    receiver.send(2, 0x43, b"t");
+    // The broker reads from it though it does not read; one frame may be under way already.
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut after = None;
+        loop {
+            match (receiver.next().0, after) {
+                ([0xfe, ..], None) => after = Some(0),
+                ([0xfe, ..], Some(frames)) => return frames,
+                (_, Some(frames)) => after = Some(frames + 1),
+                (_, None) => {}
+            }
+            if after == Some(0) {
+                receiver.send(3, 0x43, b"never");
+            }
+        }
+    });
+    let after = reading.await.unwrap();
+    assert!(after <= 1, "{after} frames after the end of the subscription");
+    writing.join().unwrap();
+}

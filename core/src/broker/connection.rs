@@ -22,11 +22,22 @@ use tokio::time::timeout;
 
 /// The largest read buffer of a session; also what a thread keeps one of.
 const MAX_READ: usize = 256 * 1024;
+/// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
+/// its own sizes.
+const UNIX_SEND_BUFFER: usize = 1024 * 1024;
 /// What is still read from a peer that was refused, so that closing does not take the answer away.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. `port` is what it connected to, as given to the broker.
 pub(super) async fn serve(core: Arc<Core>, socket: Socket, port: Arc<str>) {
+    let mut buffers = core.options.socket_buffers;
+    if socket.peer().is_none() {
+        buffers.send = buffers.send.or(Some(UNIX_SEND_BUFFER));
+    }
+    // Slower perhaps, but a connection.
+    if let Err(e) = socket.set_buffers(buffers) {
+        log::debug!("the buffers of a connection from {} stay as they are: {e}", origin(&socket));
+    }
     let socket = Arc::new(socket);
     let writer = Writer::new(socket.clone());
     match Box::pin(register(&core, &socket, &writer, port)).await {
@@ -185,6 +196,7 @@ async fn read_frames(
         let mut buf = take_buffer(size);
         decoder.resume(&mut buf);
         let room = size.saturating_sub(buf.len()).max(least);
+        let mut full = false;
         let read = match decoder.large_body() {
             Some(mut body) => socket.try_read_buf(&mut body),
             None => {
@@ -195,6 +207,7 @@ async fn read_frames(
         match read {
             Ok(0) => return Ok(()),
             Ok(n) => {
+                full = n >= room;
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
                 // On the heap: what a batch needs is several times what an idle connection should hold.
@@ -206,6 +219,10 @@ async fn read_frames(
             Err(e) => return Err(e.into()),
         }
         give_buffer(buf);
+        // Who sends faster than it is read would never let others run on this worker.
+        if full {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

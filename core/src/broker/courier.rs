@@ -12,7 +12,7 @@ use super::batch::Batch;
 use super::outbox::{Parcel, Push, Scratch};
 use super::registry::{Audience, TopicSet};
 use super::routes::Routes;
-use super::run::{Receivers, Run};
+use super::run::{Receivers, Rest, Run};
 use super::session::Session;
 use crate::error::ErrorKind;
 use crate::proto::DecodeError;
@@ -60,7 +60,7 @@ pub(super) enum Why<'a> {
     Refused(ErrorKind),
     /// Earlier frames must be delivered first, to those who had no room for all of them at once. The operation
     /// is not begun.
-    Earlier(Vec<Arc<Session>>, Vec<Delivery<'a>>),
+    Earlier(Rest<'a>),
     /// These receivers of its own frame are full; all others have it.
     Full(Vec<Full>),
     /// It is for the broker's own client.
@@ -72,6 +72,15 @@ type Outcome<'a> = Result<(), Box<Why<'a>>>;
 
 fn refused<'a>(kind: ErrorKind) -> Box<Why<'a>> {
     Box::new(Why::Refused(kind))
+}
+
+/// Where a frame goes.
+struct Route<'r, 'a> {
+    /// What it is addressed to: a name, a mask or a topic.
+    key: &'a str,
+    /// Of before that was looked up.
+    generation: u64,
+    to: Receivers<'r>,
 }
 
 /// The frame of an operation that makes one.
@@ -192,6 +201,7 @@ impl Courier {
     ) -> Outcome<'a> {
         let Courier { core, session, routes, batch, scratch } = self;
         let registry = &core.registry;
+        let generation = registry.generation();
         let mut outgoing = Outgoing { core, session, batch, scratch };
         let frame = |kind, topic, payload| Delivery {
             kind,
@@ -204,37 +214,61 @@ impl Courier {
             Operation::Message { target, payload } => {
                 let receiver = routes.target(registry, session, target).map_err(refused)?;
                 let frame = frame(FrameKind::Message, None, payload);
-                outgoing.send(&frame, Receivers::One(receiver), qos, origin)
+                outgoing.send(
+                    &frame,
+                    Route { key: target, generation, to: Receivers::One(receiver) },
+                    qos,
+                    origin,
+                )
             }
             Operation::Broadcast { mask, payload } => {
                 let audience = routes.named(registry, session, mask).map_err(refused)?;
                 let frame = frame(FrameKind::Broadcast, None, payload);
-                outgoing.send(&frame, Receivers::Many(audience), qos, origin)
+                outgoing.send(
+                    &frame,
+                    Route { key: mask, generation, to: Receivers::Many(audience) },
+                    qos,
+                    origin,
+                )
             }
             Operation::Publish { topic, payload } => {
                 let audience = routes.subscribers(registry, session, topic).map_err(refused)?;
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
-                outgoing.send(&frame, Receivers::Many(audience), qos, origin)
+                outgoing.send(
+                    &frame,
+                    Route { key: topic, generation, to: Receivers::Many(audience) },
+                    qos,
+                    origin,
+                )
             }
             Operation::PublishFor { topic, receiver, payload } => {
                 let all = routes.subscribers(registry, session, topic).map_err(refused)?;
                 let only: Audience =
                     all.iter().filter(|session| session.primary() == receiver).cloned().collect();
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
-                outgoing.send(&frame, Receivers::Many(&only), qos, origin)
+                outgoing.send(
+                    &frame,
+                    Route { key: topic, generation, to: Receivers::Many(&only) },
+                    qos,
+                    origin,
+                )
             }
             Operation::Nop => Ok(()),
             Operation::Subscribe(topics) => {
+                outgoing.deliver_earlier(origin)?;
                 registry.add_topics(session, TopicSet::Subscriptions, topics).map_err(refused)
             }
             Operation::Exclude(topics) => {
+                outgoing.deliver_earlier(origin)?;
                 registry.add_topics(session, TopicSet::Exclusions, topics).map_err(refused)
             }
             Operation::Unsubscribe(topics) => {
+                outgoing.deliver_earlier(origin)?;
                 registry.remove_topics(session, TopicSet::Subscriptions, topics);
                 Ok(())
             }
             Operation::Unexclude(topics) => {
+                outgoing.deliver_earlier(origin)?;
                 registry.remove_topics(session, TopicSet::Exclusions, topics);
                 Ok(())
             }
@@ -261,14 +295,9 @@ impl Courier {
                     }
                     return Ok(());
                 }
-                Why::Refused(kind) => {
-                    if kind == ErrorKind::AccessDenied {
-                        self.log_denial(op);
-                    }
-                    return Err(kind);
-                }
-                Why::Earlier(receivers, frames) => {
-                    self.deliver_one_by_one(&receivers, &frames).await;
+                Why::Refused(kind) => return Err(self.refuse(kind, op)),
+                Why::Earlier(rest) => {
+                    self.deliver_one_by_one(rest).await;
                     match self.route(qos, op, &mut Origin::Apart(myself.name(), owner)) {
                         Ok(()) => return Ok(()),
                         Err(next) => why = *next,
@@ -293,23 +322,32 @@ impl Courier {
         }
     }
 
+    /// What an operation that is refused is answered.
+    pub(super) fn refuse(&self, kind: ErrorKind, op: &Operation<'_, &[u8]>) -> ErrorKind {
+        if kind == ErrorKind::AccessDenied {
+            self.log_denial(op);
+        }
+        kind
+    }
+
     /// Hands out what waits in a run.
     pub(super) async fn deliver(&mut self, run: &mut Run<'_>) {
         let Courier { core, session, batch, scratch, .. } = self;
         let Err(why) = Outgoing { core, session, batch, scratch }.deliver(run) else { return };
-        if let Why::Earlier(receivers, frames) = *why {
-            Box::pin(self.deliver_one_by_one(&receivers, &frames)).await;
+        if let Why::Earlier(rest) = *why {
+            Box::pin(self.deliver_one_by_one(rest)).await;
         }
     }
 
-    async fn deliver_one_by_one(&mut self, receivers: &[Arc<Session>], frames: &[Delivery<'_>]) {
+    async fn deliver_one_by_one(&mut self, mut rest: Rest<'_>) {
         let Courier { core, session, batch, scratch, .. } = self;
-        for frame in frames {
+        for at in 0..rest.frames.len() {
             // Its name may belong to a newcomer by now, whose frames nothing may come after.
-            if session.has_ended() {
+            if session.has_ended() || !rest.refresh(&core.registry, session) {
                 return;
             }
-            distribute(core, session, batch, receivers, &Parcel::for_many(*frame, None, scratch)).await;
+            let parcel = Parcel::for_many(rest.frames[at], None, scratch);
+            distribute(core, session, batch, &rest.receivers, &parcel).await;
         }
     }
 
@@ -340,6 +378,7 @@ impl Courier {
         }
         self.batch.flush(&self.session);
         self.scratch.release();
+        self.routes.release();
         if acknowledged && self.session.is_over_budget(&self.core.options) {
             Box::pin(backpressure::wait_until_read(&self.core, &self.session)).await;
         }
@@ -350,6 +389,7 @@ impl Courier {
     /// write of many.
     pub(super) fn flush_local(&mut self, qos: QoS) {
         self.scratch.release();
+        self.routes.release();
         self.batch.flush_touched(|receiver| match qos {
             QoS::No => receiver.flush_soon(),
             _ => receiver.flush(),
@@ -389,21 +429,29 @@ impl Outgoing<'_> {
     fn send<'a>(
         &mut self,
         frame: &Delivery<'a>,
-        receivers: Receivers<'_>,
+        route: Route<'_, 'a>,
         qos: QoS,
         origin: &mut Origin<'_, 'a>,
     ) -> Outcome<'a> {
         if let Origin::Batch(run) = origin {
             let waits = !qos.needs_ack() && Run::suits(frame.payload);
-            if !(waits && run.has_room_for(receivers)) {
+            if !(waits && run.has_room_for(route.to)) {
                 self.deliver(run)?;
             }
             if waits {
-                run.add(frame, receivers);
+                run.add(frame, route.key, route.generation, route.to);
                 return Ok(());
             }
         }
-        self.send_now(frame, receivers, origin.owner())
+        self.send_now(frame, route.to, origin.owner())
+    }
+
+    /// Hands out what waits in the run, if the operation comes from a batch.
+    fn deliver_earlier<'a>(&mut self, origin: &mut Origin<'_, 'a>) -> Outcome<'a> {
+        match origin {
+            Origin::Batch(run) => self.deliver(run),
+            Origin::Apart(..) => Ok(()),
+        }
     }
 
     fn send_now<'a>(
@@ -412,7 +460,11 @@ impl Outgoing<'_> {
         receivers: Receivers<'_>,
         owner: Option<&Bytes>,
     ) -> Outcome<'a> {
-        let Outgoing { core, batch, scratch, .. } = self;
+        let Outgoing { core, session, batch, scratch } = self;
+        // It may have ended while earlier frames waited, and its name belong to a newcomer.
+        if session.has_ended() {
+            return Err(refused(ErrorKind::NotDelivered));
+        }
         let full = match receivers {
             Receivers::One(receiver) => match receiver.push(&Parcel::new(*frame, owner), &core.options) {
                 Push::Queued => return Ok(()),
@@ -440,7 +492,14 @@ impl Outgoing<'_> {
         let options = &self.core.options;
         let mut rest = vec![];
         // Its name may belong to a newcomer by now, whose frames nothing may come after.
-        if !self.session.has_ended() {
+        if self.session.has_ended() {
+            run.clear();
+            return Ok(());
+        }
+        if self.core.registry.generation() != run.generation() {
+            // Something has changed meanwhile: each frame is looked up anew.
+            rest = receivers.to_vec();
+        } else {
             let bytes = frames.iter().map(Delivery::wire_len).sum();
             let bundle = match receivers {
                 [_] => None,
@@ -462,7 +521,7 @@ impl Outgoing<'_> {
             run.clear();
             return Ok(());
         }
-        Err(Box::new(Why::Earlier(rest, run.take_frames())))
+        Err(Box::new(Why::Earlier(run.leave(rest))))
     }
 }
 

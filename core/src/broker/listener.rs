@@ -14,9 +14,6 @@ use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
-/// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
-/// its own sizes.
-const UNIX_SEND_BUFFER: usize = 1024 * 1024;
 /// Out of descriptors, accepting pauses this long at first, doubling up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -86,14 +83,6 @@ async fn accept_all(core: Arc<Core>, port: Arc<str>, accept: impl AsyncFn() -> i
         match accept().await {
             Ok(socket) => {
                 pause = FIRST_PAUSE;
-                let mut buffers = core.options.socket_buffers;
-                if socket.peer().is_none() {
-                    buffers.send = buffers.send.or(Some(UNIX_SEND_BUFFER));
-                }
-                // Slower perhaps, but a connection.
-                if let Err(e) = socket.set_buffers(buffers) {
-                    log::debug!("the buffers of a connection on {port} stay as they are: {e}");
-                }
                 tokio::spawn(connection::serve(core.clone(), socket, port.clone()));
             }
             // The peer went before it was accepted: nothing of ours.

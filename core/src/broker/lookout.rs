@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 /// A look that takes this long was interrupted: somebody else wants the core.
 const INTERRUPTED: Duration = Duration::from_micros(300);
+const LONGEST: Duration = Duration::from_millis(1);
 /// After that nobody looks out for so long.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,9 +76,13 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
-    /// It is given something.
-    fn given(&self, now: u64) {
+    /// It is given something. One that has not answered what it was given before is not prompt any more.
+    fn given(&self, now: u64, bound: Duration) {
+        let before = self.given.load(Relaxed);
         self.given.store(now, Relaxed);
+        if before != 0 && now.saturating_sub(before) >= nanoseconds(bound) {
+            self.prompt.store(false, Relaxed);
+        }
     }
 
     /// Whether it is likely to answer soon.
@@ -105,13 +110,13 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 impl Lookout {
-    /// One that waits up to `bound` for an answer.
+    /// One that waits up to `bound` for an answer, at most 1 ms: so long nothing but clients may be heard.
     ///
     /// # Errors
     /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux; out of descriptors.
     pub fn new(bound: Duration) -> io::Result<Lookout> {
         let inner = Inner {
-            bound,
+            bound: bound.min(LONGEST),
             started: Instant::now(),
             watch: Watch::new()?,
             expected: AtomicU64::new(0),
@@ -151,7 +156,7 @@ impl Lookout {
         sender.rhythm.spoke(now, inner.bound);
         let mut expected = 0;
         for receiver in receivers {
-            receiver.rhythm.given(now);
+            receiver.rhythm.given(now, inner.bound);
             if receiver.rhythm.is_prompt() {
                 expected = now.saturating_add(nanoseconds(inner.bound));
             }
@@ -193,7 +198,7 @@ mod tests {
     fn who_answers_soon_is_prompt() {
         let rhythm = Rhythm::default();
         let prompt_after = |given: Option<u64>, spoke: u64| {
-            given.inspect(|at| rhythm.given(*at));
+            given.inspect(|at| rhythm.given(*at, BOUND));
             rhythm.spoke(spoke, BOUND);
             rhythm.is_prompt()
         };
@@ -205,6 +210,12 @@ mod tests {
         // What it sends after that answers nothing.
         assert!(!prompt_after(None, 132));
         assert!(prompt_after(Some(140), 141));
+        // It is given one thing after another, and says nothing.
+        for now in [150, 160, 200, 250] {
+            rhythm.given(now, BOUND);
+            assert_eq!(rhythm.is_prompt(), now < 250);
+        }
+        assert!(prompt_after(Some(260), 270));
         rhythm.forget();
         assert!(!rhythm.is_prompt());
     }
@@ -213,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_ends_with_news_or_in_time() {
         use std::io::Write;
-        let lookout = Lookout::new(Duration::from_secs(3600)).unwrap();
+        let lookout = Lookout::new(LONGEST).unwrap();
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = Socket::from_unix(ours).unwrap();
         lookout.watch(&socket);

@@ -59,6 +59,13 @@ impl Routes {
         }
     }
 
+    /// Lets go of what an idle client should not hold.
+    pub(super) fn release(&mut self) {
+        self.messages.fresh = None;
+        self.broadcasts.fresh = None;
+        self.publications.fresh = None;
+    }
+
     /// The client that a message goes to.
     pub(super) fn target(
         &mut self,

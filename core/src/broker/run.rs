@@ -1,9 +1,10 @@
 //! Frames in a row, read together, that go to the same receivers: they are appended to each queue in one piece.
 //! Taking a queue's lock is most of what a delivery costs otherwise.
 
-use super::registry::Audience;
+use super::registry::{Audience, Registry};
 use super::session::Session;
 use crate::proto::delivery::Delivery;
+use crate::proto::op::FrameKind;
 use crate::transport::queue::LARGE_PAYLOAD;
 use std::sync::Arc;
 
@@ -44,6 +45,10 @@ impl Kept {
 /// Frames of one client that are not delivered yet, and that nobody waits for.
 pub(super) struct Run<'a> {
     sender: &'a str,
+    /// What the frames are addressed to: a name, a mask or a topic.
+    key: &'a str,
+    /// Of when it was looked up.
+    generation: u64,
     receivers: Option<Kept>,
     frames: Vec<Delivery<'a>>,
     bytes: usize,
@@ -52,7 +57,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     /// An empty one.
     pub(super) fn new(sender: &'a str) -> Run<'a> {
-        Run { sender, receivers: None, frames: Vec::new(), bytes: 0 }
+        Run { sender, key: "", generation: 0, receivers: None, frames: Vec::new(), bytes: 0 }
     }
 
     pub(super) fn sender(&self) -> &'a str {
@@ -71,11 +76,21 @@ impl<'a> Run<'a> {
             && self.bytes < MAX_BYTES
     }
 
-    pub(super) fn add(&mut self, frame: &Delivery<'a>, receivers: Receivers<'_>) {
-        self.receivers.get_or_insert_with(|| match receivers {
-            Receivers::One(one) => Kept::One(one.clone()),
-            Receivers::Many(many) => Kept::Many(many.clone()),
-        });
+    /// Adds a frame that is addressed to `key`, which at `generation` stood for `receivers`.
+    pub(super) fn add(
+        &mut self,
+        frame: &Delivery<'a>,
+        key: &'a str,
+        generation: u64,
+        receivers: Receivers<'_>,
+    ) {
+        if self.receivers.is_none() {
+            (self.key, self.generation) = (key, generation);
+            self.receivers = Some(match receivers {
+                Receivers::One(one) => Kept::One(one.clone()),
+                Receivers::Many(many) => Kept::Many(many.clone()),
+            });
+        }
         self.bytes += frame.wire_len();
         self.frames.push(*frame);
     }
@@ -92,11 +107,50 @@ impl<'a> Run<'a> {
         self.bytes = 0;
     }
 
-    /// Empties it, and returns the frames.
-    pub(super) fn take_frames(&mut self) -> Vec<Delivery<'a>> {
+    /// Of when the receivers were looked up.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Empties it: what is left for those who did not get it.
+    pub(super) fn leave(&mut self, receivers: Vec<Arc<Session>>) -> Rest<'a> {
         let frames = std::mem::take(&mut self.frames);
+        let rest = Rest { key: self.key, generation: self.generation, receivers, frames };
         self.clear();
-        frames
+        rest
+    }
+}
+
+/// Frames of a run that go one by one.
+pub(super) struct Rest<'a> {
+    pub(super) key: &'a str,
+    pub(super) generation: u64,
+    pub(super) receivers: Vec<Arc<Session>>,
+    pub(super) frames: Vec<Delivery<'a>>,
+}
+
+impl Rest<'_> {
+    /// Looks up the receivers anew if anything has changed: nobody gets what it has ended meanwhile. False when
+    /// there is nobody left, or the sender may not send this any more.
+    pub(super) fn refresh(&mut self, registry: &Registry, session: &Session) -> bool {
+        let generation = registry.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            match self.frames.first().map(|frame| frame.kind) {
+                Some(FrameKind::Message) => {
+                    self.receivers = registry.target(session, self.key).into_iter().collect();
+                }
+                kind => {
+                    let now = match kind {
+                        Some(FrameKind::Broadcast) => registry.matching_names(session, self.key),
+                        _ => registry.subscribers(Some(session), self.key),
+                    };
+                    let now = now.unwrap_or_else(|_| [].into());
+                    self.receivers.retain(|one| now.iter().any(|other| Arc::ptr_eq(one, other)));
+                }
+            }
+        }
+        !self.receivers.is_empty()
     }
 }
 

@@ -6,8 +6,8 @@
 //! read into directly ([`Decoder::large_body`]), so that it ends up as shared bytes.
 //!
 //! Memory follows the bytes that arrived, never the length a header declares: a body under way
-//! holds at most four times what has come of it (or 4 KiB), or as much as the large body before it on the same
-//! stream turned out to have, up to 4 MiB.
+//! holds at most four times what has come of it (or 4 KiB), or, once 64 KiB have come, as much as the large body
+//! before it on the same stream turned out to have, up to 4 MiB.
 
 use super::DecodeError;
 use bytes::buf::Limit;
@@ -18,6 +18,8 @@ pub const LARGE: usize = 8 * 1024;
 const MIN_GROWTH: usize = 4 * 1024;
 /// How much of what the last large body had is expected of the next one.
 const MOST_EXPECTED: usize = 4 * 1024 * 1024;
+/// So much of a body must be there before anything is expected of it.
+const CREDIBLE: usize = 64 * 1024;
 
 /// The fixed part of a frame, which tells how long the rest is.
 pub trait Header: Copy {
@@ -97,7 +99,9 @@ impl<H: Header> Decoder<H> {
         let (header, body) = &mut **self.large.as_mut()?;
         let missing = header.body_len() as usize - body.len();
         if body.capacity() == body.len() {
-            body.reserve(missing.min(MIN_GROWTH.max(body.len() * 3)));
+            let expected = self.expected.saturating_sub(body.len());
+            let expected = if body.len() >= CREDIBLE { expected } else { 0 };
+            body.reserve(missing.min(MIN_GROWTH.max(body.len() * 3).max(expected)));
         }
         let room = missing.min(body.capacity() - body.len());
         Some(body.limit(room))
@@ -137,7 +141,8 @@ impl<H: Header> Decoder<H> {
             return Ok(Some((header, Body::Inline(&rest[..whole]))));
         }
         if whole >= LARGE {
-            let mut body = BytesMut::with_capacity(rest.len().max(whole.min(self.expected)));
+            let expected = if rest.len() >= CREDIBLE { whole.min(self.expected) } else { 0 };
+            let mut body = BytesMut::with_capacity(rest.len().max(expected));
             body.extend_from_slice(rest);
             self.large = Some(Box::new((header, body)));
             *input = &[];
@@ -201,25 +206,18 @@ mod tests {
         let mut decoder = Decoder::<request::Header>::new(u32::MAX);
         let mut held_after = |declared: usize, arrived: usize| {
             let mut input = &frame(declared)[..9 + arrived];
-            let whole = decoder.next(&mut input).unwrap().map(|(_, body)| body.len());
-            (whole, decoder.large.as_ref().map_or(0, |large| large.1.capacity()))
-        };
-        // Nothing is known yet: what has come is held.
-        assert_eq!(held_after(1 << 20, 100), (None, 100));
-        let mut rest = vec![0; (1 << 20) - 100];
-        assert!(decoder.next(&mut &rest[..]).unwrap().is_some());
-        let mut held_after = |declared: usize| {
-            let mut input = &frame(declared)[..109];
             assert_eq!(decoder.next(&mut input), Ok(None));
             let held = decoder.large.as_ref().map_or(0, |large| large.1.capacity());
-            rest.resize(declared - 100, 0);
-            assert!(decoder.next(&mut &rest[..]).unwrap().is_some());
+            assert!(decoder.next(&mut &vec![0; declared - arrived][..]).unwrap().is_some());
             held
         };
-        assert_eq!(held_after(1 << 20), 1 << 20);
-        assert_eq!(held_after(20 << 20), 1 << 20);
-        assert_eq!(held_after(20 << 20), MOST_EXPECTED);
-        assert_eq!(held_after(LARGE), LARGE);
+        // Nothing is known yet: what has come is held.
+        assert_eq!(held_after(1 << 20, CREDIBLE), CREDIBLE);
+        assert_eq!(held_after(1 << 20, CREDIBLE), 1 << 20);
+        assert_eq!(held_after(1 << 20, 100), 100);
+        assert_eq!(held_after(20 << 20, CREDIBLE), 1 << 20);
+        assert_eq!(held_after(20 << 20, CREDIBLE), MOST_EXPECTED);
+        assert_eq!(held_after(2 * CREDIBLE, CREDIBLE), 2 * CREDIBLE);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) struct Args {
     buf_ttl: u64,
 
     /// How long to look out for the next frame of clients in conversation before going to sleep, in
-    /// microseconds; 0: never [default: 50, or 0 on a single core]
+    /// microseconds, at most 1000; 0: never [default: 50, or 0 on a single core]
     #[arg(long, value_name = "US", help_heading = "Sockets")]
     busy_poll: Option<u64>,
 
