@@ -27,8 +27,9 @@ demo: ## A broker, a few clients, one of everything, and what they say
 test: ## Sets up what is missing and runs every check and test; ends with the counts
 	@tests/run
 
-soak: ## Five minutes of faults, kills and traffic; SOAK_SECONDS and BUSRT_SEED set how long and which
-	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --release -p busrt --features server --test soak -- --ignored --nocapture
+soak: ## Five minutes of faults and kills, two at full speed; SOAK_SECONDS, FLOOD_SECONDS, BUSRT_SEED
+	SOAK_SECONDS=$${SOAK_SECONDS:-300} FLOOD_SECONDS=$${FLOOD_SECONDS:-120} $(CARGO) test --release --no-fail-fast -p busrt \
+		--features server --test soak --test flood -- --ignored --nocapture
 
 lint: ## Formatting, clippy with every feature set, documentation
 	@tests/run lint
