@@ -7,11 +7,17 @@ mod common;
 
 use busrt::broker::{Options, SlowPolicy};
 use busrt::{ErrorKind, QoS};
-use common::{Bus, eventually, next};
+use common::{Bus, PATIENCE, eventually, next};
 use std::time::Duration;
 
 fn small_queues(slow: SlowPolicy) -> Options {
-    Options::new().queue_size(64).queue_bytes(1 << 20).stall(Duration::from_millis(50)).slow(slow)
+    // The peers do not ping, and a loaded machine may need long.
+    Options::new()
+        .timeout(PATIENCE)
+        .queue_size(64)
+        .queue_bytes(1 << 20)
+        .stall(Duration::from_millis(50))
+        .slow(slow)
 }
 
 /// Fills a peer that never reads, until its queue in the broker is over the budget too.
@@ -200,7 +206,7 @@ async fn an_in_process_receiver_has_a_budget_too() {
             next(&mut frames).await;
             a.send("local", "fits", QoS::Processed).await.unwrap();
         } else {
-            tokio::time::timeout(common::PATIENCE, local.closed()).await.unwrap();
+            tokio::time::timeout(PATIENCE, local.closed()).await.unwrap();
         }
     }
 }
