@@ -2,7 +2,6 @@
 //!
 //! # Lock order
 //! 0. `Core::announcing`, while a client comes or goes.
-//! 0. `Core::announcing`, while a client comes or goes.
 //! 1. [`Registry::state`], one reader-writer lock over names, subscriptions and access rules. Routing
 //!    takes it for reading, and only when its caches do not know the answer.
 //! 2. The queue of one receiver (`transport::Writer`, or the inbox of an in-process client).
