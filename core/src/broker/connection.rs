@@ -22,6 +22,9 @@ use tokio::time::timeout;
 
 /// The largest read buffer of a session; also what a thread keeps one of.
 const MAX_READ: usize = 256 * 1024;
+/// Who sends faster than it is read lets others run on its worker after so many bytes. Not after every read: the
+/// pause wakes another worker, which takes the task over.
+const TURN: usize = 2 * 1024 * 1024;
 /// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
 /// its own sizes.
 const UNIX_SEND_BUFFER: usize = 1024 * 1024;
@@ -185,6 +188,7 @@ async fn read_frames(
     let mut courier = Courier::new(core.clone(), session.clone());
     let least = core.options.buf_size.clamp(512, MAX_READ);
     let mut size = least;
+    let mut turn = 0;
     if !pipelined.is_empty() {
         Box::pin(route(&mut decoder, &mut courier, session, &pipelined)).await?;
     }
@@ -196,7 +200,6 @@ async fn read_frames(
         let mut buf = take_buffer(size);
         decoder.resume(&mut buf);
         let room = size.saturating_sub(buf.len()).max(least);
-        let mut full = false;
         let read = match decoder.large_body() {
             Some(mut body) => socket.try_read_buf(&mut body),
             None => {
@@ -207,7 +210,7 @@ async fn read_frames(
         match read {
             Ok(0) => return Ok(()),
             Ok(n) => {
-                full = n >= room;
+                turn += n;
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
                 // On the heap: what a batch needs is several times what an idle connection should hold.
@@ -219,8 +222,8 @@ async fn read_frames(
             Err(e) => return Err(e.into()),
         }
         give_buffer(buf);
-        // Who sends faster than it is read would never let others run on this worker.
-        if full {
+        if turn >= TURN {
+            turn = 0;
             tokio::task::yield_now().await;
         }
     }
