@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 /// The largest read buffer of a session; also what a thread keeps one of.
 const MAX_READ: usize = 256 * 1024;
-/// Who sends faster than it is read lets others run on its worker after so many bytes. Not after every read: the
-/// pause wakes another worker, which takes the task over.
+/// Who sends so fast that its socket is never found empty lets others run on its worker after so many bytes. Not
+/// after every read: the pause wakes another worker, which takes the task over.
 const TURN: usize = 2 * 1024 * 1024;
 /// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
 /// its own sizes.
@@ -200,17 +200,17 @@ async fn read_frames(
         let mut buf = take_buffer(size);
         decoder.resume(&mut buf);
         let room = size.saturating_sub(buf.len()).max(least);
-        let read = match decoder.large_body() {
-            Some(mut body) => socket.try_read_buf(&mut body),
+        let (offered, read) = match decoder.large_body() {
+            Some(mut body) => (body.remaining_mut(), socket.try_read_buf(&mut body)),
             None => {
                 buf.reserve(room);
-                socket.try_read_buf(&mut (&mut buf).limit(room))
+                (room, socket.try_read_buf(&mut (&mut buf).limit(room)))
             }
         };
         match read {
             Ok(0) => return Ok(()),
             Ok(n) => {
-                turn += n;
+                turn = if n < offered { 0 } else { turn + n };
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
                 // On the heap: what a batch needs is several times what an idle connection should hold.
