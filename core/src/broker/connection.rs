@@ -25,6 +25,8 @@ const MAX_READ: usize = 256 * 1024;
 /// Who sends so fast that its socket is never found empty lets others run on its worker after so many bytes. Not
 /// after every read: the pause wakes another worker, which takes the task over.
 const TURN: usize = 2 * 1024 * 1024;
+/// So much read at once of a frame that has not ended comes from somebody who is writing just now.
+const PIECE: usize = 16 * 1024;
 /// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
 /// its own sizes.
 const UNIX_SEND_BUFFER: usize = 1024 * 1024;
@@ -215,6 +217,12 @@ async fn read_frames(
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
                 // On the heap: what a batch needs is several times what an idle connection should hold.
                 Box::pin(route(&mut decoder, &mut courier, session, &buf)).await?;
+                if n >= PIECE
+                    && decoder.is_mid_frame()
+                    && let Some(lookout) = &core.options.lookout
+                {
+                    lookout.rest_is_due();
+                }
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);

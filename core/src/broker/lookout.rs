@@ -5,7 +5,8 @@
 //! sleeps costs more than everything the broker does with a small frame. So the broker notes who is *prompt*:
 //! whoever sent its last frame shortly after it was given one (an acknowledgement, a message). Once such a
 //! client has been given something again, a worker with nothing to do does not go to sleep before the answer is
-//! there or was due. Whoever only sends, only receives, sends batches or takes its time is not waited for.
+//! there or was due. Whoever only sends, only receives, sends batches or takes its time is not waited for; but for
+//! the rest of a large frame, of which a good piece has just come.
 //!
 //! Between two looks every other program may run; only one worker does so at a time; and where others want
 //! the cores, which then do not sleep anyway, it stops.
@@ -149,6 +150,12 @@ impl Lookout {
         }
     }
 
+    /// A piece of a large frame has come: whoever sends it is writing the rest just now.
+    pub(super) fn rest_is_due(&self) {
+        let inner = &*self.inner;
+        inner.expected.store(inner.now().saturating_add(nanoseconds(inner.bound)), Relaxed);
+    }
+
     /// A frame of `sender` has been dealt with, and what came of it is about to be written to `receivers`.
     pub(super) fn exchanged<'a>(&self, sender: &Session, receivers: impl Iterator<Item = &'a Session>) {
         let inner = &*self.inner;
@@ -232,6 +239,11 @@ mod tests {
         lookout.before_park();
         lookout.inner.expected.store(u64::MAX, Relaxed);
         theirs.write_all(b"1").unwrap();
+        lookout.before_park();
+        // Somebody writes.
+        lookout.rest_is_due();
+        assert!(lookout.inner.expected.load(Relaxed) > lookout.inner.now());
+        theirs.write_all(b"2").unwrap();
         lookout.before_park();
         // It was due a moment ago, or is in a moment.
         for until in [1, lookout.inner.now() + 100_000] {
