@@ -67,13 +67,16 @@ impl Batch {
         }
     }
 
-    /// Tells who speaks to whom, if it is a conversation and no stream. `frames` came together.
+    /// Tells who speaks to whom: whoever waits for acknowledgements, however many, and everybody else in a
+    /// conversation. Unacknowledged frames in a row are none. `frames` came together.
     pub(super) fn tell(&self, lookout: &Lookout, session: &Session, frames: u64) {
-        if frames > FEW || self.touched.len() as u64 > FEW {
+        let few = frames <= FEW && self.touched.len() as u64 <= FEW;
+        if !few && !self.has_acks() {
             session.rhythm.forget();
         } else if frames > 0 {
+            let receivers = if few { &self.touched[..] } else { &[] };
             let answered = self.has_acks().then_some(session);
-            lookout.exchanged(session, self.touched.iter().map(|receiver| &**receiver).chain(answered));
+            lookout.exchanged(session, receivers.iter().map(|receiver| &**receiver).chain(answered));
         }
     }
 }

@@ -5,8 +5,8 @@
 //! sleeps costs more than everything the broker does with a small frame. So the broker notes who is *prompt*:
 //! whoever sent its last frame shortly after it was given one (an acknowledgement, a message). Once such a
 //! client has been given something again, a worker with nothing to do does not go to sleep before the answer is
-//! there or was due. Whoever only sends, only receives, sends batches or takes its time is not waited for; but for
-//! the rest of a large frame, of which a good piece has just come.
+//! there or was due. Whoever only sends, only receives or takes its time is not waited for; but for the rest of a
+//! large frame, of which a good piece has just come.
 //!
 //! Between two looks every other program may run; only one worker does so at a time; and where others want
 //! the cores, which then do not sleep anyway, it stops.
@@ -71,7 +71,7 @@ struct Inner {
 /// What the lookout remembers of one client.
 #[derive(Debug, Default)]
 pub(super) struct Rhythm {
-    /// When it was last given something; 0 after a batch, or when it has answered.
+    /// When it was last given something; 0 after a stream, or when it has answered.
     given: AtomicU64,
     prompt: AtomicBool,
 }
