@@ -56,8 +56,6 @@ pub(super) enum Held<'a> {
 }
 
 pub(super) enum Why<'a> {
-    /// It is refused.
-    Refused(ErrorKind),
     /// Earlier frames must be delivered first, to those who had no room for all of them at once. The operation
     /// is not begun.
     Earlier(Rest<'a>),
@@ -67,12 +65,16 @@ pub(super) enum Why<'a> {
     Broker,
 }
 
-/// Nearly every operation is done at once. What is returned for each of them is as small as can be.
-type Outcome<'a> = Result<(), Box<Why<'a>>>;
-
-fn refused<'a>(kind: ErrorKind) -> Box<Why<'a>> {
-    Box::new(Why::Refused(kind))
+/// Why an operation is not done.
+pub(super) enum Stop<'a> {
+    /// It is refused.
+    Refused(ErrorKind),
+    /// It must be gone on with.
+    Held(Box<Why<'a>>),
 }
+
+/// Nearly every operation is done at once, or refused. What is returned for each of them is as small as can be.
+type Outcome<'a> = Result<(), Stop<'a>>;
 
 /// Where a frame goes.
 struct Route<'r, 'a> {
@@ -135,7 +137,12 @@ impl Courier {
                     self.acknowledge(op_id, qos, Ok(()));
                     return Ok(());
                 }
-                Err(why) => *why,
+                Err(Stop::Refused(kind)) => {
+                    let result = Err(self.refuse(kind, &op));
+                    self.acknowledge(op_id, qos, result);
+                    return Ok(());
+                }
+                Err(Stop::Held(why)) => *why,
             },
         };
         Err(Box::new(Held::Operation { op_id, qos, op, why }))
@@ -185,9 +192,9 @@ impl Courier {
         op: &Operation<'a, &'a [u8]>,
         sender: &'a str,
         owner: Option<&Bytes>,
-    ) -> Result<(), Box<Why<'a>>> {
+    ) -> Result<(), Stop<'a>> {
         match op {
-            Operation::Message { target: BROKER_NAME, .. } => Err(Box::new(Why::Broker)),
+            Operation::Message { target: BROKER_NAME, .. } => Err(Stop::Held(Box::new(Why::Broker))),
             _ => self.route(qos, op, &mut Origin::Apart(sender, owner)),
         }
     }
@@ -212,7 +219,7 @@ impl Courier {
         };
         match *op {
             Operation::Message { target, payload } => {
-                let receiver = routes.target(registry, session, target).map_err(refused)?;
+                let receiver = routes.target(registry, session, target).map_err(Stop::Refused)?;
                 let frame = frame(FrameKind::Message, None, payload);
                 outgoing.send(
                     &frame,
@@ -222,7 +229,7 @@ impl Courier {
                 )
             }
             Operation::Broadcast { mask, payload } => {
-                let audience = routes.named(registry, session, mask).map_err(refused)?;
+                let audience = routes.named(registry, session, mask).map_err(Stop::Refused)?;
                 let frame = frame(FrameKind::Broadcast, None, payload);
                 outgoing.send(
                     &frame,
@@ -232,7 +239,7 @@ impl Courier {
                 )
             }
             Operation::Publish { topic, payload } => {
-                let audience = routes.subscribers(registry, session, topic).map_err(refused)?;
+                let audience = routes.subscribers(registry, session, topic).map_err(Stop::Refused)?;
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
                 outgoing.send(
                     &frame,
@@ -242,7 +249,7 @@ impl Courier {
                 )
             }
             Operation::PublishFor { topic, receiver, payload } => {
-                let all = routes.subscribers(registry, session, topic).map_err(refused)?;
+                let all = routes.subscribers(registry, session, topic).map_err(Stop::Refused)?;
                 let only: Audience =
                     all.iter().filter(|session| session.primary() == receiver).cloned().collect();
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
@@ -256,11 +263,11 @@ impl Courier {
             Operation::Nop => Ok(()),
             Operation::Subscribe(topics) => {
                 outgoing.deliver_earlier(origin)?;
-                registry.add_topics(session, TopicSet::Subscriptions, topics).map_err(refused)
+                registry.add_topics(session, TopicSet::Subscriptions, topics).map_err(Stop::Refused)
             }
             Operation::Exclude(topics) => {
                 outgoing.deliver_earlier(origin)?;
-                registry.add_topics(session, TopicSet::Exclusions, topics).map_err(refused)
+                registry.add_topics(session, TopicSet::Exclusions, topics).map_err(Stop::Refused)
             }
             Operation::Unsubscribe(topics) => {
                 outgoing.deliver_earlier(origin)?;
@@ -295,12 +302,12 @@ impl Courier {
                     }
                     return Ok(());
                 }
-                Why::Refused(kind) => return Err(self.refuse(kind, op)),
                 Why::Earlier(rest) => {
                     self.deliver_one_by_one(rest).await;
                     match self.route(qos, op, &mut Origin::Apart(myself.name(), owner)) {
                         Ok(()) => return Ok(()),
-                        Err(next) => why = *next,
+                        Err(Stop::Refused(kind)) => return Err(self.refuse(kind, op)),
+                        Err(Stop::Held(next)) => why = *next,
                     }
                 }
                 Why::Full(full) => {
@@ -333,7 +340,7 @@ impl Courier {
     /// Hands out what waits in a run.
     pub(super) async fn deliver(&mut self, run: &mut Run<'_>) {
         let Courier { core, session, batch, scratch, .. } = self;
-        let Err(why) = Outgoing { core, session, batch, scratch }.deliver(run) else { return };
+        let Err(Stop::Held(why)) = (Outgoing { core, session, batch, scratch }).deliver(run) else { return };
         if let Why::Earlier(rest) = *why {
             Box::pin(self.deliver_one_by_one(rest)).await;
         }
@@ -463,7 +470,7 @@ impl Outgoing<'_> {
         let Outgoing { core, session, batch, scratch } = self;
         // It may have ended while earlier frames waited, and its name belong to a newcomer.
         if session.has_ended() {
-            return Err(refused(ErrorKind::NotDelivered));
+            return Err(Stop::Refused(ErrorKind::NotDelivered));
         }
         let full = match receivers {
             Receivers::One(receiver) => match receiver.push(&Parcel::new(*frame, owner), &core.options) {
@@ -472,7 +479,7 @@ impl Outgoing<'_> {
                     batch.touch(receiver);
                     return Ok(());
                 }
-                Push::Gone => return Err(refused(ErrorKind::NotRegistered)),
+                Push::Gone => return Err(Stop::Refused(ErrorKind::NotRegistered)),
                 Push::Full => vec![Full::now(receiver)],
             },
             Receivers::Many(audience) if audience.is_empty() => return Ok(()),
@@ -480,7 +487,7 @@ impl Outgoing<'_> {
                 push_to_all(core, batch, audience, &Parcel::for_many(*frame, owner, scratch))
             }
         };
-        if full.is_empty() { Ok(()) } else { Err(Box::new(Why::Full(full))) }
+        if full.is_empty() { Ok(()) } else { Err(Stop::Held(Box::new(Why::Full(full)))) }
     }
 
     /// Hands out what waits in the run, in one piece to everybody who has room for that.
@@ -521,7 +528,7 @@ impl Outgoing<'_> {
             run.clear();
             return Ok(());
         }
-        Err(Box::new(Why::Earlier(run.leave(rest))))
+        Err(Stop::Held(Box::new(Why::Earlier(run.leave(rest)))))
     }
 }
 

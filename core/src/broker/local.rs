@@ -1,7 +1,7 @@
 //! A client within the broker's process: no bytes, frames are handed over as they are.
 
 use super::Core;
-use super::courier::{Courier, Why};
+use super::courier::{Courier, Stop};
 use super::outbox::Outlet;
 use super::session::{ClientKind, Identity, Session};
 use crate::client::inbox::Inbox;
@@ -61,18 +61,16 @@ impl LocalLink {
                 self.give_back(courier, qos);
                 Submitted::Done(Ok(()))
             }
-            Err(why) => match *why {
-                Why::Refused(kind) => {
-                    let result = Err(courier.refuse(kind, &borrowed));
-                    self.give_back(courier, qos);
-                    Submitted::Done(result)
-                }
-                why => Submitted::Waits(Box::pin(async move {
-                    let result = courier.finish(why, qos, &borrowed, payload).await;
-                    self.give_back(courier, qos);
-                    result
-                })),
-            },
+            Err(Stop::Refused(kind)) => {
+                let result = Err(courier.refuse(kind, &borrowed));
+                self.give_back(courier, qos);
+                Submitted::Done(result)
+            }
+            Err(Stop::Held(why)) => Submitted::Waits(Box::pin(async move {
+                let result = courier.finish(*why, qos, &borrowed, payload).await;
+                self.give_back(courier, qos);
+                result
+            })),
         }
     }
 

@@ -147,7 +147,24 @@ impl Connection {
     }
 
     /// Sends a request; waits only for room. The payload is `prefix` and the operation's own.
+    #[inline]
     pub(crate) async fn submit(
+        &self,
+        operation: &Operation<'_, Bytes>,
+        prefix: &[u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Confirmation> {
+        let confirmation = match self.shared.try_submit(operation, prefix, qos, tell)? {
+            Some(confirmation) => confirmation,
+            None => Box::pin(self.submit_when_there_is_room(operation, prefix, qos, tell)).await?,
+        };
+        // A program that sends in a loop must let the task run that writes for it.
+        tokio::task::coop::consume_budget().await;
+        Ok(confirmation)
+    }
+
+    async fn submit_when_there_is_room(
         &self,
         operation: &Operation<'_, Bytes>,
         prefix: &[u8],
@@ -156,17 +173,15 @@ impl Connection {
     ) -> Result<Confirmation> {
         let shared = &*self.shared;
         loop {
-            if let Some(confirmation) = shared.try_submit(operation, prefix, qos, tell)? {
-                // A program that sends in a loop must let the task run that writes for it.
-                tokio::task::coop::consume_budget().await;
-                return Ok(confirmation);
-            }
             // The broker may be waiting for this client to take frames before it reads on.
             let _blocked = shared.purpose.inbox.block();
             let (frames, bytes) = (shared.config.queue_size, shared.config.queue_bytes);
             timeout(shared.config.timeout, shared.writer.wait_below(frames, bytes))
                 .await
                 .map_err(|_| Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))?;
+            if let Some(confirmation) = shared.try_submit(operation, prefix, qos, tell)? {
+                return Ok(confirmation);
+            }
         }
     }
 
@@ -317,7 +332,9 @@ impl Shared {
     /// Whether the last request was queued only just now.
     fn is_burst(&self, now: Instant) -> bool {
         let now = now.duration_since(self.born).as_nanos() as u64;
-        let last = self.last_request.swap(now, Ordering::Relaxed);
+        // Of two callers at once either may be the last: a swap would only cost.
+        let last = self.last_request.load(Ordering::Relaxed);
+        self.last_request.store(now, Ordering::Relaxed);
         now.saturating_sub(last) < BURST.as_nanos() as u64
     }
 

@@ -36,19 +36,24 @@ impl Local {
 
     pub(crate) async fn submit(
         &self,
-        mut operation: Operation<'_, Bytes>,
+        operation: &Operation<'_, Bytes>,
         prefix: &[u8],
         qos: QoS,
         tell: Tell,
         inbox: &Inbox,
     ) -> Result<Confirmation> {
-        check_names(&operation)?;
-        if !prefix.is_empty() {
-            put_before(&mut operation, prefix);
-        }
+        check_names(operation)?;
+        let joined;
+        let operation = match prefix {
+            [] => operation,
+            prefix => {
+                joined = with_prefix(operation, prefix);
+                &joined
+            }
+        };
         self.sent_frames.fetch_add(1, Ordering::Relaxed);
-        self.sent_bytes.fetch_add(body_len(&operation) as u64, Ordering::Relaxed);
-        let answer = match self.link.submit(&operation, qos) {
+        self.sent_bytes.fetch_add(body_len(operation) as u64, Ordering::Relaxed);
+        let answer = match self.link.submit(operation, qos) {
             Submitted::Done(answer) => answer,
             Submitted::Waits(routed) => {
                 // A receiver has no room. It may be waiting for this client in turn.
@@ -115,14 +120,16 @@ fn check_names(operation: &Operation<'_, Bytes>) -> Result<()> {
     if wrong { Err(Error::new(ErrorKind::Data, "a name or topic with a NUL")) } else { Ok(()) }
 }
 
-fn put_before(operation: &mut Operation<'_, Bytes>, prefix: &[u8]) {
+fn with_prefix<'a>(operation: &Operation<'a, Bytes>, prefix: &[u8]) -> Operation<'a, Bytes> {
+    let mut joined = operation.clone();
     if let Operation::Publish { payload, .. }
     | Operation::PublishFor { payload, .. }
     | Operation::Message { payload, .. }
-    | Operation::Broadcast { payload, .. } = operation
+    | Operation::Broadcast { payload, .. } = &mut joined
     {
         *payload = [prefix, payload].concat().into();
     }
+    joined
 }
 
 fn body_len(operation: &Operation<'_, Bytes>) -> usize {

@@ -99,7 +99,7 @@ impl Caller {
         let call = Forget { client: self.client.clone(), id };
         inbox.unpark();
         let operation = Operation::Message { target, payload: params };
-        let ack = self.client.submit_with(operation, &request_header(id, method), qos, Tell::Program).await?;
+        let ack = self.client.submit_with(&operation, &request_header(id, method), qos, Tell::Program).await?;
         Ok(PendingCall { outcome, ack: Some(ack), deadline: Box::pin(sleep_until(deadline)), _call: call })
     }
 
@@ -122,7 +122,7 @@ impl Caller {
 
     async fn send(&self, target: &str, prefix: &[u8], payload: Bytes, qos: QoS) -> Result<()> {
         let operation = Operation::Message { target, payload };
-        self.client.run_with(operation, prefix, qos).await
+        self.client.run_with(&operation, prefix, qos).await
     }
 }
 

@@ -123,11 +123,11 @@ impl<H: Handlers> Server<H> {
         let sent = match result {
             Ok(payload) => {
                 let operation = Operation::Message { target, payload };
-                client.submit_with(operation, &reply_header(id), qos, Tell::Log).await
+                client.submit_with(&operation, &reply_header(id), qos, Tell::Log).await
             }
             Err(e) => {
                 let operation = Operation::Message { target, payload: e.data_bytes() };
-                client.submit_with(operation, &error_header(id, e.code()), qos, Tell::Log).await
+                client.submit_with(&operation, &error_header(id, e.code()), qos, Tell::Log).await
             }
         };
         if let Err(e) = sent {
@@ -146,7 +146,7 @@ pub(crate) async fn refuse(client: &Client, requests: Vec<Frame>) {
         let e = RpcError::from(Error::new(ErrorKind::NotRegistered, "the client is about to go"));
         let operation = Operation::Message { target: call.sender(), payload: e.data_bytes() };
         let header = error_header(call.id(), e.code());
-        if client.submit_with(operation, &header, QoS::Processed, Tell::Log).await.is_err() {
+        if client.submit_with(&operation, &header, QoS::Processed, Tell::Log).await.is_err() {
             return;
         }
     }

@@ -83,7 +83,7 @@ pub(crate) async fn run(args: &Args, load: &Load, out: &mut Output) -> Result<()
     let payload = Payload::new(load.payload_size);
     let mut workers = vec![];
     for number in 1..=load.workers {
-        workers.push(Arc::new(Worker::connect(args, load, number, payload.clone()).await?));
+        workers.push(Arc::new(Worker::connect(args, load, number, payload.apart()).await?));
     }
     let mut stages = vec![];
     for kind in MESSAGES {
@@ -164,8 +164,9 @@ impl Worker {
     async fn work(self: Arc<Self>, kind: Kind, mut meter: Meter) -> Result<Meter> {
         let (client, own) = (self.client(), self.client().name());
         let payload = || self.payload.blank.clone();
+        // One operation begins when the one before is done.
+        let mut begun = Instant::now();
         for _ in 0..self.iters {
-            let begun = Instant::now();
             match kind {
                 Kind::Send(QoS::No) => client.send(&self.nobody, payload(), QoS::No).await?,
                 Kind::Send(qos) => unheard(client.send(&self.nobody, payload(), qos).await)?,
@@ -176,7 +177,9 @@ impl Worker {
                     unheard(self.caller.call0(&self.nobody, SELFTEST, payload(), QoS::Processed).await)?
                 }
             }
-            meter.record(begun.elapsed());
+            let done = Instant::now();
+            meter.record(done - begun);
+            begun = done;
         }
         if kind == Kind::Send(QoS::No) {
             // Not over before the broker has it all: this comes after what was sent.
@@ -223,6 +226,11 @@ impl Worker {
 impl Payload {
     fn new(len: u32) -> Payload {
         Payload { blank: vec![0; len as usize].into(), origin: Instant::now() }
+    }
+
+    /// The same in memory of its own: workers share nothing.
+    fn apart(&self) -> Payload {
+        Payload { blank: Bytes::copy_from_slice(&self.blank), origin: self.origin }
     }
 
     fn since_origin(&self, time: Instant) -> u64 {
