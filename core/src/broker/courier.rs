@@ -83,6 +83,8 @@ struct Route<'r, 'a> {
     /// Of before that was looked up.
     generation: u64,
     to: Receivers<'r>,
+    /// The flags of requests that are for the same receivers if they have the same key.
+    flags: Option<u8>,
 }
 
 /// The frame of an operation that makes one.
@@ -124,6 +126,11 @@ impl Courier {
         body: &'a [u8],
         origin: &mut Origin<'_, 'a>,
     ) -> Result<(), Box<Held<'a>>> {
+        if let Origin::Batch(run) = origin
+            && run.add_alike(header.flags, body, self.core.registry.generation())
+        {
+            return Ok(());
+        }
         let op = match Operation::parse(header.flags, body) {
             Ok(op) => op,
             Err(e) => return Err(Box::new(Held::Unreadable(e))),
@@ -210,6 +217,7 @@ impl Courier {
         let registry = &core.registry;
         let generation = registry.generation();
         let mut outgoing = Outgoing { core, session, batch, scratch };
+        let flags = Some(qos.flags(op.code()));
         let frame = |kind, topic, payload| Delivery {
             kind,
             realtime: qos.is_realtime(),
@@ -223,7 +231,7 @@ impl Courier {
                 let frame = frame(FrameKind::Message, None, payload);
                 outgoing.send(
                     &frame,
-                    Route { key: target, generation, to: Receivers::One(receiver) },
+                    Route { key: target, generation, to: Receivers::One(receiver), flags },
                     qos,
                     origin,
                 )
@@ -233,7 +241,7 @@ impl Courier {
                 let frame = frame(FrameKind::Broadcast, None, payload);
                 outgoing.send(
                     &frame,
-                    Route { key: mask, generation, to: Receivers::Many(audience) },
+                    Route { key: mask, generation, to: Receivers::Many(audience), flags },
                     qos,
                     origin,
                 )
@@ -243,7 +251,7 @@ impl Courier {
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
                 outgoing.send(
                     &frame,
-                    Route { key: topic, generation, to: Receivers::Many(audience) },
+                    Route { key: topic, generation, to: Receivers::Many(audience), flags },
                     qos,
                     origin,
                 )
@@ -255,7 +263,7 @@ impl Courier {
                 let frame = frame(FrameKind::Publication, Some(topic), payload);
                 outgoing.send(
                     &frame,
-                    Route { key: topic, generation, to: Receivers::Many(&only) },
+                    Route { key: topic, generation, to: Receivers::Many(&only), flags: None },
                     qos,
                     origin,
                 )
@@ -348,12 +356,13 @@ impl Courier {
 
     async fn deliver_one_by_one(&mut self, mut rest: Rest<'_>) {
         let Courier { core, session, batch, scratch, .. } = self;
-        for at in 0..rest.frames.len() {
+        let bundle = std::mem::take(&mut rest.bundle);
+        for frame in bundle.frames() {
             // Its name may belong to a newcomer by now, whose frames nothing may come after.
             if session.has_ended() || !rest.refresh(&core.registry, session) {
                 return;
             }
-            let parcel = Parcel::for_many(rest.frames[at], None, scratch);
+            let parcel = Parcel::for_many(frame, None, scratch);
             distribute(core, session, batch, &rest.receivers, &parcel).await;
         }
     }
@@ -446,7 +455,7 @@ impl Outgoing<'_> {
                 self.deliver(run)?;
             }
             if waits {
-                run.add(frame, route.key, route.generation, route.to);
+                run.add(frame, route.key, route.generation, route.to, route.flags);
                 return Ok(());
             }
         }
@@ -495,29 +504,21 @@ impl Outgoing<'_> {
     /// # Errors
     /// The others, who must get it frame by frame.
     fn deliver<'a>(&mut self, run: &mut Run<'a>) -> Outcome<'a> {
-        let Some((receivers, frames)) = run.content() else { return Ok(()) };
-        let options = &self.core.options;
+        let generation = run.generation();
+        let Some((receivers, bundle)) = run.content() else { return Ok(()) };
         let mut rest = vec![];
         // Its name may belong to a newcomer by now, whose frames nothing may come after.
         if self.session.has_ended() {
             run.clear();
             return Ok(());
         }
-        if self.core.registry.generation() != run.generation() {
+        if self.core.registry.generation() != generation {
             // Something has changed meanwhile: each frame is looked up anew.
             rest = receivers.to_vec();
         } else {
-            let bytes = frames.iter().map(Delivery::wire_len).sum();
-            let bundle = match receivers {
-                [_] => None,
-                _ => Some(self.scratch.bundle(frames)),
-            };
+            let only = receivers.len() == 1;
             for receiver in receivers {
-                let pushed = receiver.push_together(frames.len(), bytes, options, |queue| match &bundle {
-                    Some(bundle) => queue.push_all(&bundle.bytes, &bundle.lens),
-                    None => frames.iter().for_each(|frame| queue.push(|out| frame.encode(out))),
-                });
-                match pushed {
+                match receiver.push_together(bundle, &self.core.options, only) {
                     Push::QueuedFirst => self.batch.touch(receiver),
                     Push::Queued | Push::Gone => {}
                     Push::Full => rest.push(receiver.clone()),

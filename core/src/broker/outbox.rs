@@ -43,19 +43,12 @@ impl Outlet {
 }
 
 impl Scratch {
-    /// These frames, encoded.
-    pub(super) fn bundle(&mut self, frames: &[Delivery<'_>]) -> &Bundle {
-        self.bundle.encode(frames);
-        &self.bundle
-    }
-
     /// Lets go of what an idle client should not hold.
     pub(super) fn release(&mut self) {
         self.frame.take();
         if self.encoded.capacity() > 1024 {
             self.encoded = Vec::new();
         }
-        self.bundle.release();
     }
 }
 
@@ -75,7 +68,6 @@ pub(super) struct Parcel<'a> {
 pub(super) struct Scratch {
     encoded: Vec<u8>,
     frame: OnceLock<Frame>,
-    bundle: Bundle,
 }
 
 impl<'a> Parcel<'a> {
@@ -190,26 +182,24 @@ impl Session {
         }
     }
 
-    /// Queues several frames of so many bytes in all, if this client is on a socket and has room for all of them;
-    /// else [`Push::Full`], and they must come one by one.
-    pub(super) fn push_together(
-        &self,
-        frames: usize,
-        bytes: usize,
-        options: &Options,
-        append: impl FnOnce(&mut WriteQueue),
-    ) -> Push {
+    /// Queues several frames, if this client is on a socket and has room for all of them; else [`Push::Full`], and
+    /// they must come one by one. `only` says that nobody else gets them: their memory may be taken.
+    pub(super) fn push_together(&self, frames: &mut Bundle, options: &Options, only: bool) -> Push {
         let Outlet::Socket(writer) = &self.outlet else { return Push::Full };
+        let (count, bytes) = (frames.lens.len(), frames.bytes.len());
         writer
             .with(|backlog| {
                 let load = backlog.load();
-                if load.frames.saturating_add(frames) > options.queue_size
+                if load.frames.saturating_add(count) > options.queue_size
                     || load.bytes.saturating_add(bytes) > options.queue_bytes
                 {
                     return Push::Full;
                 }
-                append(backlog.queue());
-                self.count_written(frames as u64, (bytes - frames * HEADER_LEN) as u64);
+                match only {
+                    true => backlog.queue().push_all_taking(&mut frames.bytes, &frames.lens),
+                    false => backlog.queue().push_all(&frames.bytes, &frames.lens),
+                }
+                self.count_written(count as u64, (bytes - count * HEADER_LEN) as u64);
                 if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
             })
             .unwrap_or(Push::Gone)

@@ -3,9 +3,10 @@
 
 use super::registry::{Audience, Registry};
 use super::session::Session;
-use crate::proto::delivery::Delivery;
+use crate::proto::delivery::{self, Delivery, HEADER_LEN};
 use crate::proto::op::FrameKind;
 use crate::transport::queue::LARGE_PAYLOAD;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What a run may have: enough to spread the cost of a lock, little enough to stay in a core's cache.
@@ -42,7 +43,7 @@ impl Kept {
     }
 }
 
-/// Frames of one client that are not delivered yet, and that nobody waits for.
+/// Frames of one client that are not delivered yet, and that nobody waits for: encoded, as they go over the wire.
 pub(super) struct Run<'a> {
     sender: &'a str,
     /// What the frames are addressed to: a name, a mask or a topic.
@@ -50,14 +51,29 @@ pub(super) struct Run<'a> {
     /// Of when it was looked up.
     generation: u64,
     receivers: Option<Kept>,
-    frames: Vec<Delivery<'a>>,
-    bytes: usize,
+    /// The flags of the requests; `None` if those with the same flags and key may be for others.
+    flags: Option<u8>,
+    kind: FrameKind,
+    bundle: Bundle,
+}
+
+thread_local! {
+    /// One bundle for each thread: sessions that wait for something to read hold none.
+    static SPARE: Cell<Bundle> = const { Cell::new(Bundle::new()) };
 }
 
 impl<'a> Run<'a> {
     /// An empty one.
     pub(super) fn new(sender: &'a str) -> Run<'a> {
-        Run { sender, key: "", generation: 0, receivers: None, frames: Vec::new(), bytes: 0 }
+        Run {
+            sender,
+            key: "",
+            generation: 0,
+            receivers: None,
+            flags: None,
+            kind: FrameKind::Message,
+            bundle: SPARE.try_with(Cell::take).unwrap_or_default(),
+        }
     }
 
     pub(super) fn sender(&self) -> &'a str {
@@ -71,40 +87,63 @@ impl<'a> Run<'a> {
 
     /// Whether another frame for `receivers` may be added.
     pub(super) fn has_room_for(&self, receivers: Receivers<'_>) -> bool {
-        self.receivers.as_ref().is_none_or(|kept| kept.are(receivers))
-            && self.frames.len() < MAX_FRAMES
-            && self.bytes < MAX_BYTES
+        self.receivers.as_ref().is_none_or(|kept| kept.are(receivers)) && self.has_room()
     }
 
-    /// Adds a frame that is addressed to `key`, which at `generation` stood for `receivers`.
+    fn has_room(&self) -> bool {
+        self.bundle.lens.len() < MAX_FRAMES && self.bundle.bytes.len() < MAX_BYTES
+    }
+
+    /// Adds a frame that is addressed to `key`, which at `generation` stood for `receivers`. `flags` are those of
+    /// the request, if all with the same flags and key are for the same receivers.
     pub(super) fn add(
         &mut self,
         frame: &Delivery<'a>,
         key: &'a str,
         generation: u64,
         receivers: Receivers<'_>,
+        flags: Option<u8>,
     ) {
         if self.receivers.is_none() {
-            (self.key, self.generation) = (key, generation);
             self.receivers = Some(match receivers {
                 Receivers::One(one) => Kept::One(one.clone()),
                 Receivers::Many(many) => Kept::Many(many.clone()),
             });
+            (self.key, self.generation, self.flags, self.kind) = (key, generation, flags, frame.kind);
+            self.bundle.head.clear();
+            Delivery { topic: None, payload: &[], ..*frame }.encode(&mut self.bundle.head);
         }
-        self.bytes += frame.wire_len();
-        self.frames.push(*frame);
+        frame.encode(&mut self.bundle.bytes);
+        self.bundle.lens.push(frame.wire_len() as u64);
     }
 
-    /// The receivers and the frames; `None` if there are none.
-    pub(super) fn content(&self) -> Option<(&[Arc<Session>], &[Delivery<'a>])> {
-        Some((self.receivers.as_ref()?.as_slice(), &self.frames))
+    /// Adds the frame of a request with these flags and this body, if it is like those that are here: addressed
+    /// to the same, with nothing changed since. Nothing needs to be looked up, or even understood, then.
+    #[inline]
+    pub(super) fn add_alike(&mut self, flags: u8, body: &[u8], generation: u64) -> bool {
+        if self.flags != Some(flags) || self.generation != generation {
+            return false;
+        }
+        let Some((key, rest)) = body.split_at_checked(self.key.len()) else { return false };
+        let [0, payload @ ..] = rest else { return false };
+        if key != self.key.as_bytes() || !Run::suits(payload) || !self.has_room() {
+            return false;
+        }
+        // A topic is part of the frame, the name or mask of a receiver is not.
+        self.bundle.add(if self.kind == FrameKind::Publication { body } else { payload });
+        true
+    }
+
+    /// Whom the frames go to, and the frames; `None` if there are none.
+    pub(super) fn content(&mut self) -> Option<(&[Arc<Session>], &mut Bundle)> {
+        Some((self.receivers.as_ref()?.as_slice(), &mut self.bundle))
     }
 
     /// Empties it.
     pub(super) fn clear(&mut self) {
         self.receivers = None;
-        self.frames.clear();
-        self.bytes = 0;
+        self.flags = None;
+        self.bundle.clear();
     }
 
     /// Of when the receivers were looked up.
@@ -114,19 +153,31 @@ impl<'a> Run<'a> {
 
     /// Empties it: what is left for those who did not get it.
     pub(super) fn leave(&mut self, receivers: Vec<Arc<Session>>) -> Rest<'a> {
-        let frames = std::mem::take(&mut self.frames);
-        let rest = Rest { key: self.key, generation: self.generation, receivers, frames };
+        let bundle = std::mem::take(&mut self.bundle);
+        let rest = Rest { key: self.key, kind: self.kind, generation: self.generation, receivers, bundle };
         self.clear();
         rest
     }
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let mut bundle = std::mem::take(&mut self.bundle);
+        bundle.clear();
+        if bundle.bytes.capacity() <= 4 * MAX_BYTES {
+            // Fails only while the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(bundle));
+        }
+    }
+}
+
 /// Frames of a run that go one by one.
 pub(super) struct Rest<'a> {
-    pub(super) key: &'a str,
-    pub(super) generation: u64,
+    key: &'a str,
+    kind: FrameKind,
+    generation: u64,
     pub(super) receivers: Vec<Arc<Session>>,
-    pub(super) frames: Vec<Delivery<'a>>,
+    pub(super) bundle: Bundle,
 }
 
 impl Rest<'_> {
@@ -136,18 +187,15 @@ impl Rest<'_> {
         let generation = registry.generation();
         if generation != self.generation {
             self.generation = generation;
-            match self.frames.first().map(|frame| frame.kind) {
-                Some(FrameKind::Message) => {
-                    self.receivers = registry.target(session, self.key).into_iter().collect();
-                }
-                kind => {
-                    let now = match kind {
-                        Some(FrameKind::Broadcast) => registry.matching_names(session, self.key),
-                        _ => registry.subscribers(Some(session), self.key),
-                    };
-                    let now = now.unwrap_or_else(|_| [].into());
-                    self.receivers.retain(|one| now.iter().any(|other| Arc::ptr_eq(one, other)));
-                }
+            if self.kind == FrameKind::Message {
+                self.receivers = registry.target(session, self.key).into_iter().collect();
+            } else {
+                let now = match self.kind {
+                    FrameKind::Broadcast => registry.matching_names(session, self.key),
+                    _ => registry.subscribers(Some(session), self.key),
+                };
+                let now = now.unwrap_or_else(|_| [].into());
+                self.receivers.retain(|one| now.iter().any(|other| Arc::ptr_eq(one, other)));
             }
         }
         !self.receivers.is_empty()
@@ -160,23 +208,130 @@ pub(super) struct Bundle {
     pub(super) bytes: Vec<u8>,
     /// The length of each frame.
     pub(super) lens: Vec<u64>,
+    /// What each frame begins with, but for its length: the header and the sender.
+    head: Vec<u8>,
 }
 
 impl Bundle {
-    /// Encodes `frames` instead of what was in it before.
-    pub(super) fn encode(&mut self, frames: &[Delivery<'_>]) {
-        self.bytes.clear();
-        self.lens.clear();
-        for frame in frames {
-            frame.encode(&mut self.bytes);
-            self.lens.push(frame.wire_len() as u64);
-        }
+    const fn new() -> Bundle {
+        Bundle { bytes: Vec::new(), lens: Vec::new(), head: Vec::new() }
     }
 
-    /// Lets go of what an idle client should not hold.
-    pub(super) fn release(&mut self) {
-        if self.bytes.capacity() > 1024 {
-            *self = Bundle::default();
+    /// Adds a frame with everything after its sender as it is.
+    #[inline]
+    fn add(&mut self, rest: &[u8]) {
+        let start = self.bytes.len();
+        let len = self.head.len() + rest.len();
+        self.bytes.reserve(len);
+        self.bytes.extend_from_slice(&self.head);
+        self.bytes.extend_from_slice(rest);
+        delivery::set_body_len(&mut self.bytes[start..], (len - HEADER_LEN) as u32);
+        self.lens.push(len as u64);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lens.clear();
+    }
+
+    /// The frames, one by one.
+    pub(super) fn frames(&self) -> impl Iterator<Item = Delivery<'_>> {
+        let mut bytes = &self.bytes[..];
+        self.lens.iter().filter_map(move |len| {
+            let (frame, rest) = bytes.split_at_checked(*len as usize)?;
+            bytes = rest;
+            // What was encoded here can be read.
+            Delivery::parse(frame).ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::op::{OP_MESSAGE, OP_PUBLISH, QoS};
+
+    fn nobody() -> Audience {
+        [].into()
+    }
+
+    /// The first frame in full, then those that are alike.
+    fn run_of<'a>(flags: u8, key: &'a str, topic: Option<&'a str>, audience: &Audience) -> Run<'a> {
+        let kind = if topic.is_some() { FrameKind::Publication } else { FrameKind::Message };
+        let mut run = Run::new("me");
+        let frame = Delivery { kind, realtime: false, sender: "me", topic, payload: b"first" };
+        run.add(&frame, key, 7, Receivers::Many(audience), Some(flags));
+        run
+    }
+
+    fn payloads(run: &mut Run<'_>) -> Vec<Vec<u8>> {
+        run.content().unwrap().1.frames().map(|frame| frame.payload.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_is_alike_needs_no_look_up() {
+        let audience = nobody();
+        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
+        assert!(run.add_alike(OP_MESSAGE, b"you\0second", 7));
+        assert!(run.add_alike(OP_MESSAGE, b"you\0", 7));
+        // Other flags, another or a longer or a shorter name, no name at all, another time.
+        assert!(!run.add_alike(OP_PUBLISH, b"you\0x", 7));
+        assert!(!run.add_alike(QoS::Realtime.flags(OP_MESSAGE), b"you\0x", 7));
+        for body in [&b"yoo\0x"[..], b"your\0x", b"yo\0x", b"you", b""] {
+            assert!(!run.add_alike(OP_MESSAGE, body, 7), "{body:?}");
         }
+        assert!(!run.add_alike(OP_MESSAGE, b"you\0x", 8));
+        let large = [&b"you\0"[..], &[0; LARGE_PAYLOAD]].concat();
+        assert!(!run.add_alike(OP_MESSAGE, &large, 7));
+        assert!(run.add_alike(OP_MESSAGE, &large[..large.len() - 1], 7));
+        let wanted = [&b"first"[..], b"second", b"", &[0; LARGE_PAYLOAD - 1]];
+        assert_eq!(payloads(&mut run), wanted);
+        let (_, bundle) = run.content().unwrap();
+        for frame in bundle.frames() {
+            let whole =
+                Delivery { kind: FrameKind::Message, realtime: false, sender: "me", topic: None, ..frame };
+            assert_eq!(frame, whole);
+        }
+        run.clear();
+        assert!(!run.add_alike(OP_MESSAGE, b"you\0x", 7));
+    }
+
+    #[test]
+    fn a_topic_stays_in_the_frame() {
+        let audience = nobody();
+        let mut run = run_of(OP_PUBLISH, "a/b", Some("a/b"), &audience);
+        assert!(run.add_alike(OP_PUBLISH, b"a/b\0\0second", 7));
+        let (_, bundle) = run.content().unwrap();
+        let topics: Vec<_> =
+            bundle.frames().map(|frame| (frame.sender, frame.topic, frame.payload)).collect();
+        assert_eq!(topics, [("me", Some("a/b"), &b"first"[..]), ("me", Some("a/b"), b"\0second")]);
+    }
+
+    #[test]
+    fn a_run_is_bounded() {
+        let audience = nobody();
+        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
+        let more = (0..1000).take_while(|_| run.add_alike(OP_MESSAGE, b"you\0", 7)).count();
+        assert_eq!(more, MAX_FRAMES - 1);
+        run.clear();
+        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
+        let body = [&b"you\0"[..], &[0; 4000]].concat();
+        let more = (0..1000).take_while(|_| run.add_alike(OP_MESSAGE, &body, 7)).count();
+        assert!((16..=17).contains(&more), "{more}");
+    }
+
+    #[test]
+    fn those_whose_receivers_may_differ_are_never_alike() {
+        let audience = nobody();
+        let mut run = Run::new("me");
+        let frame = Delivery {
+            kind: FrameKind::Publication,
+            realtime: false,
+            sender: "me",
+            topic: Some("t"),
+            payload: b"",
+        };
+        run.add(&frame, "t", 7, Receivers::Many(&audience), None);
+        assert!(!run.add_alike(OP_PUBLISH, b"t\0", 7));
     }
 }

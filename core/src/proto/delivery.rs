@@ -88,6 +88,29 @@ pub struct Delivery<'a> {
     pub payload: &'a [u8],
 }
 
+/// Writes the length of its body into a frame that is encoded but for that.
+pub fn set_body_len(frame: &mut [u8], len: u32) {
+    if let Some(field) = frame.get_mut(1..5) {
+        field.copy_from_slice(&len.to_le_bytes());
+    }
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads a whole frame.
+    ///
+    /// # Errors
+    /// Bytes that are no frame, or not the whole of one.
+    pub fn parse(frame: &'a [u8]) -> Result<Delivery<'a>, DecodeError> {
+        use decoder::Header as _;
+        match Header::parse(frame)? {
+            Header::Frame { kind, realtime, len } if frame.len() - HEADER_LEN == len as usize => {
+                parse_body(kind, realtime, &frame[HEADER_LEN..])
+            }
+            _ => Err(DecodeError::Short("a frame")),
+        }
+    }
+}
+
 impl Delivery<'_> {
     /// The length of the body: sender, topic and payload with their separators.
     pub fn body_len(&self) -> usize {

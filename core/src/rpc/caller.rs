@@ -99,7 +99,8 @@ impl Caller {
         let call = Forget { client: self.client.clone(), id };
         inbox.unpark();
         let operation = Operation::Message { target, payload: params };
-        let ack = self.client.submit_with(&operation, &request_header(id, method), qos, Tell::Program).await?;
+        let ack =
+            self.client.submit_with(&operation, &request_header(id, method), qos, Tell::Program).await?;
         Ok(PendingCall { outcome, ack: Some(ack), deadline: Box::pin(sleep_until(deadline)), _call: call })
     }
 

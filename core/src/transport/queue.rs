@@ -86,6 +86,21 @@ impl WriteQueue {
         self.frames.extend(lens);
     }
 
+    /// As [`push_all`](WriteQueue::push_all), but where nothing else waits, `frames` is not copied: it changes
+    /// places with the queue's own buffer.
+    pub fn push_all_taking(&mut self, frames: &mut Vec<u8>, lens: &[u64]) {
+        if !self.is_empty() {
+            return self.push_all(frames, lens);
+        }
+        let taken = std::mem::take(frames);
+        self.bytes = taken.len();
+        if let Some(Chunk::Flat { bytes, .. }) = self.chunks.pop_front() {
+            *frames = bytes;
+        }
+        self.chunks.push_back(Chunk::Flat { bytes: taken, at: 0 });
+        self.frames.extend(lens);
+    }
+
     fn append_flat(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
         let bytes = match self.chunks.back_mut() {
             Some(Chunk::Flat { bytes, .. }) if bytes.len() < FLAT_LIMIT => bytes,
@@ -347,6 +362,25 @@ mod tests {
         queue.push(|out| out.extend_from_slice(b"cc"));
         assert_eq!(queue.drop_oldest(), Some(2));
         assert_eq!(content(&queue), b"ACK");
+    }
+
+    #[test]
+    fn frames_in_one_piece_are_taken_or_copied() {
+        let mut queue = WriteQueue::default();
+        let mut frames = b"aabbb".to_vec();
+        queue.push_all_taking(&mut frames, &[2, 3]);
+        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"aabbb".to_vec(), 2, 5));
+        assert!(frames.is_empty());
+        let mut frames = b"c".to_vec();
+        queue.push_all_taking(&mut frames, &[1]);
+        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"aabbbc".to_vec(), 3, 6));
+        queue.consume(6);
+        let mut frames = b"dd".to_vec();
+        queue.push_all_taking(&mut frames, &[2]);
+        // The buffer that was emptied comes back.
+        assert!(frames.is_empty() && frames.capacity() >= 5);
+        queue.push(|out| out.extend_from_slice(b"e"));
+        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"dde".to_vec(), 2, 3));
     }
 
     #[test]
