@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::courier::{Courier, Origin};
+use super::options::Options;
 use super::outbox::Outlet;
 use super::run::Run;
 use super::session::{ClientKind, Identity, Session};
@@ -192,7 +193,7 @@ async fn read_frames(
     let mut size = least;
     let mut turn = 0;
     if !pipelined.is_empty() {
-        Box::pin(route(&mut decoder, &mut courier, session, &pipelined)).await?;
+        Box::pin(route(&core.options, &mut decoder, &mut courier, session, &pipelined)).await?;
     }
     loop {
         socket.readable().await?;
@@ -216,7 +217,7 @@ async fn read_frames(
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
                 // On the heap: what a batch needs is several times what an idle connection should hold.
-                Box::pin(route(&mut decoder, &mut courier, session, &buf)).await?;
+                Box::pin(route(&core.options, &mut decoder, &mut courier, session, &buf)).await?;
                 if n >= PIECE
                     && decoder.is_mid_frame()
                     && let Some(lookout) = &core.options.lookout
@@ -239,13 +240,14 @@ async fn read_frames(
 
 /// Routes every whole frame in `bytes`, then writes out what that made.
 async fn route(
+    options: &Options,
     decoder: &mut Decoder<Header>,
     courier: &mut Courier,
     session: &Session,
     bytes: &[u8],
 ) -> Result<(), DecodeError> {
     let mut input = bytes;
-    let mut run = Run::new(session.name());
+    let mut run = Run::new(session.name(), options);
     let (mut frames, mut body_bytes) = (0, 0);
     let result = loop {
         let (header, body) = match decoder.next(&mut input) {

@@ -1,6 +1,7 @@
 //! Frames in a row, read together, that go to the same receivers: they are appended to each queue in one piece.
 //! Taking a queue's lock is most of what a delivery costs otherwise.
 
+use super::options::Options;
 use super::registry::{Audience, Registry};
 use super::session::Session;
 use crate::proto::delivery::{self, Delivery, HEADER_LEN};
@@ -9,9 +10,27 @@ use crate::transport::queue::LARGE_PAYLOAD;
 use std::cell::Cell;
 use std::sync::Arc;
 
-/// What a run may have: enough to spread the cost of a lock, little enough to stay in a core's cache.
-const MAX_FRAMES: usize = 256;
-const MAX_BYTES: usize = 64 * 1024;
+/// What a run may have for several receivers: enough to spread the cost of their locks, little enough to stay in a
+/// core's cache while it is copied to each.
+const FOR_MANY: Bounds = Bounds { frames: 256, bytes: 64 * 1024 };
+/// And for one, whose queue mostly takes it without a copy.
+const FOR_ONE: Bounds = Bounds { frames: 2048, bytes: 256 * 1024 };
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Bounds {
+    /// No more than a part of what a queue may hold: else they would rarely fit there together.
+    fn within(self, options: &Options) -> Bounds {
+        Bounds {
+            frames: self.frames.min((options.queue_size / 4).max(1)),
+            bytes: self.bytes.min((options.queue_bytes / 4).max(1)),
+        }
+    }
+}
 
 /// Whom a run goes to.
 #[derive(Clone, Copy)]
@@ -54,6 +73,8 @@ pub(super) struct Run<'a> {
     /// The flags of the requests; `None` if those with the same flags and key may be for others.
     flags: Option<u8>,
     kind: FrameKind,
+    most: Bounds,
+    options: &'a Options,
     bundle: Bundle,
 }
 
@@ -64,7 +85,7 @@ thread_local! {
 
 impl<'a> Run<'a> {
     /// An empty one.
-    pub(super) fn new(sender: &'a str) -> Run<'a> {
+    pub(super) fn new(sender: &'a str, options: &'a Options) -> Run<'a> {
         Run {
             sender,
             key: "",
@@ -72,6 +93,8 @@ impl<'a> Run<'a> {
             receivers: None,
             flags: None,
             kind: FrameKind::Message,
+            most: FOR_MANY,
+            options,
             bundle: SPARE.try_with(Cell::take).unwrap_or_default(),
         }
     }
@@ -91,7 +114,7 @@ impl<'a> Run<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.bundle.lens.len() < MAX_FRAMES && self.bundle.bytes.len() < MAX_BYTES
+        self.bundle.lens.len() < self.most.frames && self.bundle.bytes.len() < self.most.bytes
     }
 
     /// Adds a frame that is addressed to `key`, which at `generation` stood for `receivers`. `flags` are those of
@@ -105,10 +128,11 @@ impl<'a> Run<'a> {
         flags: Option<u8>,
     ) {
         if self.receivers.is_none() {
-            self.receivers = Some(match receivers {
-                Receivers::One(one) => Kept::One(one.clone()),
-                Receivers::Many(many) => Kept::Many(many.clone()),
-            });
+            let (kept, most) = match receivers {
+                Receivers::One(one) => (Kept::One(one.clone()), FOR_ONE),
+                Receivers::Many(many) => (Kept::Many(many.clone()), FOR_MANY),
+            };
+            (self.receivers, self.most) = (Some(kept), most.within(self.options));
             (self.key, self.generation, self.flags, self.kind) = (key, generation, flags, frame.kind);
             self.bundle.head.clear();
             Delivery { topic: None, payload: &[], ..*frame }.encode(&mut self.bundle.head);
@@ -164,7 +188,7 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         let mut bundle = std::mem::take(&mut self.bundle);
         bundle.clear();
-        if bundle.bytes.capacity() <= 4 * MAX_BYTES {
+        if bundle.bytes.capacity() <= 2 * FOR_ONE.bytes {
             // Fails only while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(bundle));
         }
@@ -256,9 +280,15 @@ mod tests {
     }
 
     /// The first frame in full, then those that are alike.
-    fn run_of<'a>(flags: u8, key: &'a str, topic: Option<&'a str>, audience: &Audience) -> Run<'a> {
+    fn run_of<'a>(
+        flags: u8,
+        key: &'a str,
+        topic: Option<&'a str>,
+        audience: &Audience,
+        options: &'a Options,
+    ) -> Run<'a> {
         let kind = if topic.is_some() { FrameKind::Publication } else { FrameKind::Message };
-        let mut run = Run::new("me");
+        let mut run = Run::new("me", options);
         let frame = Delivery { kind, realtime: false, sender: "me", topic, payload: b"first" };
         run.add(&frame, key, 7, Receivers::Many(audience), Some(flags));
         run
@@ -270,8 +300,8 @@ mod tests {
 
     #[test]
     fn what_is_alike_needs_no_look_up() {
-        let audience = nobody();
-        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
+        let (audience, options) = (nobody(), Options::default());
+        let mut run = run_of(OP_MESSAGE, "you", None, &audience, &options);
         assert!(run.add_alike(OP_MESSAGE, b"you\0second", 7));
         assert!(run.add_alike(OP_MESSAGE, b"you\0", 7));
         // Other flags, another or a longer or a shorter name, no name at all, another time.
@@ -298,8 +328,8 @@ mod tests {
 
     #[test]
     fn a_topic_stays_in_the_frame() {
-        let audience = nobody();
-        let mut run = run_of(OP_PUBLISH, "a/b", Some("a/b"), &audience);
+        let (audience, options) = (nobody(), Options::default());
+        let mut run = run_of(OP_PUBLISH, "a/b", Some("a/b"), &audience, &options);
         assert!(run.add_alike(OP_PUBLISH, b"a/b\0\0second", 7));
         let (_, bundle) = run.content().unwrap();
         let topics: Vec<_> =
@@ -309,21 +339,24 @@ mod tests {
 
     #[test]
     fn a_run_is_bounded() {
-        let audience = nobody();
-        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
-        let more = (0..1000).take_while(|_| run.add_alike(OP_MESSAGE, b"you\0", 7)).count();
-        assert_eq!(more, MAX_FRAMES - 1);
-        run.clear();
-        let mut run = run_of(OP_MESSAGE, "you", None, &audience);
-        let body = [&b"you\0"[..], &[0; 4000]].concat();
-        let more = (0..1000).take_while(|_| run.add_alike(OP_MESSAGE, &body, 7)).count();
-        assert!((16..=17).contains(&more), "{more}");
+        let (audience, mut options) = (nobody(), Options::default());
+        let large = [&b"you\0"[..], &[0; 4000]].concat();
+        let more = |options: &Options, body: &[u8]| {
+            let mut run = run_of(OP_MESSAGE, "you", None, &audience, options);
+            (0..9999).take_while(|_| run.add_alike(OP_MESSAGE, body, 7)).count()
+        };
+        assert_eq!(more(&options, b"you\0"), FOR_MANY.frames - 1);
+        assert_eq!(more(&options, &large), FOR_MANY.bytes.div_ceil(4009));
+        options.queue_size = 40;
+        assert_eq!(more(&options, b"you\0"), 9);
+        options.queue_size = 1;
+        assert_eq!(more(&options, b"you\0"), 0);
     }
 
     #[test]
     fn those_whose_receivers_may_differ_are_never_alike() {
-        let audience = nobody();
-        let mut run = Run::new("me");
+        let (audience, options) = (nobody(), Options::default());
+        let mut run = Run::new("me", &options);
         let frame = Delivery {
             kind: FrameKind::Publication,
             realtime: false,
