@@ -1,6 +1,7 @@
 //! The memory of the tries: numbered items, interned texts, and where a walk stands.
 
 use super::hash::{Index, Seed};
+use super::memory;
 use std::ops;
 
 /// No item: ids stay below.
@@ -46,7 +47,8 @@ impl<T> Slab<T> {
         }
         if self.places.len() == self.places.capacity() {
             // By a quarter, not double: what is not used yet counts into the cost of a subscription.
-            self.places.reserve_exact((self.places.len() / 4).max(4));
+            let len = self.places.len();
+            memory::grow(&mut self.places, len + (len / 4).max(4));
         }
         self.places.push(Place::Used(item));
         (self.places.len() - 1) as u32

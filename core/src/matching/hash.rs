@@ -1,5 +1,6 @@
 //! A fast keyed hash and an open-addressing table of numbers found by it.
 
+use super::memory;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 
@@ -178,7 +179,9 @@ impl Index {
     }
 
     fn resize(&mut self, slots: usize) {
-        let old = std::mem::replace(&mut self.slots, vec![VACANT; slots]);
+        let old = std::mem::take(&mut self.slots);
+        memory::grow(&mut self.slots, slots);
+        self.slots.resize(slots, VACANT);
         for slot in old {
             if slot.value != VACANT.value {
                 self.place(slot);

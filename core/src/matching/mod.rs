@@ -20,6 +20,7 @@ mod arena;
 pub mod cache;
 mod hash;
 mod ids;
+mod memory;
 pub mod names;
 #[cfg(test)]
 mod tests;
