@@ -7,7 +7,7 @@ mod common;
 use busrt::QoS;
 use busrt::broker::Options;
 use common::{Bus, Peer, next};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 
 /// What one write brings: many of a kind, changes of topic, kind and QoS, and something large in between.
 fn batch(from: u32, count: u32) -> Vec<u8> {
@@ -150,5 +150,41 @@ async fn who_has_unsubscribed_gets_nothing_more_of_a_run_that_waits() {
     });
     let after = reading.await.unwrap();
     assert!(after <= 1, "{after} frames after the end of the subscription");
+    writing.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_comes_after_what_was_sent_before_it() {
+    let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
+    let mut receiver = bus.peer("receiver");
+    let flood = bus.peer("flood");
+    let payload = [b"receiver\0".as_slice(), &[7; 4000]].concat();
+    const FRAMES: u32 = 3000;
+    let bytes: Vec<u8> = (0..FRAMES).flat_map(|id| Peer::operation(id, 0x12, &payload)).collect();
+    let mut stream = flood.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || stream.write_all(&bytes).unwrap());
+    common::eventually("the receiver is full", || {
+        bus.broker.clients().clients.iter().any(|client| client.name == "receiver" && client.queue >= 16)
+    })
+    .await;
+    // In one write: a message that has to wait, and one to nobody whose refusal is told.
+    let mut sender = bus.peer("sender");
+    let both = [Peer::operation(1, 0x12, b"receiver\0last"), Peer::operation(2, 0x52, b"nobody\0")].concat();
+    sender.stream.write_all(&both).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    sender.stream.set_nonblocking(true).unwrap();
+    let early = sender.stream.read(&mut [0]).map_err(|e| e.kind());
+    assert_eq!(early, Err(ErrorKind::WouldBlock), "the refusal came before what was sent before it");
+    sender.stream.set_nonblocking(false).unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut last = 0;
+        for _ in 0..=FRAMES {
+            last += u32::from(receiver.next().1.ends_with(b"last"));
+        }
+        last
+    });
+    assert_eq!(reading.await.unwrap(), 1);
+    let refused = tokio::task::spawn_blocking(move || sender.next().0);
+    assert_eq!(refused.await.unwrap(), [0xfe, 2, 0, 0, 0, 0x71]);
     writing.join().unwrap();
 }

@@ -58,7 +58,7 @@ pub(super) enum Held<'a> {
 pub(super) enum Why<'a> {
     /// Earlier frames must be delivered first, to those who had no room for all of them at once. The operation
     /// is not begun.
-    Earlier(Rest<'a>),
+    Earlier(Box<Rest<'a>>),
     /// These receivers of its own frame are full; all others have it.
     Full(Vec<Full>),
     /// It is for the broker's own client.
@@ -70,7 +70,13 @@ pub(super) enum Stop<'a> {
     /// It is refused.
     Refused(ErrorKind),
     /// It must be gone on with.
-    Held(Box<Why<'a>>),
+    Unfinished(Box<Why<'a>>),
+}
+
+impl<'a> From<Box<Rest<'a>>> for Stop<'a> {
+    fn from(rest: Box<Rest<'a>>) -> Stop<'a> {
+        Stop::Unfinished(Box::new(Why::Earlier(rest)))
+    }
 }
 
 /// Nearly every operation is done at once, or refused. What is returned for each of them is as small as can be.
@@ -144,12 +150,16 @@ impl Courier {
                     self.acknowledge(op_id, qos, Ok(()));
                     return Ok(());
                 }
-                Err(Stop::Refused(kind)) => {
-                    let result = Err(self.refuse(kind, &op));
-                    self.acknowledge(op_id, qos, result);
-                    return Ok(());
-                }
-                Err(Stop::Held(why)) => *why,
+                // Whoever hears of it may rely on what it sent before.
+                Err(Stop::Refused(kind)) => match self.deliver_before_answer(qos, origin) {
+                    None => {
+                        let result = Err(self.refuse(kind, &op));
+                        self.acknowledge(op_id, qos, result);
+                        return Ok(());
+                    }
+                    Some(rest) => Why::Earlier(rest),
+                },
+                Err(Stop::Unfinished(why)) => *why,
             },
         };
         Err(Box::new(Held::Operation { op_id, qos, op, why }))
@@ -201,7 +211,7 @@ impl Courier {
         owner: Option<&Bytes>,
     ) -> Result<(), Stop<'a>> {
         match op {
-            Operation::Message { target: BROKER_NAME, .. } => Err(Stop::Held(Box::new(Why::Broker))),
+            Operation::Message { target: BROKER_NAME, .. } => Err(Stop::Unfinished(Box::new(Why::Broker))),
             _ => self.route(qos, op, &mut Origin::Apart(sender, owner)),
         }
     }
@@ -315,7 +325,7 @@ impl Courier {
                     match self.route(qos, op, &mut Origin::Apart(myself.name(), owner)) {
                         Ok(()) => return Ok(()),
                         Err(Stop::Refused(kind)) => return Err(self.refuse(kind, op)),
-                        Err(Stop::Held(next)) => why = *next,
+                        Err(Stop::Unfinished(next)) => why = *next,
                     }
                 }
                 Why::Full(full) => {
@@ -348,23 +358,34 @@ impl Courier {
     /// Hands out what waits in a run.
     pub(super) async fn deliver(&mut self, run: &mut Run<'_>) {
         let Courier { core, session, batch, scratch, .. } = self;
-        let Err(Stop::Held(why)) = (Outgoing { core, session, batch, scratch }).deliver(run) else { return };
-        if let Why::Earlier(rest) = *why {
+        if let Err(rest) = (Outgoing { core, session, batch, scratch }).deliver(run) {
             Box::pin(self.deliver_one_by_one(rest)).await;
         }
     }
 
-    async fn deliver_one_by_one(&mut self, mut rest: Rest<'_>) {
+    /// Hands out what waits in the run before an operation is answered; those who have no room for it.
+    fn deliver_before_answer<'a>(&mut self, qos: QoS, origin: &mut Origin<'_, 'a>) -> Option<Box<Rest<'a>>> {
+        let Courier { core, session, batch, scratch, .. } = self;
+        match origin {
+            Origin::Batch(run) if qos.needs_ack() => {
+                (Outgoing { core, session, batch, scratch }).deliver(run).err()
+            }
+            _ => None,
+        }
+    }
+
+    async fn deliver_one_by_one(&mut self, mut rest: Box<Rest<'_>>) {
         let Courier { core, session, batch, scratch, .. } = self;
         let bundle = std::mem::take(&mut rest.bundle);
-        for frame in bundle.frames() {
+        for (frame, encoded) in bundle.frames() {
             // Its name may belong to a newcomer by now, whose frames nothing may come after.
             if session.has_ended() || !rest.refresh(&core.registry, session) {
                 return;
             }
-            let parcel = Parcel::for_many(frame, None, scratch);
+            let parcel = Parcel::encoded(frame, encoded, scratch);
             distribute(core, session, batch, &rest.receivers, &parcel).await;
         }
+        bundle.give();
     }
 
     /// A message to the broker's own client; its answer, if there is one, comes from there.
@@ -465,7 +486,7 @@ impl Outgoing<'_> {
     /// Hands out what waits in the run, if the operation comes from a batch.
     fn deliver_earlier<'a>(&mut self, origin: &mut Origin<'_, 'a>) -> Outcome<'a> {
         match origin {
-            Origin::Batch(run) => self.deliver(run),
+            Origin::Batch(run) => Ok(self.deliver(run)?),
             Origin::Apart(..) => Ok(()),
         }
     }
@@ -496,14 +517,14 @@ impl Outgoing<'_> {
                 push_to_all(core, batch, audience, &Parcel::for_many(*frame, owner, scratch))
             }
         };
-        if full.is_empty() { Ok(()) } else { Err(Stop::Held(Box::new(Why::Full(full)))) }
+        if full.is_empty() { Ok(()) } else { Err(Stop::Unfinished(Box::new(Why::Full(full)))) }
     }
 
     /// Hands out what waits in the run, in one piece to everybody who has room for that.
     ///
     /// # Errors
     /// The others, who must get it frame by frame.
-    fn deliver<'a>(&mut self, run: &mut Run<'a>) -> Outcome<'a> {
+    fn deliver<'a>(&mut self, run: &mut Run<'a>) -> Result<(), Box<Rest<'a>>> {
         let generation = run.generation();
         let Some((receivers, bundle)) = run.content() else { return Ok(()) };
         let mut rest = vec![];
@@ -529,7 +550,7 @@ impl Outgoing<'_> {
             run.clear();
             return Ok(());
         }
-        Err(Stop::Held(Box::new(Why::Earlier(run.leave(rest)))))
+        Err(run.leave(rest))
     }
 }
 

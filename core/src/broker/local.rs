@@ -66,7 +66,7 @@ impl LocalLink {
                 self.give_back(courier, qos);
                 Submitted::Done(result)
             }
-            Err(Stop::Held(why)) => Submitted::Waits(Box::pin(async move {
+            Err(Stop::Unfinished(why)) => Submitted::Waits(Box::pin(async move {
                 let result = courier.finish(*why, qos, &borrowed, payload).await;
                 self.give_back(courier, qos);
                 result

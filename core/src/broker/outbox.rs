@@ -100,6 +100,12 @@ impl<'a> Parcel<'a> {
         parcel
     }
 
+    /// A small frame for several receivers that is encoded already.
+    pub(super) fn encoded(delivery: Delivery<'a>, encoded: &'a [u8], scratch: &'a mut Scratch) -> Parcel<'a> {
+        scratch.frame.take();
+        Parcel { delivery, shared: None, encoded: Some(encoded), frame: Some(&scratch.frame) }
+    }
+
     fn append_to(&self, queue: &mut WriteQueue) {
         match (self.encoded, &self.shared) {
             (Some(whole), None) => queue.push(|out| out.extend_from_slice(whole)),

@@ -4,7 +4,7 @@
 use super::options::Options;
 use super::registry::{Audience, Registry};
 use super::session::Session;
-use crate::proto::delivery::{self, Delivery, HEADER_LEN};
+use crate::proto::delivery::{Delivery, HEADER_LEN};
 use crate::proto::op::FrameKind;
 use crate::transport::queue::LARGE_PAYLOAD;
 use std::cell::Cell;
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
             kind: FrameKind::Message,
             most: FOR_MANY,
             options,
-            bundle: SPARE.try_with(Cell::take).unwrap_or_default(),
+            bundle: Bundle::new(),
         }
     }
 
@@ -127,18 +127,23 @@ impl<'a> Run<'a> {
         receivers: Receivers<'_>,
         flags: Option<u8>,
     ) {
+        // If it was looked up anew since, the receivers are still the same.
+        self.generation = generation;
         if self.receivers.is_none() {
-            let (kept, most) = match receivers {
-                Receivers::One(one) => (Kept::One(one.clone()), FOR_ONE),
-                Receivers::Many(many) => (Kept::Many(many.clone()), FOR_MANY),
+            let kept = match receivers {
+                Receivers::One(one) => Kept::One(one.clone()),
+                Receivers::Many(many) => Kept::Many(many.clone()),
             };
+            let most = if kept.as_slice().len() == 1 { FOR_ONE } else { FOR_MANY };
             (self.receivers, self.most) = (Some(kept), most.within(self.options));
-            (self.key, self.generation, self.flags, self.kind) = (key, generation, flags, frame.kind);
+            (self.key, self.flags, self.kind) = (key, flags, frame.kind);
+            self.bundle = Bundle::take();
             self.bundle.head.clear();
             Delivery { topic: None, payload: &[], ..*frame }.encode(&mut self.bundle.head);
         }
-        frame.encode(&mut self.bundle.bytes);
-        self.bundle.lens.push(frame.wire_len() as u64);
+        if self.is_for_somebody() {
+            self.bundle.add(frame);
+        }
     }
 
     /// Adds the frame of a request with these flags and this body, if it is like those that are here: addressed
@@ -154,8 +159,14 @@ impl<'a> Run<'a> {
             return false;
         }
         // A topic is part of the frame, the name or mask of a receiver is not.
-        self.bundle.add(if self.kind == FrameKind::Publication { body } else { payload });
+        if self.is_for_somebody() {
+            self.bundle.add_alike(if self.kind == FrameKind::Publication { body } else { payload });
+        }
         true
+    }
+
+    fn is_for_somebody(&self) -> bool {
+        self.receivers.as_ref().is_some_and(|kept| !kept.as_slice().is_empty())
     }
 
     /// Whom the frames go to, and the frames; `None` if there are none.
@@ -167,7 +178,7 @@ impl<'a> Run<'a> {
     pub(super) fn clear(&mut self) {
         self.receivers = None;
         self.flags = None;
-        self.bundle.clear();
+        std::mem::take(&mut self.bundle).give();
     }
 
     /// Of when the receivers were looked up.
@@ -176,22 +187,13 @@ impl<'a> Run<'a> {
     }
 
     /// Empties it: what is left for those who did not get it.
-    pub(super) fn leave(&mut self, receivers: Vec<Arc<Session>>) -> Rest<'a> {
-        let bundle = std::mem::take(&mut self.bundle);
+    pub(super) fn leave(&mut self, receivers: Vec<Arc<Session>>) -> Box<Rest<'a>> {
+        let mut bundle = std::mem::take(&mut self.bundle);
+        // It may wait for long.
+        bundle.bytes.shrink_to_fit();
         let rest = Rest { key: self.key, kind: self.kind, generation: self.generation, receivers, bundle };
         self.clear();
-        rest
-    }
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        let mut bundle = std::mem::take(&mut self.bundle);
-        bundle.clear();
-        if bundle.bytes.capacity() <= 2 * FOR_ONE.bytes {
-            // Fails only while the thread ends.
-            let _ = SPARE.try_with(|spare| spare.set(bundle));
-        }
+        Box::new(rest)
     }
 }
 
@@ -241,31 +243,46 @@ impl Bundle {
         Bundle { bytes: Vec::new(), lens: Vec::new(), head: Vec::new() }
     }
 
+    /// An empty one, with buffers if this thread has some left over.
+    fn take() -> Bundle {
+        SPARE.try_with(Cell::take).unwrap_or_default()
+    }
+
+    /// Leaves its buffers to the next run on this thread.
+    pub(super) fn give(mut self) {
+        self.bytes.clear();
+        self.lens.clear();
+        if (1..=2 * FOR_ONE.bytes).contains(&self.bytes.capacity()) {
+            // Fails only while the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(self));
+        }
+    }
+
+    fn add(&mut self, frame: &Delivery<'_>) {
+        frame.encode(&mut self.bytes);
+        self.lens.push(frame.wire_len() as u64);
+    }
+
     /// Adds a frame with everything after its sender as it is.
     #[inline]
-    fn add(&mut self, rest: &[u8]) {
-        let start = self.bytes.len();
+    fn add_alike(&mut self, rest: &[u8]) {
         let len = self.head.len() + rest.len();
         self.bytes.reserve(len);
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(&self.head);
         self.bytes.extend_from_slice(rest);
-        delivery::set_body_len(&mut self.bytes[start..], (len - HEADER_LEN) as u32);
+        self.bytes[start + 1..start + 5].copy_from_slice(&((len - HEADER_LEN) as u32).to_le_bytes());
         self.lens.push(len as u64);
     }
 
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.lens.clear();
-    }
-
-    /// The frames, one by one.
-    pub(super) fn frames(&self) -> impl Iterator<Item = Delivery<'_>> {
+    /// The frames, one by one, and as they are encoded.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (Delivery<'_>, &[u8])> {
         let mut bytes = &self.bytes[..];
         self.lens.iter().filter_map(move |len| {
             let (frame, rest) = bytes.split_at_checked(*len as usize)?;
             bytes = rest;
             // What was encoded here can be read.
-            Delivery::parse(frame).ok()
+            Some((Delivery::parse(frame).ok()?, frame))
         })
     }
 }
@@ -273,10 +290,17 @@ impl Bundle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::op::{OP_MESSAGE, OP_PUBLISH, QoS};
+    use crate::broker::outbox::Outlet;
+    use crate::broker::session::{ClientKind, Identity};
+    use crate::proto::op::{OP_BROADCAST, OP_MESSAGE, OP_PUBLISH, QoS};
 
-    fn nobody() -> Audience {
-        [].into()
+    fn audience(count: u32) -> Audience {
+        let session = |id| {
+            let identity =
+                Identity { name: "you".into(), kind: ClientKind::Internal, peer: None, port: None };
+            Arc::new(Session::new(id, identity, Outlet::Broker, 0, 0))
+        };
+        (0..count).map(session).collect()
     }
 
     /// The first frame in full, then those that are alike.
@@ -288,19 +312,20 @@ mod tests {
         options: &'a Options,
     ) -> Run<'a> {
         let kind = if topic.is_some() { FrameKind::Publication } else { FrameKind::Message };
+        let realtime = QoS::from_flags(flags).is_realtime();
         let mut run = Run::new("me", options);
-        let frame = Delivery { kind, realtime: false, sender: "me", topic, payload: b"first" };
+        let frame = Delivery { kind, realtime, sender: "me", topic, payload: b"first" };
         run.add(&frame, key, 7, Receivers::Many(audience), Some(flags));
         run
     }
 
     fn payloads(run: &mut Run<'_>) -> Vec<Vec<u8>> {
-        run.content().unwrap().1.frames().map(|frame| frame.payload.to_vec()).collect()
+        run.content().unwrap().1.frames().map(|(frame, _)| frame.payload.to_vec()).collect()
     }
 
     #[test]
     fn what_is_alike_needs_no_look_up() {
-        let (audience, options) = (nobody(), Options::default());
+        let (audience, options) = (audience(2), Options::default());
         let mut run = run_of(OP_MESSAGE, "you", None, &audience, &options);
         assert!(run.add_alike(OP_MESSAGE, b"you\0second", 7));
         assert!(run.add_alike(OP_MESSAGE, b"you\0", 7));
@@ -317,10 +342,13 @@ mod tests {
         let wanted = [&b"first"[..], b"second", b"", &[0; LARGE_PAYLOAD - 1]];
         assert_eq!(payloads(&mut run), wanted);
         let (_, bundle) = run.content().unwrap();
-        for frame in bundle.frames() {
+        for (frame, encoded) in bundle.frames() {
             let whole =
                 Delivery { kind: FrameKind::Message, realtime: false, sender: "me", topic: None, ..frame };
             assert_eq!(frame, whole);
+            let mut anew = vec![];
+            whole.encode(&mut anew);
+            assert_eq!(encoded, anew);
         }
         run.clear();
         assert!(!run.add_alike(OP_MESSAGE, b"you\0x", 7));
@@ -328,34 +356,82 @@ mod tests {
 
     #[test]
     fn a_topic_stays_in_the_frame() {
-        let (audience, options) = (nobody(), Options::default());
+        let (audience, options) = (audience(2), Options::default());
         let mut run = run_of(OP_PUBLISH, "a/b", Some("a/b"), &audience, &options);
         assert!(run.add_alike(OP_PUBLISH, b"a/b\0\0second", 7));
         let (_, bundle) = run.content().unwrap();
-        let topics: Vec<_> =
-            bundle.frames().map(|frame| (frame.sender, frame.topic, frame.payload)).collect();
+        let topics: Vec<_> = bundle.frames().map(|(f, _)| (f.sender, f.topic, f.payload)).collect();
         assert_eq!(topics, [("me", Some("a/b"), &b"first"[..]), ("me", Some("a/b"), b"\0second")]);
     }
 
     #[test]
+    fn the_first_frame_tells_kind_and_realtime() {
+        let (audience, options) = (audience(1), Options::default());
+        for qos in [QoS::No, QoS::Realtime] {
+            let flags = qos.flags(OP_MESSAGE);
+            let mut run = run_of(flags, "you", None, &audience, &options);
+            // Other flags join by way of being looked up; those after them are alike all the same.
+            let other = Delivery {
+                kind: FrameKind::Message,
+                realtime: !qos.is_realtime(),
+                sender: "me",
+                topic: None,
+                payload: b"2",
+            };
+            run.add(&other, "you", 8, Receivers::Many(&audience), Some(OP_BROADCAST));
+            assert!(!run.add_alike(flags, b"you\x003", 7));
+            assert!(run.add_alike(flags, b"you\x003", 8));
+            let (_, bundle) = run.content().unwrap();
+            let realtime: Vec<bool> = bundle.frames().map(|(frame, _)| frame.realtime).collect();
+            assert_eq!(realtime, [qos.is_realtime(), !qos.is_realtime(), qos.is_realtime()]);
+        }
+    }
+
+    #[test]
     fn a_run_is_bounded() {
-        let (audience, mut options) = (nobody(), Options::default());
+        let mut options = Options::default();
         let large = [&b"you\0"[..], &[0; 4000]].concat();
-        let more = |options: &Options, body: &[u8]| {
+        let more = |count, options: &Options, body: &[u8]| {
+            let audience = audience(count);
             let mut run = run_of(OP_MESSAGE, "you", None, &audience, options);
             (0..9999).take_while(|_| run.add_alike(OP_MESSAGE, body, 7)).count()
         };
-        assert_eq!(more(&options, b"you\0"), FOR_MANY.frames - 1);
-        assert_eq!(more(&options, &large), FOR_MANY.bytes.div_ceil(4009));
+        for (count, most) in [(1, FOR_ONE), (2, FOR_MANY)] {
+            assert_eq!(more(count, &options, b"you\0"), most.frames - 1);
+            assert_eq!(more(count, &options, &large), most.bytes.div_ceil(4009));
+        }
         options.queue_size = 40;
-        assert_eq!(more(&options, b"you\0"), 9);
+        assert_eq!(more(1, &options, b"you\0"), 9);
         options.queue_size = 1;
-        assert_eq!(more(&options, b"you\0"), 0);
+        assert_eq!(more(1, &options, b"you\0"), 0);
+        options = Options::default().queue_bytes(10);
+        assert_eq!(more(1, &options, b"you\0"), 0);
+    }
+
+    #[test]
+    fn what_is_for_nobody_takes_no_room() {
+        let (audience, options) = (audience(0), Options::default());
+        let mut run = run_of(OP_PUBLISH, "t", Some("t"), &audience, &options);
+        for _ in 0..10_000 {
+            assert!(run.add_alike(OP_PUBLISH, b"t\0payload", 7));
+        }
+        assert!(run.bundle.bytes.is_empty() && run.bundle.lens.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_is_what_was_there() {
+        let (audience, options) = (audience(1), Options::default());
+        let mut run = run_of(OP_MESSAGE, "you", None, &audience, &options);
+        assert!(run.add_alike(OP_MESSAGE, b"you\0second", 7));
+        let rest = run.leave(audience.to_vec());
+        assert!(run.content().is_none());
+        let left: Vec<&[u8]> = rest.bundle.frames().map(|(frame, _)| frame.payload).collect();
+        assert_eq!(left, [&b"first"[..], b"second"]);
     }
 
     #[test]
     fn those_whose_receivers_may_differ_are_never_alike() {
-        let (audience, options) = (nobody(), Options::default());
+        let (audience, options) = (audience(2), Options::default());
         let mut run = Run::new("me", &options);
         let frame = Delivery {
             kind: FrameKind::Publication,

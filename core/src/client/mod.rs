@@ -305,8 +305,7 @@ impl Client {
     ) -> Result<Confirmation> {
         match &self.0.link {
             Link::Wire(connection) => connection.submit(operation, prefix, qos, tell).await,
-            // Each of the others has a future several times as large as a socket's, and more to do.
-            Link::Durable(durable) => Box::pin(durable.submit(operation, prefix, qos, tell)).await,
+            Link::Durable(durable) => durable.submit(operation, prefix, qos, tell).await,
             #[cfg(feature = "broker")]
             Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox).await,
         }

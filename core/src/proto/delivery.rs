@@ -88,19 +88,13 @@ pub struct Delivery<'a> {
     pub payload: &'a [u8],
 }
 
-/// Writes the length of its body into a frame that is encoded but for that.
-pub fn set_body_len(frame: &mut [u8], len: u32) {
-    if let Some(field) = frame.get_mut(1..5) {
-        field.copy_from_slice(&len.to_le_bytes());
-    }
-}
-
 impl<'a> Delivery<'a> {
     /// Reads a whole frame.
     ///
     /// # Errors
     /// Bytes that are no frame, or not the whole of one.
-    pub fn parse(frame: &'a [u8]) -> Result<Delivery<'a>, DecodeError> {
+    #[cfg(any(feature = "broker", test))]
+    pub(crate) fn parse(frame: &'a [u8]) -> Result<Delivery<'a>, DecodeError> {
         use decoder::Header as _;
         match Header::parse(frame)? {
             Header::Frame { kind, realtime, len } if frame.len() - HEADER_LEN == len as usize => {
@@ -207,5 +201,21 @@ mod tests {
         assert_eq!(parse_body(FrameKind::Message, false, b"abc"), Err(DecodeError::MissingNul("sender")));
         assert_eq!(parse_body(FrameKind::Publication, false, b"a\0b"), Err(DecodeError::MissingNul("topic")));
         assert_eq!(parse_body(FrameKind::Message, false, b"\xc0\0"), Err(DecodeError::NotUtf8("sender")));
+    }
+
+    #[test]
+    fn a_whole_frame_is_read_back() {
+        for (kind, topic) in [(FrameKind::Message, None), (FrameKind::Publication, Some("a/b"))] {
+            let frame = Delivery { kind, realtime: true, sender: "me", topic, payload: b"x\0y" };
+            let mut bytes = vec![];
+            frame.encode(&mut bytes);
+            assert_eq!(Delivery::parse(&bytes), Ok(frame));
+            assert!(Delivery::parse(&bytes[..bytes.len() - 1]).is_err());
+            bytes.push(0);
+            assert!(Delivery::parse(&bytes).is_err());
+        }
+        for bytes in [&PING[..], &ack(7, 1), &[0x12, 0, 0], b""] {
+            assert!(Delivery::parse(bytes).is_err(), "{bytes:?}");
+        }
     }
 }

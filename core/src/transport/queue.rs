@@ -13,6 +13,8 @@ pub const LARGE_PAYLOAD: usize = 4096;
 /// A flat buffer is closed at this length and another begun, so that what has been written is freed
 /// piece by piece.
 const FLAT_LIMIT: usize = 256 * 1024;
+/// Frames in one piece of this length are taken as they are if possible, not copied.
+const WORTH_TAKING: usize = 4 * 1024;
 /// Slices handed to one vectored write.
 const MAX_SLICES: usize = 64;
 /// Marks a frame that may not be dropped in the list of lengths.
@@ -82,14 +84,21 @@ impl WriteQueue {
 
     /// Appends encoded frames in one piece, and their lengths.
     pub fn push_all(&mut self, frames: &[u8], lens: &[u64]) {
+        if let Some(Chunk::Flat { bytes, .. }) = self.chunks.back()
+            && !bytes.is_empty()
+            && bytes.len() + frames.len() > FLAT_LIMIT
+        {
+            // It would grow to twice its limit.
+            self.chunks.push_back(Chunk::Flat { bytes: Vec::with_capacity(frames.len()), at: 0 });
+        }
         self.append_flat(|out| out.extend_from_slice(frames));
         self.frames.extend(lens);
     }
 
-    /// As [`push_all`](WriteQueue::push_all), but where nothing else waits, `frames` is not copied: it changes
-    /// places with the queue's own buffer.
+    /// As [`push_all`](WriteQueue::push_all), but where nothing else waits and `frames` is worth it, it is not
+    /// copied: it changes places with the queue's own buffer.
     pub fn push_all_taking(&mut self, frames: &mut Vec<u8>, lens: &[u64]) {
-        if !self.is_empty() {
+        if !self.is_empty() || frames.len() < WORTH_TAKING {
             return self.push_all(frames, lens);
         }
         let taken = std::mem::take(frames);
@@ -366,21 +375,42 @@ mod tests {
 
     #[test]
     fn frames_in_one_piece_are_taken_or_copied() {
+        let piece = |byte: u8| vec![byte; WORTH_TAKING];
+        let lens = [100, WORTH_TAKING as u64 - 100];
         let mut queue = WriteQueue::default();
-        let mut frames = b"aabbb".to_vec();
-        queue.push_all_taking(&mut frames, &[2, 3]);
-        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"aabbb".to_vec(), 2, 5));
-        assert!(frames.is_empty());
-        let mut frames = b"c".to_vec();
-        queue.push_all_taking(&mut frames, &[1]);
-        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"aabbbc".to_vec(), 3, 6));
-        queue.consume(6);
-        let mut frames = b"dd".to_vec();
-        queue.push_all_taking(&mut frames, &[2]);
+        let mut frames = piece(b'a');
+        queue.push_all_taking(&mut frames, &lens);
+        assert_eq!((frames.len(), queue.frames(), queue.bytes()), (0, 2, WORTH_TAKING));
+        let mut frames = piece(b'b');
+        queue.push_all_taking(&mut frames, &lens);
+        assert_eq!((frames, queue.frames(), queue.bytes()), (piece(b'b'), 4, 2 * WORTH_TAKING));
+        assert_eq!(content(&queue), [piece(b'a'), piece(b'b')].concat());
+        // Partly written, and some of it dropped.
+        queue.consume(50);
+        assert_eq!(queue.drop_oldest(), Some(WORTH_TAKING - 100));
+        assert_eq!(content(&queue), [&[b'a'; 50][..], &piece(b'b')].concat());
+        queue.consume(50 + WORTH_TAKING);
+        assert!(queue.is_empty());
+        let mut frames = piece(b'c');
+        queue.push_all_taking(&mut frames, &lens);
         // The buffer that was emptied comes back.
-        assert!(frames.is_empty() && frames.capacity() >= 5);
-        queue.push(|out| out.extend_from_slice(b"e"));
-        assert_eq!((content(&queue), queue.frames(), queue.bytes()), (b"dde".to_vec(), 2, 3));
+        assert!(frames.is_empty() && frames.capacity() >= WORTH_TAKING);
+        queue.push(|out| out.extend_from_slice(b"d"));
+        assert_eq!(content(&queue), [&piece(b'c')[..], b"d"].concat());
+        let mut few = b"e".to_vec();
+        let mut queue = WriteQueue::default();
+        queue.push_all_taking(&mut few, &[1]);
+        assert_eq!((few, content(&queue)), (b"e".to_vec(), b"e".to_vec()));
+    }
+
+    #[test]
+    fn flat_buffers_stay_near_their_limit() {
+        let mut queue = WriteQueue::default();
+        for _ in 0..3 {
+            queue.push_all(&vec![1; FLAT_LIMIT - 10], &[FLAT_LIMIT as u64 - 10]);
+        }
+        let longest = queue.chunks.iter().map(|chunk| chunk.rest().len()).max();
+        assert_eq!((longest, queue.chunks.len()), (Some(FLAT_LIMIT - 10), 3));
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Worker {
     async fn work(self: Arc<Self>, kind: Kind, mut meter: Meter) -> Result<Meter> {
         let (client, own) = (self.client(), self.client().name());
         let payload = || self.payload.blank.clone();
-        // One operation begins when the one before is done.
+        // One operation begins when the one before is done: noting its time counts as part of the next.
         let mut begun = Instant::now();
         for _ in 0..self.iters {
             match kind {
