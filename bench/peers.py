@@ -160,6 +160,7 @@ class Server:
         self.directory = directory
         self.over_tcp = tcp or not peer.has_unix
         self.process: Optional[subprocess.Popen] = None
+        self.program = Path()
         self.address = ""
 
     def __enter__(self) -> "Server":
@@ -186,6 +187,7 @@ class Server:
         unix.unlink(missing_ok=True)
         self.address = f"127.0.0.1:{port}" if self.over_tcp else str(unix)
         command = [str(part) for part in self.peer.command(self.directory, unix, port)]
+        self.program = Path(command[0])
         with open(self.directory / "log", "wb") as log:
             # In a session of its own: Ctrl-C is for us, who then end it in good order.
             self.process = subprocess.Popen(

@@ -158,8 +158,11 @@ def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, s
         "- Every figure is of a broker started for it. Ours and the reference have 2 workers each, the others "
         "their defaults, without persistence and without bounds on what they queue where that can be set.",
         "- The reference is the broker of the crate `busrt` on crates.io, optimized as `cargo install` does.",
-        "- The floor is `rawrelay`: one thread that copies small messages from socket to socket, without queues, "
-        "checks or acknowledgements. A broker can do better only where it spreads the work over several threads.",
+        "- The floor is `rawrelay`: one thread that copies messages from socket to socket, without queues, checks "
+        "or acknowledgements; large ones once out of the kernel and once into it. A broker can do better only "
+        "where it makes fewer system calls or spreads the work over several threads.",
+        "- The rows `cli_…` are `busrt benchmark -w 8`, each broker with its own command line client: what the Rust "
+        "clients add is in them. Eight clients, each with one operation under way where it is acknowledged.",
         "- `ping_p50` and `ping_p99` depend on whether the kernel wakes the three processes on one core or on "
         "several: mind their spread.",
         "- Whatever a protocol does not have is not measured: NATS, Redis and MQTT (QoS 0) carry one-to-one "

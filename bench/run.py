@@ -35,7 +35,7 @@ FULL_RUNS = 5
 def build() -> None:
     cargo = os.environ.get("CARGO", "cargo")
     for target, arguments in (
-        ("target", ["-p", "busrt", "--features", "server", "--bin", "busrtd"]),
+        ("target", ["-p", "busrt", "--features", "server,cli", "--bins"]),
         ("target/bench", ["--locked", "--manifest-path", "bench/loadgen/Cargo.toml"]),
     ):
         environment = {**os.environ, "CARGO_TARGET_DIR": str(ROOT / target)}
@@ -56,11 +56,26 @@ def why_failed(code: int | None, output: str, errors: str, timeout: int) -> str:
     return f"not done within {timeout} s" if code is None else f"the load generator ended with {code}"
 
 
+def stages(output: str) -> dict[str, str]:
+    """Operations a second by stage, of the table that `busrt benchmark` prints, ours or the reference's."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|[│|┆]", " ", line).split() for line in output.splitlines()]
+    # Ours: STAGE OPS SECONDS OPS/S and the times; the reference's: stage iters secs msecs iters/s.
+    rates = {}
+    for line in lines:
+        if len(line) >= 5 and re.fullmatch(r"(send|rpc)[a-z0-9.+]+", line[0]):
+            rates[line[0]] = re.sub(r"\D", "", line[4] if len(line) == 5 else line[3])
+    return rates
+
+
 def generate(scenario: Scenario, peer: Peer, server: Server, quick: bool) -> dict[str, str]:
     """One run of the load generator: its figures by their names."""
     arguments = (scenario.quick if quick else scenario.args).format(pid=server.process.pid).split()
+    if scenario.cli:
+        command = [server.program.with_name("busrt"), server.address, *arguments]
+    else:
+        command = [LOADGEN, peer.protocol, server.address, *arguments]
     process = subprocess.Popen(
-        [LOADGEN, peer.protocol, server.address, *arguments],
+        command,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     code: int | None = None
@@ -80,6 +95,8 @@ def generate(scenario: Scenario, peer: Peer, server: Server, quick: bool) -> dic
         raise Failure("the broker ended")
     if code != 0:
         raise Failure(why_failed(code, output, errors, scenario.timeout))
+    if scenario.cli:
+        return stages(output)
     figures = dict(re.findall(r"(\w+)=(\S+)", output))
     if "the sender was disconnected" in output:
         figures["sender_disconnected"] = "true"

@@ -10,7 +10,7 @@ ALL = BROKERS + (FLOOR,)
 
 # A NATS server takes subscriptions of one connection with the same id for one: the rest would never arrive.
 ONE_SID = "the load generator gives all subscriptions of a NATS client the same id, of which NATS keeps the first"
-NO_FLOOR = "the floor knows neither this nor large messages"
+NO_FLOOR = "the floor does not know this"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Scenario:
     why_not: str = NO_FLOOR  # why the other peers are left out
     tcp: bool = False
     timeout: int = 60  # seconds
+    cli: bool = False  # whether the load comes from the broker's own command line client
 
 
 def rate(name: str, key: str, meaning: str) -> Row:
@@ -45,6 +46,10 @@ def rate(name: str, key: str, meaning: str) -> Row:
 def p2p(name: str, args: str, quick: str, meaning: str, **more) -> Scenario:
     row = rate(name, "msgs_per_s", meaning)
     return Scenario("p2p " + args, "p2p " + quick, (row,), **more)
+
+
+def stage(name: str, key: str, meaning: str) -> Row:
+    return rate(f"cli_{name}", key, f"command line clients: {meaning}")
 
 
 SCENARIOS = (
@@ -57,9 +62,9 @@ SCENARIOS = (
     p2p("p2p_1k", "n=300000 pairs=2 size=1024 window=2048", "n=30000 pairs=2 size=1024 window=2048",
         "two pairs, 1 KiB"),
     p2p("p2p_64k", "n=10000 pairs=2 size=65536 window=64", "n=1000 pairs=2 size=65536 window=64",
-        "two pairs, 64 KiB", peers=BROKERS),
+        "two pairs, 64 KiB"),
     p2p("p2p_1m", "n=1000 pairs=1 size=1048576 window=8", "n=100 pairs=1 size=1048576 window=8",
-        "one pair, 1 MiB", peers=BROKERS),
+        "one pair, 1 MiB"),
     p2p("p2p4idle", "n=1000000 pairs=4 idle=10000", "n=100000 pairs=4 idle=1000",
         "p2p4 beside 10,000 clients that are connected and silent: read it beside p2p4"),
     Scenario("fanout n=10000 subs=100", "fanout n=1000 subs=100",
@@ -94,6 +99,15 @@ SCENARIOS = (
         Row("flood", "lost", "lost", "a sender that never waits, one receiver that reads as fast as it can, 100 "
             "bytes: how much of what was sent did not arrive, and whether somebody was cut off"),
     ), peers=BROKERS),
+    Scenario("benchmark -w 8 --payload-size 100 -i 200000", "benchmark -w 8 --payload-size 100 -i 20000", (
+        stage("send", "send.qos.no", "messages to nobody, not acknowledged"),
+        stage("send_ack", "send.qos.processed", "the same, acknowledged"),
+        stage("echo", "send+recv.qos.no", "messages to themselves, not acknowledged"),
+        stage("echo_ack", "send+recv.qos.processed", "the same, acknowledged"),
+        stage("call", "rpc.call", "RPC calls that the broker answers"),
+        stage("call_handle", "rpc.call+handle", "RPC calls that they answer themselves"),
+        stage("call0", "rpc.call0", "RPC calls to nobody that want no reply, acknowledged"),
+    ), peers=(OURS, REFERENCE), why_not="it has no such client", cli=True),
 )
 
 ROWS = tuple(row for scenario in SCENARIOS for row in scenario.rows)
@@ -102,7 +116,7 @@ ROWS = tuple(row for scenario in SCENARIOS for row in scenario.rows)
 def absence(scenario: Scenario, row: Row, peer: str) -> str | None:
     """Why a peer has no figure in a row; None if it has one."""
     if peer not in scenario.peers:
-        return NO_FLOOR if peer == FLOOR and not scenario.tcp else scenario.why_not
+        return NO_FLOOR if peer == FLOOR and not (scenario.tcp or scenario.cli) else scenario.why_not
     return dict(row.not_for).get(peer)
 
 

@@ -2,13 +2,18 @@
 //! protocol (registration, 0x12 messages, subscribe acks, 0x01 publications to every subscriber of
 //! that exact topic) to carry loadgen's p2p, pingpong and fanout work. No real broker does less.
 //!
-//! rawrelay SOCKET: ends when it is killed. Large messages it copies more often than a broker would:
-//! it is the floor for small ones only.
+//! rawrelay SOCKET: ends when it is killed. A large message it reads whole, then writes whole, and does nothing
+//! else meanwhile: it is copied out of the kernel once and into it once.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{ErrorKind, IoSlice, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+
+/// From this length on a message is large.
+const LARGE: usize = 16 * 1024;
+/// What is read at once.
+const READ: usize = 1 << 17;
 
 /// One connection.
 struct C {
@@ -20,6 +25,64 @@ struct C {
     name: Vec<u8>,
     /// 0: greeting expected, 1: name expected, 2: registered.
     stage: u8,
+    /// Whether a large message was written to it: the kernel then buffers more for it.
+    large: bool,
+}
+
+/// Reads behind what is there, at most `most` bytes; as `read` of the system.
+fn read(fd: RawFd, buf: &mut Vec<u8>, most: usize) -> isize {
+    buf.reserve(most);
+    // SAFETY: there is room for `most` bytes behind those that are there.
+    let n = unsafe { libc::read(fd, buf.as_mut_ptr().add(buf.len()).cast(), most) };
+    if n > 0 {
+        // SAFETY: the kernel has written these.
+        unsafe { buf.set_len(buf.len() + n as usize) };
+    }
+    n
+}
+
+/// Waits until the socket can be read from, or written to.
+fn wait(fd: RawFd, events: i16) {
+    let mut one = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: `one` outlives the call.
+    unsafe { libc::poll(&mut one, 1, -1) };
+}
+
+/// Reads until `len` bytes are there; false at the end of the stream.
+fn read_all(fd: RawFd, buf: &mut Vec<u8>, len: usize) -> bool {
+    while buf.len() < len {
+        let missing = len - buf.len();
+        match read(fd, buf, missing) {
+            0 => return false,
+            n if n < 0 => wait(fd, libc::POLLIN),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Writes `c.out`, which it empties, and `payload`.
+fn write_all(c: &mut C, payload: &[u8]) {
+    if !c.large {
+        c.large = true;
+        let size: i32 = 1 << 20;
+        // SAFETY: `size` outlives the call.
+        unsafe {
+            let at = (&raw const size).cast();
+            libc::setsockopt(c.s.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, at, size_of::<i32>() as u32);
+        }
+    }
+    let mut at = 0;
+    while at < c.out.len() + payload.len() {
+        let head = at.min(c.out.len());
+        let slices = [IoSlice::new(&c.out[head..]), IoSlice::new(&payload[at - head..])];
+        match (&c.s).write_vectored(&slices) {
+            Ok(n) => at += n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => wait(c.s.as_raw_fd(), libc::POLLOUT),
+            Err(_) => break,
+        }
+    }
+    c.out.clear();
 }
 
 fn main() {
@@ -38,7 +101,6 @@ fn main() {
     let mut cs: Vec<Option<C>> = vec![];
     let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut subs: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
-    let mut tmp = vec![0u8; 1 << 17];
     let mut evs = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
     // Who has something to be written, in the order it came up.
     let mut dirty: Vec<usize> = vec![];
@@ -52,7 +114,7 @@ fn main() {
                     s.write_all(&[0xeb, 1, 0]).unwrap();
                     s.set_nonblocking(true).unwrap();
                     add(s.as_raw_fd(), cs.len() as u64, libc::EPOLLIN, libc::EPOLL_CTL_ADD);
-                    cs.push(Some(C { s, inb: vec![], out: vec![], name: vec![], stage: 0 }));
+                    cs.push(Some(C { s, inb: vec![], out: vec![], name: vec![], stage: 0, large: false }));
                 }
                 continue;
             }
@@ -64,22 +126,23 @@ fn main() {
                 continue;
             }
             let Some(mut c) = cs[i].take() else { continue };
-            match c.s.read(&mut tmp) {
-                Ok(0) => {
+            match read(c.s.as_raw_fd(), &mut c.inb, READ) {
+                0 => {
                     names.remove(&c.name);
                     for v in subs.values_mut() {
                         v.retain(|x| *x != i);
                     }
                     continue;
                 }
-                Ok(k) => c.inb.extend_from_slice(&tmp[..k]),
-                Err(_) => {
+                n if n < 0 => {
                     cs[i] = Some(c);
                     continue;
                 }
+                _ => {}
             }
             let mut p = 0;
-            let inb = std::mem::take(&mut c.inb);
+            let mut inb = std::mem::take(&mut c.inb);
+            let fd = c.s.as_raw_fd();
             let name = c.name.clone();
             cs[i] = Some(c);
             loop {
@@ -111,9 +174,10 @@ fn main() {
                         continue;
                     }
                     let l = u32::from_le_bytes(b[5..9].try_into().unwrap()) as usize;
-                    if b.len() < 9 + l {
+                    if b.len() < 9 + l && (l < LARGE || !read_all(fd, &mut inb, p + 9 + l)) {
                         break;
                     }
+                    let b = &inb[p..];
                     let body = &b[9..9 + l];
                     let put = |c: &mut C, op: u8| {
                         c.out.push(op);
@@ -138,6 +202,11 @@ fn main() {
                                 c.out.extend_from_slice(&((name.len() + l - z) as u32).to_le_bytes());
                                 c.out.push(0);
                                 c.out.extend_from_slice(&name);
+                                if l >= LARGE {
+                                    write_all(c, &body[z..]);
+                                    p += 9 + l;
+                                    continue;
+                                }
                                 c.out.extend_from_slice(&body[z..]);
                                 if dirty.last() != Some(&t) {
                                     dirty.push(t);
@@ -160,8 +229,9 @@ fn main() {
                     p += 9 + l;
                 }
             }
+            inb.drain(..p);
             if let Some(c) = cs[i].as_mut() {
-                c.inb = inb[p..].to_vec();
+                c.inb = inb;
             }
             for t in dirty.drain(..) {
                 let Some(c) = cs[t].as_mut() else { continue };
