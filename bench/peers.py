@@ -155,8 +155,9 @@ def _free_port() -> int:
 class Server:
     """A peer that runs, from entering the `with` block to leaving it, however it is left."""
 
-    def __init__(self, peer: Peer, directory: Path, tcp: bool):
+    def __init__(self, peer: Peer, directory: Path, tcp: bool, options: tuple[str, ...] = ()):
         self.peer = peer
+        self.options = options
         self.directory = directory
         self.over_tcp = tcp or not peer.has_unix
         self.process: Optional[subprocess.Popen] = None
@@ -186,7 +187,7 @@ class Server:
         unix, port = self.directory / "bus.sock", _free_port()
         unix.unlink(missing_ok=True)
         self.address = f"127.0.0.1:{port}" if self.over_tcp else str(unix)
-        command = [str(part) for part in self.peer.command(self.directory, unix, port)]
+        command = [str(part) for part in [*self.peer.command(self.directory, unix, port), *self.options]]
         self.program = Path(command[0])
         with open(self.directory / "log", "wb") as log:
             # In a session of its own: Ctrl-C is for us, who then end it in good order.

@@ -53,7 +53,7 @@ def why_failed(code: int | None, output: str, errors: str, timeout: int) -> str:
     ):
         if re.search(pattern, errors + output):
             return words
-    return f"not done within {timeout} s" if code is None else f"the load generator ended with {code}"
+    return f"not done within {timeout} s" if code is None else f"the load ended with {code}"
 
 
 def stages(output: str) -> dict[str, str]:
@@ -122,7 +122,7 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
                 # A broker of its own for each: nobody inherits what the one before left behind.
                 with tempfile.TemporaryDirectory(prefix="busrt-bench-") as directory:
                     try:
-                        with Server(peer, Path(directory), scenario.tcp) as server:
+                        with Server(peer, Path(directory), scenario.tcp, scenario.options) as server:
                             figures = generate(scenario, peer, server, quick)
                             told = [results.add(row, peer.name, figures) for row in rows]
                             print(", ".join(told), file=sys.stderr, flush=True)
