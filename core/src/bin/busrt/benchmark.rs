@@ -2,7 +2,8 @@
 //!
 //! A worker is a client that does one operation after another and shares nothing with other workers. The
 //! stages are those of the 0.5 releases and do the same work, so that their figures compare: `send` and
-//! `rpc.call0` go to a name that nobody has, `send+recv` and `rpc.call+handle` from the client to itself.
+//! `rpc.call0` go to a name that nobody has, `send+recv` and `rpc.call+handle` from the client to itself,
+//! and whatever is acknowledged is realtime too.
 //!
 //! Times: of an operation with an acknowledgement or a reply until that is there, of one without until
 //! the call returns, and of send+recv from sending to receiving. The stage is over when the broker has
@@ -52,12 +53,11 @@ impl Kind {
     }
 }
 
-const MESSAGES: [Kind; 4] = [
-    Kind::Send(QoS::No),
-    Kind::Send(QoS::Processed),
-    Kind::SendRecv(QoS::No),
-    Kind::SendRecv(QoS::Processed),
-];
+/// What is acknowledged.
+const ACKNOWLEDGED: QoS = QoS::RealtimeProcessed;
+
+const MESSAGES: [Kind; 4] =
+    [Kind::Send(QoS::No), Kind::Send(ACKNOWLEDGED), Kind::SendRecv(QoS::No), Kind::SendRecv(ACKNOWLEDGED)];
 const CALLS: [Kind; 3] = [Kind::CallBroker, Kind::CallPeer, Kind::Call0];
 
 struct Worker {
@@ -174,7 +174,7 @@ impl Worker {
                 Kind::CallBroker => self.call(BROKER_NAME, "benchmark.test").await?,
                 Kind::CallPeer => self.call(own, SELFTEST).await?,
                 Kind::Call0 => {
-                    unheard(self.caller.call0(&self.nobody, SELFTEST, payload(), QoS::Processed).await)?
+                    unheard(self.caller.call0(&self.nobody, SELFTEST, payload(), ACKNOWLEDGED).await)?
                 }
             }
             let done = Instant::now();
@@ -183,14 +183,14 @@ impl Worker {
         }
         if kind == Kind::Send(QoS::No) {
             // Not over before the broker has it all: this comes after what was sent.
-            client.unsubscribe(SELFTEST, QoS::Processed).await?;
+            client.unsubscribe(SELFTEST, ACKNOWLEDGED).await?;
         }
         Ok(meter)
     }
 
     async fn call(&self, target: &str, method: &str) -> Result<()> {
         let sent = &self.payload.blank;
-        let reply = self.caller.call(target, method, sent.clone(), QoS::Processed).await?;
+        let reply = self.caller.call(target, method, sent.clone(), ACKNOWLEDGED).await?;
         if reply.payload().len() != sent.len() {
             return Err(Failure::Other(format!("{method} of {target} does not answer what it was sent")));
         }
