@@ -1,9 +1,10 @@
 //! One connected socket: registration, then the read loop.
 
 use super::Core;
-use super::courier::{Courier, Origin};
+use super::courier::Courier;
 use super::options::Options;
 use super::outbox::Outlet;
+use super::outgoing::Origin;
 use super::run::Run;
 use super::session::{ClientKind, Identity, Session};
 use crate::error::ErrorKind;

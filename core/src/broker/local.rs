@@ -1,7 +1,8 @@
 //! A client within the broker's process: no bytes, frames are handed over as they are.
 
 use super::Core;
-use super::courier::{Courier, Stop};
+use super::courier::Courier;
+use super::held::Stop;
 use super::outbox::Outlet;
 use super::session::{ClientKind, Identity, Session};
 use crate::client::inbox::Inbox;

@@ -26,12 +26,14 @@ mod connection;
 mod courier;
 #[cfg(unix)]
 mod fifo;
+mod held;
 mod keepalive;
 mod listener;
 pub(crate) mod local;
 mod lookout;
 mod options;
 mod outbox;
+mod outgoing;
 mod registry;
 mod routes;
 mod run;

@@ -10,21 +10,19 @@
 //! with unread bytes would make TCP discard what is on its way), all within the timeout.
 
 use super::acks::{Acks, Confirmation, Waiter};
-use super::batch::Batch;
 use super::config::Config;
 use super::encode::encode_head;
 use super::inbox::{End, Inbox};
 use super::keep::keep;
+use super::reader::Reader;
 use super::resume::{self, Topicbook};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decoder::Decoder;
-use crate::proto::delivery::Header;
 use crate::proto::op::QoS;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,7 +95,7 @@ pub(crate) struct Connection {
 pub(super) struct Shared {
     pub(super) socket: Arc<Socket>,
     pub(super) writer: Arc<Writer>,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     pub(super) acks: Acks,
     pub(super) config: Config,
     runtime: Handle,
@@ -107,7 +105,7 @@ pub(super) struct Shared {
     /// Why this side has cut the connection.
     cut: Mutex<Option<End>>,
     /// Whether the reader waits for the program to take frames.
-    parked: AtomicBool,
+    pub(super) parked: AtomicBool,
     pub(super) born: Instant,
     /// When the last byte came, in ns since `born`.
     pub(super) heard: AtomicU64,
@@ -398,12 +396,12 @@ impl Shared {
     }
 
     /// The broker is alive, or nobody has listened so far.
-    fn hear(&self) {
+    pub(super) fn hear(&self) {
         self.heard.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// The connection has ended: everything that waits fails.
-    fn finish(&self, end: End) {
+    pub(super) fn finish(&self, end: End) {
         self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
         let end = self.cut.lock().take().unwrap_or(end);
@@ -427,108 +425,5 @@ fn operation_payload<'a>(operation: &'a Operation<'_, Bytes>) -> Option<&'a Byte
         | Operation::Message { payload, .. }
         | Operation::Broadcast { payload, .. } => Some(payload),
         _ => None,
-    }
-}
-
-fn io_end(e: &io::Error) -> End {
-    End::new(ErrorKind::ConnectionLost, format!("the connection broke: {e}"))
-}
-
-/// The task that reads.
-struct Reader {
-    shared: Arc<Shared>,
-    decoder: Decoder<Header>,
-}
-
-impl Reader {
-    async fn run(mut self) {
-        let end = self.read().await;
-        self.shared.finish(end);
-    }
-
-    async fn read(&mut self) -> End {
-        let shared = self.shared.clone();
-        // What came with the registration may be whole frames already.
-        if let Err(end) = self.receive(false) {
-            return end;
-        }
-        loop {
-            // Not reading is what holds back the broker, and through it the senders.
-            self.wait_room().await;
-            // While there is always something to read, this never waits: others must run all the same.
-            tokio::task::coop::consume_budget().await;
-            if let Err(e) = shared.socket.readable().await {
-                return io_end(&e);
-            }
-            if let Err(end) = self.receive(true) {
-                return end;
-            }
-        }
-    }
-
-    /// Waits until the program has room for more, or the connection is to end.
-    async fn wait_room(&self) {
-        let shared = &*self.shared;
-        let awaited = || shared.acks.is_awaited();
-        if !shared.purpose.inbox.must_wait(awaited) {
-            return;
-        }
-        shared.parked.store(true, Ordering::Relaxed);
-        let mut phase = shared.phase.subscribe();
-        tokio::select! {
-            _ = shared.purpose.inbox.wait_room_unless(awaited) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
-        }
-        shared.hear();
-        shared.parked.store(false, Ordering::Relaxed);
-    }
-
-    /// Reads once, unless told not to, and hands out what came.
-    fn receive(&mut self, from_socket: bool) -> std::result::Result<(), End> {
-        let shared = &*self.shared;
-        let mut batch = Batch::take();
-        let read = match self.decoder.large_body() {
-            Some(mut room) if from_socket => shared.socket.try_read_buf(&mut room),
-            _ => {
-                self.decoder.resume(&mut batch.buf);
-                if from_socket {
-                    batch.buf.reserve(shared.config.buf_size);
-                    shared.socket.try_read_buf(&mut batch.buf)
-                } else {
-                    Ok(batch.buf.len().max(1))
-                }
-            }
-        };
-        let result = match read {
-            Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
-            Ok(_) => {
-                shared.hear();
-                let decoded = batch.decode(&mut self.decoder, &shared.purpose.inbox);
-                shared.acks.complete(&mut batch.acks, &mut batch.told);
-                shared.purpose.inbox.append(&mut batch.frames);
-                decoded.map_err(|e| {
-                    End::new(ErrorKind::Data, format!("what the broker sent cannot be read: {e}"))
-                })
-            }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                self.decoder.suspend(&batch.buf);
-                Ok(())
-            }
-            Err(e) => Err(io_end(&e)),
-        };
-        batch.give();
-        result
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if self.shared.has_ended() {
-            return;
-        }
-        // The runtime goes under the task. What was sent before is sent, and nobody may wait for what will
-        // never come.
-        self.shared.writer.flush();
-        self.shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
     }
 }

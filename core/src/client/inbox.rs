@@ -8,12 +8,21 @@
 //!
 //! The program takes frames in small batches, so that the lock is taken once for many of them.
 
+#[cfg(feature = "broker")]
+mod local;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use state::{Amount, Mode};
+
 use super::config::Config;
 use super::events::{Event, Hub};
 use super::policy::Overflow;
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use parking_lot::Mutex;
+use state::{Aftermath, Consumer, State};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,59 +38,6 @@ pub(crate) const LANE_FRAMES: usize = 0;
 const BATCH_FRAMES: usize = 128;
 /// or as many as reach so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How many requests that come too late are told so.
-#[cfg(feature = "rpc")]
-const MOST_LATE: usize = 1024;
-
-/// How frames are spread over the lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Everything in one.
-    Plain,
-    /// Publications and broadcasts, notifications, requests; or all in one, to keep their order.
-    #[cfg(feature = "rpc")]
-    Rpc {
-        /// All in one.
-        in_order: bool,
-    },
-}
-
-/// Who takes frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Consumer {
-    /// Nobody so far: frames are kept up to the budget, what comes then is dropped.
-    Never,
-    Present,
-    /// Nobody any more: frames are dropped.
-    Gone,
-}
-
-/// Frames and the bytes they hold in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
-    pub(crate) frames: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Amount {
-    fn of(frame: &Frame) -> Amount {
-        Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
-    }
-
-    fn half(self) -> Amount {
-        Amount { frames: self.frames.div_ceil(2), bytes: self.bytes.div_ceil(2) }
-    }
-
-    fn add(&mut self, other: Amount) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-    }
-
-    fn sub(&mut self, other: Amount) {
-        self.frames -= other.frames;
-        self.bytes -= other.bytes;
-    }
-}
 
 /// Why there will be no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,130 +81,6 @@ pub(crate) struct Inbox {
     pub(super) work: super::drain::rpc::Work,
     #[cfg(feature = "rpc")]
     pub(crate) calls: super::calls::Calls,
-}
-
-#[derive(Debug)]
-struct State {
-    mode: Mode,
-    consumer: Consumer,
-    lanes: [Queue; LANES],
-    waiting: Amount,
-    /// Whether whoever receives has found no room since it was last told that there is some.
-    starved: bool,
-    received: (u64, u64),
-    dropped: u64,
-    /// Nothing more is taken in: what waits is the last.
-    sealed: bool,
-    /// RPC requests that came after that, to be refused.
-    #[cfg(feature = "rpc")]
-    late: Vec<Frame>,
-    end: Option<End>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Frame>,
-    waker: Option<Waker>,
-}
-
-/// What happened under the lock and is to be done without it.
-#[derive(Default)]
-struct Aftermath {
-    wakers: [Option<Waker>; LANES],
-    first_drop: bool,
-    dropped: u64,
-    not_rpc: Option<Frame>,
-}
-
-impl Aftermath {
-    fn settle(self, events: &Hub) {
-        for waker in self.wakers.into_iter().flatten() {
-            waker.wake();
-        }
-        if self.first_drop {
-            log::warn!("the queue is full and nobody takes the frames: they are dropped");
-        }
-        if self.dropped > 0 && events.is_heard() {
-            events.tell(Event::Dropped { frames: self.dropped });
-        }
-        if let Some(frame) = self.not_rpc {
-            log::debug!("a message of {} is no RPC frame, or a reply that nobody awaits", frame.sender());
-        }
-    }
-}
-
-impl State {
-    fn is_full(&self, budget: Amount) -> bool {
-        self.waiting.frames >= budget.frames || self.waiting.bytes >= budget.bytes
-    }
-
-    /// The lane of a frame; `None` if it belongs nowhere.
-    fn lane_of(
-        &self,
-        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] frame: &Frame,
-    ) -> Option<usize> {
-        match self.mode {
-            Mode::Plain => Some(LANE_FRAMES),
-            #[cfg(feature = "rpc")]
-            Mode::Rpc { in_order } => {
-                let lane = super::lanes::rpc::lane_of(frame)?;
-                Some(if in_order { LANE_FRAMES } else { lane })
-            }
-        }
-    }
-
-    fn append(&mut self, frame: Frame, budget: Amount, overflow: Overflow, after: &mut Aftermath) {
-        self.received.0 += 1;
-        self.received.1 += frame.body_len() as u64;
-        if self.end.is_some() || self.consumer == Consumer::Gone {
-            return;
-        }
-        if self.sealed {
-            self.dropped += 1;
-            after.dropped += 1;
-            #[cfg(feature = "rpc")]
-            if self.late.len() < MOST_LATE && super::lanes::rpc::is_request(&frame) {
-                self.late.push(frame);
-            }
-            return;
-        }
-        if self.is_full(budget) && (self.consumer == Consumer::Never || overflow != Overflow::Wait) {
-            after.first_drop |= self.dropped == 0;
-            after.dropped += 1;
-            if overflow != Overflow::DropOld {
-                self.dropped += 1;
-                return;
-            }
-            after.dropped -= 1;
-            // One large frame may take the room of many.
-            while self.is_full(budget) && self.drop_oldest().is_some() {
-                after.dropped += 1;
-            }
-        }
-        self.enqueue(frame, after);
-    }
-
-    /// Drops the oldest frame of the longest lane.
-    fn drop_oldest(&mut self) -> Option<Frame> {
-        let lane = self.lanes.iter_mut().max_by_key(|lane| lane.frames.len())?;
-        let frame = lane.frames.pop_front()?;
-        self.waiting.sub(Amount::of(&frame));
-        self.dropped += 1;
-        Some(frame)
-    }
-
-    fn enqueue(&mut self, frame: Frame, after: &mut Aftermath) {
-        let Some(index) = self.lane_of(&frame) else {
-            after.not_rpc = Some(frame);
-            return;
-        };
-        let lane = &mut self.lanes[index];
-        self.waiting.add(Amount::of(&frame));
-        lane.frames.push_back(frame);
-        if lane.waker.is_some() {
-            after.wakers[index] = lane.waker.take();
-        }
-    }
 }
 
 impl Inbox {
@@ -546,65 +378,6 @@ impl Inbox {
     }
 }
 
-/// What the broker needs of the inbox of a client within its process.
-#[cfg(feature = "broker")]
-impl Inbox {
-    /// Completes the call that `frame` answers, or queues it.
-    ///
-    /// # Errors
-    /// The frame itself when there is no room.
-    pub(crate) fn push(&self, frame: Frame) -> Result<(), Frame> {
-        let Some(frame) = self.complete(frame) else { return Ok(()) };
-        let mut after = Aftermath::default();
-        let mut state = self.state.lock();
-        let full = state.is_full(self.budget)
-            && self.overflow == Overflow::Wait
-            && state.consumer == Consumer::Present
-            && !state.sealed
-            && state.end.is_none();
-        if full && (state.waiting.bytes >= self.overrun_bytes || !self.is_awaited()) {
-            return Err(frame);
-        }
-        state.append(frame, self.budget, self.overflow, &mut after);
-        drop(state);
-        after.settle(&self.events);
-        Ok(())
-    }
-
-    /// Waits until [`push`](Inbox::push) would take a frame; `false` when the inbox has ended.
-    pub(crate) async fn wait_room(&self) -> bool {
-        self.wait_room_unless(|| false).await
-    }
-
-    /// How many frames the program has taken since the beginning.
-    pub(crate) fn progress(&self) -> u64 {
-        self.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Frames that wait and the bytes they hold.
-    pub(crate) fn load(&self) -> (usize, usize) {
-        let waiting = self.state.lock().waiting;
-        (waiting.frames, waiting.bytes)
-    }
-
-    /// Drops the oldest frame of the longest lane; `false` when there is none.
-    pub(crate) fn drop_oldest(&self) -> bool {
-        let mut state = self.state.lock();
-        let Some(frame) = state.drop_oldest() else { return false };
-        drop(state);
-        drop(frame);
-        if self.events.is_heard() {
-            self.events.tell(Event::Dropped { frames: 1 });
-        }
-        true
-    }
-
-    /// Ends the inbox, once.
-    pub(crate) fn close(&self, reason: ErrorKind) {
-        self.end(End::new(reason, "the broker ended the connection"));
-    }
-}
-
 /// A count that goes down again when the value is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -620,6 +393,3 @@ impl Drop for Counted<'_> {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
-
-#[cfg(test)]
-mod tests;

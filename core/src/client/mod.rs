@@ -36,6 +36,7 @@ mod events;
 mod keep;
 mod lanes;
 mod policy;
+mod reader;
 mod reconnect;
 mod resume;
 mod topics;
