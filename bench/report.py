@@ -152,7 +152,9 @@ def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, s
         "",
         *(f"- Left out: {notice}." for notice in notices),
         "- The load comes from `bench/loadgen`: blocking sockets and threads, on the same machine, so brokers and "
-        "load share the cores. No broker is asked to queue more than the window of a scenario, but in `flood`.",
+        "load share the cores. No broker is asked to queue more than the window of a scenario, but in `flood`, and "
+        "in `ack64` and the rows `cli_…`, where only the broker's acknowledgements set the pace: for these, ours and "
+        "the reference may queue a million messages.",
         "- All but NATS are measured over UNIX sockets, where a row does not say TCP. NATS has none: its figures "
         "in the other rows are over TCP, which costs more; compare it in `p2p4_tcp`.",
         "- Every figure is of a broker started for it. Ours and the reference have 2 workers each, the others "
@@ -163,6 +165,8 @@ def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, s
         "where it makes fewer system calls or spreads the work over several threads.",
         "- The rows `cli_…` are `busrt benchmark -w 8`, each broker with its own command line client: what the Rust "
         "clients add is in them. Eight clients, each with one operation under way where it is acknowledged.",
+        "- Broker and load run in sessions of their own. The kernel shares the cores between sessions first, as it "
+        "does between services; started from one shell, the acknowledged rows come out differently.",
         "- `ping_p50` and `ping_p99` depend on whether the kernel wakes the three processes on one core or on "
         "several: mind their spread.",
         "- Whatever a protocol does not have is not measured: NATS, Redis and MQTT (QoS 0) carry one-to-one "
