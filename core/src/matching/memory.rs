@@ -27,10 +27,12 @@ fn ask_for_large_pages<T>(items: &Vec<T>) {
     let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
     if first < last {
         let place = items.as_ptr().wrapping_byte_add(first - start).cast_mut().cast();
-        // A system without large pages does without them.
-        // SAFETY: the range is within the allocation that `items` owns, and the advice changes nothing that a
-        // program can see.
-        let _ = unsafe { rustix::mm::madvise(place, last - first, rustix::mm::Advice::LinuxHugepage) };
+        let advice = rustix::mm::Advice::LinuxHugepage;
+        // SAFETY: the range is within what `items` owns, and the advice changes nothing that a program can see.
+        let advised = unsafe { rustix::mm::madvise(place, last - first, advice) };
+        if let Err(e) = advised {
+            log::trace!("no large pages: {e}");
+        }
     }
 }
 
