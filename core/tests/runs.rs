@@ -163,8 +163,15 @@ async fn a_refusal_comes_after_what_was_sent_before_it() {
     let bytes: Vec<u8> = (0..FRAMES).flat_map(|id| Peer::operation(id, 0x12, &payload)).collect();
     let mut stream = flood.stream.try_clone().unwrap();
     let writing = std::thread::spawn(move || stream.write_all(&bytes).unwrap());
+    // Not only for the moment that its socket is written to: nothing more has been read of the flood for many looks.
+    let (mut seen, mut looks) = (0, 0);
     common::eventually("the receiver is full", || {
-        bus.broker.clients().clients.iter().any(|client| client.name == "receiver" && client.queue >= 16)
+        let clients = bus.broker.clients().clients;
+        let read = clients.iter().find(|client| client.name == "flood").map_or(0, |client| client.r_frames);
+        let full = clients.iter().any(|client| client.name == "receiver" && client.queue >= 16);
+        looks = if full && read == seen { looks + 1 } else { 0 };
+        seen = read;
+        looks == 40
     })
     .await;
     // In one write: a message that has to wait, and one to nobody whose refusal is told.
