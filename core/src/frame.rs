@@ -33,18 +33,29 @@ impl Frame {
         Ok(Frame { kind, realtime, sender_len, payload_at, body, detached: None })
     }
 
+    /// A frame that is handed over within the process: a copy of `delivery`, in one piece of memory.
+    pub fn copied(delivery: &Delivery<'_>) -> Frame {
+        Frame::of_names(delivery, delivery.payload, None)
+    }
+
     /// A frame that is handed over within the process, with its payload as shared bytes.
     pub fn detached(delivery: &Delivery<'_>, payload: Bytes) -> Frame {
+        Frame::of_names(delivery, &[], Some(payload))
+    }
+
+    fn of_names(delivery: &Delivery<'_>, attached: &[u8], detached: Option<Bytes>) -> Frame {
+        let payload_at = delivery.head_len() - HEADER_LEN;
         // Exactly as much as is used: `Bytes` would need a second piece of memory otherwise.
-        let mut body = Vec::with_capacity(delivery.head_len() - HEADER_LEN);
+        let mut body = Vec::with_capacity(payload_at + attached.len());
         delivery.encode_names(&mut body);
+        body.extend_from_slice(attached);
         Frame {
             kind: delivery.kind,
             realtime: delivery.realtime,
             sender_len: delivery.sender.len() as u32,
-            payload_at: body.len() as u32,
+            payload_at: payload_at as u32,
             body: body.into(),
-            detached: Some(payload),
+            detached,
         }
     }
 
@@ -126,8 +137,8 @@ mod tests {
             d.encode_names(&mut body);
             body.extend_from_slice(d.payload);
             let wire = Frame::parse(kind, true, body.into()).unwrap();
-            let local = Frame::detached(&d, Bytes::from_static(b"xy"));
-            for frame in [wire, local] {
+            let detached = Frame::detached(&d, Bytes::from_static(b"xy"));
+            for frame in [wire, Frame::copied(&d), detached] {
                 assert_eq!((frame.sender(), frame.primary_sender()), ("p%%1", "p"));
                 assert_eq!((frame.topic(), frame.payload()), (topic, &b"xy"[..]));
                 assert_eq!(frame.payload_bytes(), d.payload);

@@ -118,10 +118,9 @@ impl<'a> Parcel<'a> {
     }
 
     fn frame(&self) -> Frame {
-        let make = || {
-            let payload =
-                self.shared.clone().unwrap_or_else(|| Bytes::copy_from_slice(self.delivery.payload));
-            Frame::detached(&self.delivery, payload)
+        let make = || match &self.shared {
+            Some(payload) => Frame::detached(&self.delivery, payload.clone()),
+            None => Frame::copied(&self.delivery),
         };
         self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
     }

@@ -126,12 +126,11 @@ mod tests {
     use crate::proto::delivery::Delivery;
     use crate::proto::op::FrameKind;
     use crate::proto::rpc::{error_header, reply_header};
-    use bytes::Bytes;
 
     fn message(sender: &str, payload: Vec<u8>) -> Frame {
         let delivery =
             Delivery { kind: FrameKind::Message, realtime: false, sender, topic: None, payload: &payload };
-        Frame::detached(&delivery, Bytes::copy_from_slice(&payload))
+        Frame::copied(&delivery)
     }
 
     fn reply(sender: &str, id: u32) -> Frame {

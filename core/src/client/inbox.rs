@@ -227,7 +227,7 @@ impl Inbox {
             state.mode = mode;
             state.waiting = Amount::default();
             for lane in std::mem::take(&mut state.lanes) {
-                lane.frames.into_iter().for_each(|frame| state.enqueue(frame, &mut after));
+                lane.into_frames().into_iter().for_each(|frame| state.enqueue(frame, &mut after));
             }
         }
         drop(state);
@@ -260,8 +260,8 @@ impl Inbox {
         self.room.notify_waiters();
     }
 
-    /// Moves the next frames of a lane to `batch`: `Ready(false)` when there will be none, or when the
-    /// caller is not the consumer any more.
+    /// Moves the next frames of a lane to `batch`, which is empty: `Ready(false)` when there will be none, or
+    /// when the caller is not the consumer any more.
     pub(crate) fn poll_take(
         &self,
         epoch: u64,
@@ -273,13 +273,8 @@ impl Inbox {
         if !self.is_attached(epoch) {
             return Poll::Ready(false);
         }
-        let (mut taken, most) = (Amount::default(), BATCH_FRAMES.min(self.budget.frames.div_ceil(8)));
-        while taken.frames < most && taken.bytes < BATCH_BYTES {
-            let Some(frame) = state.lanes[lane].frames.pop_front() else { break };
-            taken.add(Amount::of(&frame));
-            batch.push_back(frame);
-        }
-        if taken.frames == 0 {
+        let most = Amount { frames: BATCH_FRAMES.min(self.budget.frames.div_ceil(8)), bytes: BATCH_BYTES };
+        if state.take(lane, batch, most) == 0 {
             if state.end.is_some() || state.sealed {
                 return Poll::Ready(false);
             }
@@ -292,11 +287,9 @@ impl Inbox {
             }
             return Poll::Pending;
         }
-        state.waiting.sub(taken);
         // Telling at the first free place would wake for a handful of frames each time. But what is left
         // may belong to a lane that nobody empties.
-        let tell =
-            state.starved && (state.lanes[lane].frames.is_empty() || !state.is_full(self.budget.half()));
+        let tell = state.starved && (state.lanes[lane].is_empty() || !state.is_full(self.budget.half()));
         state.starved &= !tell;
         drop(state);
         if tell {

@@ -172,12 +172,11 @@ mod tests {
     use super::*;
     use crate::proto::delivery::Delivery;
     use crate::proto::op::FrameKind;
-    use bytes::Bytes;
 
     fn publication(topic: &str) -> Frame {
         let kind = FrameKind::Publication;
         let delivery = Delivery { kind, realtime: false, sender: "s", topic: Some(topic), payload: b"" };
-        Frame::detached(&delivery, Bytes::new())
+        Frame::copied(&delivery)
     }
 
     #[tokio::test]

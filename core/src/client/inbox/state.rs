@@ -81,8 +81,46 @@ pub(super) struct State {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) frames: VecDeque<Frame>,
+    frames: VecDeque<Frame>,
+    amount: Amount,
     pub(super) waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.amount.add(Amount::of(&frame));
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<(Frame, Amount)> {
+        let frame = self.frames.pop_front()?;
+        let amount = Amount::of(&frame);
+        self.amount.sub(amount);
+        Some((frame, amount))
+    }
+
+    /// Moves the next frames to `batch`, which is empty, until they reach `most`; how many they are.
+    fn take(&mut self, batch: &mut VecDeque<Frame>, most: Amount) -> Amount {
+        if self.amount.frames <= most.frames && self.amount.bytes <= most.bytes && batch.is_empty() {
+            std::mem::swap(&mut self.frames, batch);
+            return std::mem::take(&mut self.amount);
+        }
+        let mut taken = Amount::default();
+        while taken.frames < most.frames && taken.bytes < most.bytes {
+            let Some((frame, amount)) = self.pop() else { break };
+            taken.add(amount);
+            batch.push_back(frame);
+        }
+        taken
+    }
+
+    pub(super) fn into_frames(self) -> VecDeque<Frame> {
+        self.frames
+    }
 }
 
 /// What happened under the lock and is to be done without it.
@@ -164,11 +202,18 @@ impl State {
 
     /// Drops the oldest frame of the longest lane.
     pub(super) fn drop_oldest(&mut self) -> Option<Frame> {
-        let lane = self.lanes.iter_mut().max_by_key(|lane| lane.frames.len())?;
-        let frame = lane.frames.pop_front()?;
-        self.waiting.sub(Amount::of(&frame));
+        let lane = self.lanes.iter_mut().max_by_key(|lane| lane.amount.frames)?;
+        let (frame, amount) = lane.pop()?;
+        self.waiting.sub(amount);
         self.dropped += 1;
         Some(frame)
+    }
+
+    /// Moves the next frames of a lane to `batch`, which is empty, until they reach `most`; how many they are.
+    pub(super) fn take(&mut self, lane: usize, batch: &mut VecDeque<Frame>, most: Amount) -> usize {
+        let taken = self.lanes[lane].take(batch, most);
+        self.waiting.sub(taken);
+        taken.frames
     }
 
     pub(super) fn enqueue(&mut self, frame: Frame, after: &mut Aftermath) {
@@ -178,7 +223,7 @@ impl State {
         };
         let lane = &mut self.lanes[index];
         self.waiting.add(Amount::of(&frame));
-        lane.frames.push_back(frame);
+        lane.push(frame);
         if lane.waker.is_some() {
             after.wakers[index] = lane.waker.take();
         }

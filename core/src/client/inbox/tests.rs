@@ -2,7 +2,6 @@ use super::super::lanes::Frames;
 use super::*;
 use crate::proto::delivery::Delivery;
 use crate::proto::op::FrameKind;
-use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
 
@@ -13,7 +12,7 @@ fn config() -> Config {
 fn message(payload: &[u8]) -> Frame {
     let kind = FrameKind::Message;
     let delivery = Delivery { kind, realtime: false, sender: "peer", topic: None, payload };
-    Frame::detached(&delivery, Bytes::copy_from_slice(payload))
+    Frame::copied(&delivery)
 }
 
 fn append(inbox: &Inbox, payloads: impl IntoIterator<Item = u8>) {
@@ -172,7 +171,7 @@ mod rpc {
     fn publication() -> Frame {
         let kind = FrameKind::Publication;
         let delivery = Delivery { kind, realtime: false, sender: "peer", topic: Some("t"), payload: b"" };
-        Frame::detached(&delivery, Bytes::new())
+        Frame::copied(&delivery)
     }
 
     fn one_of_each() -> Vec<Frame> {
