@@ -417,6 +417,22 @@ async fn measures() {
     let report = run(&["-s", "benchmark", "-i", "10", "--payload-size", "7"]).json();
     assert_eq!(report["stages"][2]["latency_ns"], Value::Null);
 
+    // Some of them, in the order of all.
+    let report = run(&[
+        "--json",
+        "benchmark",
+        "-i",
+        "10",
+        "--stages",
+        "rpc.call,send.qos.no",
+        "--stages",
+        "rpc.call0",
+    ]);
+    let some: Vec<Value> =
+        report.json()["stages"].as_array().unwrap().iter().map(|stage| stage["name"].clone()).collect();
+    assert_eq!(some, ["send.qos.no", "rpc.call", "rpc.call0"]);
+    assert!(run(&["benchmark", "--stages", "rpc"]).usage().contains("rpc.call+handle"));
+
     let table = run(&["benchmark", "-i", "1200"]);
     let rows: Vec<&str> = table.text().lines().collect();
     assert!(rows[0].starts_with("STAGE ") && rows[0].contains("p99.9"), "{rows:?}");

@@ -1,5 +1,6 @@
 //! The command line of `busrt`.
 
+use crate::benchmark::Kind;
 use crate::failure::Failure;
 use busrt::transport::Address;
 use clap::error::ErrorKind;
@@ -236,7 +237,7 @@ pub(crate) struct Call {
     pub(crate) params: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Load {
     /// Clients that work at the same time
     #[arg(short = 'w', long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -250,6 +251,10 @@ pub(crate) struct Load {
     /// 10 seconds]
     #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     iters: Option<u64>,
+
+    /// Only these stages; they run in the order named here [default: all]
+    #[arg(long, value_name = "STAGE,...", value_delimiter = ',', conflicts_with = "rate")]
+    pub(crate) stages: Vec<Kind>,
 
     /// Messages per second, of all workers together: latency is measured at this rate, and nothing else
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Open loop")]

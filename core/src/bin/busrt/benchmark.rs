@@ -20,6 +20,8 @@ use busrt::proto::op::BROKER_NAME;
 use busrt::rpc::{Call, Caller, Handlers, Rpc, RpcError};
 use busrt::{Client, ErrorKind, QoS};
 use bytes::Bytes;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use indicatif::ProgressBar;
 use std::future::Future;
 use std::sync::Arc;
@@ -30,8 +32,9 @@ const SELFTEST: &str = "benchmark.selftest";
 /// Where payloads have the time they were sent.
 const STAMP_LEN: usize = 8;
 
+/// A stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Send(QoS),
     SendRecv(QoS),
     CallBroker,
@@ -51,14 +54,35 @@ impl Kind {
             Kind::Call0 => "rpc.call0",
         }
     }
+
+    fn is_rpc(self) -> bool {
+        matches!(self, Kind::CallBroker | Kind::CallPeer | Kind::Call0)
+    }
+}
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Kind] {
+        &STAGES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 /// What is acknowledged.
 const ACKNOWLEDGED: QoS = QoS::RealtimeProcessed;
 
-const MESSAGES: [Kind; 4] =
-    [Kind::Send(QoS::No), Kind::Send(ACKNOWLEDGED), Kind::SendRecv(QoS::No), Kind::SendRecv(ACKNOWLEDGED)];
-const CALLS: [Kind; 3] = [Kind::CallBroker, Kind::CallPeer, Kind::Call0];
+/// All of them, in the order they are run. Those with RPC come last: it takes over the frames.
+const STAGES: [Kind; 7] = [
+    Kind::Send(QoS::No),
+    Kind::Send(ACKNOWLEDGED),
+    Kind::SendRecv(QoS::No),
+    Kind::SendRecv(ACKNOWLEDGED),
+    Kind::CallBroker,
+    Kind::CallPeer,
+    Kind::Call0,
+];
 
 struct Worker {
     caller: Caller,
@@ -85,12 +109,14 @@ pub(crate) async fn run(args: &Args, load: &Load, out: &mut Output) -> Result<()
     for number in 1..=load.workers {
         workers.push(Arc::new(Worker::connect(args, load, number, payload.apart()).await?));
     }
-    let mut stages = vec![];
-    for kind in MESSAGES {
-        stages.push(run_stage(kind, &workers, load.iters(), out).await?);
-    }
-    let peers: Vec<Rpc> = workers.iter().map(|worker| Rpc::new(worker.client().clone(), SelfTest)).collect();
-    for kind in CALLS {
+    let (mut stages, mut peers) = (vec![], vec![]);
+    for kind in STAGES {
+        if !load.stages.is_empty() && !load.stages.contains(&kind) {
+            continue;
+        }
+        if kind.is_rpc() && peers.is_empty() {
+            peers = workers.iter().map(|worker| Rpc::new(worker.client().clone(), SelfTest)).collect();
+        }
         stages.push(run_stage(kind, &workers, load.iters(), out).await?);
     }
     drop(peers);
