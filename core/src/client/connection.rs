@@ -14,8 +14,10 @@ use super::config::Config;
 use super::encode::encode_head;
 use super::inbox::{End, Inbox};
 use super::keep::keep;
+use super::pace::Pace;
 use super::reader::Reader;
 use super::resume::{self, Topicbook};
+use super::submission::{Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decoder::Decoder;
 use crate::proto::op::QoS;
@@ -25,23 +27,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-
-/// Requests that follow each other faster than this are a burst: a task writes them together.
-const BURST: Duration = Duration::from_micros(5);
-
-/// Who is told the answer to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tell {
-    /// The program.
-    Program,
-    /// Nobody: a refusal is logged.
-    #[cfg(feature = "rpc")]
-    Log,
-}
 
 /// What a connection works for, and may be one of several to do so.
 #[derive(Debug, Clone)]
@@ -109,8 +97,8 @@ pub(super) struct Shared {
     pub(super) born: Instant,
     /// When the last byte came, in ns since `born`.
     pub(super) heard: AtomicU64,
-    /// When a request was last queued, in ns since `born`.
-    last_request: AtomicU64,
+    /// Of the requests.
+    pace: Pace,
 }
 
 impl Connection {
@@ -135,7 +123,7 @@ impl Connection {
             parked: AtomicBool::new(false),
             born: Instant::now(),
             heard: AtomicU64::new(0),
-            last_request: AtomicU64::new(0),
+            pace: Pace::default(),
         });
         let mut decoder = Decoder::new(u32::MAX);
         decoder.suspend(leftover);
@@ -144,22 +132,31 @@ impl Connection {
         Connection { shared, pid: std::process::id() }
     }
 
-    /// Sends a request; waits only for room. The payload is `prefix` and the operation's own.
+    /// Sends a request if there is room. The payload is `prefix` and the operation's own.
     #[inline]
-    pub(crate) async fn submit(
+    pub(super) fn try_submit(
         &self,
         operation: &Operation<'_, Bytes>,
         prefix: &[u8],
         qos: QoS,
         tell: Tell,
-    ) -> Result<Confirmation> {
-        let confirmation = match self.shared.try_submit(operation, prefix, qos, tell)? {
-            Some(confirmation) => confirmation,
-            None => Box::pin(self.submit_when_there_is_room(operation, prefix, qos, tell)).await?,
-        };
-        // A program that sends in a loop must let the task run that writes for it.
-        tokio::task::coop::consume_budget().await;
-        Ok(confirmation)
+    ) -> Result<Option<Confirmation>> {
+        self.shared.try_submit(operation, prefix, qos, tell)
+    }
+
+    /// Sends a request, once there is room. The payload is `prefix` and the operation's own.
+    #[inline]
+    pub(super) fn submit<'o>(
+        &'o self,
+        operation: &'o Operation<'o, Bytes>,
+        prefix: &'o [u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Submission<'o>> {
+        Ok(match self.try_submit(operation, prefix, qos, tell)? {
+            Some(confirmation) => Submission::Sent(confirmation),
+            None => Submission::Waits(Box::pin(self.submit_when_there_is_room(operation, prefix, qos, tell))),
+        })
     }
 
     async fn submit_when_there_is_room(
@@ -240,7 +237,7 @@ impl Shared {
             return Err(lost());
         }
         let (now, program_waits) = (Instant::now(), qos.needs_ack());
-        let flush_at_once = qos.is_realtime() || !self.is_burst(now);
+        let flush_at_once = qos.is_realtime() || !self.pace.is_burst(now.duration_since(self.born));
         let book = self.purpose.topics.as_ref().filter(|_| resume::is_change(operation));
         let qos = if book.is_some() { qos.acknowledged() } else { qos };
         let (mut waiter, confirmation) = match tell {
@@ -325,15 +322,6 @@ impl Shared {
         };
         let change = self.purpose.topics.as_ref().and_then(|book| book.change(operation, told));
         (change.map(|change| Waiter::Topics(Box::new(change))), confirmation)
-    }
-
-    /// Whether the last request was queued only just now.
-    fn is_burst(&self, now: Instant) -> bool {
-        let now = now.duration_since(self.born).as_nanos() as u64;
-        // Of two callers at once either may be the last: a swap would only cost.
-        let last = self.last_request.load(Ordering::Relaxed);
-        self.last_request.store(now, Ordering::Relaxed);
-        now.saturating_sub(last) < BURST.as_nanos() as u64
     }
 
     /// The program ends the connection: what can be written now is written on this thread.

@@ -1,9 +1,9 @@
 //! The link of a client within the broker's process: operations are routed on the caller's task.
 
-use super::acks::Confirmation;
+use super::acks::{Answer, Confirmation};
 use super::config::Config;
-use super::connection::Tell;
 use super::inbox::{End, Inbox};
+use super::submission::{Submission, Tell};
 use super::{Client, Link};
 use crate::broker::local::{LocalLink, Submitted};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,44 +34,45 @@ impl Local {
         Local { link, sent_frames: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) }
     }
 
-    pub(crate) async fn submit(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
+    /// Routes an operation on the caller's thread, as far as its receivers have room.
+    #[inline]
+    pub(crate) fn submit<'o>(
+        &'o self,
+        operation: &'o Operation<'o, Bytes>,
+        prefix: &'o [u8],
         qos: QoS,
         tell: Tell,
-        inbox: &Inbox,
-    ) -> Result<Confirmation> {
+        inbox: &'o Inbox,
+    ) -> Result<Submission<'o>> {
         check_names(operation)?;
-        let joined;
-        let operation = match prefix {
-            [] => operation,
-            prefix => {
-                joined = with_prefix(operation, prefix);
-                &joined
+        if prefix.is_empty() {
+            return self.route(operation, qos, tell, inbox);
+        }
+        Ok(Submission::Waits(Box::pin(async move {
+            let joined = with_prefix(operation, prefix);
+            match self.route(&joined, qos, tell, inbox)? {
+                Submission::Sent(confirmation) => Ok(confirmation),
+                Submission::Waits(rest) => rest.await,
             }
-        };
+        })))
+    }
+
+    fn route<'o>(
+        &'o self,
+        operation: &'o Operation<'o, Bytes>,
+        qos: QoS,
+        tell: Tell,
+        inbox: &'o Inbox,
+    ) -> Result<Submission<'o>> {
         self.sent_frames.fetch_add(1, Ordering::Relaxed);
         self.sent_bytes.fetch_add(body_len(operation) as u64, Ordering::Relaxed);
-        let answer = match self.link.submit(operation, qos) {
-            Submitted::Done(answer) => answer,
-            Submitted::Waits(routed) => {
+        match self.link.submit(operation, qos) {
+            Submitted::Done(answer) => confirm(answer, qos, tell).map(Submission::Sent),
+            Submitted::Waits(routed) => Ok(Submission::Waits(Box::pin(async move {
                 // A receiver has no room. It may be waiting for this client in turn.
                 let _blocked = inbox.block();
-                routed.await
-            }
-        };
-        match (answer, tell) {
-            (Err(ErrorKind::ConnectionLost), _) => {
-                Err(Error::new(ErrorKind::ConnectionLost, "the client is not connected"))
-            }
-            (answer, Tell::Program) if qos.needs_ack() => Ok(Confirmation::done(answer)),
-            #[cfg(feature = "rpc")]
-            (Err(kind), Tell::Log) => {
-                log::debug!("a reply was refused: {kind}");
-                Ok(Confirmation::done(Ok(())))
-            }
-            _ => Ok(Confirmation::done(Ok(()))),
+                confirm(routed.await, qos, tell)
+            }))),
         }
     }
 
@@ -100,6 +101,22 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         self.link.disconnect();
+    }
+}
+
+/// What the program is told of what became of an operation.
+fn confirm(answer: Answer, qos: QoS, tell: Tell) -> Result<Confirmation> {
+    match (answer, tell) {
+        (Err(ErrorKind::ConnectionLost), _) => {
+            Err(Error::new(ErrorKind::ConnectionLost, "the client is not connected"))
+        }
+        (answer, Tell::Program) if qos.needs_ack() => Ok(Confirmation::done(answer)),
+        #[cfg(feature = "rpc")]
+        (Err(kind), Tell::Log) => {
+            log::debug!("a reply was refused: {kind}");
+            Ok(Confirmation::done(Ok(())))
+        }
+        _ => Ok(Confirmation::done(Ok(()))),
     }
 }
 

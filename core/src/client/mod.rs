@@ -16,6 +16,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `connect`, `connection` | registration; the reader, the write path |
+//! | `submission`, `pace` | operations on their way out, at once or together |
 //! | `acks`, `calls` | operations and RPC calls that wait for their answer |
 //! | `inbox`, `lanes` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
@@ -35,10 +36,12 @@ mod encode;
 mod events;
 mod keep;
 mod lanes;
+mod pace;
 mod policy;
 mod reader;
 mod reconnect;
 mod resume;
+mod submission;
 mod topics;
 
 #[cfg(feature = "blocking")]
@@ -63,7 +66,6 @@ pub use topics::AsTopics;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Outcome;
-pub(crate) use connection::Tell;
 #[cfg(feature = "rpc")]
 pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
@@ -71,6 +73,7 @@ pub(crate) use lanes::{
     Lane,
     rpc::{Attached, RpcLanes},
 };
+pub(crate) use submission::Tell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
@@ -83,6 +86,7 @@ use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use submission::Submission;
 
 /// How many numbers [`Client::secondary`] tries before it gives up.
 const SECONDARY_TRIES: u32 = 1000;
@@ -196,7 +200,7 @@ impl Client {
     /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL,
     /// and [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(Operation::Message { target, payload: payload.into() }, qos).await
+        self.run(&Operation::Message { target, payload: payload.into() }, qos).await
     }
 
     /// Sends `payload` to every client whose name matches `mask`. That none does is no error.
@@ -204,7 +208,7 @@ impl Client {
     /// # Errors
     /// As [`send`](Client::send), but for the first two.
     pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(Operation::Broadcast { mask, payload: payload.into() }, qos).await
+        self.run(&Operation::Broadcast { mask, payload: payload.into() }, qos).await
     }
 
     /// Sends `payload` to every client with a subscription that matches `topic`. That none has is no
@@ -213,7 +217,7 @@ impl Client {
     /// # Errors
     /// As [`send`](Client::send), but for the first two.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(Operation::Publish { topic, payload: payload.into() }, qos).await
+        self.run(&Operation::Publish { topic, payload: payload.into() }, qos).await
     }
 
     /// As [`publish`](Client::publish), but only for `receiver` and its secondaries.
@@ -227,7 +231,7 @@ impl Client {
         payload: impl Into<Bytes>,
         qos: QoS,
     ) -> Result<()> {
-        self.run(Operation::PublishFor { topic, receiver, payload: payload.into() }, qos).await
+        self.run(&Operation::PublishFor { topic, receiver, payload: payload.into() }, qos).await
     }
 
     /// Subscribes to topic masks, one or many.
@@ -237,7 +241,7 @@ impl Client {
     /// all the same; else as [`send`](Client::send), but for the first two.
     pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(Operation::Subscribe(Topics::Joined(&joined)), qos).await
+        self.run(&Operation::Subscribe(Topics::Joined(&joined)), qos).await
     }
 
     /// Ends subscriptions, to the same masks that were subscribed.
@@ -246,7 +250,7 @@ impl Client {
     /// As [`send`](Client::send), but for the first two.
     pub async fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(Operation::Unsubscribe(Topics::Joined(&joined)), qos).await
+        self.run(&Operation::Unsubscribe(Topics::Joined(&joined)), qos).await
     }
 
     /// Excludes topic masks from what the subscriptions match.
@@ -255,7 +259,7 @@ impl Client {
     /// As [`send`](Client::send), but for the first two.
     pub async fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(Operation::Exclude(Topics::Joined(&joined)), qos).await
+        self.run(&Operation::Exclude(Topics::Joined(&joined)), qos).await
     }
 
     /// Ends exclusions.
@@ -264,22 +268,31 @@ impl Client {
     /// As [`send`](Client::send), but for the first two.
     pub async fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(Operation::Unexclude(Topics::Joined(&joined)), qos).await
+        self.run(&Operation::Unexclude(Topics::Joined(&joined)), qos).await
     }
 
-    async fn run(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<()> {
-        self.run_with(&operation, &[], qos).await
+    async fn run(&self, operation: &Operation<'_, Bytes>, qos: QoS) -> Result<()> {
+        self.run_with(operation, &[], qos).await
     }
 
     /// Sends an operation, with `prefix` before its payload, and waits for its outcome.
+    #[inline]
     pub(crate) async fn run_with(
         &self,
         operation: &Operation<'_, Bytes>,
         prefix: &[u8],
         qos: QoS,
     ) -> Result<()> {
-        let outcome = self.submit_with(operation, prefix, qos, Tell::Program).await?.await;
-        outcome.map_err(|e| e.or_context(|| format!("{:?}", operation.subject())))
+        // Not by way of `sent`: most operations are, and their confirmation need not be moved.
+        let confirmation = match self.submission(operation, prefix, qos, Tell::Program)? {
+            Submission::Sent(confirmation) => confirmation,
+            Submission::Waits(rest) => rest.await?,
+        };
+        submission::let_others_run().await;
+        if !qos.needs_ack() {
+            return Ok(());
+        }
+        confirmation.await.map_err(|e| e.or_context(|| format!("{:?}", operation.subject())))
     }
 
     /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
@@ -304,11 +317,22 @@ impl Client {
         qos: QoS,
         tell: Tell,
     ) -> Result<Confirmation> {
+        self.submission(operation, prefix, qos, tell)?.sent().await
+    }
+
+    #[inline]
+    fn submission<'o>(
+        &'o self,
+        operation: &'o Operation<'o, Bytes>,
+        prefix: &'o [u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Submission<'o>> {
         match &self.0.link {
-            Link::Wire(connection) => connection.submit(operation, prefix, qos, tell).await,
-            Link::Durable(durable) => durable.submit(operation, prefix, qos, tell).await,
+            Link::Wire(connection) => connection.submit(operation, prefix, qos, tell),
+            Link::Durable(durable) => durable.submit(operation, prefix, qos, tell),
             #[cfg(feature = "broker")]
-            Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox).await,
+            Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox),
         }
     }
 

@@ -10,10 +10,11 @@ use super::acks::Confirmation;
 use super::backlog::{Backlog, Entry};
 use super::config::Config;
 use super::connect;
-use super::connection::{Connection, Purpose, Tell, lost};
+use super::connection::{Connection, Purpose, lost};
 use super::events::Event;
 use super::inbox::End;
 use super::policy::{Reconnect, WhileDown};
+use super::submission::{Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
@@ -91,7 +92,21 @@ impl Durable {
     }
 
     /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
-    pub(super) async fn submit(
+    pub(super) fn submit<'o>(
+        &'o self,
+        operation: &'o Operation<'o, Bytes>,
+        prefix: &'o [u8],
+        qos: QoS,
+        tell: Tell,
+    ) -> Result<Submission<'o>> {
+        let current = self.shared.connection()?;
+        if let Some(Ok(Some(confirmation))) = current.map(|c| c.try_submit(operation, prefix, qos, tell)) {
+            return Ok(Submission::Sent(confirmation));
+        }
+        Ok(Submission::Waits(Box::pin(self.submit_patiently(operation, prefix, qos, tell))))
+    }
+
+    async fn submit_patiently(
         &self,
         operation: &Operation<'_, Bytes>,
         prefix: &[u8],
@@ -101,13 +116,9 @@ impl Durable {
         let shared = &*self.shared;
         let mut until = None;
         loop {
-            let current = match &*shared.state.read() {
-                State::Up(connection) => Some(connection.clone()),
-                State::Down(_) => None,
-                State::Ended => return Err(lost()),
-            };
-            if let Some(connection) = current {
-                match connection.submit(operation, prefix, qos, tell).await {
+            if let Some(connection) = shared.connection()? {
+                let submission = connection.submit(operation, prefix, qos, tell);
+                match async { submission?.sent().await }.await {
                     // It has not been sent.
                     Err(e) if e.kind() == ErrorKind::ConnectionLost => shared.lose(&connection),
                     result => return result,
@@ -177,6 +188,15 @@ impl Shared {
         self.status.send_replace(status);
         drop(state);
         Some(old)
+    }
+
+    /// The present connection, if there is one; an error when the client has ended.
+    fn connection(&self) -> Result<Option<Arc<Connection>>> {
+        match &*self.state.read() {
+            State::Up(connection) => Ok(Some(connection.clone())),
+            State::Down(_) => Ok(None),
+            State::Ended => Err(lost()),
+        }
     }
 
     /// That connection has ended, if it is the present one.
@@ -330,7 +350,8 @@ impl Shared {
             // Nothing is left, and yet it is not in force: the program has just ended the client.
             let entry = next.ok_or_else(lost)?;
             let operation = entry.operation();
-            if let Err(e) = connection.submit(&operation, entry.prefix(), entry.qos, Tell::Program).await {
+            let submission = connection.submit(&operation, entry.prefix(), entry.qos, Tell::Program);
+            if let Err(e) = async { submission?.sent().await }.await {
                 if let State::Down(backlog) = &mut *self.state.write() {
                     // It has not been sent.
                     backlog.unpop(entry);

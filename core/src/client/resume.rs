@@ -5,7 +5,8 @@
 //! want to know are acknowledged all the same, to keep the order, and count though the connection is lost.
 
 use super::acks::Answer;
-use super::connection::{Connection, Tell};
+use super::connection::Connection;
+use super::submission::Tell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, TOPIC_WARN};
 use crate::proto::request::{Operation, Topics};
@@ -78,7 +79,8 @@ impl Topicbook {
             .chain((!warnings).then_some(Operation::Unsubscribe(Topics::Joined(TOPIC_WARN))))
             .chain(subscriptions.iter().map(|topics| Operation::Subscribe(Topics::Joined(topics))));
         for operation in operations {
-            pending.push(connection.submit(&operation, &[], QoS::RealtimeProcessed, Tell::Program).await?);
+            let submission = connection.submit(&operation, &[], QoS::RealtimeProcessed, Tell::Program)?;
+            pending.push(submission.sent().await?);
         }
         for confirmation in pending {
             match confirmation.await {
