@@ -11,6 +11,7 @@ ALL = BROKERS + (FLOOR,)
 # A NATS server takes subscriptions of one connection with the same id for one: the rest would never arrive.
 ONE_SID = "the load generator gives all subscriptions of a NATS client the same id, of which NATS keeps the first"
 NO_FLOOR = "the floor does not know this"
+NO_ECHO = "in Redis' protocol a client that subscribes cannot publish"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,11 @@ SCENARIOS = (
             "where the protocol has that: median"),
         Row("ping_p99", "p99_us", "us", "the same: 99 of 100 are faster"),
     ), peers=(OURS, REFERENCE, NATS, MOSQUITTO, FLOOR),
-        why_not="in Redis' protocol a client that subscribes cannot publish"),
+        why_not=NO_ECHO),
+    Scenario("echo n=300000", "echo n=30000", (
+        rate("echo8", "echoes_per_s", "eight clients in one thread, each with one message to itself under way, "
+             "realtime where the protocol has that: there and back"),
+    ), peers=(OURS, REFERENCE, NATS, MOSQUITTO, FLOOR), why_not=NO_ECHO),
     Scenario("ack n=40000 depth=1", "ack n=4000 depth=1", (
         rate("ack1", "acks_per_s", "messages that the broker acknowledges, each awaited before the next"),
     ), peers=(OURS, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only"),

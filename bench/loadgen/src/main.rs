@@ -4,7 +4,7 @@
 //! loadgen PROTO ADDR SCENARIO [key=value ...]
 //!   PROTO     busrt | nats | redis | mqtt
 //!   ADDR      a UNIX socket's path (starts with '/') or host:port
-//!   SCENARIO  p2p | fanout | pingpong | ack | idle | subs | flood
+//!   SCENARIO  p2p | fanout | pingpong | echo | ack | idle | subs | flood
 //!   keys      n= messages, pairs=, size= bytes, window=, subs=, conns=, pid= broker's process,
 //!             topics= per client, rt=1 realtime QoS, depth= acks in flight, idle= silent clients
 //!             beside p2p, delay= us between a flooded receiver's reads
@@ -65,6 +65,7 @@ fn main() {
         "p2p" => one_to_one::p2p(args),
         "fanout" => one_to_many::fanout(args),
         "pingpong" => one_to_one::pingpong(args),
+        "echo" => one_to_one::echo(args),
         "ack" => one_to_one::ack(args),
         "idle" => memory::idle(args),
         "subs" => one_to_many::subs(args),

@@ -1,7 +1,7 @@
-//! One sender, one receiver: throughput, latency, acknowledgements, and a flood.
+//! One sender, one receiver: throughput, latency, acknowledgements, and a flood; and clients with themselves.
 
 use crate::Args;
-use crate::net::Conn;
+use crate::net::{Conn, Poller};
 use crate::scan::Scan;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -124,6 +124,49 @@ pub fn pingpong(args: Arc<Args>) {
         q(1.0),
         q(0.5)
     );
+}
+
+/// `conns` clients in one thread, each with one message to itself under way: a read and a write on either side
+/// for each, and nothing else.
+pub fn echo(args: Arc<Args>) {
+    let (n, size, conns) = (args.num("n", 300_000), args.num("size", 100) as usize, args.num("conns", 8));
+    let qos = if args.num("rt", 1) == 1 { 2 } else { 0 };
+    let payload = vec![0u8; size];
+    let mut poller = Poller::new();
+    let mut clients = vec![];
+    for i in 0..conns {
+        let name = format!("lg.echo{i}");
+        let mut c = args.connect(&name);
+        args.proto.listen(&mut c, &name);
+        let mut message = vec![];
+        args.proto.send(&mut message, &name, &payload, qos, 0);
+        poller.add(c.fd, i as usize);
+        clients.push((c, Scan::new(args.proto), message));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    for (c, ..) in &mut clients {
+        c.nonblocking();
+    }
+    let t = Instant::now();
+    let (mut sent, mut got) = (0, 0);
+    for (c, _, message) in &mut clients {
+        c.write_all(message);
+        sent += 1;
+    }
+    while got < n {
+        for i in poller.wait(-1) {
+            let (c, scan, message) = &mut clients[i];
+            let k = scan.read(c, |_| {});
+            assert_ne!(k, usize::MAX, "client {i} was disconnected");
+            got += k as u64;
+            if k > 0 && sent < n {
+                c.write_all(message);
+                sent += 1;
+            }
+        }
+    }
+    let s = t.elapsed().as_secs_f64();
+    println!("scenario=echo conns={conns} size={size} n={n} secs={s:.3} echoes_per_s={:.0}", n as f64 / s);
 }
 
 /// Acknowledged sends (busrt QoS 1/3 only), `depth` in flight, to a receiver that drains.

@@ -27,6 +27,23 @@ struct C {
     stage: u8,
     /// Whether a large message was written to it: the kernel then buffers more for it.
     large: bool,
+    /// Whether it is told when it can be written to again.
+    waits: bool,
+}
+
+impl C {
+    /// Writes what is to be written; what then must change in what the kernel tells about it, if anything.
+    fn flush(&mut self) -> Option<i32> {
+        if self.out.is_empty() {
+            return None;
+        }
+        let written = self.s.write(&self.out).unwrap_or(0);
+        self.out.drain(..written);
+        let waits = !self.out.is_empty();
+        let changed = waits != self.waits;
+        self.waits = waits;
+        changed.then_some(libc::EPOLLIN | if waits { libc::EPOLLOUT } else { 0 })
+    }
 }
 
 /// Reads behind what is there, at most `most` bytes; as `read` of the system.
@@ -102,6 +119,14 @@ fn main() {
     let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut subs: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
     let mut evs = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
+    let flush = |cs: &mut [Option<C>], dirty: &mut Vec<usize>| {
+        for t in dirty.drain(..) {
+            let Some(c) = cs[t].as_mut() else { continue };
+            if let Some(events) = c.flush() {
+                add(c.s.as_raw_fd(), t as u64, events, libc::EPOLL_CTL_MOD);
+            }
+        }
+    };
     // Who has something to be written, in the order it came up.
     let mut dirty: Vec<usize> = vec![];
     loop {
@@ -114,7 +139,15 @@ fn main() {
                     s.write_all(&[0xeb, 1, 0]).unwrap();
                     s.set_nonblocking(true).unwrap();
                     add(s.as_raw_fd(), cs.len() as u64, libc::EPOLLIN, libc::EPOLL_CTL_ADD);
-                    cs.push(Some(C { s, inb: vec![], out: vec![], name: vec![], stage: 0, large: false }));
+                    cs.push(Some(C {
+                        s,
+                        inb: vec![],
+                        out: vec![],
+                        name: vec![],
+                        stage: 0,
+                        large: false,
+                        waits: false,
+                    }));
                 }
                 continue;
             }
@@ -233,34 +266,8 @@ fn main() {
             if let Some(c) = cs[i].as_mut() {
                 c.inb = inb;
             }
-            for t in dirty.drain(..) {
-                let Some(c) = cs[t].as_mut() else { continue };
-                if c.out.is_empty() {
-                    continue;
-                }
-                match c.s.write(&c.out) {
-                    Ok(k) if k == c.out.len() => {
-                        c.out.clear();
-                        add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN, libc::EPOLL_CTL_MOD);
-                    }
-                    r => {
-                        c.out.drain(..r.unwrap_or(0));
-                        add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN | libc::EPOLLOUT, libc::EPOLL_CTL_MOD);
-                    }
-                }
-            }
+            flush(&mut cs, &mut dirty);
         }
-        for t in dirty.drain(..) {
-            let Some(c) = cs[t].as_mut() else { continue };
-            match c.s.write(&c.out) {
-                Ok(k) if k == c.out.len() => {
-                    c.out.clear();
-                    add(c.s.as_raw_fd(), t as u64, libc::EPOLLIN, libc::EPOLL_CTL_MOD);
-                }
-                r => {
-                    c.out.drain(..r.unwrap_or(0));
-                }
-            }
-        }
+        flush(&mut cs, &mut dirty);
     }
 }
