@@ -166,7 +166,7 @@ def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, s
         "- The rows `cli_…` are `busrt benchmark -w 8`, each broker with its own command line client: what the Rust "
         "clients add is in them. Eight clients, each with one operation under way where it is acknowledged: for each "
         "a read and a write on either side, as in `echo8`, twice as many in `cli_call_handle`. The floor's `echo8`, "
-        "for that one its half, is what the kernel alone allows.",
+        "for that one its half, is what the kernel allows a thread on either side that does nothing else.",
         "- Broker and load run in sessions of their own. The kernel shares the cores between sessions first, as it "
         "does between services; started from one shell, the acknowledged rows come out differently.",
         "- `ping_p50` and `ping_p99` depend on whether the kernel wakes the three processes on one core or on "

@@ -1,7 +1,7 @@
 //! A received frame: shared bytes, and where in them sender, topic and payload are.
 
 use crate::proto::DecodeError;
-use crate::proto::delivery::{self, Delivery, HEADER_LEN};
+use crate::proto::delivery;
 use crate::proto::op::{FrameKind, primary_name};
 use bytes::Bytes;
 use std::fmt;
@@ -14,8 +14,7 @@ pub struct Frame {
     sender_len: u32,
     /// Where the payload starts in `body`.
     payload_at: u32,
-    /// `SENDER 00 [TOPIC 00] PAYLOAD` as it came over the wire; without the payload if that is
-    /// detached.
+    /// `SENDER 00 [TOPIC 00] PAYLOAD`, as over the wire; without the payload if that is detached.
     body: Bytes,
     /// The payload of a frame that never was on a wire: the sender's own bytes.
     detached: Option<Bytes>,
@@ -31,32 +30,6 @@ impl Frame {
         let sender_len = delivery.sender.len() as u32;
         let payload_at = (body.len() - delivery.payload.len()) as u32;
         Ok(Frame { kind, realtime, sender_len, payload_at, body, detached: None })
-    }
-
-    /// A frame that is handed over within the process: a copy of `delivery`, in one piece of memory.
-    pub fn copied(delivery: &Delivery<'_>) -> Frame {
-        Frame::of_names(delivery, delivery.payload, None)
-    }
-
-    /// A frame that is handed over within the process, with its payload as shared bytes.
-    pub fn detached(delivery: &Delivery<'_>, payload: Bytes) -> Frame {
-        Frame::of_names(delivery, &[], Some(payload))
-    }
-
-    fn of_names(delivery: &Delivery<'_>, attached: &[u8], detached: Option<Bytes>) -> Frame {
-        let payload_at = delivery.head_len() - HEADER_LEN;
-        // Exactly as much as is used: `Bytes` would need a second piece of memory otherwise.
-        let mut body = Vec::with_capacity(payload_at + attached.len());
-        delivery.encode_names(&mut body);
-        body.extend_from_slice(attached);
-        Frame {
-            kind: delivery.kind,
-            realtime: delivery.realtime,
-            sender_len: delivery.sender.len() as u32,
-            payload_at: payload_at as u32,
-            body: body.into(),
-            detached,
-        }
     }
 
     /// Publication, message or broadcast.
@@ -107,8 +80,38 @@ impl Frame {
     }
 
     fn text(&self, start: usize, end: usize) -> &str {
-        // Both constructors have seen these bytes as a str: the fallback is never taken.
+        // All constructors have seen these bytes as a str: the fallback is never taken.
         std::str::from_utf8(&self.body[start..end]).unwrap_or_default()
+    }
+}
+
+/// Frames that never were on a wire.
+#[cfg(any(feature = "broker", test))]
+impl Frame {
+    /// A frame that is handed over within the process: a copy of `delivery`, in one piece of memory.
+    pub(crate) fn copied(delivery: &delivery::Delivery<'_>) -> Frame {
+        Frame::of_names(delivery, delivery.payload, None)
+    }
+
+    /// A frame that is handed over within the process, with its payload as shared bytes.
+    pub(crate) fn detached(delivery: &delivery::Delivery<'_>, payload: Bytes) -> Frame {
+        Frame::of_names(delivery, &[], Some(payload))
+    }
+
+    fn of_names(delivery: &delivery::Delivery<'_>, attached: &[u8], detached: Option<Bytes>) -> Frame {
+        let payload_at = delivery.head_len() - delivery::HEADER_LEN;
+        // Exactly as much as is used: `Bytes` would need a second piece of memory otherwise.
+        let mut body = Vec::with_capacity(payload_at + attached.len());
+        delivery.encode_names(&mut body);
+        body.extend_from_slice(attached);
+        Frame {
+            kind: delivery.kind,
+            realtime: delivery.realtime,
+            sender_len: delivery.sender.len() as u32,
+            payload_at: payload_at as u32,
+            body: body.into(),
+            detached,
+        }
     }
 }
 
@@ -127,6 +130,7 @@ impl fmt::Debug for Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::delivery::Delivery;
 
     #[test]
     fn from_the_wire_and_within_the_process_look_the_same() {

@@ -27,7 +27,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -86,7 +85,6 @@ pub(super) struct Shared {
     pub(super) purpose: Purpose,
     pub(super) acks: Acks,
     pub(super) config: Config,
-    runtime: Handle,
     /// Set when the phase is no longer [`Phase::Open`]: a look at it costs less.
     closing: AtomicBool,
     pub(super) phase: watch::Sender<Phase>,
@@ -116,7 +114,6 @@ impl Connection {
             purpose,
             acks: Acks::new(),
             config: config.clone(),
-            runtime: Handle::current(),
             closing: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
             cut: Mutex::new(None),
@@ -298,8 +295,7 @@ impl Shared {
         if flush_at_once {
             self.writer.flush();
         } else if flush_later {
-            let writer = self.writer.clone();
-            self.runtime.spawn(async move { writer.flush() });
+            self.writer.flush_by_task();
         }
         if qos.needs_ack() {
             self.purpose.inbox.unpark();

@@ -34,7 +34,8 @@ impl Local {
         Local { link, sent_frames: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) }
     }
 
-    /// Routes an operation on the caller's thread, as far as its receivers have room.
+    /// Routes an operation on the caller's thread: at once, if its payload is all there and its receivers have
+    /// room, else when that is awaited.
     #[inline]
     pub(crate) fn submit<'o>(
         &'o self,

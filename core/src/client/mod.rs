@@ -95,9 +95,10 @@ const SECONDARY_TRIES: u32 = 1000;
 /// and over at the same time.
 ///
 /// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
-/// other when it is queued or written. When the last clone is dropped, what was sent is still written,
-/// in the background if it does not fit the socket at once; [`disconnect`](Client::disconnect) waits for
-/// it. A program that calls [`std::process::exit`] should do one or the other before.
+/// other when it is queued or written; dropping its future takes back nothing that is under way. When the
+/// last clone is dropped, what was sent is still written, in the background if it does not fit the socket
+/// at once; [`disconnect`](Client::disconnect) waits for it. A program that calls [`std::process::exit`]
+/// should do one or the other before.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 

@@ -34,11 +34,10 @@ struct C {
 impl C {
     /// Writes what is to be written; what then must change in what the kernel tells about it, if anything.
     fn flush(&mut self) -> Option<i32> {
-        if self.out.is_empty() {
-            return None;
+        if !self.out.is_empty() {
+            let written = self.s.write(&self.out).unwrap_or(0);
+            self.out.drain(..written);
         }
-        let written = self.s.write(&self.out).unwrap_or(0);
-        self.out.drain(..written);
         let waits = !self.out.is_empty();
         let changed = waits != self.waits;
         self.waits = waits;

@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// over: how fast it can be. With --rate in an open loop, where messages are due at fixed times
     /// whatever the broker does and their latency counts from then: how long they take under that load.
     ///
+    /// In a closed loop, one of seven operations that nobody acknowledges is timed: the clock would be a good
+    /// part of what they cost. All others are, each of them.
+    ///
     /// Each worker has a client of its own, named after --name: NAME-1 and so on; in the open loop that
     /// sends, and NAME-1-r receives.
     #[command(after_help = BENCHMARK_EXAMPLES)]
@@ -243,7 +246,7 @@ pub(crate) struct Load {
     #[arg(short = 'w', long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) workers: u32,
 
-    /// The length of payloads in bytes; from 8 on they carry the time they were sent
+    /// The length of payloads in bytes; from 8 on those that are timed carry the time they were sent
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u32).range(0..=1 << 30))]
     pub(crate) payload_size: u32,
 
@@ -252,7 +255,7 @@ pub(crate) struct Load {
     #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     iters: Option<u64>,
 
-    /// Only these stages; they run in the order named here [default: all]
+    /// Only these stages, in the order of the list here, whatever the order given [default: all]
     #[arg(long, value_name = "STAGE,...", value_delimiter = ',', conflicts_with = "rate")]
     pub(crate) stages: Vec<Kind>,
 
