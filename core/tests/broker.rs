@@ -195,6 +195,37 @@ async fn counters_count() {
     assert_eq!(bus.broker.stats().w_frames, 2, "those who went are still counted");
 }
 
+/// Clients within the process send from several threads at once, also as the same client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_miss_nothing_within_the_process() {
+    const EACH: u64 = 20_000;
+    let broker = Broker::new(Options::default());
+    let receiver = broker.client("receiver").await.unwrap();
+    let mut frames = receiver.frames().unwrap();
+    let (one, two) = (broker.client("one").await.unwrap(), broker.client("two").await.unwrap());
+    let senders = [one.clone(), one.clone(), two.clone()].map(|client| {
+        tokio::spawn(async move {
+            for _ in 0..EACH {
+                client.send("receiver", "x", QoS::No).await.unwrap();
+            }
+        })
+    });
+    for _ in 0..3 * EACH {
+        next(&mut frames).await;
+    }
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    // What was sent has the receiver's name and a separator in it, what was received the sender's.
+    let (sent, received) = (8 + 1 + 1, 3 + 1 + 1);
+    assert_eq!((one.stats().w_frames, one.stats().w_bytes), (2 * EACH, 2 * EACH * sent));
+    assert_eq!((two.stats().w_frames, two.stats().w_bytes), (EACH, EACH * sent));
+    assert_eq!((receiver.stats().r_frames, receiver.stats().r_bytes), (3 * EACH, 3 * EACH * received));
+    let stats = broker.stats();
+    assert_eq!((stats.r_frames, stats.r_bytes), (3 * EACH, 3 * EACH * sent));
+    assert_eq!((stats.w_frames, stats.w_bytes), (3 * EACH, 3 * EACH * received));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_last_handle_closes_everything() {
     let bus = Bus::start(Options::default()).await;

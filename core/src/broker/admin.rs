@@ -114,7 +114,8 @@ impl Admin {
 
 fn counters(session: &Session) -> [u64; 5] {
     let t = &session.traffic;
-    [t.r_frames.get(), t.r_bytes.get(), t.w_frames.get(), t.w_bytes.get(), t.dropped.get()]
+    let (w_frames, w_bytes) = session.written();
+    [t.r_frames.get(), t.r_bytes.get(), w_frames, w_bytes, t.dropped.get()]
 }
 
 /// The totals over all clients.

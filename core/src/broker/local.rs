@@ -51,10 +51,13 @@ impl LocalLink {
         }
         let payload = payload_of(op);
         let borrowed = borrow(op);
-        let traffic = &self.session.traffic;
+        let (traffic, len) = (&self.session.traffic, body_len(&borrowed) as u64);
+        let mut couriers = self.couriers.lock();
+        // Under the lock, since callers may be several.
         traffic.r_frames.add(1);
-        traffic.r_bytes.add(body_len(&borrowed) as u64);
-        let free = self.couriers.lock().pop();
+        traffic.r_bytes.add(len);
+        let free = couriers.pop();
+        drop(couriers);
         let mut courier =
             free.unwrap_or_else(|| Box::new(Courier::new(self.core.clone(), self.session.clone())));
         match courier.begin(qos, &borrowed, self.session.name(), payload) {
@@ -92,6 +95,12 @@ impl LocalLink {
 
     pub(crate) fn is_connected(&self) -> bool {
         !self.session.has_ended()
+    }
+
+    /// Operations so far, and what the bytes of their bodies would be on the wire.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        let traffic = &self.session.traffic;
+        (traffic.r_frames.get(), traffic.r_bytes.get())
     }
 }
 

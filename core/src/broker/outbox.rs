@@ -176,10 +176,7 @@ impl Session {
                 })
                 .unwrap_or(Push::Gone),
             Outlet::Local(local) => match local.inbox.push(parcel.frame()) {
-                Ok(()) => {
-                    self.count_written(1, parcel.body_len());
-                    Push::Queued
-                }
+                Ok(()) => Push::Queued,
                 Err(_) if self.has_ended() => Push::Gone,
                 Err(_) => Push::Full,
             },
@@ -228,6 +225,14 @@ impl Session {
 
     /// Under the lock of a socket's queue; for an in-process client, two senders at once may lose a
     /// count, which is all that can happen.
+    /// Frames queued for this client so far, and the bytes of their bodies.
+    pub(super) fn written(&self) -> (u64, u64) {
+        match &self.outlet {
+            Outlet::Local(local) => local.inbox.received(),
+            _ => (self.traffic.w_frames.get(), self.traffic.w_bytes.get()),
+        }
+    }
+
     fn count_written(&self, frames: u64, bytes: u64) {
         self.traffic.w_frames.add(frames);
         self.traffic.w_bytes.add(bytes);

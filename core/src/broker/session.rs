@@ -51,10 +51,10 @@ impl Counter {
 /// Frames and the bytes of their bodies, pings not counted.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// Read from the client: counted by the one who reads.
+    /// Read from the client: counted by the one who reads; in this process under the lock of its link.
     pub(super) r_frames: Counter,
     pub(super) r_bytes: Counter,
-    /// Queued for the client: counted under the lock of its queue.
+    /// Queued for a client on a socket: counted under the lock of its queue. In this process its inbox counts.
     pub(super) w_frames: Counter,
     pub(super) w_bytes: Counter,
     /// Refused or dropped because the client is stuck: under that lock too.

@@ -11,7 +11,6 @@ use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Client {
     /// A client within the broker's process.
@@ -22,16 +21,14 @@ impl Client {
     }
 }
 
-/// A [`LocalLink`] and what was sent over it.
+/// A [`LocalLink`], as a client sees it.
 pub(crate) struct Local {
     link: LocalLink,
-    sent_frames: AtomicU64,
-    sent_bytes: AtomicU64,
 }
 
 impl Local {
     fn new(link: LocalLink) -> Local {
-        Local { link, sent_frames: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) }
+        Local { link }
     }
 
     /// Routes an operation on the caller's thread: at once, if its payload is all there and its receivers have
@@ -65,8 +62,6 @@ impl Local {
         tell: Tell,
         inbox: &'o Inbox,
     ) -> Result<Submission<'o>> {
-        self.sent_frames.fetch_add(1, Ordering::Relaxed);
-        self.sent_bytes.fetch_add(body_len(operation) as u64, Ordering::Relaxed);
         match self.link.submit(operation, qos) {
             Submitted::Done(answer) => confirm(answer, qos, tell).map(Submission::Sent),
             Submitted::Waits(routed) => Ok(Submission::Waits(Box::pin(async move {
@@ -95,7 +90,7 @@ impl Local {
     }
 
     pub(crate) fn sent(&self) -> (u64, u64) {
-        (self.sent_frames.load(Ordering::Relaxed), self.sent_bytes.load(Ordering::Relaxed))
+        self.link.sent()
     }
 }
 
@@ -148,19 +143,4 @@ fn with_prefix<'a>(operation: &Operation<'a, Bytes>, prefix: &[u8]) -> Operation
         *payload = [prefix, payload].concat().into();
     }
     joined
-}
-
-fn body_len(operation: &Operation<'_, Bytes>) -> usize {
-    let names = match operation {
-        Operation::Publish { topic, .. } => topic.len() + 1,
-        Operation::PublishFor { topic, receiver, .. } => topic.len() + receiver.len() + 2,
-        Operation::Message { target, .. } => target.len() + 1,
-        Operation::Broadcast { mask, .. } => mask.len() + 1,
-        Operation::Subscribe(topics)
-        | Operation::Unsubscribe(topics)
-        | Operation::Exclude(topics)
-        | Operation::Unexclude(topics) => topics.iter().map(|t| t.len() + 1).sum::<usize>().saturating_sub(1),
-        _ => 0,
-    };
-    names + operation.payload().map_or(0, <[u8]>::len)
 }

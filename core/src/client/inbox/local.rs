@@ -41,6 +41,11 @@ impl Inbox {
         self.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum()
     }
 
+    /// Frames received so far and the bytes of their bodies.
+    pub(crate) fn received(&self) -> (u64, u64) {
+        self.state.lock().received
+    }
+
     /// Frames that wait and the bytes they hold.
     pub(crate) fn load(&self) -> (usize, usize) {
         let waiting = self.state.lock().waiting;
