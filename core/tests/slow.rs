@@ -5,7 +5,7 @@
 
 mod common;
 
-use busrt::broker::{Options, SlowPolicy};
+use busrt::broker::{Broker, Options, SlowPolicy};
 use busrt::{ErrorKind, QoS};
 use common::{Bus, PATIENCE, eventually, next};
 use std::time::Duration;
@@ -112,6 +112,35 @@ async fn drop_new_refuses_and_counts() {
         .await;
     a.send("stuck", "again", QoS::Processed).await.unwrap();
     assert_eq!(stuck.next().1, b"a\0again");
+}
+
+/// Every refusal counts, also of several senders at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_refusal_goes_uncounted() {
+    let broker = Broker::new(small_queues(SlowPolicy::DropNew));
+    let stuck = broker.client("stuck").await.unwrap();
+    let _frames = stuck.frames().unwrap();
+    let mut senders = vec![];
+    for name in ["a", "b", "c"] {
+        let client = broker.client(name).await.unwrap();
+        senders.push(tokio::spawn(async move {
+            let mut refused = 0;
+            for _ in 0..FLOOD {
+                match client.send("stuck", "x", QoS::Processed).await {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == ErrorKind::NotDelivered => refused += 1,
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            refused
+        }));
+    }
+    let mut refused = 0;
+    for sender in senders {
+        refused += sender.await.unwrap();
+    }
+    assert!(refused > 0);
+    assert_eq!(broker.stats().dropped, refused);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

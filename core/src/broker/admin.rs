@@ -115,7 +115,7 @@ impl Admin {
 fn counters(session: &Session) -> [u64; 5] {
     let t = &session.traffic;
     let (w_frames, w_bytes) = session.written();
-    [t.r_frames.get(), t.r_bytes.get(), w_frames, w_bytes, t.dropped.get()]
+    [t.r_frames.get(), t.r_bytes.get(), w_frames, w_bytes, t.dropped.load(Relaxed)]
 }
 
 /// The totals over all clients.

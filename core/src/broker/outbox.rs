@@ -356,7 +356,7 @@ impl Session {
 
     /// Counts a frame that this client does not get.
     pub(super) fn refuse(&self) {
-        self.traffic.dropped.add(1);
+        self.traffic.dropped.fetch_add(1, Relaxed);
     }
 
     fn append(&self, backlog: &mut Backlog<'_>, parcel: &Parcel<'_>) -> Push {

@@ -57,8 +57,8 @@ pub(super) struct Traffic {
     /// Queued for a client on a socket: counted under the lock of its queue. In this process its inbox counts.
     pub(super) w_frames: Counter,
     pub(super) w_bytes: Counter,
-    /// Refused or dropped because the client is stuck: under that lock too.
-    pub(super) dropped: Counter,
+    /// Refused or dropped because the client is stuck: counted by any of its senders.
+    pub(super) dropped: AtomicU64,
 }
 
 /// What the keep-alive looks at (`keepalive.rs`), in milliseconds of the broker's own clock.
