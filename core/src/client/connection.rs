@@ -17,10 +17,9 @@ use super::keep::keep;
 use super::pace::Pace;
 use super::reader::Reader;
 use super::resume::{self, Topicbook};
-use super::submission::{Submission, Tell};
+use super::submission::{Request, Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decoder::Decoder;
-use crate::proto::op::QoS;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
 use bytes::Bytes;
@@ -129,40 +128,27 @@ impl Connection {
         Connection { shared, pid: std::process::id() }
     }
 
-    /// Sends a request if there is room. The payload is `prefix` and the operation's own.
+    /// Sends a request if there is room.
     #[inline]
-    pub(super) fn try_submit(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Option<Confirmation>> {
-        self.shared.try_submit(operation, prefix, qos, tell)
+    pub(super) fn try_submit(&self, request: Request<'_>) -> Result<Option<Confirmation>> {
+        self.shared.try_submit(request)
     }
 
-    /// Sends a request, once there is room. The payload is `prefix` and the operation's own.
+    /// Sends a request at once if there is room.
     #[inline]
-    pub(super) fn submit<'o>(
-        &'o self,
-        operation: &'o Operation<'o, Bytes>,
-        prefix: &'o [u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Submission<'o>> {
-        Ok(match self.try_submit(operation, prefix, qos, tell)? {
+    pub(super) fn submit<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
+        Ok(match self.try_submit(request)? {
             Some(confirmation) => Submission::Sent(confirmation),
-            None => Submission::Waits(Box::pin(self.submit_when_there_is_room(operation, prefix, qos, tell))),
+            None => Submission::Waits(Box::pin(self.submit_when_there_is_room(request))),
         })
     }
 
-    async fn submit_when_there_is_room(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Confirmation> {
+    /// Sends a request, once there is room.
+    pub(super) async fn send(&self, request: Request<'_>) -> Result<Confirmation> {
+        self.submit(request)?.sent().await
+    }
+
+    async fn submit_when_there_is_room(&self, request: Request<'_>) -> Result<Confirmation> {
         let shared = &*self.shared;
         loop {
             // The broker may be waiting for this client to take frames before it reads on.
@@ -171,7 +157,7 @@ impl Connection {
             timeout(shared.config.timeout, shared.writer.wait_below(frames, bytes))
                 .await
                 .map_err(|_| Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))?;
-            if let Some(confirmation) = shared.try_submit(operation, prefix, qos, tell)? {
+            if let Some(confirmation) = shared.try_submit(request)? {
                 return Ok(confirmation);
             }
         }
@@ -223,13 +209,8 @@ impl Drop for Connection {
 
 impl Shared {
     /// Queues a request, and writes it or sees to it that it is written; `None` when there is no room.
-    fn try_submit(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Option<Confirmation>> {
+    fn try_submit(&self, request: Request<'_>) -> Result<Option<Confirmation>> {
+        let Request { operation, prefix, qos, tell } = request;
         if self.closing.load(Ordering::Relaxed) {
             return Err(lost());
         }

@@ -3,11 +3,10 @@
 use super::acks::{Answer, Confirmation};
 use super::config::Config;
 use super::inbox::{End, Inbox};
-use super::submission::{Submission, Tell};
+use super::submission::{Request, Submission, Tell};
 use super::{Client, Link};
 use crate::broker::local::{LocalLink, Submitted};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -34,40 +33,24 @@ impl Local {
     /// Routes an operation on the caller's thread: at once, if its payload is all there and its receivers have
     /// room, else when that is awaited.
     #[inline]
-    pub(crate) fn submit<'o>(
-        &'o self,
-        operation: &'o Operation<'o, Bytes>,
-        prefix: &'o [u8],
-        qos: QoS,
-        tell: Tell,
-        inbox: &'o Inbox,
-    ) -> Result<Submission<'o>> {
-        check_names(operation)?;
-        if prefix.is_empty() {
-            return self.route(operation, qos, tell, inbox);
+    pub(crate) fn submit<'o>(&'o self, request: Request<'o>, inbox: &'o Inbox) -> Result<Submission<'o>> {
+        check_names(request.operation)?;
+        if request.prefix.is_empty() {
+            return self.route(request, inbox);
         }
         Ok(Submission::Waits(Box::pin(async move {
-            let joined = with_prefix(operation, prefix);
-            match self.route(&joined, qos, tell, inbox)? {
-                Submission::Sent(confirmation) => Ok(confirmation),
-                Submission::Waits(rest) => rest.await,
-            }
+            let joined = with_prefix(request.operation, request.prefix);
+            self.route(Request { operation: &joined, ..request }, inbox)?.sent().await
         })))
     }
 
-    fn route<'o>(
-        &'o self,
-        operation: &'o Operation<'o, Bytes>,
-        qos: QoS,
-        tell: Tell,
-        inbox: &'o Inbox,
-    ) -> Result<Submission<'o>> {
-        match self.link.submit(operation, qos) {
-            Submitted::Done(answer) => confirm(answer, qos, tell).map(Submission::Sent),
+    fn route<'o>(&'o self, request: Request<'o>, inbox: &'o Inbox) -> Result<Submission<'o>> {
+        match self.link.submit(request.operation, request.qos) {
+            Submitted::Done(answer) => confirm(answer, request).map(Submission::Sent),
             Submitted::Waits(routed) => Ok(Submission::Waits(Box::pin(async move {
                 // A receiver has no room. It may be waiting for this client in turn.
                 let _blocked = inbox.block();
-                confirm(routed.await, qos, tell)
+                confirm(routed.await, request)
             }))),
         }
     }
@@ -101,12 +84,12 @@ impl Drop for Local {
 }
 
 /// What the program is told of what became of an operation.
-fn confirm(answer: Answer, qos: QoS, tell: Tell) -> Result<Confirmation> {
-    match (answer, tell) {
+fn confirm(answer: Answer, request: Request<'_>) -> Result<Confirmation> {
+    match (answer, request.tell) {
         (Err(ErrorKind::ConnectionLost), _) => {
             Err(Error::new(ErrorKind::ConnectionLost, "the client is not connected"))
         }
-        (answer, Tell::Program) if qos.needs_ack() => Ok(Confirmation::done(answer)),
+        (answer, Tell::Program) if request.qos.needs_ack() => Ok(Confirmation::done(answer)),
         #[cfg(feature = "rpc")]
         (Err(kind), Tell::Log) => {
             log::debug!("a reply was refused: {kind}");

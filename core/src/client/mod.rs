@@ -73,6 +73,8 @@ pub(crate) use lanes::{
     Lane,
     rpc::{Attached, RpcLanes},
 };
+pub(crate) use submission::Request;
+#[cfg(feature = "rpc")]
 pub(crate) use submission::Tell;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -285,7 +287,7 @@ impl Client {
         qos: QoS,
     ) -> Result<()> {
         // Not by way of `sent`: most operations are, and their confirmation need not be moved.
-        let confirmation = match self.submission(operation, prefix, qos, Tell::Program)? {
+        let confirmation = match self.begin(Request::new(operation, prefix, qos))? {
             Submission::Sent(confirmation) => confirmation,
             Submission::Waits(rest) => rest.await?,
         };
@@ -305,35 +307,23 @@ impl Client {
     pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<Confirmation> {
         match operation {
             Operation::Nop => self.ping().await.map(|()| Confirmation::done(Ok(()))),
-            operation => self.submit_with(&operation, &[], qos, Tell::Program).await,
+            operation => self.submit_request(Request::new(&operation, &[], qos)).await,
         }
     }
 
-    /// As [`submit`](Client::submit), with `prefix` before the operation's payload.
+    /// As [`submit`](Client::submit).
     #[inline]
-    pub(crate) async fn submit_with(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Confirmation> {
-        self.submission(operation, prefix, qos, tell)?.sent().await
+    pub(crate) async fn submit_request(&self, request: Request<'_>) -> Result<Confirmation> {
+        self.begin(request)?.sent().await
     }
 
     #[inline]
-    fn submission<'o>(
-        &'o self,
-        operation: &'o Operation<'o, Bytes>,
-        prefix: &'o [u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Submission<'o>> {
+    fn begin<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
         match &self.0.link {
-            Link::Wire(connection) => connection.submit(operation, prefix, qos, tell),
-            Link::Durable(durable) => durable.submit(operation, prefix, qos, tell),
+            Link::Wire(connection) => connection.submit(request),
+            Link::Durable(durable) => durable.submit(request),
             #[cfg(feature = "broker")]
-            Link::Local(local) => local.submit(operation, prefix, qos, tell, &self.0.inbox),
+            Link::Local(local) => local.submit(request, &self.0.inbox),
         }
     }
 

@@ -14,11 +14,8 @@ use super::connection::{Connection, Purpose, lost};
 use super::events::Event;
 use super::inbox::End;
 use super::policy::{Reconnect, WhileDown};
-use super::submission::{Submission, Tell};
+use super::submission::{Request, Submission};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::op::QoS;
-use crate::proto::request::Operation;
-use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -92,33 +89,21 @@ impl Durable {
     }
 
     /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
-    pub(super) fn submit<'o>(
-        &'o self,
-        operation: &'o Operation<'o, Bytes>,
-        prefix: &'o [u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Submission<'o>> {
+    pub(super) fn submit<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
         let current = self.shared.connection()?;
-        if let Some(Ok(Some(confirmation))) = current.map(|c| c.try_submit(operation, prefix, qos, tell)) {
+        if let Some(Ok(Some(confirmation))) = current.map(|connection| connection.try_submit(request)) {
             return Ok(Submission::Sent(confirmation));
         }
-        Ok(Submission::Waits(Box::pin(self.submit_patiently(operation, prefix, qos, tell))))
+        Ok(Submission::Waits(Box::pin(self.submit_patiently(request))))
     }
 
-    async fn submit_patiently(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-        tell: Tell,
-    ) -> Result<Confirmation> {
+    async fn submit_patiently(&self, request: Request<'_>) -> Result<Confirmation> {
+        let Request { operation, prefix, qos, .. } = request;
         let shared = &*self.shared;
         let mut until = None;
         loop {
             if let Some(connection) = shared.connection()? {
-                let submission = connection.submit(operation, prefix, qos, tell);
-                match async { submission?.sent().await }.await {
+                match connection.send(request).await {
                     // It has not been sent.
                     Err(e) if e.kind() == ErrorKind::ConnectionLost => shared.lose(&connection),
                     result => return result,
@@ -350,8 +335,7 @@ impl Shared {
             // Nothing is left, and yet it is not in force: the program has just ended the client.
             let entry = next.ok_or_else(lost)?;
             let operation = entry.operation();
-            let submission = connection.submit(&operation, entry.prefix(), entry.qos, Tell::Program);
-            if let Err(e) = async { submission?.sent().await }.await {
+            if let Err(e) = connection.send(Request::new(&operation, entry.prefix(), entry.qos)).await {
                 if let State::Down(backlog) = &mut *self.state.write() {
                     // It has not been sent.
                     backlog.unpop(entry);

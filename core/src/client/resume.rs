@@ -6,7 +6,7 @@
 
 use super::acks::Answer;
 use super::connection::Connection;
-use super::submission::Tell;
+use super::submission::Request;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, TOPIC_WARN};
 use crate::proto::request::{Operation, Topics};
@@ -79,8 +79,7 @@ impl Topicbook {
             .chain((!warnings).then_some(Operation::Unsubscribe(Topics::Joined(TOPIC_WARN))))
             .chain(subscriptions.iter().map(|topics| Operation::Subscribe(Topics::Joined(topics))));
         for operation in operations {
-            let submission = connection.submit(&operation, &[], QoS::RealtimeProcessed, Tell::Program)?;
-            pending.push(submission.sent().await?);
+            pending.push(connection.send(Request::new(&operation, &[], QoS::RealtimeProcessed)).await?);
         }
         for confirmation in pending {
             match confirmation.await {

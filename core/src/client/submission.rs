@@ -2,6 +2,9 @@
 
 use super::acks::Confirmation;
 use crate::error::Result;
+use crate::proto::op::QoS;
+use crate::proto::request::Operation;
+use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -13,6 +16,23 @@ pub(crate) enum Tell {
     /// Nobody: a refusal is logged.
     #[cfg(feature = "rpc")]
     Log,
+}
+
+/// An operation that is to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'o> {
+    pub(crate) operation: &'o Operation<'o, Bytes>,
+    /// What comes before the operation's own payload.
+    pub(crate) prefix: &'o [u8],
+    pub(crate) qos: QoS,
+    pub(crate) tell: Tell,
+}
+
+impl<'o> Request<'o> {
+    /// One whose answer the program is told, if it asks for one.
+    pub(crate) fn new(operation: &'o Operation<'o, Bytes>, prefix: &'o [u8], qos: QoS) -> Request<'o> {
+        Request { operation, prefix, qos, tell: Tell::Program }
+    }
 }
 
 /// What became of an operation so far.

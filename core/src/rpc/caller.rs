@@ -1,7 +1,7 @@
 //! The calling side.
 
 use super::{Reply, RpcError};
-use crate::client::{Client, Confirmation, Outcome, Tell};
+use crate::client::{Client, Confirmation, Outcome, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
@@ -100,7 +100,7 @@ impl Caller {
         inbox.unpark();
         let operation = Operation::Message { target, payload: params };
         let ack =
-            self.client.submit_with(&operation, &request_header(id, method), qos, Tell::Program).await?;
+            self.client.submit_request(Request::new(&operation, &request_header(id, method), qos)).await?;
         Ok(PendingCall { outcome, ack: Some(ack), deadline: Box::pin(sleep_until(deadline)), _call: call })
     }
 

@@ -2,7 +2,7 @@
 
 use super::handlers::{Call, Handlers, Notification};
 use super::{Options, RpcError};
-use crate::client::{Attached, Client, Lane, RpcLanes, Tell, WeakClient, Working};
+use crate::client::{Attached, Client, Confirmation, Lane, Request, RpcLanes, Tell, WeakClient, Working};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::proto::op::{FrameKind, QoS};
@@ -121,19 +121,25 @@ impl<H: Handlers> Server<H> {
         let Some(client) = self.client.upgrade() else { return };
         let qos = if realtime { QoS::RealtimeProcessed } else { QoS::Processed };
         let sent = match result {
-            Ok(payload) => {
-                let operation = Operation::Message { target, payload };
-                client.submit_with(&operation, &reply_header(id), qos, Tell::Log).await
-            }
-            Err(e) => {
-                let operation = Operation::Message { target, payload: e.data_bytes() };
-                client.submit_with(&operation, &error_header(id, e.code()), qos, Tell::Log).await
-            }
+            Ok(payload) => answer(&client, target, &reply_header(id), payload, qos).await,
+            Err(e) => answer(&client, target, &error_header(id, e.code()), e.data_bytes(), qos).await,
         };
         if let Err(e) = sent {
             log::debug!("a reply to {target} was not sent: {e}");
         }
     }
+}
+
+/// Sends what a call is answered. A refusal is only logged.
+async fn answer(
+    client: &Client,
+    target: &str,
+    header: &[u8],
+    payload: Bytes,
+    qos: QoS,
+) -> crate::Result<Confirmation> {
+    let operation = Operation::Message { target, payload };
+    client.submit_request(Request { tell: Tell::Log, ..Request::new(&operation, header, qos) }).await
 }
 
 /// Answers requests that came when their client was about to go as if it were gone.
@@ -144,9 +150,8 @@ pub(crate) async fn refuse(client: &Client, requests: Vec<Frame>) {
             continue;
         }
         let e = RpcError::from(Error::new(ErrorKind::NotRegistered, "the client is about to go"));
-        let operation = Operation::Message { target: call.sender(), payload: e.data_bytes() };
         let header = error_header(call.id(), e.code());
-        if client.submit_with(&operation, &header, QoS::Processed, Tell::Log).await.is_err() {
+        if answer(client, call.sender(), &header, e.data_bytes(), QoS::Processed).await.is_err() {
             return;
         }
     }
