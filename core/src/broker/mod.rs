@@ -31,6 +31,7 @@ mod keepalive;
 mod listener;
 pub(crate) mod local;
 mod lookout;
+mod memory;
 mod options;
 mod outbox;
 mod outgoing;

@@ -47,21 +47,58 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "16777216", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     queue_bytes: u64,
 
-    /// What happens to a client that is over these bounds and takes nothing for --stall-ms
+    /// Bytes that may wait for all clients together; over it, the largest queues count as over their bound
+    /// [default: a quarter of the memory, the container's if there is one]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
+    queue_total: Option<u64>,
+
+    /// What happens to a client that is over its bounds and takes nothing for --stall-ms
     #[arg(long, value_name = "POLICY", default_value = "disconnect", help_heading = "Clients")]
     slow: Slow,
 
-    /// How long such a client may take nothing, in milliseconds
-    #[arg(long, value_name = "MS", default_value = "200", help_heading = "Clients")]
+    /// How long a client over its bounds holds back the senders of publications and broadcasts unless it takes a
+    /// quarter of its bounds in that time, and how long it may take nothing before it holds back nobody, in
+    /// milliseconds; 0: a full client never holds anybody back
+    #[arg(long, value_name = "MS", default_value = "750", help_heading = "Clients")]
+    hold_ms: u64,
+
+    /// How long a client over its bounds may take nothing before --slow applies, and how long an acknowledged
+    /// message waits for a slow one, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "5000", help_heading = "Clients")]
     stall_ms: u64,
 
     /// How long queues may take to empty when the broker is told to go, in milliseconds
     #[arg(long, value_name = "MS", default_value = "1000", help_heading = "Clients")]
     drain_ms: u64,
 
-    /// The longest frame body a client may send; longer ones end its connection [default: no limit]
-    #[arg(long, value_name = "BYTES", help_heading = "Clients")]
-    max_payload: Option<u32>,
+    /// The longest frame body a client may send; a longer one ends its connection
+    #[arg(long, value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_payload: u32,
+
+    /// The longest name of a client; longer ones are refused with 72
+    #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_name: u32,
+
+    /// The longest topic or mask; an operation with a longer one is answered 72, or ends the connection if it asks
+    /// for no acknowledgement
+    #[arg(long, value_name = "BYTES", default_value = "65536", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_topic: u32,
+
+    /// The most levels of a topic or mask; more are answered as --max-topic says
+    #[arg(long, value_name = "LEVELS", default_value = "512", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_levels: u32,
+
+    /// The most subscriptions and exclusions of one client, together; more are answered as --max-topic says
+    #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = "Limits")]
+    max_subscriptions: u32,
+
+    /// The most registered clients; a further one is refused with 74 [default: no bound]
+    #[arg(long, value_name = "COUNT", help_heading = "Limits")]
+    max_connections: Option<u32>,
+
+    /// The most connections that have not registered yet; a further one closes the oldest of them
+    #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_handshakes: u32,
 
     /// The read buffer a client starts with; it grows with the traffic
     #[arg(long, value_name = "BYTES", default_value = "16384", help_heading = "Sockets")]
@@ -163,13 +200,25 @@ impl Args {
             .queue_size(self.queue_size as usize)
             .queue_bytes(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX))
             .slow(slow)
+            .hold(Duration::from_millis(self.hold_ms))
             .stall(Duration::from_millis(self.stall_ms))
             .drain(Duration::from_millis(self.drain_ms))
-            .max_payload(self.max_payload.unwrap_or(u32::MAX))
+            .max_payload(self.max_payload)
+            .max_name(self.max_name as usize)
+            .max_topic(self.max_topic as usize)
+            .max_levels(self.max_levels as usize)
+            .max_subscriptions(self.max_subscriptions as usize)
+            .max_handshakes(self.max_handshakes as usize)
             .buf_size(self.buf_size)
             .socket_buffers(Buffers { send: self.sndbuf, receive: self.rcvbuf });
         if let Some(mode) = self.socket_mode {
             options = options.socket_mode(mode);
+        }
+        if let Some(bytes) = self.queue_total {
+            options = options.queue_total(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        if let Some(count) = self.max_connections {
+            options = options.max_connections(count as usize);
         }
         options
     }
