@@ -168,7 +168,7 @@ fn cache(c: &mut Criterion) {
     let mut group = c.benchmark_group("cache");
     for (name, distinct) in [("same key", 1), ("50 keys", 50), ("never again", 100_000)] {
         let topics = shuffled(100_000, distinct);
-        let mut cache = Cache::new(256);
+        let mut cache = Cache::new(256, 1000);
         let mut at = 0;
         group.bench_function(name, |b| {
             b.iter(|| {

@@ -1,4 +1,4 @@
-//! Where a session's recent frames went: most frames need no lock but their receiver's own.
+//! Recent routes of a session: most frames need no lock but their receiver's own.
 
 use super::registry::{Audience, Registry};
 use super::session::Session;
@@ -8,58 +8,64 @@ use std::sync::Arc;
 
 /// Entries in each cache of a session.
 const CACHED: u32 = 1024;
-/// Receivers that the audiences in one cache may have in all: bounds what many large ones hold.
-const CACHED_RECEIVERS: usize = 16 * 1024;
+/// Receivers of all publications in a cache: bounds what large audiences hold. One audience may have half of them.
+const CACHED_SUBSCRIBERS: u32 = 16 * 1024;
+/// Receivers of all broadcasts in a cache.
+const CACHED_NAMED: u32 = 8 * 1024;
 
-/// The answers that a session's operations got lately.
+/// The recent results of a session's lookups.
 pub(super) struct Routes {
     messages: Table<Arc<Session>>,
     broadcasts: Table<Audience>,
     publications: Table<Audience>,
-    held: Holdings,
 }
 
 struct Table<V> {
     cache: Cache<Result<V, ErrorKind>>,
-    /// The last answer that was not in the cache.
+    /// The last result that was not in the cache.
     fresh: Option<V>,
 }
 
 impl<V> Table<V> {
-    const fn new() -> Table<V> {
-        Table { cache: Cache::new(CACHED), fresh: None }
+    const fn new(receivers: u32) -> Table<V> {
+        Table { cache: Cache::new(CACHED, receivers), fresh: None }
     }
-}
 
-/// How many receivers the cached audiences of one generation have.
-#[derive(Default)]
-struct Holdings {
-    generation: u64,
-    receivers: usize,
-}
-
-impl Holdings {
-    /// Counts an audience; whether there is room for it.
-    fn add(&mut self, generation: u64, audience: &Result<Audience, ErrorKind>) -> bool {
-        if self.generation != generation {
-            *self = Holdings { generation, receivers: 0 };
-        }
-        self.receivers += audience.as_ref().map_or(0, |audience| audience.len());
-        self.receivers <= CACHED_RECEIVERS
+    fn clear(&mut self) {
+        self.cache.clear();
+        self.fresh = None;
     }
 }
 
 impl Routes {
     pub(super) fn new() -> Routes {
         Routes {
-            messages: Table::new(),
-            broadcasts: Table::new(),
-            publications: Table::new(),
-            held: Holdings::default(),
+            // Entries of this cache have no weight.
+            messages: Table::new(0),
+            broadcasts: Table::new(CACHED_NAMED),
+            publications: Table::new(CACHED_SUBSCRIBERS),
         }
     }
 
-    /// Lets go of what an idle client should not hold.
+    /// Memory of all caches, in bytes: keys, slots and lists of receivers.
+    #[allow(dead_code, reason = "the broker is about to drop caches of clients at rest by it")]
+    pub(super) fn footprint(&self) -> usize {
+        let receivers = self.broadcasts.cache.weight() + self.publications.cache.weight();
+        self.messages.cache.footprint()
+            + self.broadcasts.cache.footprint()
+            + self.publications.cache.footprint()
+            + receivers * size_of::<Arc<Session>>()
+    }
+
+    /// Drops everything and frees the memory.
+    #[allow(dead_code, reason = "the broker is about to drop caches of clients at rest with it")]
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+        self.broadcasts.clear();
+        self.publications.clear();
+    }
+
+    /// Drops the results that are not in a cache: an idle client should not keep other sessions alive.
     pub(super) fn release(&mut self) {
         self.messages.fresh = None;
         self.broadcasts.fresh = None;
@@ -73,7 +79,7 @@ impl Routes {
         from: &Session,
         name: &str,
     ) -> Result<&Arc<Session>, ErrorKind> {
-        look_up(&mut self.messages, registry, name, || registry.target(from, name), |_, _| true)
+        look_up(&mut self.messages, registry, name, || registry.target(from, name), |_| 0)
     }
 
     /// The clients that a broadcast goes to.
@@ -84,7 +90,7 @@ impl Routes {
         mask: &str,
     ) -> Result<&Audience, ErrorKind> {
         let find = || registry.matching_names(from, mask);
-        look_up(&mut self.broadcasts, registry, mask, find, |at, found| self.held.add(at, found))
+        look_up(&mut self.broadcasts, registry, mask, find, |found| found.len())
     }
 
     /// The clients that a publication goes to.
@@ -95,26 +101,25 @@ impl Routes {
         topic: &str,
     ) -> Result<&Audience, ErrorKind> {
         let find = || registry.subscribers(Some(from), topic);
-        look_up(&mut self.publications, registry, topic, find, |at, found| self.held.add(at, found))
+        look_up(&mut self.publications, registry, topic, find, |found| found.len())
     }
 }
 
-/// What the table knows of `key`, or else `find` does. The generation is read before anything is looked
-/// up: what changes meanwhile makes the entry stale, not wrong.
+/// Returns the cached result for `key`, or else that of `find`. The generation is read before the lookup: a change
+/// during the lookup then makes the entry stale, not wrong.
 #[inline]
 fn look_up<'t, V: Clone>(
     table: &'t mut Table<V>,
     registry: &Registry,
     key: &str,
     find: impl Fn() -> Result<V, ErrorKind>,
-    fits: impl FnOnce(u64, &Result<V, ErrorKind>) -> bool,
+    weight: impl FnOnce(&V) -> usize,
 ) -> Result<&'t V, ErrorKind> {
     let generation = registry.generation();
     let Some(slot) = table.cache.locate(generation, key.as_bytes()) else {
         let found = find();
-        if fits(generation, &found) {
-            table.cache.insert_with(generation, key.as_bytes(), || found.clone());
-        }
+        let weight = found.as_ref().map_or(0, weight);
+        table.cache.insert_with(generation, key.as_bytes(), weight, || found.clone());
         return Ok(table.fresh.insert(found?));
     };
     match table.cache.at(slot) {

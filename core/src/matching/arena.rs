@@ -1,115 +1,13 @@
-//! The memory of the tries: numbered items, interned texts, and where a walk stands.
+//! Parts that both tries are made of: texts, interned levels, and the nodes that a search has reached.
 
-use super::hash::{Index, Seed};
-use super::memory;
-use std::ops;
+use super::hash::Seed;
+use super::index::Index;
+use super::slab::Slab;
 
-/// No item: ids stay below.
+/// The id of no item: ids of items are lower.
 pub(super) const NONE: u32 = u32::MAX;
 
-#[derive(Debug)]
-enum Place<T> {
-    Used(T),
-    /// The next free place, or [`NONE`].
-    Free(u32),
-}
-
-/// Items by number. Numbers of removed items are given out again; no memory while empty.
-#[derive(Debug)]
-pub(super) struct Slab<T> {
-    places: Vec<Place<T>>,
-    free: u32,
-    len: usize,
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Slab { places: Vec::new(), free: NONE, len: 0 }
-    }
-}
-
-impl<T> Slab<T> {
-    pub(super) fn get(&self, id: u32) -> Option<&T> {
-        match self.places.get(id as usize) {
-            Some(Place::Used(item)) => Some(item),
-            _ => None,
-        }
-    }
-
-    pub(super) fn insert(&mut self, item: T) -> u32 {
-        self.len += 1;
-        if let Some(place) = self.places.get_mut(self.free as usize) {
-            let id = self.free;
-            if let Place::Free(next) = std::mem::replace(place, Place::Used(item)) {
-                self.free = next;
-            }
-            return id;
-        }
-        if self.places.len() == self.places.capacity() {
-            // By a quarter, not double: what is not used yet counts into the cost of a subscription.
-            let len = self.places.len();
-            memory::grow(&mut self.places, len + (len / 4).max(4));
-        }
-        self.places.push(Place::Used(item));
-        (self.places.len() - 1) as u32
-    }
-
-    pub(super) fn remove(&mut self, id: u32) -> Option<T> {
-        let place = self.places.get_mut(id as usize)?;
-        if matches!(place, Place::Free(_)) {
-            return None;
-        }
-        let Place::Used(item) = std::mem::replace(place, Place::Free(self.free)) else { return None };
-        self.free = id;
-        self.len -= 1;
-        if self.len == 0 {
-            *self = Slab::default();
-        }
-        Some(item)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.places.iter().enumerate().filter_map(|(id, place)| match place {
-            Place::Used(item) => Some((id as u32, item)),
-            Place::Free(_) => None,
-        })
-    }
-
-    /// Mostly holes: worth building anew.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.places.len() > 1024 && self.len * 4 < self.places.len()
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_unallocated(&self) -> bool {
-        self.places.capacity() == 0
-    }
-}
-
-/// Only with ids that were given out and not removed since.
-impl<T> ops::Index<u32> for Slab<T> {
-    type Output = T;
-
-    #[inline]
-    fn index(&self, id: u32) -> &T {
-        match &self.places[id as usize] {
-            Place::Used(item) => item,
-            Place::Free(_) => unreachable!("a removed item is still referred to"),
-        }
-    }
-}
-
-impl<T> ops::IndexMut<u32> for Slab<T> {
-    #[inline]
-    fn index_mut(&mut self, id: u32) -> &mut T {
-        match &mut self.places[id as usize] {
-            Place::Used(item) => item,
-            Place::Free(_) => unreachable!("a removed item is still referred to"),
-        }
-    }
-}
-
-/// A text, kept in place up to `N` bytes, so that comparing it costs no second cache miss.
+/// A text. Up to `N` bytes are stored in place, so that comparing them costs no second cache miss.
 #[derive(Debug)]
 pub(super) enum Text<const N: usize> {
     Short(u8, [u8; N]),
@@ -143,9 +41,9 @@ struct Symbol {
     text: Text<22>,
 }
 
-const _: () = assert!(size_of::<Place<Symbol>>() == 32);
+const _: () = assert!(size_of::<Option<Symbol>>() == 32);
 
-/// The texts of levels, each kept once and counted.
+/// The texts of levels: each is stored once, with a count of its uses.
 #[derive(Debug, Default)]
 pub(super) struct Symbols {
     index: Index,
@@ -158,7 +56,7 @@ impl Symbols {
         self.index.find(seed.text(text), |id| self.texts[id].text.bytes() == text)
     }
 
-    /// The symbol of this text, made if need be, used once more.
+    /// Returns the symbol of a text and counts one more use. Makes the symbol if there is none.
     pub(super) fn acquire(&mut self, seed: Seed, text: &str) -> u32 {
         if let Some(id) = self.find(seed, text.as_bytes()) {
             self.texts[id].uses += 1;
@@ -169,7 +67,7 @@ impl Symbols {
         id
     }
 
-    /// Ends one use; the last one forgets the text.
+    /// Ends one use of a symbol. The last one removes its text.
     pub(super) fn release(&mut self, seed: Seed, id: u32) {
         let symbol = &mut self.texts[id];
         symbol.uses -= 1;
@@ -189,7 +87,7 @@ impl Symbols {
     }
 }
 
-/// The nodes a walk has reached, on the stack unless they are very many.
+/// The nodes that a search has reached at one level. The first 24 need no allocation.
 pub(super) struct Frontier {
     near: [u32; Frontier::NEAR],
     len: usize,
@@ -221,6 +119,11 @@ impl Frontier {
     }
 
     #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len + self.far.len()
+    }
+
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -236,24 +139,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slab_reuses_and_ends_empty() {
-        let mut slab = Slab::default();
-        let ids: Vec<u32> = (0..10).map(|n| slab.insert(n)).collect();
-        assert_eq!(slab.remove(ids[3]), Some(3));
-        assert_eq!(slab.remove(ids[3]), None);
-        assert_eq!(slab.get(ids[3]), None);
-        assert_eq!(slab.remove(ids[7]), Some(7));
-        assert_eq!(slab.insert(70), ids[7]);
-        assert_eq!(slab.insert(30), ids[3]);
-        assert_eq!(slab.insert(10), 10);
-        assert_eq!((slab[ids[7]], slab.len), (70, 11));
-        for id in 0..11 {
-            slab.remove(id);
-        }
-        assert!(slab.is_unallocated() && slab.len == 0 && !slab.is_sparse());
-    }
-
-    #[test]
     fn texts_short_and_long() {
         for len in [0, 1, 21, 22, 23, 300] {
             let text = "é".repeat(len / 2) + &"x".repeat(len % 2);
@@ -261,7 +146,7 @@ mod tests {
         }
         assert!(matches!(Text::<22>::new(&"x".repeat(22)), Text::Short(22, _)));
         assert!(matches!(Text::<22>::new(&"x".repeat(23)), Text::Long(_)));
-        // A length that does not fit the byte it is kept in.
+        // A length that does not fit into one byte.
         assert_eq!(Text::<600>::new(&"x".repeat(256)).bytes().len(), 256);
     }
 

@@ -1,8 +1,8 @@
-//! Small sets of client ids, and how the sets that match become one result.
+//! Sets of client ids, and the union of those that match.
 
-use super::arena::Slab;
+use super::slab::Slab;
 
-/// A set of client ids: nearly all have none or one, which then needs no memory of its own.
+/// A set of client ids. Nearly all sets have at most one id, which is stored in place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum IdSet {
     #[default]
@@ -12,7 +12,7 @@ pub(super) enum IdSet {
     Many(u32),
 }
 
-/// The lists of all sets with more than one id.
+/// The lists of all sets that have more than one id.
 #[derive(Debug, Default)]
 pub(super) struct IdSets {
     lists: Slab<Vec<u32>>,
@@ -32,7 +32,7 @@ impl IdSets {
         self.ids(set).binary_search(&id).is_ok()
     }
 
-    /// False when it was there.
+    /// Adds an id. False when it was there already.
     pub(super) fn insert(&mut self, set: &mut IdSet, id: u32) -> bool {
         match *set {
             IdSet::Empty => *set = IdSet::One(id),
@@ -49,7 +49,7 @@ impl IdSets {
         true
     }
 
-    /// False when it was not there.
+    /// Removes an id. False when it was not there.
     pub(super) fn remove(&mut self, set: &mut IdSet, id: u32) -> bool {
         match *set {
             IdSet::One(other) if other == id => *set = IdSet::Empty,
@@ -75,12 +75,12 @@ impl IdSets {
     }
 }
 
-/// Gathers sets of ids behind what a vector holds already: sorted, each id once.
+/// Appends the union of sets to a vector: ascending, each id once. What the vector held before stays as it is.
 pub(super) struct Gather<'a> {
     out: &'a mut Vec<u32>,
     start: usize,
     sorted: bool,
-    /// How many ids may yet be moved to make room in the middle.
+    /// How many more ids may be moved to insert others in the middle.
     moves: usize,
 }
 
@@ -95,7 +95,7 @@ impl<'a> Gather<'a> {
         let found = &self.out[self.start..];
         match ids {
             [] => {}
-            // A few ids go to their place at once; many are sorted at the end.
+            // A few single ids are inserted in order; beyond that, all ids are sorted at the end.
             [id] if self.sorted && self.moves >= found.len() => {
                 if let Err(at) = found.binary_search(id) {
                     self.moves -= found.len() - at;
@@ -114,6 +114,11 @@ impl<'a> Gather<'a> {
         if !self.sorted {
             sort_and_dedup(self.out, self.start);
         }
+    }
+
+    /// Removes what was appended.
+    pub(super) fn undo(self) {
+        self.out.truncate(self.start);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Matching topics and names against masks (PROTOCOL.md section 7): plain data structures, no locks.
 //!
-//! | module | what it answers |
+//! | module | content |
 //! | --- | --- |
-//! | [`topics`] | who has subscribed to this topic |
-//! | [`names`] | whose name does this mask reach |
-//! | [`acl`] | does a set of permissions allow this topic, name or mask |
-//! | [`cache`] | what was the answer the last time |
+//! | [`topics`] | the subscribers to a topic |
+//! | [`names`] | the clients whose name matches a mask |
+//! | [`walk`], [`name_walk`] | the same searches in steps, where one call would take too long |
+//! | [`acl`] | whether a set of permissions allows a topic, name or mask |
+//! | [`cache`] | recent results |
 //!
 //! In both flavours a wildcard counts only as a whole level, everything else is exact text, and empty
 //! levels are levels:
@@ -17,23 +18,33 @@
 
 pub mod acl;
 mod arena;
+mod bitmap;
 pub mod cache;
+mod chunk;
 mod hash;
 mod ids;
+mod index;
 mod memory;
+pub mod name_walk;
 pub mod names;
+mod slab;
+mod spots;
 #[cfg(test)]
 mod tests;
 pub mod topics;
+pub mod walk;
+#[cfg(test)]
+mod walk_tests;
 mod wild;
+mod work;
 
-/// What separates levels, and what stands for any of them.
+/// The separator of levels, and the wildcards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flavour {
     separator: char,
     one: &'static str,
     tail: &'static str,
-    /// What a secondary client's name has behind its primary's.
+    /// The separator between a primary's name and the rest of a secondary's.
     secondary: Option<&'static str>,
 }
 
@@ -63,7 +74,7 @@ impl Flavour {
     }
 }
 
-/// Whether a published topic is in a topic mask.
+/// Whether a published topic matches a topic mask.
 ///
 /// ```
 /// use busrt::matching::topic_mask_matches;
@@ -75,7 +86,7 @@ pub fn topic_mask_matches(mask: &str, topic: &str) -> bool {
     TOPICS.matches(mask, topic)
 }
 
-/// Whether a client's name is reached by a name mask.
+/// Whether a client's name matches a name mask.
 ///
 /// ```
 /// use busrt::matching::name_mask_matches;
@@ -87,7 +98,7 @@ pub fn name_mask_matches(mask: &str, name: &str) -> bool {
     NAMES.matches(mask, name)
 }
 
-/// Whether a name mask may reach more than the client of exactly that name.
+/// Whether a name mask may match more than the client of exactly that name.
 ///
 /// ```
 /// use busrt::matching::has_wildcards;
@@ -97,4 +108,27 @@ pub fn name_mask_matches(mask: &str, name: &str) -> bool {
 /// ```
 pub fn has_wildcards(name_mask: &str) -> bool {
     NAMES.has_wildcards(name_mask)
+}
+
+/// The units of work that adding or removing a topic mask takes: one, one more for each level, one more for each 64
+/// bytes.
+///
+/// ```
+/// use busrt::matching::cost_of_mask;
+///
+/// assert_eq!(cost_of_mask("plant/+/#"), 4);
+/// ```
+pub fn cost_of_mask(mask: &str) -> usize {
+    cost(TOPICS, mask)
+}
+
+/// The units of work that adding or removing a name takes, or looking up a name mask without wildcards: one, one more
+/// for each part, one more for each 64 bytes.
+pub fn cost_of_name(name: &str) -> usize {
+    cost(NAMES, name)
+}
+
+fn cost(flavour: Flavour, text: &str) -> usize {
+    let separators = text.bytes().filter(|byte| char::from(*byte) == flavour.separator).count();
+    2 + separators + text.len() / 64
 }

@@ -1,36 +1,44 @@
-//! Whose name a mask reaches.
+//! Trie of client names, queried by mask.
 
 use super::NAMES;
-use super::arena::{Frontier, NONE, Slab, Symbols};
-use super::hash::{Index, Seed};
+use super::arena::{Frontier, NONE, Symbols};
+use super::hash::Seed;
 use super::ids::{Gather, IdSet, IdSets};
+use super::index::Index;
+use super::slab::Slab;
+use super::walk::Lookup;
+use super::wild::charge;
 
 #[derive(Debug)]
-struct Node {
-    parent: u32,
+pub(super) struct Node {
+    pub(super) parent: u32,
     /// A symbol; the root has none.
     part: u32,
-    first_child: u32,
-    next: u32,
+    pub(super) first_child: u32,
+    /// The next child of the same parent. New children come first.
+    pub(super) next: u32,
     previous: u32,
-    /// Whose name ends here.
-    ids: IdSet,
+    /// Clients whose name ends here.
+    pub(super) ids: IdSet,
 }
 
 /// Sets of client ids by name, found by name masks.
 ///
-/// `?` stands for any one part, `*` for one part or more and ends the mask: what follows it is
-/// ignored. Names are plain text, wildcards in them too. A query costs as much as there are names
-/// that begin like the mask. Not synchronised: share it behind a lock.
+/// `?` stands for any one part, `*` for one part or more and ends the mask: what follows it is ignored. Names are plain
+/// text, also where they have wildcards. A query visits the names that begin like the mask: use
+/// [`matches_within`](Self::matches_within) where names come from others. All else takes time in proportion to the name,
+/// whatever else there is. Not synchronised: share it behind a lock.
 #[derive(Debug)]
 pub struct NameTrie {
-    seed: Seed,
-    nodes: Slab<Node>,
+    pub(super) seed: Seed,
+    pub(super) nodes: Slab<Node>,
     /// (parent, symbol) to child.
     edges: Index,
     symbols: Symbols,
-    sets: IdSets,
-    root: u32,
+    pub(super) sets: IdSets,
+    pub(super) root: u32,
+    /// Counts removals of nodes: ids of nodes that were seen before the last one may have another meaning now.
+    pub(super) removals: u64,
     len: usize,
 }
 
@@ -43,18 +51,19 @@ impl Default for NameTrie {
             symbols: Symbols::default(),
             sets: IdSets::default(),
             root: NONE,
+            removals: 0,
             len: 0,
         }
     }
 }
 
 impl NameTrie {
-    /// No names.
+    /// An empty trie.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many pairs of a name and a client there are.
+    /// The number of pairs of a name and a client.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -92,35 +101,53 @@ impl NameTrie {
         }
         self.len -= 1;
         self.prune(node);
-        if self.nodes.is_sparse() {
-            let old = std::mem::take(self);
-            for (node, Node { ids, .. }) in old.nodes.iter() {
-                for id in old.sets.ids(ids) {
-                    self.insert(&old.name(node), *id);
-                }
-            }
-        }
         true
     }
 
-    /// Appends the clients whose names the mask reaches: ascending, each once, whatever `out` held
-    /// before.
+    /// Appends the clients whose names match the mask: ascending, each once, whatever `out` held before.
     pub fn matches(&self, mask: &str, out: &mut Vec<u32>) {
-        if self.root == NONE {
-            return;
-        }
         let mut gather = Gather::new(out);
+        self.gather(mask, &mut gather, &mut usize::MAX.clone());
+        gather.finish();
+    }
+
+    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered id.
+    /// If that is not enough, `out` stays as it was, and a [`NameWalk`](super::name_walk::NameWalk) finds the clients in
+    /// steps.
+    pub fn matches_within(&self, mask: &str, out: &mut Vec<u32>, budget: &mut usize) -> Lookup {
+        let mut gather = Gather::new(out);
+        if self.gather(mask, &mut gather, budget) {
+            gather.finish();
+            Lookup::Complete
+        } else {
+            gather.undo();
+            Lookup::OverBudget
+        }
+    }
+
+    /// False when the budget is used up.
+    fn gather(&self, mask: &str, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
+        if self.root == NONE {
+            return true;
+        }
         let (mut one, mut other) = (Frontier::new(), Frontier::new());
         let (mut now, mut next) = (&mut one, &mut other);
         now.push(self.root);
         for part in NAMES.levels(mask) {
+            if !charge(budget, now.len()) {
+                return false;
+            }
             if part == NAMES.tail {
-                now.iter().for_each(|node| self.all_below(node, &mut gather));
-                return gather.finish();
+                return now.iter().all(|node| self.all_below(node, gather, budget));
             }
             for node in now.iter() {
                 if part == NAMES.one {
-                    self.children(node).for_each(|child| next.push(child));
+                    for child in self.children(node) {
+                        if next.len() >= *budget {
+                            return false;
+                        }
+                        next.push(child);
+                    }
                 } else if let Some(child) = self.child(node, part) {
                     next.push(child);
                 }
@@ -128,11 +155,19 @@ impl NameTrie {
             now.clear();
             std::mem::swap(&mut now, &mut next);
             if now.is_empty() {
-                break;
+                return true;
             }
         }
-        now.iter().for_each(|node| gather.add(self.sets.ids(&self.nodes[node].ids)));
-        gather.finish();
+        charge(budget, now.len()) && now.iter().all(|node| self.gather_node(node, gather, budget))
+    }
+
+    fn gather_node(&self, node: u32, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
+        let ids = self.sets.ids(&self.nodes[node].ids);
+        let affordable = charge(budget, ids.len());
+        if affordable {
+            gather.add(ids);
+        }
+        affordable
     }
 
     fn add(&mut self, parent: u32, part: u32) -> u32 {
@@ -149,7 +184,7 @@ impl NameTrie {
         id
     }
 
-    fn child(&self, parent: u32, part: &str) -> Option<u32> {
+    pub(super) fn child(&self, parent: u32, part: &str) -> Option<u32> {
         let symbol = self.symbols.find(self.seed, part.as_bytes())?;
         self.edges.find(self.seed.pair(parent, symbol), |id| {
             let node = &self.nodes[id];
@@ -170,8 +205,9 @@ impl NameTrie {
         std::iter::successors(known(self.nodes[node].first_child), move |id| known(self.nodes[*id].next))
     }
 
-    /// Follows the links between the nodes, so that it needs no stack however deep names are.
-    fn all_below(&self, top: u32, gather: &mut Gather<'_>) {
+    /// Gathers all names below a node. Follows the links between the nodes, so that it needs no stack however deep names
+    /// are. False when the budget is used up.
+    fn all_below(&self, top: u32, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
         let mut id = top;
         loop {
             let node = &self.nodes[id];
@@ -182,15 +218,17 @@ impl NameTrie {
                     id = self.nodes[id].parent;
                 }
                 if id == top {
-                    return;
+                    return true;
                 }
                 id = self.nodes[id].next;
             }
-            gather.add(self.sets.ids(&self.nodes[id].ids));
+            if !charge(budget, 1) || !self.gather_node(id, gather, budget) {
+                return false;
+            }
         }
     }
 
-    /// Removes a node, and then its parents, that nobody needs any more.
+    /// Removes a node, and then its parents, as long as they have neither children nor clients.
     fn prune(&mut self, mut id: u32) {
         while let Some(node) = self.nodes.get(id) {
             if node.first_child != NONE || node.ids != IdSet::Empty {
@@ -198,6 +236,7 @@ impl NameTrie {
             }
             let Node { parent, part, next, previous, .. } = *node;
             self.nodes.remove(id);
+            self.removals += 1;
             if parent == NONE {
                 self.root = NONE;
                 return;
@@ -214,17 +253,6 @@ impl NameTrie {
             self.symbols.release(self.seed, part);
             id = parent;
         }
-    }
-
-    fn name(&self, node: u32) -> String {
-        let mut parts = Vec::new();
-        let mut node = &self.nodes[node];
-        while node.parent != NONE {
-            parts.push(self.symbols.bytes(node.part));
-            node = &self.nodes[node.parent];
-        }
-        parts.reverse();
-        String::from_utf8_lossy(&parts.join(&b'.')).into_owned()
     }
 
     #[cfg(test)]
@@ -312,7 +340,6 @@ mod tests {
         for id in 0..19_990 {
             assert!(trie.remove(&format!("group{}.client{id}", id % 7), id));
         }
-        assert!(!trie.nodes.is_sparse());
         assert_eq!(matching(&trie, "*"), (19_990..20_000).collect::<Vec<_>>());
         assert_eq!(matching(&trie, "?.client19995"), [19_995]);
     }

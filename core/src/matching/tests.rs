@@ -1,7 +1,7 @@
-//! The topic trie against the tables of the protocol and against the naive matcher.
+//! Tests of the topic trie against the tables of the protocol and against the naive matcher.
 
-use super::topic_mask_matches;
 use super::topics::TopicTrie;
+use super::{cost_of_mask, topic_mask_matches, work};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ fn hostile_depth_neither_overflows_nor_explodes() {
     for mask in [&slashes, &any, &format!("{any}#"), &format!("{slashes}+"), "#", "+/+/#"] {
         assert!(trie.insert(mask, 1));
     }
-    // Two ways at each of twelve levels: every node of them is visited, once.
+    // Two children at each of twelve levels: every node is visited once.
     for bits in 0..4096_u32 {
         let levels: Vec<&str> = (0..12).map(|bit| if bits >> bit & 1 == 0 { "+" } else { "" }).collect();
         trie.insert(&levels.join("/"), bits);
@@ -124,7 +124,7 @@ fn memory_returns_after_a_great_many() {
     assert!(trie.is_unallocated());
 }
 
-/// A mask without what is behind its `#`: the trie forgets that.
+/// A mask without what is behind its `#`, which the trie does not keep.
 fn canonical(mask: &str) -> String {
     let mut levels = Vec::new();
     for level in mask.split('/') {
@@ -138,6 +138,97 @@ fn canonical(mask: &str) -> String {
 
 fn text(levels: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(levels), 1..5).prop_map(|levels| levels.join("/"))
+}
+
+/// A million subscriptions of five clients, a third of them with wildcards.
+fn a_million() -> (TopicTrie, usize) {
+    let (mut trie, mut most) = (TopicTrie::new(), 0);
+    work::take();
+    for i in 0..1_000_000_u32 {
+        let id = if i < 800_000 { 0 } else { i % 5 };
+        let mask = if i % 3 == 0 { format!("+/sensor{i}/#") } else { format!("plant{}/sensor{i}", i % 10) };
+        assert!(trie.insert(&mask, id));
+        most = most.max(work::take());
+    }
+    (trie, most)
+}
+
+#[test]
+fn each_call_does_little_work_among_a_million() {
+    // One chunk of at most 65,536 items is copied, and there are several slabs; no table of a million.
+    let bound = 150_000;
+    let (mut trie, most) = a_million();
+    assert!(most < bound, "an insertion: {most}");
+    let mut most = 0;
+    // Masks that come and go among the others do not touch them.
+    for i in 0..2000 {
+        assert!(trie.insert(&format!("new/+/{i}"), 1) && trie.remove(&format!("new/+/{i}"), 1));
+        most = most.max(work::take());
+    }
+    assert!(most < bound / 10, "a mask that comes and goes: {most}");
+    let (mut most, mut cursor, mut seen, mut calls) = (0, None, 0, 0);
+    loop {
+        cursor = trie.retain_some(0, cursor, &mut 1000, |mask| {
+            seen += 1;
+            seen % 2 == 0 || mask.is_empty()
+        });
+        most = most.max(work::take());
+        calls += 1;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(seen == 840_000 && calls > 2500 && most < bound, "retaining: {most} {seen} {calls}");
+    assert_eq!(trie.count_of(0), 420_000);
+    let (mut most, mut calls) = (0, 1);
+    while !trie.remove_client_some(0, &mut 1000) {
+        calls += 1;
+        most = most.max(work::take());
+    }
+    assert!(calls >= 420 && most < bound, "removing a client: {most} {calls}");
+    assert_eq!((trie.len(), trie.count_of(0), trie.count_of(1)), (160_000, 0, 40_000));
+    for id in 1..5 {
+        while !trie.remove_client_some(id, &mut 1000) {}
+    }
+    assert!(trie.is_unallocated());
+}
+
+#[test]
+fn memory_comes_back_in_steps() {
+    let (mut trie, _) = a_million();
+    let before = trie.capacity();
+    while !trie.remove_client_some(0, &mut 1000) {}
+    // A sixth is left, in chunks of their own, and one chunk of each slab may be spare.
+    assert_eq!(trie.len(), 160_000);
+    let after = trie.capacity();
+    assert!(after * 2 < before, "{after} of {before}");
+    // What comes next fills the places that are left in the chunks.
+    for i in 0..100_000 {
+        trie.insert(&format!("again/{i}"), 7);
+    }
+    assert!(trie.capacity() <= after + 262_144, "{} {after}", trie.capacity());
+}
+
+#[test]
+fn a_portion_is_charged_for_the_levels_of_its_masks() {
+    let mut trie = TopicTrie::new();
+    let deep = |i: u32| format!("{i}/{}#", "+/".repeat(500));
+    (0..100).for_each(|i| assert!(trie.insert(&deep(i), 1)));
+    assert_eq!(cost_of_mask(&deep(0)), 502 + 1 + deep(0).len() / 64);
+    let mut calls = 1;
+    while !trie.remove_client_some(1, &mut 1000) {
+        calls += 1;
+    }
+    assert!((45..=60).contains(&calls), "{calls}");
+    assert!(trie.is_unallocated());
+    (0..100).for_each(|i| assert!(trie.insert(&deep(i), 1)));
+    let (mut calls, mut cursor) = (1, None);
+    while let Some(next) = trie.retain_some(1, cursor, &mut 1000, |_| false) {
+        cursor = Some(next);
+        calls += 1;
+    }
+    assert!((45..=60).contains(&calls), "{calls}");
+    assert!(trie.is_unallocated());
 }
 
 proptest! {
@@ -176,6 +267,55 @@ proptest! {
         }
         for (id, mask) in model {
             prop_assert!(trie.contains(&mask, id) && trie.remove(&mask, id));
+        }
+        prop_assert!(trie.is_unallocated());
+    }
+
+    #[test]
+    fn portions_agree_with_whole_operations(
+        masks in prop::collection::vec((text(&["a", "b", "", "+", "#"]), 0_u32..3), 0..60),
+        between in prop::collection::vec((text(&["a", "b", "", "+", "#"]), 0_u32..3, any::<bool>()), 0..30),
+        budget in 1_usize..12,
+    ) {
+        let mut trie = TopicTrie::new();
+        let mut model: BTreeSet<(u32, String)> = BTreeSet::new();
+        for (mask, id) in masks {
+            prop_assert_eq!(trie.insert(&mask, id), model.insert((id, canonical(&mask))));
+        }
+        // New rules allow client 0 only masks that begin with `a`; new masks are checked as they come.
+        let allowed = |mask: &str| mask.starts_with('a');
+        let (mut between, mut cursor) = (between.into_iter(), None);
+        loop {
+            cursor = trie.retain_some(0, cursor, &mut budget.clone(), allowed);
+            if let Some((mask, id, add)) = between.next() {
+                if !add {
+                    let known = model.remove(&(id, canonical(&mask)));
+                    // One that is not allowed may have ended already.
+                    prop_assert!(trie.remove(&mask, id) == known || id == 0 && !allowed(&mask));
+                } else if id != 0 || allowed(&mask) {
+                    prop_assert_eq!(trie.insert(&mask, id), model.insert((id, canonical(&mask))));
+                }
+            }
+            if cursor.is_none() {
+                break;
+            }
+        }
+        model.retain(|(id, mask)| *id != 0 || allowed(mask));
+        for id in 0..3 {
+            let known: BTreeSet<(u32, String)> = trie.masks_of(id).map(|mask| (id, mask)).collect();
+            prop_assert_eq!(known, model.iter().filter(|(other, _)| *other == id).cloned().collect::<BTreeSet<_>>());
+        }
+        while !trie.remove_client_some(1, &mut budget.clone()) {
+            // A client that is going gets no new masks, but others do.
+            if let Some((mask, _, _)) = between.next() {
+                prop_assert_eq!(trie.insert(&mask, 2), model.insert((2, canonical(&mask))));
+            }
+        }
+        prop_assert_eq!((trie.count_of(1), trie.masks_of(1).count()), (0, 0));
+        model.retain(|(id, _)| *id != 1);
+        prop_assert_eq!(trie.len(), model.len());
+        for id in [0, 2] {
+            while !trie.remove_client_some(id, &mut budget.clone()) {}
         }
         prop_assert!(trie.is_unallocated());
     }

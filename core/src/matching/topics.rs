@@ -1,17 +1,20 @@
-//! Who has subscribed to a topic.
+//! Trie of topic subscriptions, queried by published topic.
 //!
-//! Most subscriptions in the field are plain topics: they sit in one hash table, 64 bytes each, and a
-//! published topic finds them with a single probe. Masks with wildcards are in a trie, walked level by
-//! level. Both are arenas with 32-bit numbers.
+//! Most subscriptions in the field are plain topics. They are in one hash table, 64 bytes each, where a published topic
+//! finds them with a single probe. Masks with wildcards are in a trie, which is searched level by level. Both are in
+//! slabs with 32-bit ids.
 
 use super::TOPICS;
-use super::arena::{Slab, Text};
-use super::hash::{Index, Seed};
+use super::arena::Text;
+use super::hash::Seed;
 use super::ids::{Gather, IdSet, IdSets};
-use super::wild::{End, Wild};
-use std::collections::HashMap;
+use super::index::Index;
+use super::slab::Slab;
+use super::spots::Spots;
+use super::walk::Lookup;
+use super::wild::{End, Wild, charge};
 
-/// A subscription without wildcards. One cache line: whoever finds it has its text and subscriber too.
+/// A topic without wildcards. Its text and its subscriber are in the same cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Exact {
@@ -21,7 +24,7 @@ struct Exact {
 
 const _: () = assert!(size_of::<Option<Exact>>() == 64);
 
-/// Where a mask is, packed into 32 bits for the lists of the clients.
+/// The place of a mask. Packed into 32 bits for the lists of the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spot {
     Exact(u32),
@@ -42,40 +45,49 @@ impl Spot {
     }
 }
 
-/// What one client has subscribed to.
-#[derive(Debug, Default)]
-struct Masks {
-    /// Packed [`Spot`]s in no order. Unsubscribing leaves them in here, until half of them are old: to
-    /// find one would take as long as the list is. The sets of ids tell which still hold.
-    spots: Vec<u32>,
-    /// How many hold.
-    live: usize,
+/// One client's subscriptions.
+#[derive(Debug)]
+struct Client {
+    id: u32,
+    /// Packed [`Spot`]s.
+    spots: Spots,
 }
+
+/// A position among the masks of one client, for [`TopicTrie::retain_some`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(u32);
 
 /// Sets of client ids by topic mask.
 ///
-/// `+` stands for any one level, `#` for one level or more and ends the mask: what follows it is
-/// ignored. Client ids are any numbers; those of a slab keep it small. Not synchronised: share it
-/// behind a lock. About 90 bytes for a subscription to a topic of up to 54 bytes, about 50 for every
-/// new level of a mask with wildcards; nothing when it is empty.
+/// `+` stands for any one level, `#` for one level or more and ends the mask: what follows it is ignored. Client ids are
+/// any numbers; the ids of a slab keep results and walks small. Not synchronised: share it behind a lock. About 90 bytes
+/// for a subscription to a topic of up to 54 bytes, about 50 for every new level of a mask with wildcards; nothing when
+/// it is empty.
+///
+/// Every call does a bounded amount of work: [`insert`](Self::insert) and [`remove`](Self::remove) in proportion to the
+/// mask, see [`cost_of_mask`](super::cost_of_mask), whatever else there is. Operations that may take longer come in
+/// portions with a budget: one unit is a visited node, a gathered id or an ended subscription. Memory comes back in
+/// steps, as subscriptions end.
 #[derive(Debug, Default)]
 pub struct TopicTrie {
-    seed: Seed,
+    pub(super) seed: Seed,
     index: Index,
     exact: Slab<Exact>,
-    wild: Wild,
-    sets: IdSets,
-    clients: HashMap<u32, Masks, Seed>,
+    pub(super) wild: Wild,
+    pub(super) sets: IdSets,
+    clients: Slab<Client>,
+    /// Client id to place in `clients`.
+    places: Index,
     len: usize,
 }
 
 impl TopicTrie {
-    /// Nothing subscribed.
+    /// An empty trie.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many subscriptions there are: pairs of a client and a mask.
+    /// The number of subscriptions: pairs of a client and a mask.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -99,56 +111,94 @@ impl TopicTrie {
         if !self.sets.insert(set, id) {
             return false;
         }
-        let masks = self.clients.entry(id).or_default();
-        masks.spots.push(spot.pack());
-        masks.live += 1;
+        let place = match self.place_of(id) {
+            Some(place) => place,
+            None => {
+                let place = self.clients.insert(Client { id, spots: Spots::default() });
+                self.places.insert(self.seed.pair(id, 0), place);
+                place
+            }
+        };
+        self.clients[place].spots.insert(spot.pack());
         self.len += 1;
         true
     }
 
     /// Unsubscribes a client. False when it was not subscribed to this mask.
     pub fn remove(&mut self, mask: &str, id: u32) -> bool {
-        let Some(spot) = self.find(mask) else { return false };
-        if !self.remove_at(spot, id) {
-            return false;
+        let Some(spot) = self.find(mask).filter(|spot| self.holds(*spot, id)) else { return false };
+        if let Some(place) = self.place_of(id) {
+            self.clients[place].spots.remove(spot.pack());
+            self.forget_if_empty(place);
         }
-        if let Some(masks) = self.clients.get_mut(&id) {
-            masks.live -= 1;
-            if masks.live == 0 {
-                self.clients.remove(&id);
-            } else if masks.spots.len() > masks.live * 2 + 16 {
-                let spots = std::mem::take(&mut masks.spots);
-                let spots = self.holding(spots, id);
-                if let Some(masks) = self.clients.get_mut(&id) {
-                    masks.spots = spots;
-                }
-            }
-        }
-        self.tidy();
+        self.remove_at(spot, id);
         true
     }
 
-    /// Ends all subscriptions of a client. Costs as much as the client has.
+    /// Ends all subscriptions of a client in one call, however many it has.
     pub fn remove_client(&mut self, id: u32) {
-        let Some(masks) = self.clients.remove(&id) else { return };
-        for spot in masks.spots {
-            self.remove_at(Spot::unpack(spot), id);
+        while !self.remove_client_some(id, &mut usize::MAX.clone()) {}
+    }
+
+    /// Ends subscriptions of a client until the budget is used up. Returns true when none is left.
+    ///
+    /// Takes one unit for each subscription and each removed node. A budget above zero ends at least one subscription.
+    pub fn remove_client_some(&mut self, id: u32, budget: &mut usize) -> bool {
+        let Some(place) = self.place_of(id) else { return true };
+        while *budget > 0 {
+            match self.clients[place].spots.pop() {
+                Some(spot) => {
+                    let units = 1 + self.remove_at(Spot::unpack(spot), id);
+                    *budget = budget.saturating_sub(units);
+                }
+                None => break,
+            }
         }
-        self.tidy();
+        self.forget_if_empty(place)
     }
 
-    /// The masks a client is subscribed to, each once, in no order. What follows a `#` is gone.
+    /// Ends those subscriptions of a client for which `keep` returns false, until the budget is used up.
+    ///
+    /// Returns where to go on with the next call, or nothing when all were looked at; the first call starts from `None`.
+    /// In between, anything may change: every mask is looked at that the client was subscribed to from the first call to
+    /// the last. Those added in between may be left out, so check them when they are added. Takes as many units for each
+    /// mask as [`cost_of_mask`](super::cost_of_mask) says, and looks at one mask at least.
+    pub fn retain_some(
+        &mut self,
+        id: u32,
+        from: Option<Cursor>,
+        budget: &mut usize,
+        mut keep: impl FnMut(&str) -> bool,
+    ) -> Option<Cursor> {
+        let mut last = from.map(|Cursor(spot)| spot);
+        loop {
+            // Looked up anew each time: the client goes with its last subscription.
+            let place = self.place_of(id)?;
+            let packed = self.clients[place].spots.above(last)?;
+            last = Some(packed);
+            let spot = Spot::unpack(packed);
+            let mask = self.mask(spot);
+            *budget = budget.saturating_sub(super::cost_of_mask(&mask));
+            if !keep(&mask) {
+                self.clients[place].spots.remove(packed);
+                self.forget_if_empty(place);
+                self.remove_at(spot, id);
+            }
+            if *budget == 0 {
+                return Some(Cursor(packed));
+            }
+        }
+    }
+
+    /// The masks a client is subscribed to, each once, in no order, without what follows a `#`.
     pub fn masks_of(&self, id: u32) -> impl Iterator<Item = String> {
-        let spots = self.clients.get(&id).map(|masks| masks.spots.clone()).unwrap_or_default();
-        self.holding(spots, id).into_iter().map(|spot| match Spot::unpack(spot) {
-            Spot::Exact(at) => String::from_utf8_lossy(self.exact[at].topic.bytes()).into_owned(),
-            Spot::Wild(end) => self.wild.mask(end),
-        })
+        let client = self.place_of(id).map(|place| &self.clients[place]);
+        client.into_iter().flat_map(|client| client.spots.iter()).map(|spot| self.mask(Spot::unpack(spot)))
     }
 
-    /// How many masks a client is subscribed to.
+    /// The number of masks a client is subscribed to.
     pub fn count_of(&self, id: u32) -> usize {
-        self.clients.get(&id).map_or(0, |masks| masks.live)
+        self.place_of(id).map_or(0, |place| self.clients[place].spots.len())
     }
 
     /// Whether a client is subscribed to exactly this mask.
@@ -156,29 +206,69 @@ impl TopicTrie {
         self.find(mask).is_some_and(|spot| self.holds(spot, id))
     }
 
-    /// Appends the clients with at least one mask that the topic is in: ascending, each once, whatever
-    /// `out` held before. The topic is plain text, `+` and `#` in it too. Allocates only when `out`
-    /// must grow.
+    /// Appends the clients with at least one mask that matches the topic: ascending, each once, whatever `out` held
+    /// before. The topic is plain text, also where it has `+` and `#`. Allocates only when `out` must grow.
+    ///
+    /// Visits all nodes that the topic reaches, however many: use [`matches_within`](Self::matches_within) where masks
+    /// come from others.
     #[inline]
     pub fn matches(&self, topic: &str, out: &mut Vec<u32>) {
         let mut gather = Gather::new(out);
-        self.visit(topic, |set| gather.add(self.sets.ids(set)));
+        self.visit(topic, &mut usize::MAX.clone(), |set, _| {
+            gather.add(self.sets.ids(set));
+            true
+        });
         gather.finish();
+    }
+
+    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered id.
+    /// If that is not enough, `out` stays as it was, and a [`TopicWalk`](super::walk::TopicWalk) finds the clients in
+    /// steps.
+    #[inline]
+    pub fn matches_within(&self, topic: &str, out: &mut Vec<u32>, budget: &mut usize) -> Lookup {
+        let mut gather = Gather::new(out);
+        let complete = self.visit(topic, budget, |set, budget| {
+            let ids = self.sets.ids(set);
+            let affordable = charge(budget, ids.len());
+            if affordable {
+                gather.add(ids);
+            }
+            affordable
+        });
+        if complete {
+            gather.finish();
+            Lookup::Complete
+        } else {
+            gather.undo();
+            Lookup::OverBudget
+        }
     }
 
     /// Whether [`matches`](Self::matches) would append this client.
     pub fn matches_client(&self, topic: &str, id: u32) -> bool {
-        let mut found = false;
-        self.visit(topic, |set| found = found || self.sets.contains(set, id));
-        found
+        !self.visit(topic, &mut usize::MAX.clone(), |set, _| !self.sets.contains(set, id))
     }
 
+    /// Passes the set of every mask that matches to `found`. Ends early, with false, as [`Wild::visit`] does.
     #[inline]
-    fn visit(&self, topic: &str, mut found: impl FnMut(&IdSet)) {
-        if let Some(at) = self.find_exact(topic) {
-            found(&self.exact[at].ids);
+    fn visit(
+        &self,
+        topic: &str,
+        budget: &mut usize,
+        mut found: impl FnMut(&IdSet, &mut usize) -> bool,
+    ) -> bool {
+        if let Some(set) = self.exact_set(topic)
+            && !(charge(budget, 1) && found(set, budget))
+        {
+            return false;
         }
-        self.wild.visit(self.seed, topic, found);
+        self.wild.visit(self.seed, topic, budget, found)
+    }
+
+    /// The subscribers to a topic without wildcards.
+    #[inline]
+    pub(super) fn exact_set(&self, topic: &str) -> Option<&IdSet> {
+        self.find_exact(topic).map(|at| &self.exact[at].ids)
     }
 
     #[inline]
@@ -212,21 +302,30 @@ impl TopicTrie {
         set.is_some_and(|set| self.sets.contains(set, id))
     }
 
-    /// Those of a client's spots that hold, each once.
-    fn holding(&self, mut spots: Vec<u32>, id: u32) -> Vec<u32> {
-        spots.sort_unstable();
-        spots.dedup();
-        spots.retain(|spot| self.holds(Spot::unpack(*spot), id));
-        spots.shrink_to(spots.len() * 2);
-        spots
+    fn mask(&self, spot: Spot) -> String {
+        match spot {
+            Spot::Exact(at) => String::from_utf8_lossy(self.exact[at].topic.bytes()).into_owned(),
+            Spot::Wild(end) => self.wild.mask(end),
+        }
     }
 
-    /// Takes a client out of one set, and the mask with it if that was the last one.
-    fn remove_at(&mut self, spot: Spot, id: u32) -> bool {
-        // The list of a client may name what is gone by now, or somebody else's.
-        if !self.holds(spot, id) {
+    fn place_of(&self, id: u32) -> Option<u32> {
+        self.places.find(self.seed.pair(id, 0), |place| self.clients[place].id == id)
+    }
+
+    /// Removes a client without subscriptions. Returns whether it had none.
+    fn forget_if_empty(&mut self, place: u32) -> bool {
+        let Client { id, spots } = &self.clients[place];
+        if spots.len() > 0 {
             return false;
         }
+        self.places.remove(self.seed.pair(*id, 0), place);
+        self.clients.remove(place);
+        true
+    }
+
+    /// Removes a client from one set, and the mask with the last client. Returns how many nodes were removed.
+    fn remove_at(&mut self, spot: Spot, id: u32) -> usize {
         self.len -= 1;
         match spot {
             Spot::Exact(at) => {
@@ -236,25 +335,11 @@ impl TopicTrie {
                     self.index.remove(self.seed.text(exact.topic.bytes()), at);
                     self.exact.remove(at);
                 }
+                0
             }
             Spot::Wild(end) => {
                 self.sets.remove(self.wild.set_mut(end), id);
-                self.wild.prune(self.seed, end.node);
-            }
-        }
-        true
-    }
-
-    /// Gives memory back after a great many subscriptions have ended.
-    fn tidy(&mut self) {
-        if self.len == 0 {
-            *self = TopicTrie { seed: self.seed, ..TopicTrie::default() };
-        } else if self.exact.is_sparse() || self.wild.is_sparse() {
-            let old = std::mem::take(self);
-            for &id in old.clients.keys() {
-                for mask in old.masks_of(id) {
-                    self.insert(&mask, id);
-                }
+                self.wild.prune(self.seed, end.node)
             }
         }
     }
@@ -266,6 +351,13 @@ impl TopicTrie {
             && self.exact.is_unallocated()
             && self.wild.is_unallocated()
             && self.sets.is_unallocated()
-            && self.clients.capacity() == 0
+            && self.clients.is_unallocated()
+            && self.places.is_unallocated()
+    }
+
+    /// How many items the slabs have memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.exact.capacity() + self.wild.capacity() + self.index.slots()
     }
 }

@@ -1,29 +1,31 @@
 //! The trie of the topic masks that have wildcards.
 
-use super::TOPICS;
-use super::arena::{Frontier, NONE, Slab, Symbols};
-use super::hash::{Index, Seed};
+use super::arena::{Frontier, NONE, Symbols};
+use super::hash::Seed;
 use super::ids::IdSet;
+use super::index::Index;
+use super::slab::Slab;
+use super::{TOPICS, work};
 
 /// The level of a node that stands for any one level.
 const ANY: u32 = NONE;
 
 #[derive(Debug)]
-struct Node {
+pub(super) struct Node {
     parent: u32,
     /// A symbol, or [`ANY`].
     level: u32,
     /// The child for any one level, or [`NONE`].
-    any: u32,
-    /// How many children have a text; they are found through the edges.
-    texts: u32,
-    /// Whose mask ends here.
-    here: IdSet,
-    /// Whose mask takes one level or more from here on.
-    tail: IdSet,
+    pub(super) any: u32,
+    /// The number of children with a text. They are found through the edges.
+    pub(super) texts: u32,
+    /// Clients whose mask ends here.
+    pub(super) here: IdSet,
+    /// Clients whose mask ends here with `#`: it matches one further level or more.
+    pub(super) tail: IdSet,
 }
 
-// The whole cost of a level, besides its 10 bytes of edge: keep an eye on it.
+// A level of a mask costs this much, and 10 bytes for its edge.
 const _: () = assert!(size_of::<Node>() == 32);
 
 /// The place of one mask: a node, and which of its two sets.
@@ -38,30 +40,39 @@ pub(super) struct Wild {
     nodes: Slab<Node>,
     /// (parent, symbol) to child.
     edges: Index,
-    symbols: Symbols,
-    root: u32,
+    pub(super) symbols: Symbols,
+    pub(super) root: u32,
+    /// Counts removals of nodes: ids of nodes that were seen before the last one may have another meaning now.
+    pub(super) removals: u64,
 }
 
 impl Default for Wild {
     fn default() -> Self {
-        Wild { nodes: Slab::default(), edges: Index::default(), symbols: Symbols::default(), root: NONE }
+        Wild {
+            nodes: Slab::default(),
+            edges: Index::default(),
+            symbols: Symbols::default(),
+            root: NONE,
+            removals: 0,
+        }
     }
 }
 
 impl Wild {
-    pub(super) fn is_sparse(&self) -> bool {
-        self.nodes.is_sparse()
+    #[inline]
+    pub(super) fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes.get(id)
     }
 
     #[inline]
-    fn child(&self, seed: Seed, parent: u32, level: u32) -> Option<u32> {
+    pub(super) fn child(&self, seed: Seed, parent: u32, level: u32) -> Option<u32> {
         self.edges.find(seed.pair(parent, level), |id| {
             let node = &self.nodes[id];
             node.parent == parent && node.level == level
         })
     }
 
-    /// Where a mask ends, if it is here.
+    /// Finds where a mask ends.
     pub(super) fn find(&self, seed: Seed, mask: &str) -> Option<End> {
         let mut node = self.root;
         for level in TOPICS.levels(mask) {
@@ -77,7 +88,8 @@ impl Wild {
         self.nodes.get(node).map(|_| End { node, tail: false })
     }
 
-    /// Where a mask ends, with all nodes up to there made. The caller fills the set or prunes.
+    /// Makes the nodes of a mask, as far as they are missing, and returns where it ends. The caller then adds to the
+    /// set there or prunes.
     pub(super) fn reach(&mut self, seed: Seed, mask: &str) -> End {
         let leaf = |parent, level| Node {
             parent,
@@ -126,16 +138,19 @@ impl Wild {
         if end.tail { &mut node.tail } else { &mut node.here }
     }
 
-    /// Removes a node, and then its parents, that nobody needs any more.
-    pub(super) fn prune(&mut self, seed: Seed, mut id: u32) {
+    /// Removes a node, and then its parents, as long as they have neither children nor clients. Returns how many nodes
+    /// were removed.
+    pub(super) fn prune(&mut self, seed: Seed, mut id: u32) -> usize {
+        let mut removed = 0;
         while let Some(node) = self.nodes.get(id) {
             let used =
                 node.any != NONE || node.texts > 0 || node.here != IdSet::Empty || node.tail != IdSet::Empty;
             if used {
-                return;
+                break;
             }
             let (parent, level) = (node.parent, node.level);
             self.nodes.remove(id);
+            removed += 1;
             if parent == NONE {
                 self.root = NONE;
             } else if level == ANY {
@@ -147,6 +162,8 @@ impl Wild {
             }
             id = parent;
         }
+        self.removals += removed as u64;
+        removed
     }
 
     /// The mask that ends there.
@@ -165,24 +182,36 @@ impl Wild {
         String::from_utf8_lossy(&levels.join(&b'/')).into_owned()
     }
 
-    /// Hands out the set of every mask that a topic is in.
+    /// Passes the set of every mask that matches a topic to `found`, with the rest of the budget.
     ///
-    /// Level by level, all nodes that the topic reaches at once: each node is looked at once at most,
-    /// however the masks overlap, and nothing is as deep as the topic.
+    /// The search goes level by level, with all nodes that the topic reaches at that level. Each node is visited at most
+    /// once, however the masks overlap, for one unit of the budget; nothing recurses. Returns false, and ends early, when
+    /// the budget is used up or `found` returns false.
     #[inline]
-    pub(super) fn visit(&self, seed: Seed, topic: &str, mut found: impl FnMut(&IdSet)) {
+    pub(super) fn visit(
+        &self,
+        seed: Seed,
+        topic: &str,
+        budget: &mut usize,
+        mut found: impl FnMut(&IdSet, &mut usize) -> bool,
+    ) -> bool {
         if self.root == NONE {
-            return;
+            return true;
         }
         let (mut one, mut other) = (Frontier::new(), Frontier::new());
         let (mut now, mut next) = (&mut one, &mut other);
         now.push(self.root);
         for level in topic.as_bytes().split(|byte| *byte == b'/') {
-            // Looked up when the first node asks; many have no child with a text.
+            if !charge(budget, now.len()) {
+                return false;
+            }
+            // Looked up for the first node that has a child with a text; often there is none.
             let mut symbol = None;
             for id in now.iter() {
                 let node = &self.nodes[id];
-                found(&node.tail);
+                if !found(&node.tail, budget) {
+                    return false;
+                }
                 if node.any != NONE {
                     next.push(node.any);
                 }
@@ -196,12 +225,10 @@ impl Wild {
             now.clear();
             std::mem::swap(&mut now, &mut next);
             if now.is_empty() {
-                return;
+                return true;
             }
         }
-        for id in now.iter() {
-            found(&self.nodes[id].here);
-        }
+        charge(budget, now.len()) && now.iter().all(|id| found(&self.nodes[id].here, budget))
     }
 
     #[cfg(test)]
@@ -210,5 +237,23 @@ impl Wild {
             && self.nodes.is_unallocated()
             && self.edges.is_unallocated()
             && self.symbols.is_unallocated()
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.capacity() + self.edges.slots()
+    }
+}
+
+/// Takes units from a budget. False when there are not enough.
+#[inline]
+pub(super) fn charge(budget: &mut usize, units: usize) -> bool {
+    match budget.checked_sub(units) {
+        Some(left) => {
+            *budget = left;
+            work::add(units);
+            true
+        }
+        None => false,
     }
 }
