@@ -14,6 +14,8 @@ pub mod queue;
 pub mod writer;
 
 mod handover;
+#[cfg(all(test, unix))]
+mod tests;
 mod watch;
 
 #[cfg(not(all(unix, not(busrt_portable))))]

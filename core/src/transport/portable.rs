@@ -4,6 +4,7 @@
 use super::Buffers;
 use bytes::BufMut;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -64,11 +65,7 @@ impl Socket {
     /// # Errors
     /// What the operating system says.
     pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
-        let socket = match &self.stream {
-            #[cfg(unix)]
-            Stream::Unix(s) => socket2::SockRef::from(s),
-            Stream::Tcp(s) => socket2::SockRef::from(s),
-        };
+        let socket = self.socket();
         buffers.send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
         buffers.receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
     }
@@ -90,7 +87,8 @@ impl Socket {
         }
     }
 
-    /// Reads into the spare room of `buf`; 0 is the end of the stream.
+    /// Reads into the spare room of `buf`; 0 is the end of the stream. Only a read that finds nothing clears
+    /// the readiness, so that bytes behind an urgent byte or behind a message with a descriptor are read too.
     ///
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the system says.
@@ -132,13 +130,41 @@ impl Socket {
         self.end(std::net::Shutdown::Both);
     }
 
+    /// Whether received bytes wait to be read right now. The end of the stream does not count.
+    pub fn has_unread(&self) -> bool {
+        self.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0)
+    }
+
+    /// At least how many received bytes wait to be read right now: not more than 4096 are counted here.
+    pub fn unread(&self) -> usize {
+        self.peek(&mut [MaybeUninit::uninit(); 4096]).unwrap_or(0)
+    }
+
+    /// Whether the peer has ended its direction or the connection is broken. This path learns it only when
+    /// nothing is left to be read: before that the answer is `false`.
+    pub fn peer_has_hung_up(&self) -> bool {
+        match self.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(n) => n == 0,
+            Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+
+    /// Looks at received bytes and leaves them there.
+    fn peek(&self, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        self.socket().peek(room)
+    }
+
     fn end(&self, how: std::net::Shutdown) {
         // An error means that the connection has ended already.
-        let _ = match &self.stream {
+        let _ = self.socket().shutdown(how);
+    }
+
+    fn socket(&self) -> socket2::SockRef<'_> {
+        match &self.stream {
             #[cfg(unix)]
-            Stream::Unix(s) => socket2::SockRef::from(s).shutdown(how),
-            Stream::Tcp(s) => socket2::SockRef::from(s).shutdown(how),
-        };
+            Stream::Unix(s) => socket2::SockRef::from(s),
+            Stream::Tcp(s) => socket2::SockRef::from(s),
+        }
     }
 }
 

@@ -4,16 +4,28 @@
 //! peer takes bytes out of its socket, the process is woken for nothing. Here a connection is
 //! registered for reading alone; a second, write-only registration of a duplicated descriptor is made
 //! only while a write would block.
+//!
+//! A read that does not fill its room normally has emptied the socket. The kernel also stops a read before
+//! the socket is empty: behind bytes that came with a descriptor (`SCM_RIGHTS`) or other ancillary data, and
+//! before an urgent byte (TCP urgent data, `MSG_OOB` over a UNIX socket). What follows is there already, and
+//! epoll, edge-triggered, does not report it again. `recvmsg` tells of the first by `MSG_CTRUNC`, and a
+//! priority event of the second: after such a read the readiness is kept, and the next read asks the kernel.
+//!
+//! Descriptors that a peer sends are discarded by the kernel, since no read offers room for them. An urgent
+//! byte is out of band: the kernel leaves it out of the stream, unless the descriptor was inherited with
+//! `SO_OOBINLINE`, and a second urgent byte may put the first one back into the stream.
 
 use super::Buffers;
 use bytes::BufMut;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use std::io::{self, IoSlice};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -22,8 +34,23 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<OwnedFd>,
+    /// `None` for a UNIX socket.
     peer: Option<SocketAddr>,
+    /// Whether an urgent byte has ever come: from then on a short read says nothing.
+    urgent: AtomicBool,
 }
+
+/// What a connection is registered for. Linux reports urgent data as an event of its own.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const READ_INTEREST: Interest = Interest::READABLE.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const READ_INTEREST: Interest = Interest::READABLE;
+
+/// The events of a peer that has ended its direction, or the whole connection.
+#[cfg(target_os = "linux")]
+const HANG_UP: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
+#[cfg(not(target_os = "linux"))]
+const HANG_UP: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 impl Socket {
     /// Takes over a connected UNIX socket: of [`UnixStream::pair`], inherited, or accepted.
@@ -61,7 +88,7 @@ impl Socket {
     }
 
     fn new(fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Socket> {
-        Ok(Socket { fd: register(fd, Interest::READABLE)?, peer })
+        Ok(Socket { fd: register(fd, READ_INTEREST)?, peer, urgent: AtomicBool::new(false) })
     }
 
     /// Sets the sizes of the kernel's buffers.
@@ -90,29 +117,74 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads into the spare room of `buf`; 0 is the end of the stream. A read that does not fill the
-    /// room has emptied the socket: readiness is cleared without asking the kernel once more.
+    /// Reads into the spare room of `buf`; 0 is the end of the stream. A read that has emptied the socket
+    /// clears the readiness without asking the kernel once more.
     ///
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the kernel says.
     pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let mut emptied = None;
         let result = self.fd.try_io(Interest::READABLE, |fd| {
-            let room = buf.chunk_mut();
-            let space = room.len();
-            // SAFETY: the slice is only written to, by the kernel, never read or de-initialised.
-            let room = unsafe { room.as_uninit_slice_mut() };
-            let (_, n) = rustix::net::recv(fd, room, RecvFlags::empty())
-                .map(|((init, _), received)| (init.len(), received))?;
-            // SAFETY: the kernel has just initialised the first `n` bytes of the room.
-            unsafe { buf.advance_mut(n) };
-            if n > 0 && n < space {
+            let space = buf.chunk_mut().len();
+            let (n, cut) = if self.peer.is_some() { (recv(fd, buf)?, false) } else { recvmsg(fd, buf)? };
+            if n > 0 && n < space && !cut && !self.has_seen_urgent_data() {
                 emptied = Some(n);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(n)
         });
         emptied.map_or(result, Ok)
+    }
+
+    /// Whether an urgent byte has come so far. To be asked after a read: an urgent byte that stopped that
+    /// read has either been reported already, or is reported later together with new readiness.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn has_seen_urgent_data(&self) -> bool {
+        if self.urgent.load(Ordering::Relaxed) {
+            return true;
+        }
+        let urgent = self.fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+        if urgent {
+            self.urgent.store(true, Ordering::Relaxed);
+        }
+        urgent
+    }
+
+    /// Other systems do not report urgent data: no short read counts as the last one.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn has_seen_urgent_data(&self) -> bool {
+        true
+    }
+
+    /// Whether received bytes wait to be read right now. The end of the stream does not count.
+    pub fn has_unread(&self) -> bool {
+        let events = self.poll(PollFlags::IN | HANG_UP);
+        // A socket whose stream has ended is readable, whether bytes are left or not.
+        events.contains(PollFlags::IN) && (!events.intersects(HANG_UP) || self.unread() > 0)
+    }
+
+    /// How many received bytes wait to be read right now; 0 if the kernel does not say.
+    pub fn unread(&self) -> usize {
+        rustix::io::ioctl_fionread(self.fd.get_ref()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the peer has ended its direction or the connection is broken, whatever is left to be read.
+    /// [`shutdown`](Socket::shutdown) on this side counts too.
+    pub fn peer_has_hung_up(&self) -> bool {
+        self.poll(HANG_UP).intersects(HANG_UP)
+    }
+
+    /// The events among `events` that are there now.
+    fn poll(&self, events: PollFlags) -> PollFlags {
+        let mut fds = [PollFd::new(self.fd.get_ref(), events)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            match rustix::event::poll(&mut fds, Some(&at_once)) {
+                Ok(_) => return fds[0].revents(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return PollFlags::empty(),
+            }
+        }
     }
 
     /// Writes as much as the socket takes now. Never raises `SIGPIPE`.
@@ -156,6 +228,32 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()
     }
+}
+
+/// Reads from a TCP socket into the spare room of `buf`.
+fn recv(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<usize> {
+    let room = buf.chunk_mut();
+    // SAFETY: the slice is only written to, by the kernel, never read or de-initialised.
+    let room = unsafe { room.as_uninit_slice_mut() };
+    let (_, n) = rustix::net::recv(fd, room, RecvFlags::empty())?;
+    // SAFETY: the kernel has just initialised the first `n` bytes of the room.
+    unsafe { buf.advance_mut(n) };
+    Ok(n)
+}
+
+/// Reads from a UNIX socket into the spare room of `buf`. Returns the number of bytes, and whether ancillary
+/// data came with them, which ends a read early and is discarded.
+fn recvmsg(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<(usize, bool)> {
+    let room = buf.chunk_mut();
+    // SAFETY: the pointer and the length are those of memory that `buf` lends exclusively while the slice
+    // exists. The slice is only handed to the kernel, which writes to it: its bytes are not read here.
+    let room = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr(), room.len()) };
+    let mut slices = [IoSliceMut::new(room)];
+    let received =
+        rustix::net::recvmsg(fd, &mut slices, &mut RecvAncillaryBuffer::default(), RecvFlags::empty())?;
+    // SAFETY: the kernel has just initialised the first `received.bytes` bytes of the room.
+    unsafe { buf.advance_mut(received.bytes) };
+    Ok((received.bytes, received.flags.contains(ReturnFlags::CTRUNC)))
 }
 
 fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
