@@ -1,5 +1,6 @@
 //! Operations that wait for the broker's acknowledgement.
 
+use super::effects::contain;
 use super::resume::Change;
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
@@ -164,12 +165,12 @@ impl Acks {
         Some(op_id)
     }
 
-    /// Takes back an entry whose operation was not sent after all.
-    pub(crate) fn unregister(&self, op_id: u32) {
+    /// Takes back an entry whose operation was not sent after all. The caller drops the waiter, when it holds no
+    /// lock.
+    pub(crate) fn unregister(&self, op_id: u32) -> Option<Waiter> {
         let mut table = self.0.lock();
-        if let Some(index) = table.entries.iter().rposition(|e| e.op_id == op_id) {
-            table.remove(index);
-        }
+        let index = table.entries.iter().rposition(|e| e.op_id == op_id)?;
+        table.remove(index)
     }
 
     /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it.
@@ -185,8 +186,7 @@ impl Acks {
             told.extend(table.remove(index).map(|waiter| (waiter, answer)));
         }
         drop(table);
-        // Waking up others under the lock would only make them wait for it.
-        told.drain(..).for_each(|(waiter, answer)| waiter.tell(answer));
+        tell_all(told.drain(..));
     }
 
     /// Whether somebody waits for an acknowledgement.
@@ -204,7 +204,7 @@ impl Acks {
         }
         let oldest = table.entries.front().map(|e| e.since);
         drop(table);
-        late.into_iter().for_each(|waiter| waiter.tell(Err(ErrorKind::Timeout)));
+        tell_all(late.into_iter().map(|waiter| (waiter, Err(ErrorKind::Timeout))));
         oldest
     }
 
@@ -215,8 +215,14 @@ impl Acks {
         table.awaited = 0;
         let entries = std::mem::take(&mut table.entries);
         drop(table);
-        entries.into_iter().for_each(|entry| entry.waiter.tell(Err(ErrorKind::ConnectionLost)));
+        tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(ErrorKind::ConnectionLost))));
     }
+}
+
+/// Tells every waiter its answer, which runs wakers and loggers: the caller holds no lock. A panic in one of
+/// them keeps no other from being told.
+fn tell_all(mut told: impl Iterator<Item = (Waiter, Answer)>) {
+    while !contain("a waker", || told.by_ref().for_each(|(waiter, answer)| waiter.tell(answer))) {}
 }
 
 #[cfg(test)]
@@ -290,7 +296,7 @@ mod tests {
         let acks = Acks::new();
         acks.0.lock().last_id = u32::MAX;
         assert_eq!(register(&acks, Instant::now()).0, 1);
-        acks.unregister(1);
+        assert!(acks.unregister(1).is_some());
         assert!(!acks.is_awaited());
     }
 }

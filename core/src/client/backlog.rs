@@ -78,15 +78,19 @@ impl Entry {
 }
 
 impl Backlog {
-    /// Appends an entry unless that would exceed the bound in bytes; whether it did.
-    pub(super) fn push(&mut self, entry: Entry, bound: usize) -> bool {
+    /// Appends an entry, unless that would exceed the bound in bytes.
+    ///
+    /// # Errors
+    /// The entry itself, to be dropped by the caller when it holds no lock: a payload may have an owner with a
+    /// drop of its own.
+    pub(super) fn push(&mut self, entry: Entry, bound: usize) -> std::result::Result<(), Entry> {
         let cost = entry.cost();
         if cost > bound.saturating_sub(self.bytes) {
-            return false;
+            return Err(entry);
         }
         self.bytes += cost;
         self.entries.push_back(entry);
-        true
+        Ok(())
     }
 
     /// The next entry to be sent.
@@ -122,8 +126,8 @@ mod tests {
     fn a_bound_in_bytes_and_an_order() {
         let mut backlog = Backlog::default();
         let bound = 2 * (ENTRY + 1 + 3);
-        assert!(backlog.push(entry(b"one"), bound) && backlog.push(entry(b"two"), bound));
-        assert!(!backlog.push(entry(b""), bound));
+        assert!(backlog.push(entry(b"one"), bound).is_ok() && backlog.push(entry(b"two"), bound).is_ok());
+        assert!(backlog.push(entry(b""), bound).is_err());
         let first = backlog.pop().unwrap();
         backlog.unpop(first);
         for wanted in ["one", "two"] {

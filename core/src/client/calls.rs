@@ -1,5 +1,6 @@
 //! RPC calls that wait for their reply.
 
+use super::effects::contain;
 use crate::error::ErrorKind;
 use crate::frame::Frame;
 use crate::proto::op::primary_name;
@@ -33,7 +34,19 @@ struct Table {
 struct Waiting {
     /// The primary name of the client that was called.
     target: Box<str>,
-    outcome: oneshot::Sender<Outcome>,
+    caller: Caller,
+}
+
+/// The program that waits for the outcome of a call. Ending and dropping it runs the program's waker, so that
+/// neither happens under a lock.
+#[derive(Debug)]
+pub(super) struct Caller(oneshot::Sender<Outcome>);
+
+impl Caller {
+    pub(super) fn end(self, outcome: Outcome) {
+        // An error: the call has just been dropped.
+        drop(self.0.send(outcome));
+    }
 }
 
 impl Calls {
@@ -55,7 +68,7 @@ impl Calls {
             let id = table.last_id;
             if let Entry::Vacant(free) = table.waiting.entry(id) {
                 let (sender, receiver) = oneshot::channel();
-                free.insert(Waiting { target, outcome: sender });
+                free.insert(Waiting { target, caller: Caller(sender) });
                 self.pending.store(table.waiting.len(), Ordering::SeqCst);
                 return Some((id, receiver));
             }
@@ -67,35 +80,39 @@ impl Calls {
         self.pending.load(Ordering::SeqCst) > 0
     }
 
-    /// Ends the call that `frame`, a message, answers; hands it back if there is none. The id alone
-    /// would let any client answer for the one that was called.
-    pub(crate) fn complete(&self, frame: Frame) -> Option<Frame> {
+    /// Removes the call that `frame`, a message, answers, and returns who waits for it.
+    ///
+    /// The sender of the frame must be the client that was called: the id alone would let any client answer.
+    ///
+    /// # Errors
+    /// The frame itself when it answers no call.
+    pub(super) fn take(&self, frame: Frame) -> Result<(Caller, Frame), Frame> {
         if !self.is_awaited() {
-            return Some(frame);
+            return Err(frame);
         }
         let id = match Envelope::parse(frame.payload()) {
             Ok(Envelope::Reply { id, .. } | Envelope::ErrorReply { id, .. }) => id,
-            _ => return Some(frame),
+            _ => return Err(frame),
         };
         let mut table = self.table.lock();
-        if table.waiting.get(&id).is_none_or(|w| *w.target != *frame.primary_sender()) {
-            return Some(frame);
+        match table.waiting.entry(id) {
+            Entry::Occupied(entry) if *entry.get().target == *frame.primary_sender() => {
+                let waiting = entry.remove();
+                self.pending.store(table.waiting.len(), Ordering::SeqCst);
+                Ok((waiting.caller, frame))
+            }
+            _ => Err(frame),
         }
-        let waiting = table.waiting.remove(&id);
-        self.pending.store(table.waiting.len(), Ordering::SeqCst);
-        drop(table);
-        if let Some(waiting) = waiting {
-            // An error: the call has been dropped this moment.
-            drop(waiting.outcome.send(Ok(frame)));
-        }
-        None
     }
 
     /// Forgets a call.
     pub(crate) fn forget(&self, id: u32) {
         let mut table = self.table.lock();
-        table.waiting.remove(&id);
+        let waiting = table.waiting.remove(&id);
         self.pending.store(table.waiting.len(), Ordering::SeqCst);
+        drop(table);
+        // Drops the waker of the program.
+        drop(waiting);
     }
 
     /// Fails everything, now and from now on.
@@ -115,7 +132,7 @@ impl Calls {
         self.pending.store(0, Ordering::SeqCst);
         drop(table);
         for (_, call) in waiting {
-            drop(call.outcome.send(Err(ErrorKind::ConnectionLost)));
+            contain("the waker of a caller", || call.caller.end(Err(ErrorKind::ConnectionLost)));
         }
     }
 }
@@ -137,6 +154,11 @@ mod tests {
         message(sender, reply_header(id).to_vec())
     }
 
+    /// Ends the call that a frame answers; returns whether there was one.
+    fn complete(calls: &Calls, frame: Frame) -> bool {
+        calls.take(frame).map(|(caller, frame)| caller.end(Ok(frame))).is_ok()
+    }
+
     #[test]
     fn a_reply_must_fit_in_id_and_primary_name() {
         let calls = Calls::new();
@@ -145,13 +167,13 @@ mod tests {
         for stranger in
             [reply("other", 1), reply("srv", 2), message("srv", vec![0, 1, 2]), message("srv", vec![])]
         {
-            assert!(calls.complete(stranger).is_some());
+            assert!(!complete(&calls, stranger));
         }
         assert!(outcome.try_recv().is_err());
-        assert!(calls.complete(message("srv%%1", error_header(1, -32603).to_vec())).is_none());
+        assert!(complete(&calls, message("srv%%1", error_header(1, -32603).to_vec())));
         assert!(outcome.try_recv().unwrap().is_ok());
         assert!(!calls.is_awaited());
-        assert!(calls.complete(reply("srv", 1)).is_some());
+        assert!(!complete(&calls, reply("srv", 1)));
     }
 
     #[test]
@@ -169,7 +191,7 @@ mod tests {
         let (id, mut outcome) = calls.register("a").unwrap();
         let (_, mut lost) = calls.register("a").unwrap();
         calls.forget(id);
-        assert!(calls.complete(reply("a", id)).is_some());
+        assert!(!complete(&calls, reply("a", id)));
         assert!(outcome.try_recv().is_err());
         calls.lose();
         let (_, mut next) = calls.register("a").unwrap();

@@ -1,11 +1,9 @@
 //! How a client connects and what it holds.
 
+use super::deadline::{LONGEST_WAIT, interval};
 use super::policy::{Overflow, Reconnect, WhileDown};
 use crate::transport::Buffers;
 use std::time::Duration;
-
-/// Longer than any program waits, and still a time from now that can be told.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The settings of a client. Every setter takes the value and hands it back.
 ///
@@ -53,16 +51,16 @@ impl Config {
     }
 
     /// The longest time for connecting, for an acknowledgement, for room to send, for a reply to a
-    /// call, and for what is left to be written at a disconnect. 5 s unless set.
+    /// call, and for what is left to be written at a disconnect. At least 1 ms, 5 s unless set.
     pub fn timeout(mut self, timeout: Duration) -> Config {
-        self.timeout = timeout.min(LONGEST);
+        self.timeout = interval(timeout);
         self
     }
 
     /// How often the client tells the broker that it is alive, at least 1 ms; 1 s unless set. The broker
     /// closes a client that it has not heard of for 1.25 times its own timeout.
-    pub fn ping_interval(mut self, interval: Duration) -> Config {
-        self.ping_interval = interval.clamp(Duration::from_millis(1), LONGEST);
+    pub fn ping_interval(mut self, ping_interval: Duration) -> Config {
+        self.ping_interval = interval(ping_interval);
         self
     }
 
@@ -100,10 +98,10 @@ impl Config {
     }
 
     /// After how long without a byte from the broker it is asked whether it is alive; a broker that does not
-    /// answer within the [`timeout`](Config::timeout) is given up: the connection ends. At least 1 ms, 5 s
-    /// unless set; `None`: never. While the program takes no frames and reading has stopped, nothing is asked.
+    /// answer within the [`timeout`](Config::timeout), or within 100 ms if that is shorter, is given up: the
+    /// connection ends. At least 1 ms, 5 s unless set; `None`: never. While the program takes no frames and reading has stopped, nothing is asked.
     pub fn silence(mut self, silence: impl Into<Option<Duration>>) -> Config {
-        self.silence = silence.into().map(|silence| silence.clamp(Duration::from_millis(1), LONGEST));
+        self.silence = silence.into().map(interval);
         self
     }
 
@@ -127,7 +125,7 @@ impl Config {
     /// What becomes of operations while a client that reconnects is not connected: they fail unless set.
     pub fn while_down(mut self, policy: WhileDown) -> Config {
         self.while_down = match policy {
-            WhileDown::Wait(bound) => WhileDown::Wait(bound.min(LONGEST)),
+            WhileDown::Wait(bound) => WhileDown::Wait(bound.min(LONGEST_WAIT)),
             policy => policy,
         };
         self

@@ -228,6 +228,7 @@ impl Shared {
             #[cfg(feature = "rpc")]
             Tell::Log => (Some(Waiter::Reply), Confirmation::done(Ok(()))),
         };
+        let mut unsent = None;
         let queued = self.writer.with(|backlog| {
             let load = backlog.load();
             if load.frames >= self.config.queue_size || load.bytes >= self.config.queue_bytes {
@@ -259,12 +260,13 @@ impl Shared {
                 None => backlog.queue().push(head),
             }
             if let Err(e) = encoded {
-                self.acks.unregister(op_id);
+                unsent = self.acks.unregister(op_id);
                 return Err(e);
             }
             body += operation_payload(operation).map_or(0, Bytes::len);
             Ok(Some((body, !flush_at_once && backlog.promise_flush())))
         });
+        drop(unsent);
         let queued = queued.unwrap_or_else(|| Err(lost()));
         if queued.is_err() {
             // The queue counts a frame without bytes until it has been written.

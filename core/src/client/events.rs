@@ -1,10 +1,10 @@
 //! What happens to a client's connection, told to the program: as a stream and as callbacks.
 
+use super::effects::{contain, wake_all};
 use crate::error::{Error, ErrorKind};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -81,17 +81,14 @@ struct Waiting {
 }
 
 impl Stream {
-    fn push(&self, event: Option<&Event>) {
+    /// Appends an event, and the end. Returns the waker, to be woken when no lock is held.
+    fn push(&self, event: Option<&Event>, last: bool) -> Option<Waker> {
         let mut waiting = self.0.lock();
-        match event {
-            None => waiting.ended = true,
-            Some(event) => waiting.append(event),
+        if let Some(event) = event {
+            waiting.append(event);
         }
-        let waker = waiting.waker.take();
-        drop(waiting);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waiting.ended |= last;
+        waiting.waker.take()
     }
 }
 
@@ -127,6 +124,9 @@ impl Hub {
     }
 
     fn pass(&self, event: Option<&Event>, last: bool) {
+        // A stream whose receiver goes away now is dropped with its waker: not under the lock.
+        let mut streams = Vec::new();
+        let mut wakers = Vec::new();
         let mut state = self.state.lock();
         if state.ended {
             return;
@@ -139,20 +139,22 @@ impl Hub {
         }
         state.streams.retain(|stream| match stream.upgrade() {
             Some(stream) => {
-                if event.is_some() {
-                    stream.push(event);
-                }
-                if last {
-                    stream.push(None);
-                }
+                // Under the lock, so that all streams have the same order.
+                wakers.extend(stream.push(event, last));
+                streams.push(stream);
                 true
             }
             None => false,
         });
         let callbacks = if last { std::mem::take(&mut state.callbacks) } else { state.callbacks.clone() };
         drop(state);
+        wake_all(wakers);
+        for stream in streams {
+            contain("the drop of a waker", || drop(stream));
+        }
         for callback in callbacks {
             event.into_iter().for_each(|event| call(&callback, event));
+            release(callback);
         }
     }
 
@@ -160,10 +162,11 @@ impl Hub {
         let stream = Arc::new(Stream::default());
         let mut state = self.state.lock();
         self.heard.store(true, Ordering::Relaxed);
-        stream.0.lock().events.extend(state.present.clone());
-        if state.ended {
-            stream.push(None);
-        } else {
+        let mut waiting = stream.0.lock();
+        waiting.events.extend(state.present.clone());
+        waiting.ended = state.ended;
+        drop(waiting);
+        if !state.ended {
             state.streams.retain(|stream| stream.strong_count() > 0);
             state.streams.push(Arc::downgrade(&stream));
         }
@@ -180,19 +183,24 @@ impl Hub {
         }
         drop(state);
         present.iter().for_each(|event| call(&callback, event));
+        release(callback);
     }
 }
 
-/// A callback that panics must not take the connection with it.
+/// A callback that panics must not take the connection with it, nor keep others from being called.
 fn call(callback: &Callback, event: &Event) {
-    if catch_unwind(AssertUnwindSafe(|| callback(event))).is_err() {
-        log::error!("the callback for {event:?} panicked");
-    }
+    contain(format_args!("the callback for {event:?}"), || callback(event));
+}
+
+/// Drops a callback and, if it is the last handle, what the callback has captured.
+fn release(callback: Callback) {
+    contain("the drop of a callback", || drop(callback));
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("present", &self.state.lock().present).finish_non_exhaustive()
+        let present = self.state.lock().present.clone();
+        f.debug_struct("Hub").field("present", &present).finish_non_exhaustive()
     }
 }
 
@@ -213,21 +221,35 @@ impl Events {
 
     /// As [`recv`](Events::recv), for those who write futures by hand.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let mut waiting = self.0.0.lock();
-        match waiting.events.pop_front() {
-            Some(event) => Poll::Ready(Some(event)),
-            None if waiting.ended => Poll::Ready(None),
-            None => {
-                waiting.waker = Some(cx.waker().clone());
-                Poll::Pending
+        // Wakers are cloned and dropped without the lock.
+        let mut own = None;
+        loop {
+            let mut waiting = self.0.0.lock();
+            match waiting.events.pop_front() {
+                Some(event) => return Poll::Ready(Some(event)),
+                None if waiting.ended => return Poll::Ready(None),
+                None if waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {
+                    return Poll::Pending;
+                }
+                None => {}
             }
+            if own.is_none() {
+                drop(waiting);
+                own = Some(cx.waker().clone());
+                continue;
+            }
+            let former = std::mem::replace(&mut waiting.waker, own);
+            drop(waiting);
+            drop(former);
+            return Poll::Pending;
         }
     }
 }
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("waiting", &self.0.0.lock().events.len()).finish_non_exhaustive()
+        let waiting = self.0.0.lock().events.len();
+        f.debug_struct("Events").field("waiting", &waiting).finish_non_exhaustive()
     }
 }
 

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "broker")]
 mod local;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,17 +18,19 @@ mod tests;
 pub(crate) use state::{Amount, Mode};
 
 use super::config::Config;
+use super::effects::{DeferredEffects, contain, discard, wake_all};
 use super::events::{Event, Hub};
 use super::policy::Overflow;
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use parking_lot::Mutex;
-use state::{Aftermath, Consumer, State};
+use room::{Counted, Room};
+use state::{Consumer, Queue, State};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
 /// How many lanes there are: frames, notifications, calls.
@@ -68,19 +71,24 @@ pub(crate) struct Inbox {
     pid: u32,
     /// Names the present consumer: an older one gets nothing more.
     epoch: AtomicU64,
-    /// How many frames the program has taken from each lane. Each has one writer.
-    taken: [AtomicU64; LANES],
-    room: Notify,
+    /// What the program has taken from each lane.
+    taken: [Taken; LANES],
+    room: Room,
     ended: Notify,
-    /// How many wait for room.
-    parked: AtomicUsize,
     /// How many operations of this client cannot go on before something has been received.
     blocked: AtomicUsize,
-    pub(super) events: Hub,
+    pub(super) events: Arc<Hub>,
     #[cfg(feature = "rpc")]
     pub(super) work: super::drain::rpc::Work,
     #[cfg(feature = "rpc")]
     pub(crate) calls: super::calls::Calls,
+}
+
+/// Frames that the program has taken from a lane, and the bytes they held. The lane's receiver alone writes.
+#[derive(Debug, Default)]
+struct Taken {
+    frames: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Inbox {
@@ -106,11 +114,10 @@ impl Inbox {
             pid: std::process::id(),
             epoch: AtomicU64::new(0),
             taken: Default::default(),
-            room: Notify::new(),
+            room: Room::default(),
             ended: Notify::new(),
-            parked: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
-            events: Hub::default(),
+            events: Arc::default(),
             #[cfg(feature = "rpc")]
             work: Default::default(),
             #[cfg(feature = "rpc")]
@@ -122,17 +129,30 @@ impl Inbox {
     #[inline]
     pub(crate) fn complete(&self, frame: Frame) -> Option<Frame> {
         #[cfg(feature = "rpc")]
-        if frame.kind() == crate::FrameKind::Message && self.calls.is_awaited() {
-            let len = frame.body_len() as u64;
-            let frame = self.calls.complete(frame);
-            if frame.is_none() {
-                let mut state = self.state.lock();
-                state.received.0 += 1;
-                state.received.1 += len;
+        return match self.take_call(frame) {
+            Ok((caller, frame)) => {
+                contain("the waker of a caller", || caller.end(Ok(frame)));
+                None
             }
-            return frame;
-        }
+            Err(frame) => Some(frame),
+        };
+        #[cfg(not(feature = "rpc"))]
         Some(frame)
+    }
+
+    /// Removes the call that `frame` answers, and counts the frame.
+    #[cfg(feature = "rpc")]
+    #[inline]
+    fn take_call(&self, frame: Frame) -> Result<(super::calls::Caller, Frame), Frame> {
+        if frame.kind() != crate::FrameKind::Message || !self.calls.is_awaited() {
+            return Err(frame);
+        }
+        let (caller, frame) = self.calls.take(frame)?;
+        let mut state = self.state.lock();
+        state.received.0 += 1;
+        state.received.1 += frame.body_len() as u64;
+        drop(state);
+        Ok((caller, frame))
     }
 
     /// Appends what one read brought, whatever the budget, and empties `frames`.
@@ -140,13 +160,15 @@ impl Inbox {
         if frames.is_empty() {
             return;
         }
-        let mut after = Aftermath::default();
+        let mut effects = DeferredEffects::default();
+        let mut dropped = 0;
         let mut state = self.state.lock();
         for frame in frames.drain(..) {
-            state.append(frame, self.budget, self.overflow, &mut after);
+            dropped += state.append(frame, self.budget, self.overflow, &mut effects);
         }
         drop(state);
-        after.settle(&self.events);
+        effects.tell_dropped(&self.events, dropped);
+        effects.settle();
     }
 
     /// Whether whoever receives must wait. `awaited` says whether the program awaits something that
@@ -175,9 +197,7 @@ impl Inbox {
         if !self.must_wait(&awaited) {
             return !self.has_ended();
         }
-        // The count goes up before the second look: an operation that begins meanwhile either is seen by
-        // that look or sees the count.
-        let _parked = Counted::new(&self.parked);
+        let _waiting = self.room.wait();
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -199,8 +219,8 @@ impl Inbox {
 
     /// To be called after the program has begun to await something: receiving goes on.
     pub(crate) fn unpark(&self) {
-        if self.parked.load(Ordering::SeqCst) > 0 {
-            self.room.notify_waiters();
+        if self.room.is_awaited() {
+            self.room.tell();
         }
     }
 
@@ -214,26 +234,25 @@ impl Inbox {
     /// Makes the caller the one who takes frames; its number. `None` when there is one already and
     /// the caller does not want to take over.
     pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
-        let mut after = Aftermath::default();
+        let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.consumer == Consumer::Present && !take_over {
             return None;
         }
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         state.consumer = Consumer::Present;
-        // Whoever took frames so far wakes up and finds that it no longer does.
-        let former = state.lanes.each_mut().map(|lane| lane.waker.take());
+        // The former consumer wakes up and finds that it has been replaced.
+        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
         if state.mode != mode {
             state.mode = mode;
             state.waiting = Amount::default();
             for lane in std::mem::take(&mut state.lanes) {
-                lane.into_frames().into_iter().for_each(|frame| state.enqueue(frame, &mut after));
+                lane.into_frames().into_iter().for_each(|frame| state.enqueue(frame, &mut effects));
             }
         }
         drop(state);
-        former.into_iter().flatten().for_each(Waker::wake);
-        after.settle(&self.events);
-        self.room.notify_waiters();
+        effects.settle();
+        self.room.tell();
         Some(epoch)
     }
 
@@ -254,10 +273,11 @@ impl Inbox {
         state.consumer = Consumer::Gone;
         state.mode = Mode::Plain;
         state.waiting = Amount::default();
-        let lanes = std::mem::take(&mut state.lanes);
+        let mut lanes = std::mem::take(&mut state.lanes);
         drop(state);
-        lanes.into_iter().filter_map(|lane| lane.waker).for_each(Waker::wake);
-        self.room.notify_waiters();
+        wake_all(lanes.iter_mut().filter_map(|lane| lane.waker.take()));
+        lanes.into_iter().flat_map(Queue::into_frames).for_each(discard);
+        self.room.tell();
     }
 
     /// Moves the next frames of a lane to `batch`, which is empty: `Ready(false)` when there will be none, or
@@ -269,40 +289,52 @@ impl Inbox {
         batch: &mut VecDeque<Frame>,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<bool> {
-        let mut state = self.state.lock();
-        if !self.is_attached(epoch) {
-            return Poll::Ready(false);
-        }
         let most = Amount { frames: BATCH_FRAMES.min(self.budget.frames.div_ceil(8)), bytes: BATCH_BYTES };
-        if state.take(lane, batch, most) == 0 {
+        // Wakers are cloned and dropped without the lock.
+        let mut own = None;
+        loop {
+            let mut state = self.state.lock();
+            if !self.is_attached(epoch) {
+                return Poll::Ready(false);
+            }
+            if state.take(lane, batch, most) > 0 {
+                // What is left may belong to a lane that is not emptied.
+                let tell = state.starved
+                    && (state.lanes[lane].is_empty() || state.has_room_worth_telling(self.budget));
+                state.starved &= !tell;
+                drop(state);
+                if tell {
+                    self.room.tell();
+                }
+                return Poll::Ready(true);
+            }
             if state.end.is_some() || state.sealed {
                 return Poll::Ready(false);
             }
-            if let Some(cx) = cx {
-                let waker = &mut state.lanes[lane].waker;
-                match waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    None => *waker = Some(cx.waker().clone()),
-                }
+            let Some(cx) = cx.as_deref() else { return Poll::Pending };
+            let registered = &mut state.lanes[lane].waker;
+            if registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                return Poll::Pending;
             }
+            if own.is_none() {
+                drop(state);
+                own = Some(cx.waker().clone());
+                continue;
+            }
+            let former = std::mem::replace(registered, own);
+            drop(state);
+            drop(former);
             return Poll::Pending;
         }
-        // Telling at the first free place would wake for a handful of frames each time. But what is left
-        // may belong to a lane that nobody empties.
-        let tell = state.starved && (state.lanes[lane].is_empty() || !state.is_full(self.budget.half()));
-        state.starved &= !tell;
-        drop(state);
-        if tell {
-            self.room.notify_waiters();
-        }
-        Poll::Ready(true)
     }
 
     /// Counts a frame that the program has taken from `lane`. Only the lane's receiver may call it.
     #[inline]
-    pub(crate) fn took(&self, lane: usize) {
-        let taken = &self.taken[lane];
-        taken.store(taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    pub(crate) fn took(&self, lane: usize, frame: &Frame) {
+        let Taken { frames, bytes } = &self.taken[lane];
+        frames.store(frames.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let held = Amount::of(frame).bytes as u64;
+        bytes.store(bytes.load(Ordering::Relaxed) + held, Ordering::Relaxed);
     }
 
     /// Frames received, their bytes, frames waiting, frames dropped.
@@ -311,19 +343,21 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail.
+    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. Event
+    /// callbacks run on this thread. Whatever panics, the others are told all the same.
     pub(crate) fn end(&self, end: End) {
+        let event = Event::disconnected(&end.error());
+        let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.end.is_some() {
             return;
         }
-        let event = Event::disconnected(&end.error());
         state.end = Some(end);
-        let wakers = state.lanes.each_mut().map(|lane| lane.waker.take());
+        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        self.room.notify_waiters();
-        self.ended.notify_waiters();
+        effects.settle();
+        self.room.tell();
+        contain("a waker", || self.ended.notify_waiters());
         #[cfg(feature = "rpc")]
         self.calls.end();
         self.events.end(Some(&event));
@@ -337,12 +371,13 @@ impl Inbox {
 
     /// Takes nothing more in: whoever takes frames gets what waits, then the end.
     pub(crate) fn seal(&self) {
+        let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         state.sealed = true;
-        let wakers = state.lanes.each_mut().map(|lane| lane.waker.take());
+        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        self.room.notify_waiters();
+        effects.settle();
+        self.room.tell();
     }
 
     /// The requests that came too late to be taken in.
@@ -368,21 +403,5 @@ impl Inbox {
                 None => ended.await,
             }
         }
-    }
-}
-
-/// A count that goes down again when the value is dropped.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Counted<'a> {
-        count.fetch_add(1, Ordering::SeqCst);
-        Counted(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

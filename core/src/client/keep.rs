@@ -15,8 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 const PROBE_TOPIC: &str = ".busrt/alive";
 /// A task that wakes up so much too late belongs to a process that was suspended.
 const OVERSLEPT: Duration = Duration::from_millis(500);
-/// What the reader is given then to read what has come meanwhile.
+/// The time that the reader has then to read what came while the process was suspended.
 const EXCUSE: Duration = Duration::from_millis(100);
+/// The least time that a broker has to answer a probe. A program that wants its operations to fail sooner
+/// than that does not mean the connection.
+const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is known of a broker that says nothing.
 struct Watch {
@@ -35,6 +38,10 @@ enum Verdict {
 }
 
 impl Watch {
+    fn new(silence: Option<Duration>, timeout: Duration) -> Watch {
+        Watch { silence, limit: timeout.max(MIN_PROBE_TIMEOUT), probed: None }
+    }
+
     fn look(&mut self, now: Instant, heard: Instant) -> Verdict {
         let Some(silence) = self.silence else { return Verdict::Wait(None) };
         // Anything that came since is an answer.
@@ -60,7 +67,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
     let mut phase = shared.phase.subscribe();
     let mut next_ping = Instant::now() + interval;
-    let mut watch = Watch { silence: shared.config.silence, limit, probed: None };
+    let mut watch = Watch::new(shared.config.silence, limit);
     let mut excused = false;
     loop {
         let now = Instant::now();
@@ -78,7 +85,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 Verdict::Wait(None) => {}
                 Verdict::Probe => {
                     shared.probe(now);
-                    next = next.min(now + limit);
+                    next = next.min(now + watch.limit);
                 }
                 Verdict::Dead => {
                     shared.cut(End::new(ErrorKind::ConnectionLost, "the broker does not answer"));
@@ -155,7 +162,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watch() -> Watch {
-        Watch { silence: Some(5 * SECOND), limit: 2 * SECOND, probed: None }
+        Watch::new(Some(5 * SECOND), 2 * SECOND)
     }
 
     #[test]
@@ -186,6 +193,16 @@ mod tests {
         watch.excuse(start + 3600 * SECOND);
         assert_eq!(watch.look(start + 3601 * SECOND, start), Verdict::Wait(Some(start + 3602 * SECOND)));
         assert_eq!(watch.look(start + 3602 * SECOND, start), Verdict::Dead);
+    }
+
+    #[test]
+    fn a_broker_has_time_to_answer_however_short_the_timeout() {
+        let start = Instant::now();
+        let mut watch = Watch::new(Some(SECOND), Duration::from_millis(1));
+        assert_eq!(watch.look(start + SECOND, start), Verdict::Probe);
+        let limit = start + SECOND + MIN_PROBE_TIMEOUT;
+        assert_eq!(watch.look(start + SECOND + Duration::from_millis(2), start), Verdict::Wait(Some(limit)));
+        assert_eq!(watch.look(limit, start), Verdict::Dead);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Lane {
     #[inline]
     fn next_of_batch(&mut self) -> Option<Frame> {
         let frame = self.batch.pop_front()?;
-        self.inbox.took(self.lane);
+        self.inbox.took(self.lane, &frame);
         Some(frame)
     }
 

@@ -21,7 +21,9 @@
 //! | `inbox`, `lanes` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
+//! | `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | what a program is told of this, and what it can choose |
+//! | `deadline` | waits of any length |
 //! | `drain` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
@@ -31,7 +33,9 @@ mod batch;
 mod config;
 mod connect;
 mod connection;
+pub(crate) mod deadline;
 mod drain;
+pub(crate) mod effects;
 mod encode;
 mod events;
 mod keep;

@@ -1,5 +1,6 @@
 //! What a client does when things go wrong: the choices of a program.
 
+use super::deadline::interval;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
@@ -32,11 +33,12 @@ impl Reconnect {
         Reconnect::default()
     }
 
-    /// The delay before the first try and the longest one, at least 1 ms each; each is twice the one before.
-    /// Between a half and the whole of it is waited, so that the clients of a broker do not come all at once.
+    /// The delay before the first try and the longest one, at least 1 ms each and at most ten years; each is
+    /// twice the one before. Between a half and the whole of it is waited, so that the clients of a broker do
+    /// not come all at once.
     pub fn delays(mut self, min: Duration, max: Duration) -> Reconnect {
-        self.min = min.max(Duration::from_millis(1));
-        self.max = max.max(self.min);
+        self.min = interval(min);
+        self.max = interval(max).max(self.min);
         self
     }
 
@@ -109,6 +111,21 @@ mod tests {
         }
         let many: std::collections::HashSet<_> = (0..50).map(|_| reconnect.delay(9)).collect();
         assert!(many.len() > 40, "no jitter");
+    }
+
+    #[test]
+    fn delays_of_any_length_are_taken() {
+        for (min, max) in [
+            (Duration::MAX, Duration::MAX),
+            (Duration::ZERO, Duration::MAX),
+            (Duration::MAX, Duration::ZERO),
+            (Duration::from_nanos(1), Duration::from_nanos(1)),
+        ] {
+            let reconnect = Reconnect::new().delays(min, max);
+            for step in [0, 1, 31, 32, u32::MAX] {
+                assert!(reconnect.delay(step) <= super::super::deadline::LONGEST_WAIT);
+            }
+        }
     }
 
     #[test]

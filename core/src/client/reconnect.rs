@@ -4,13 +4,15 @@
 //! A new connection is put in force only when everything is restored: subscriptions and exclusions
 //! acknowledged, queued operations handed over in their order. So nothing else overtakes them.
 //!
-//! The lock is never held across an await or while a connection is dropped.
+//! The lock is never held across an await, nor while anything runs that may come back into the client: while
+//! a connection is used or dropped, while a payload is dropped, while those who wait for the status are woken.
 
 use super::acks::Confirmation;
 use super::backlog::{Backlog, Entry};
 use super::config::Config;
 use super::connect;
 use super::connection::{Connection, Purpose, lost};
+use super::deadline::deadline;
 use super::events::Event;
 use super::inbox::End;
 use super::policy::{Reconnect, WhileDown};
@@ -120,15 +122,12 @@ impl Durable {
                     _ => shared.config.timeout,
                 },
             };
-            shared.wait_up(*until.get_or_insert_with(|| Instant::now() + bound)).await?;
+            shared.wait_up(*until.get_or_insert_with(|| deadline(bound))).await?;
         }
     }
 
     pub(super) fn ping(&self) -> Result<()> {
-        match &*self.shared.state.read() {
-            State::Up(connection) => connection.ping(),
-            _ => Err(lost()),
-        }
+        self.shared.connection()?.ok_or_else(lost)?.ping()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -166,13 +165,26 @@ impl Shared {
     }
 
     /// Puts a new state in force. The old one is handed out, to be dropped without the lock.
-    fn change(&self, to: impl FnOnce(&mut State) -> Option<(State, Status)>) -> Option<State> {
+    fn change(&self, to: impl FnOnce(&mut State) -> Option<State>) -> Option<State> {
         let mut state = self.state.write();
-        let (next, status) = to(&mut state)?;
+        let next = to(&mut state)?;
         let old = std::mem::replace(&mut *state, next);
-        self.status.send_replace(status);
         drop(state);
+        self.publish_status();
         Some(old)
+    }
+
+    /// Brings the status in accord with the state and wakes those who wait for it. The state is looked at
+    /// anew: of two changes at once, the later one may get here first.
+    fn publish_status(&self) {
+        self.status.send_if_modified(|status| {
+            let present = match &*self.state.read() {
+                State::Up(_) => Status::Up,
+                State::Down(_) => Status::Down,
+                State::Ended => Status::Ended,
+            };
+            std::mem::replace(status, present) != present
+        });
     }
 
     /// The present connection, if there is one; an error when the client has ended.
@@ -187,9 +199,7 @@ impl Shared {
     /// That connection has ended, if it is the present one.
     fn lose(&self, lost: &Arc<Connection>) {
         self.change(|state| match state {
-            State::Up(connection) if Arc::ptr_eq(connection, lost) => {
-                Some((State::Down(Backlog::default()), Status::Down))
-            }
+            State::Up(connection) if Arc::ptr_eq(connection, lost) => Some(State::Down(Backlog::default())),
             _ => None,
         });
     }
@@ -202,7 +212,7 @@ impl Shared {
     fn end_with(&self, end: End, close: impl FnOnce(&Connection)) -> Option<Arc<Connection>> {
         let old = self.change(|state| match state {
             State::Ended => None,
-            _ => Some((State::Ended, Status::Ended)),
+            _ => Some(State::Ended),
         })?;
         let connection = match old {
             State::Up(connection) => {
@@ -222,17 +232,20 @@ impl Shared {
 
     /// Queues an operation; `None` when the connection is back.
     fn enqueue(&self, entry: Entry, bound: usize) -> Option<Result<()>> {
-        match &mut *self.state.write() {
+        // What is not queued is dropped without the lock.
+        let mut rejected = None;
+        let mut state = self.state.write();
+        let queued = match &mut *state {
             State::Up(_) => None,
             State::Ended => Some(Err(lost())),
-            State::Down(backlog) => Some(match backlog.push(entry, bound) {
-                true => Ok(()),
-                false => {
-                    let context = "the client is not connected, and the queue for that time is full";
-                    Err(Error::new(ErrorKind::ConnectionLost, context))
-                }
-            }),
-        }
+            State::Down(backlog) => Some(backlog.push(entry, bound).map_err(|entry| {
+                rejected = Some(entry);
+                let context = "the client is not connected, and the queue for that time is full";
+                Error::new(ErrorKind::ConnectionLost, context)
+            })),
+        };
+        drop(state);
+        queued
     }
 
     async fn wait_up(&self, until: Instant) -> Result<()> {
@@ -327,7 +340,7 @@ impl Shared {
                 }
                 // The last look at the backlog and the new state are one step: nothing is left behind.
                 let up = next.is_none() && matches!(state, State::Down(_));
-                up.then(|| (State::Up(connection.clone()), Status::Up))
+                up.then(|| State::Up(connection.clone()))
             });
             if up.is_some() {
                 return Ok(connection);
@@ -336,13 +349,24 @@ impl Shared {
             let entry = next.ok_or_else(lost)?;
             let operation = entry.operation();
             if let Err(e) = connection.send(Request::new(&operation, entry.prefix(), entry.qos)).await {
-                if let State::Down(backlog) = &mut *self.state.write() {
-                    // It has not been sent.
-                    backlog.unpop(entry);
-                }
+                // It has not been sent.
+                self.requeue(entry);
                 return Err(e);
             }
         }
+    }
+
+    /// Takes back an operation that was not sent after all; it is dropped when the client has ended.
+    fn requeue(&self, entry: Entry) {
+        let mut entry = Some(entry);
+        let mut state = self.state.write();
+        if let State::Down(backlog) = &mut *state
+            && let Some(entry) = entry.take()
+        {
+            backlog.unpop(entry);
+        }
+        drop(state);
+        drop(entry);
     }
 }
 

@@ -125,12 +125,16 @@ impl TopicBroker {
 
     /// Removes the handler of a topic; whether there was one.
     pub fn remove_topic(&self, topic: &str) -> bool {
-        self.0.write().topics.remove(topic).is_some()
+        // What the handler has captured is dropped without the lock.
+        let handler = self.0.write().topics.remove(topic);
+        handler.is_some()
     }
 
     /// Removes the handler of a prefix; whether there was one.
     pub fn remove_prefix(&self, prefix: &str) -> bool {
-        self.0.write().prefixes.remove(prefix).is_some()
+        // As above.
+        let handler = self.0.write().prefixes.remove(prefix);
+        handler.is_some()
     }
 
     /// Hands `frame` to its handler. Returns it when it has none: no publication, a topic nobody
@@ -160,10 +164,10 @@ where
 impl fmt::Debug for TopicBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.0.read();
-        f.debug_struct("TopicBroker")
-            .field("topics", &table.topics.keys())
-            .field("prefixes", &table.prefixes.keys())
-            .finish()
+        let topics: Vec<String> = table.topics.keys().cloned().collect();
+        let prefixes: Vec<String> = table.prefixes.keys().cloned().collect();
+        drop(table);
+        f.debug_struct("TopicBroker").field("topics", &topics).field("prefixes", &prefixes).finish()
     }
 }
 

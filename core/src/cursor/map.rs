@@ -1,6 +1,8 @@
-//! The serving side: cursors under way, and what becomes of those that nobody asks any more.
+//! The serving side: the cursors in use, and a task that drops those that are used no more.
 
 use super::{Cursor, MAX_BULK, METHOD_NEXT, METHOD_NEXT_BULK, Reference, pack};
+use crate::client::deadline::interval;
+use crate::client::effects::contain;
 use crate::rpc::RpcError;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,7 +12,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::task::AbortHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -44,8 +47,8 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     cursors: HashMap<Uuid, Entry>,
-    /// The task that drops what nobody uses; there is one while there are cursors.
-    cleaner: Option<AbortHandle>,
+    /// Ends the task that drops unused cursors, when it is dropped. The task exists while there are cursors.
+    cleaner: Option<oneshot::Sender<()>>,
 }
 
 struct Entry {
@@ -63,11 +66,9 @@ impl Entry {
 }
 
 impl CursorMap {
-    /// A map that drops cursors nobody has asked for `ttl`.
+    /// A map that drops cursors which were not used for `ttl`: at least 1 ms, at most ten years.
     pub fn new(ttl: Duration) -> CursorMap {
-        // Longer than any program runs, and still a time that can be told.
-        let ttl = ttl.min(Duration::from_secs(10 * 365 * 24 * 3600));
-        CursorMap(Arc::new(Shared { ttl, table: Mutex::default() }))
+        CursorMap(Arc::new(Shared { ttl: interval(ttl), table: Mutex::default() }))
     }
 
     /// Adds a cursor and returns the identifier to [`reply`](CursorMap::reply) with.
@@ -77,11 +78,20 @@ impl CursorMap {
     pub fn add(&self, cursor: impl Cursor) -> Uuid {
         let id = Uuid::new_v4();
         let cursor = Arc::new(tokio::sync::Mutex::new(cursor));
+        // Panics here, before anything has changed. The lock is not held while the task is spawned.
+        let runtime = Handle::current();
+        let mut ended = None;
         let mut table = self.0.table.lock();
         table.cursors.insert(id, Entry { cursor, used: Instant::now(), calls: 0 });
-        if table.cleaner.is_none() {
-            let cleaner = tokio::spawn(clean(Arc::downgrade(&self.0), Instant::now() + self.0.ttl));
-            table.cleaner = Some(cleaner.abort_handle());
+        // A cleaner goes without leave when its runtime does.
+        if table.cleaner.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            let (sender, receiver) = oneshot::channel();
+            table.cleaner = Some(sender);
+            ended = Some(receiver);
+        }
+        drop(table);
+        if let Some(ended) = ended {
+            runtime.spawn(clean(Arc::downgrade(&self.0), ended));
         }
         id
     }
@@ -179,14 +189,6 @@ impl Drop for Usage<'_> {
     }
 }
 
-impl Drop for Table {
-    fn drop(&mut self) {
-        if let Some(cleaner) = &self.cleaner {
-            cleaner.abort();
-        }
-    }
-}
-
 impl fmt::Debug for CursorMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CursorMap").field("ttl", &self.0.ttl).field("len", &self.len()).finish()
@@ -200,33 +202,46 @@ fn parse(params: &[u8]) -> Result<Reference, RpcError> {
     rmp_serde::from_slice(params).map_err(|e| RpcError::invalid_params(e.to_string()))
 }
 
-/// Drops what has expired, until there is nothing left.
-async fn clean(map: Weak<Shared>, mut next: Instant) {
+/// Drops what has expired, until there is nothing left or the map has `ended`.
+async fn clean(map: Weak<Shared>, mut ended: oneshot::Receiver<()>) {
+    let Some(mut next) = map.upgrade().map(|map| Instant::now() + map.ttl) else { return };
     loop {
-        sleep_until(next).await;
+        tokio::select! {
+            () = sleep_until(next) => {}
+            _ = &mut ended => return,
+        }
         let Some(map) = map.upgrade() else { return };
-        let mut table = map.table.lock();
+        match map.drop_expired() {
+            Some(used) => next = used + map.ttl,
+            None => return,
+        }
+    }
+}
+
+impl Shared {
+    /// Drops what has expired. Returns when the least recently used of the others was used; without any, the
+    /// cleaner is to end.
+    fn drop_expired(&self) -> Option<Instant> {
+        let mut table = self.table.lock();
         let now = Instant::now();
         let expired: Vec<Uuid> = table
             .cursors
             .iter()
-            .filter(|(_, entry)| entry.is_expired(map.ttl, now))
+            .filter(|(_, entry)| entry.is_expired(self.ttl, now))
             .map(|(id, _)| *id)
             .collect();
         let dropped: Vec<_> = expired.iter().filter_map(|id| table.cursors.remove(id)).collect();
-        // What is in use now is looked at again one time to live later.
+        // A cursor in use is looked at again one time to live later.
         let remaining = table.cursors.values().map(|entry| if entry.calls > 0 { now } else { entry.used });
         let oldest = remaining.min();
-        if oldest.is_none() {
-            table.cleaner = None;
-        }
+        let cleaner = if oldest.is_none() { table.cleaner.take() } else { None };
         drop(table);
-        // Not under the lock: a cursor may do anything when it goes.
-        drop(dropped);
-        match oldest {
-            Some(used) => next = used + map.ttl,
-            None => return,
+        // Cursors are the program's own, and so is what they do when they are dropped.
+        drop(cleaner);
+        for entry in dropped {
+            contain("the drop of a cursor", || drop(entry));
         }
+        oldest
     }
 }
 

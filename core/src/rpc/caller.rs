@@ -1,6 +1,7 @@
 //! The calling side.
 
 use super::{Reply, RpcError};
+use crate::client::deadline;
 use crate::client::{Client, Confirmation, Outcome, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
@@ -63,8 +64,7 @@ impl Caller {
         qos: QoS,
         deadline: Duration,
     ) -> Result<Reply, RpcError> {
-        let deadline = Instant::now() + deadline.min(Duration::from_secs(365 * 24 * 3600));
-        self.start(target, method, params.into(), qos, deadline).await?.await
+        self.start(target, method, params.into(), qos, deadline::deadline(deadline)).await?.await
     }
 
     /// Sends a call and hands out its outcome as a future of its own, so that many can be under way. It
@@ -79,8 +79,7 @@ impl Caller {
         params: impl Into<Bytes>,
         qos: QoS,
     ) -> Result<PendingCall, RpcError> {
-        let deadline = Instant::now() + self.client.timeout();
-        self.start(target, method, params.into(), qos, deadline).await
+        self.start(target, method, params.into(), qos, deadline::deadline(self.client.timeout())).await
     }
 
     async fn start(

@@ -2,6 +2,7 @@
 
 use super::handlers::{Call, Handlers, Notification};
 use super::{Options, RpcError};
+use crate::client::effects::panic_text;
 use crate::client::{Attached, Client, Confirmation, Lane, Request, RpcLanes, Tell, WeakClient, Working};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
@@ -50,7 +51,7 @@ impl<H: Handlers> Server<H> {
                         log::error!(
                             "the handler of a frame of {} panicked: {}",
                             frame.sender(),
-                            text(&*panic)
+                            panic_text(&*panic)
                         );
                     }
                 }
@@ -58,7 +59,10 @@ impl<H: Handlers> Server<H> {
                     let handled = notification.clone();
                     if let Err(panic) = caught(|| self.handlers.on_notification(handled)).await {
                         let sender = notification.sender();
-                        log::error!("the handler of a notification of {sender} panicked: {}", text(&*panic));
+                        log::error!(
+                            "the handler of a notification of {sender} panicked: {}",
+                            panic_text(&*panic)
+                        );
                     }
                 }
                 Some(Kind::Call(call)) => self.handle(call).await,
@@ -97,7 +101,7 @@ impl<H: Handlers> Server<H> {
         let result = match caught(|| self.handlers.on_call(call)).await {
             Ok(result) => result,
             Err(panic) => {
-                log::error!("the handler of a call of {} panicked: {}", frame.sender(), text(&*panic));
+                log::error!("the handler of a call of {} panicked: {}", frame.sender(), panic_text(&*panic));
                 Err(RpcError::internal("the handler panicked"))
             }
         };
@@ -200,12 +204,4 @@ async fn caught<F: Future>(handler: impl FnOnce() -> F) -> Result<F::Output, Box
         Err(panic) => Poll::Ready(Err(panic)),
     })
     .await
-}
-
-fn text(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "no text",
-    }
 }

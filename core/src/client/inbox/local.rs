@@ -1,21 +1,42 @@
 //! What the broker needs of the inbox of a client within its process.
 
-use super::state::{Aftermath, Consumer};
+use super::state::Consumer;
 use super::{End, Inbox};
+use crate::client::effects::{DeferredEffects, discard};
 use crate::client::events::Event;
 use crate::client::policy::Overflow;
 use crate::error::ErrorKind;
 use crate::frame::Frame;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
 impl Inbox {
-    /// Completes the call that `frame` answers, or queues it.
+    /// Completes the call that `frame` answers, or queues it. Runs wakers, event callbacks and loggers: the
+    /// caller holds no lock.
     ///
     /// # Errors
     /// The frame itself when there is no room.
     pub(crate) fn push(&self, frame: Frame) -> Result<(), Frame> {
-        let Some(frame) = self.complete(frame) else { return Ok(()) };
-        let mut after = Aftermath::default();
+        let mut effects = DeferredEffects::default();
+        let result = self.push_deferred(frame, &mut effects);
+        effects.settle();
+        result
+    }
+
+    /// As [`push`](Inbox::push), for a caller that holds a lock. What has to happen after it is added to
+    /// `effects`, which may have collected from other inboxes already.
+    ///
+    /// # Errors
+    /// As [`push`](Inbox::push).
+    pub(crate) fn push_deferred(&self, frame: Frame, effects: &mut DeferredEffects) -> Result<(), Frame> {
+        #[cfg(feature = "rpc")]
+        let frame = match self.take_call(frame) {
+            Ok((caller, frame)) => {
+                effects.reply(caller, frame);
+                return Ok(());
+            }
+            Err(frame) => frame,
+        };
         let mut state = self.state.lock();
         let full = state.is_full(self.budget)
             && self.overflow == Overflow::Wait
@@ -25,20 +46,52 @@ impl Inbox {
         if full && (state.waiting.bytes >= self.overrun_bytes || !self.is_awaited()) {
             return Err(frame);
         }
-        state.append(frame, self.budget, self.overflow, &mut after);
+        let dropped = state.append(frame, self.budget, self.overflow, effects);
         drop(state);
-        after.settle(&self.events);
+        effects.tell_dropped(&self.events, dropped);
         Ok(())
     }
 
-    /// Waits until [`push`](Inbox::push) would take a frame; `false` when the inbox has ended.
+    /// Waits until [`push`](Inbox::push) would take a frame; `false` when the inbox has ended. Ready as soon as
+    /// a sixteenth of the budget is free.
     pub(crate) async fn wait_room(&self) -> bool {
         self.wait_room_unless(|| false).await
     }
 
+    /// As [`wait_room`](Inbox::wait_room), for one task that waits for many inboxes. Registers the waker until
+    /// it is woken, once for each task. The caller takes back the registration with
+    /// [`forget_room`](Inbox::forget_room) when it waits no longer, or it costs a wake-up later and keeps the
+    /// task's memory until then. Clones and drops wakers: the caller holds no lock.
+    #[allow(dead_code, reason = "for the dispatcher of the broker")]
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let must_wait = || self.must_wait(|| false);
+        // The second look sees what has changed before the waker was registered.
+        if must_wait() {
+            self.room.register(cx.waker());
+            if must_wait() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(!self.has_ended())
+    }
+
+    /// Takes back the registration of [`poll_room`](Inbox::poll_room).
+    #[allow(dead_code, reason = "for the dispatcher of the broker")]
+    pub(crate) fn forget_room(&self, waker: &Waker) {
+        self.room.forget(waker);
+    }
+
     /// How many frames the program has taken since the beginning.
     pub(crate) fn progress(&self) -> u64 {
-        self.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum()
+        self.taken().0
+    }
+
+    /// How many frames the program has taken since the beginning, and the bytes that they held in the queue,
+    /// in the measure of [`load`](Inbox::load).
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        self.taken.iter().fold((0, 0), |(frames, bytes), lane| {
+            (frames + lane.frames.load(Ordering::Relaxed), bytes + lane.bytes.load(Ordering::Relaxed))
+        })
     }
 
     /// Frames received so far and the bytes of their bodies.
@@ -54,17 +107,31 @@ impl Inbox {
 
     /// Drops the oldest frame of the longest lane; `false` when there is none.
     pub(crate) fn drop_oldest(&self) -> bool {
-        let mut state = self.state.lock();
-        let Some(frame) = state.drop_oldest() else { return false };
-        drop(state);
-        drop(frame);
+        let frame = self.state.lock().drop_oldest();
+        self.count_dropped(frame)
+    }
+
+    /// Drops the oldest publication or broadcast that `may_go`; `false` when there is none. Messages stay.
+    ///
+    /// `may_go` runs under the lock of this inbox.
+    #[allow(dead_code, reason = "for the dispatcher of the broker")]
+    pub(crate) fn drop_oldest_where(&self, may_go: impl Fn(&Frame) -> bool) -> bool {
+        let frame = self.state.lock().drop_oldest_where(may_go);
+        self.count_dropped(frame)
+    }
+
+    /// Frees a frame that was dropped, and tells the listeners.
+    fn count_dropped(&self, frame: Option<Frame>) -> bool {
+        let Some(frame) = frame else { return false };
+        discard(frame);
         if self.events.is_heard() {
             self.events.tell(Event::Dropped { frames: 1 });
         }
         true
     }
 
-    /// Ends the inbox, once.
+    /// Ends the inbox, once. Event callbacks run on this thread, wakers too: the caller holds no lock. A panic
+    /// in one of them is logged, and the others are told all the same.
     pub(crate) fn close(&self, reason: ErrorKind) {
         self.end(End::new(reason, "the broker ended the connection"));
     }

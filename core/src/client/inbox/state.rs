@@ -1,15 +1,20 @@
 //! What waits in an inbox, and the rules for what comes.
 
 use super::{End, LANE_FRAMES, LANES};
-use crate::client::events::{Event, Hub};
+use crate::client::effects::DeferredEffects;
 use crate::client::policy::Overflow;
 use crate::frame::Frame;
+use crate::proto::op::FrameKind;
 use std::collections::VecDeque;
 use std::task::Waker;
 
 /// How many requests that come too late are told so.
 #[cfg(feature = "rpc")]
 const MOST_LATE: usize = 1024;
+
+/// Those who wait for room are told when this part of the budget is free. Telling at the first free place would
+/// wake them for a handful of frames each time.
+const ROOM_SHARE: usize = 16;
 
 /// How frames are spread over the lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +51,9 @@ impl Amount {
         Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
     }
 
-    pub(super) fn half(self) -> Amount {
-        Amount { frames: self.frames.div_ceil(2), bytes: self.bytes.div_ceil(2) }
+    /// How much of this budget has to be free before those who wait for room are told.
+    pub(super) fn worth_telling(self) -> Amount {
+        Amount { frames: (self.frames / ROOM_SHARE).max(1), bytes: (self.bytes / ROOM_SHARE).max(1) }
     }
 
     pub(super) fn add(&mut self, other: Amount) {
@@ -79,11 +85,20 @@ pub(super) struct State {
     pub(super) end: Option<End>,
 }
 
+/// The frames of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Frame>,
     amount: Amount,
+    /// How many of the frames are no messages.
+    droppable: usize,
+    /// At least so many of the first frames are messages: a search for something else starts behind them.
+    messages_first: usize,
     pub(super) waker: Option<Waker>,
+}
+
+fn is_message(frame: &Frame) -> bool {
+    frame.kind() == FrameKind::Message
 }
 
 impl Queue {
@@ -93,6 +108,7 @@ impl Queue {
 
     fn push(&mut self, frame: Frame) {
         self.amount.add(Amount::of(&frame));
+        self.droppable += usize::from(!is_message(&frame));
         self.frames.push_back(frame);
     }
 
@@ -100,6 +116,25 @@ impl Queue {
         let frame = self.frames.pop_front()?;
         let amount = Amount::of(&frame);
         self.amount.sub(amount);
+        self.droppable -= usize::from(!is_message(&frame));
+        self.messages_first = self.messages_first.saturating_sub(1);
+        Some((frame, amount))
+    }
+
+    /// Removes the first frame that is no message and `may_go`.
+    fn remove_first(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<(Frame, Amount)> {
+        if self.droppable == 0 {
+            return None;
+        }
+        while self.frames.get(self.messages_first).is_some_and(is_message) {
+            self.messages_first += 1;
+        }
+        let mut behind = self.frames.range(self.messages_first..);
+        let index = self.messages_first + behind.position(|frame| !is_message(frame) && may_go(frame))?;
+        let frame = self.frames.remove(index)?;
+        let amount = Amount::of(&frame);
+        self.amount.sub(amount);
+        self.droppable -= 1;
         Some((frame, amount))
     }
 
@@ -107,6 +142,7 @@ impl Queue {
     fn take(&mut self, batch: &mut VecDeque<Frame>, most: Amount) -> Amount {
         if self.amount.frames <= most.frames && self.amount.bytes <= most.bytes && batch.is_empty() {
             std::mem::swap(&mut self.frames, batch);
+            (self.droppable, self.messages_first) = (0, 0);
             return std::mem::take(&mut self.amount);
         }
         let mut taken = Amount::default();
@@ -120,32 +156,6 @@ impl Queue {
 
     pub(super) fn into_frames(self) -> VecDeque<Frame> {
         self.frames
-    }
-}
-
-/// What happened under the lock and is to be done without it.
-#[derive(Default)]
-pub(super) struct Aftermath {
-    wakers: [Option<Waker>; LANES],
-    first_drop: bool,
-    dropped: u64,
-    not_rpc: Option<Frame>,
-}
-
-impl Aftermath {
-    pub(super) fn settle(self, events: &Hub) {
-        for waker in self.wakers.into_iter().flatten() {
-            waker.wake();
-        }
-        if self.first_drop {
-            log::warn!("the queue is full and nobody takes the frames: they are dropped");
-        }
-        if self.dropped > 0 && events.is_heard() {
-            events.tell(Event::Dropped { frames: self.dropped });
-        }
-        if let Some(frame) = self.not_rpc {
-            log::debug!("a message of {} is no RPC frame, or a reply that nobody awaits", frame.sender());
-        }
     }
 }
 
@@ -169,41 +179,77 @@ impl State {
         }
     }
 
-    pub(super) fn append(&mut self, frame: Frame, budget: Amount, overflow: Overflow, after: &mut Aftermath) {
+    /// Whether enough is free to tell those who wait for room.
+    pub(super) fn has_room_worth_telling(&self, budget: Amount) -> bool {
+        let share = budget.worth_telling();
+        self.waiting.frames.saturating_add(share.frames) <= budget.frames
+            && self.waiting.bytes.saturating_add(share.bytes) <= budget.bytes
+    }
+
+    /// Queues a received frame, or drops it. Returns how many frames were dropped, others among them.
+    pub(super) fn append(
+        &mut self,
+        frame: Frame,
+        budget: Amount,
+        overflow: Overflow,
+        effects: &mut DeferredEffects,
+    ) -> u64 {
         self.received.0 += 1;
         self.received.1 += frame.body_len() as u64;
         if self.end.is_some() || self.consumer == Consumer::Gone {
-            return;
+            effects.discard(frame);
+            return 0;
         }
         if self.sealed {
             self.dropped += 1;
-            after.dropped += 1;
-            #[cfg(feature = "rpc")]
-            if self.late.len() < MOST_LATE && crate::client::lanes::rpc::is_request(&frame) {
-                self.late.push(frame);
-            }
-            return;
+            self.keep_late(frame, effects);
+            return 1;
         }
+        let mut dropped = 0;
         if self.is_full(budget) && (self.consumer == Consumer::Never || overflow != Overflow::Wait) {
-            after.first_drop |= self.dropped == 0;
-            after.dropped += 1;
+            if self.dropped == 0 {
+                effects.log_overflow();
+            }
             if overflow != Overflow::DropOld {
                 self.dropped += 1;
-                return;
+                effects.discard(frame);
+                return 1;
             }
-            after.dropped -= 1;
             // One large frame may take the room of many.
-            while self.is_full(budget) && self.drop_oldest().is_some() {
-                after.dropped += 1;
+            while self.is_full(budget)
+                && let Some(oldest) = self.drop_oldest()
+            {
+                effects.discard(oldest);
+                dropped += 1;
             }
         }
-        self.enqueue(frame, after);
+        self.enqueue(frame, effects);
+        dropped
+    }
+
+    /// Keeps a request that comes too late, to be answered at the end. Every other frame is freed.
+    fn keep_late(&mut self, frame: Frame, effects: &mut DeferredEffects) {
+        #[cfg(feature = "rpc")]
+        if self.late.len() < MOST_LATE && crate::client::lanes::rpc::is_request(&frame) {
+            self.late.push(frame);
+            return;
+        }
+        effects.discard(frame);
     }
 
     /// Drops the oldest frame of the longest lane.
     pub(super) fn drop_oldest(&mut self) -> Option<Frame> {
         let lane = self.lanes.iter_mut().max_by_key(|lane| lane.amount.frames)?;
         let (frame, amount) = lane.pop()?;
+        self.waiting.sub(amount);
+        self.dropped += 1;
+        Some(frame)
+    }
+
+    /// Removes the oldest publication or broadcast that `may_go`. Messages stay.
+    pub(super) fn drop_oldest_where(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        // The other lanes hold messages alone.
+        let (frame, amount) = self.lanes[LANE_FRAMES].remove_first(may_go)?;
         self.waiting.sub(amount);
         self.dropped += 1;
         Some(frame)
@@ -216,16 +262,16 @@ impl State {
         taken.frames
     }
 
-    pub(super) fn enqueue(&mut self, frame: Frame, after: &mut Aftermath) {
+    pub(super) fn enqueue(&mut self, frame: Frame, effects: &mut DeferredEffects) {
         let Some(index) = self.lane_of(&frame) else {
-            after.not_rpc = Some(frame);
+            effects.not_rpc(frame);
             return;
         };
         let lane = &mut self.lanes[index];
         self.waiting.add(Amount::of(&frame));
         lane.push(frame);
-        if lane.waker.is_some() {
-            after.wakers[index] = lane.waker.take();
+        if let Some(waker) = lane.waker.take() {
+            effects.wake(waker);
         }
     }
 }

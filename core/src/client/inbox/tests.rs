@@ -4,6 +4,7 @@ use crate::proto::delivery::Delivery;
 use crate::proto::op::FrameKind;
 use std::future::Future;
 use std::pin::pin;
+use std::task::Waker;
 
 fn config() -> Config {
     Config::new("", "me")
@@ -84,12 +85,12 @@ async fn whoever_waits_for_room_goes_on() {
             let inbox = inbox.clone();
             async move { inbox.wait_room_unless(|| false).await }
         });
-        while inbox.parked.load(Ordering::SeqCst) == 0 {
+        while !inbox.room.is_awaited() {
             tokio::task::yield_now().await;
         }
         act(&inbox, &mut frames);
         assert_eq!(waiting.await.unwrap(), !inbox.has_ended());
-        assert_eq!(inbox.parked.load(Ordering::SeqCst), 0);
+        assert!(!inbox.room.is_awaited());
     }
 }
 

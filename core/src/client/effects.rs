@@ -1,0 +1,245 @@
+//! What a locked section sets off, done after it.
+//!
+//! Foreign code never runs under a lock of this crate: wakers, event callbacks, loggers, and the drops of what
+//! frames and callbacks own may all come back into the same client or into the broker. Locked sections collect
+//! such effects in [`DeferredEffects`].
+
+use super::events::{Event, Hub};
+use crate::frame::Frame;
+use std::any::Any;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Waker;
+
+/// Runs foreign code. A panic is logged and goes no further. Returns whether there was none.
+pub(crate) fn contain(what: impl Display, code: impl FnOnce()) -> bool {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(code)) else { return true };
+    log::error!("{what} panicked: {}", panic_text(&*panic));
+    // What a panic carries is foreign too, and so is its drop.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+        std::mem::forget(again);
+    }
+    false
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no text",
+    }
+}
+
+/// Wakes every task, also when the waker of one of them panics.
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        contain("a waker", || waker.wake());
+    }
+}
+
+/// Effects of a locked section. They happen when the value is dropped: declare it before the lock guard, so
+/// that it is dropped after the guard, on early returns and panics too.
+///
+/// One value may collect the effects of many inboxes.
+#[derive(Default)]
+#[must_use = "the effects happen when this is dropped, which must be after the lock is released"]
+pub(crate) struct DeferredEffects {
+    wakers: Few<Waker>,
+    #[cfg(feature = "rpc")]
+    replies: Few<(super::calls::Caller, Frame)>,
+    discarded: Few<Frame>,
+    /// Messages that are no RPC frame, or replies to no call.
+    not_rpc: Few<Frame>,
+    /// How many frames were dropped, for those who listen to the events of a client.
+    dropped: Vec<(Arc<Hub>, u64)>,
+    queue_overflowed: bool,
+}
+
+impl DeferredEffects {
+    /// Wakes a task.
+    pub(super) fn wake(&mut self, waker: Waker) {
+        self.wakers.push(waker);
+    }
+
+    /// Ends a call.
+    #[cfg(feature = "rpc")]
+    pub(super) fn reply(&mut self, caller: super::calls::Caller, frame: Frame) {
+        self.replies.push((caller, frame));
+    }
+
+    /// Frees a frame, whose payload may have an owner with a drop of its own.
+    pub(super) fn discard(&mut self, frame: Frame) {
+        self.discarded.push(frame);
+    }
+
+    /// Logs and frees a message that an RPC server cannot handle.
+    pub(super) fn not_rpc(&mut self, frame: Frame) {
+        self.not_rpc.push(frame);
+    }
+
+    /// Tells the listeners of a client that frames were dropped.
+    pub(super) fn tell_dropped(&mut self, events: &Arc<Hub>, frames: u64) {
+        if frames > 0 && events.is_heard() {
+            self.dropped.push((events.clone(), frames));
+        }
+    }
+
+    /// Logs that a client drops frames for the first time.
+    pub(super) fn log_overflow(&mut self) {
+        self.queue_overflowed = true;
+    }
+
+    /// Lets the effects happen. The caller holds no lock.
+    pub(crate) fn settle(self) {
+        drop(self);
+    }
+}
+
+impl Drop for DeferredEffects {
+    fn drop(&mut self) {
+        wake_all(self.wakers.take());
+        #[cfg(feature = "rpc")]
+        for (caller, frame) in self.replies.take() {
+            contain("the waker of a caller", || caller.end(Ok(frame)));
+        }
+        if self.queue_overflowed {
+            contain("the logger", || {
+                log::warn!("client queue full: frames are dropped until the program takes some");
+            });
+        }
+        for (events, frames) in self.dropped.drain(..) {
+            events.tell(Event::Dropped { frames });
+        }
+        let mut not_rpc = self.not_rpc.take();
+        if let Some(frame) = not_rpc.next() {
+            let more = not_rpc.len();
+            contain("the logger", || {
+                log::debug!("no RPC frame, or a reply to no call: from {} (and {more} more)", frame.sender());
+            });
+            discard(frame);
+            not_rpc.for_each(discard);
+        }
+        self.discarded.take().for_each(discard);
+    }
+}
+
+/// Frees a frame. The owner of its payload may panic.
+pub(super) fn discard(frame: Frame) {
+    contain("the drop of a payload", || drop(frame));
+}
+
+/// Mostly none or one, which costs no allocation.
+struct Few<T> {
+    first: Option<T>,
+    rest: Vec<T>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Few<T> {
+        Few { first: None, rest: Vec::new() }
+    }
+}
+
+impl<T> Few<T> {
+    fn push(&mut self, value: T) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.rest.push(value),
+        }
+    }
+
+    fn take(&mut self) -> FewIter<T> {
+        FewIter { first: self.first.take(), rest: std::mem::take(&mut self.rest).into_iter() }
+    }
+}
+
+/// The values in the order in which they were pushed.
+struct FewIter<T> {
+    first: Option<T>,
+    rest: std::vec::IntoIter<T>,
+}
+
+impl<T> Iterator for FewIter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.first.take().or_else(|| self.rest.next())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = usize::from(self.first.is_some()) + self.rest.len();
+        (len, Some(len))
+    }
+}
+
+impl<T> ExactSizeIterator for FewIter<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    struct Panics(AtomicUsize);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("a foreign waker");
+        }
+    }
+
+    #[test]
+    fn a_panic_keeps_no_effect_from_happening() {
+        let wakers = Arc::new(Panics(AtomicUsize::new(0)));
+        let events = Arc::new(Hub::default());
+        let mut listener = events.subscribe();
+        let mut effects = DeferredEffects::default();
+        for _ in 0..3 {
+            effects.wake(wakers.clone().into());
+        }
+        effects.tell_dropped(&events, 2);
+        effects.settle();
+        assert_eq!(wakers.0.load(Ordering::SeqCst), 3);
+        assert_eq!(listener.try_recv(), Some(Event::Dropped { frames: 2 }));
+    }
+
+    #[test]
+    fn a_panic_whose_value_panics_when_dropped_is_contained() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        assert!(!contain("a test", || std::panic::panic_any(Bomb)));
+        assert!(contain("a test", || {}));
+    }
+
+    #[test]
+    fn they_happen_after_the_guard_is_released() {
+        struct Unlocked(Arc<Mutex<()>>, AtomicUsize);
+        impl Wake for Unlocked {
+            fn wake(self: Arc<Self>) {
+                self.1.fetch_add(usize::from(self.0.try_lock().is_ok()), Ordering::SeqCst);
+            }
+        }
+        let lock = Arc::new(Mutex::new(()));
+        let waker = Arc::new(Unlocked(lock.clone(), AtomicUsize::new(0)));
+        let section = |early: bool| {
+            let mut effects = DeferredEffects::default();
+            let guard = lock.lock().unwrap();
+            effects.wake(waker.clone().into());
+            if early {
+                return;
+            }
+            drop(guard);
+        };
+        section(true);
+        section(false);
+        assert_eq!(waker.1.load(Ordering::SeqCst), 2);
+    }
+}
