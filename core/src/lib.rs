@@ -37,6 +37,8 @@ pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;
 pub mod proto;
+#[cfg(feature = "broker")]
+mod shown;
 
 #[cfg(feature = "broker")]
 pub mod broker;

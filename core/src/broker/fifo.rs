@@ -1,89 +1,198 @@
-//! A named pipe that takes a line a command, so that a shell can use the bus (PROTOCOL.md section 10).
+//! A named pipe that executes one command per line, so that a shell can use the bus (PROTOCOL.md section 10).
 
 use super::Core;
-use super::listener::OwnedFile;
+use super::fifo_lines::LineSplitter;
+use super::listener::failed;
 use super::local::LocalLink;
+use super::log_limit::LogLimit;
+use super::path_lock::in_use;
+use super::published_file::{PublishedFile, WATCH_INTERVAL, Watched};
+use crate::error::{ErrorKind, Result};
 use crate::params;
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use crate::proto::rpc;
+use crate::shown::shown;
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
+use std::borrow::Cow;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use std::time::Instant;
 use tokio::net::unix::pipe;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
-/// A longer line is no command.
-const LONGEST_LINE: u64 = 1024 * 1024;
 const MODE: u32 = 0o622;
+/// Bytes that one read takes out of the pipe.
+const READ_BYTES: usize = 16 * 1024;
+/// Lines that are executed before other tasks of the worker get their turn.
+const LINES_PER_TURN: u32 = 16;
 
 /// Makes the pipe and begins to read it. A pipe that a dead broker left is replaced.
-pub(super) fn open(core: &Arc<Core>, path: &Path) -> io::Result<(JoinHandle<()>, OwnedFile)> {
+pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()>, Arc<PublishedFile>)> {
+    let address = format!("fifo:{}", path.display());
+    let file = Arc::new(PublishedFile::reserve(path).await?);
+    let made = is_stale(path)
+        .and_then(|stale| file.publish(stale, make).map_err(|e| failed(&address, e)))
+        .inspect_err(|_| file.withdraw())?;
+    let commands = Arc::new(Commands {
+        link: LocalLink::broker(core),
+        path: path.display().to_string(),
+        complaints: LogLimit::default(),
+    });
+    Ok((tokio::spawn(run(file.clone(), made, commands)), file))
+}
+
+/// Whether a pipe without a reader is at the path. An error: the path cannot be used.
+fn is_stale(path: &Path) -> Result<bool> {
+    let cannot = |e: io::Error| failed(&format!("fifo:{}", path.display()), e);
     match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-        Ok(meta) if !meta.file_type().is_fifo() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no FIFO is there"));
-        }
-        // Opening for writing works only if somebody reads.
-        Ok(_) => match rustix::fs::open(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(_) => {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody is reading from it already"));
-            }
-            Err(_) => std::fs::remove_file(path)?,
-        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(cannot(e)),
+        Ok(meta) if !meta.file_type().is_fifo() => return Err(in_use(path, "a file that is not a FIFO")),
+        Ok(_) => {}
     }
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(_) => Err(in_use(path, "another process, which reads from it")),
+        // Nothing has it open for reading.
+        Err(rustix::io::Errno::NXIO) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(e) => Err(cannot(e.into())),
+    }
+}
+
+fn make(path: &Path) -> io::Result<pipe::Receiver> {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(MODE), 0)?;
-    let file = OwnedFile::new(path)?;
-    // What the umask took away is given back.
+    // The umask may have taken permissions away.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     // Open for writing too: the pipe does not end when a shell closes its end.
-    let pipe = pipe::OpenOptions::new().read_write(true).open_receiver(path)?;
-    let link = LocalLink::broker(core);
-    let shown = path.display().to_string();
-    Ok((tokio::spawn(async move { read_lines(pipe, &link, &shown).await }), file))
+    pipe::OpenOptions::new().read_write(true).open_receiver(path)
 }
 
-async fn read_lines(pipe: pipe::Receiver, link: &LocalLink, path: &str) {
-    let mut lines = BufReader::new(pipe);
-    let mut line = vec![];
-    let mut overlong = false;
+/// What the readers of one FIFO share.
+struct Commands {
+    link: LocalLink,
+    path: String,
+    complaints: LogLimit,
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.tell_suppressed(self.complaints.take_all());
+    }
+}
+
+impl Commands {
+    fn complain(&self, line: &[u8], why: &str) {
+        let (admitted, suppressed) = self.complaints.admit(Instant::now());
+        self.tell_suppressed(suppressed);
+        if admitted {
+            log::warn!("{}: {why}: {}", self.path, shown(line.trim_ascii_end()));
+        }
+    }
+
+    fn tell_suppressed(&self, count: u64) {
+        if count > 0 {
+            log::warn!("{}: {count} more lines could not be executed", self.path);
+        }
+    }
+}
+
+/// Reads the pipe, and replaces it when its file was deleted.
+async fn run(file: Arc<PublishedFile>, pipe: pipe::Receiver, commands: Arc<Commands>) {
+    // The tasks end with the set.
+    let mut readers = JoinSet::new();
+    let (mut current, retired) = oneshot::channel();
+    readers.spawn(read(pipe, commands.clone(), retired));
+    let mut looks = tokio::time::interval(WATCH_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        line.clear();
-        match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
-            Ok(0) => {}
-            Ok(_) if line.last() != Some(&b'\n') => overlong = true,
-            Ok(_) if overlong => {
-                overlong = false;
-                log::warn!("{path}: a line of over {LONGEST_LINE} bytes is no command");
-            }
-            Ok(_) => {
-                if let Err(why) = obey(link, &line).await {
-                    log::warn!("{path}: {why}: {}", String::from_utf8_lossy(&line).trim_end());
-                }
-            }
-            Err(e) => {
-                log::error!("{path}: {e}");
-                return;
+        looks.tick().await;
+        while readers.try_join_next().is_some() {}
+        commands.tell_suppressed(commands.complaints.take_ended(Instant::now()));
+        match file.watch(make) {
+            Watched::Unchanged => {}
+            Watched::Withdrawn => return,
+            Watched::Trouble(trouble) => log::error!("{}: {trouble}", commands.path),
+            Watched::PutBack(pipe) => {
+                log::warn!("{} was deleted: listening on it again", commands.path);
+                let (next, retired) = oneshot::channel();
+                readers.spawn(read(pipe, commands.clone(), retired));
+                // The reader of the old pipe learns of it when its sender is dropped.
+                drop(std::mem::replace(&mut current, next));
             }
         }
     }
 }
 
-async fn obey(link: &LocalLink, line: &[u8]) -> Result<(), String> {
-    let line = std::str::from_utf8(line).map_err(|_| "a command that is not UTF-8")?;
+/// Executes the lines of one pipe. When the sender of `retired` is dropped, it ends as soon as
+/// nothing came for a while: shells may still have the pipe open.
+async fn read(pipe: pipe::Receiver, commands: Arc<Commands>, mut retired: oneshot::Receiver<()>) {
+    let mut lines = LineSplitter::default();
+    let mut chunk = vec![0; READ_BYTES];
+    let mut turn = 0;
+    let mut is_retired = false;
+    loop {
+        let readable = if is_retired {
+            match tokio::time::timeout(WATCH_INTERVAL, pipe.readable()).await {
+                Ok(readable) => readable,
+                Err(_) => return,
+            }
+        } else {
+            tokio::select! {
+                readable = pipe.readable() => readable,
+                _ = &mut retired => {
+                    is_retired = true;
+                    continue;
+                }
+            }
+        };
+        let len = match readable.and_then(|()| pipe.try_read(&mut chunk)) {
+            Ok(len) => len,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
+            Err(e) => return log::error!("{}: cannot read: {e}", commands.path),
+        };
+        let mut rest = &chunk[..len];
+        while let Some(line) = lines.next_line(&mut rest) {
+            let result = match &line {
+                Ok(line) => execute_line(&commands.link, line).await,
+                Err(_) => Err("too long a line".into()),
+            };
+            if let Err(why) = result {
+                let (Ok(line) | Err(line)) = &line;
+                commands.complain(line, &why);
+            }
+            turn += 1;
+            if turn % LINES_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+async fn execute_line(link: &LocalLink, line: &[u8]) -> std::result::Result<(), Cow<'static, str>> {
+    let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
     let line = line.trim_end_matches(['\n', '\r']);
     if line.trim().is_empty() {
         return Ok(());
+    }
+    // It would end a name or a topic in the middle.
+    if line.contains('\0') {
+        return Err("the line contains a NUL".into());
     }
     let (target, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let text = || Bytes::copy_from_slice(rest.as_bytes());
     let request;
     let op = if let Some(topic) = target.strip_prefix('=') {
+        // The FIFO sends in the broker's name, but the broker's topics are not open to shells.
+        if topic.starts_with(".broker/") {
+            return Err(ErrorKind::AccessDenied.to_string().into());
+        }
         Operation::Publish { topic, payload: text() }
     } else if let Some(message) = rest.strip_prefix('.') {
         request = [&[rpc::NOTIFICATION], message.as_bytes()].concat();
@@ -99,5 +208,5 @@ async fn obey(link: &LocalLink, line: &[u8]) -> Result<(), String> {
     } else {
         Operation::Message { target, payload: text() }
     };
-    link.submit(&op, QoS::Processed).outcome().await.map_err(|kind| kind.to_string())
+    link.submit(&op, QoS::Processed).outcome().await.map_err(|kind| kind.to_string().into())
 }

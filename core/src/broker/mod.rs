@@ -26,19 +26,31 @@ mod connection;
 mod courier;
 #[cfg(unix)]
 mod fifo;
+#[cfg(unix)]
+mod fifo_lines;
 mod held;
 mod keepalive;
 mod listener;
 pub(crate) mod local;
+mod log_limit;
 mod lookout;
 mod memory;
 mod options;
 mod outbox;
 mod outgoing;
+#[cfg(unix)]
+mod owned_file;
+#[cfg(unix)]
+mod path_lock;
+#[cfg(unix)]
+mod published_file;
 mod registry;
 mod routes;
 mod run;
 mod session;
+mod tcp_listener;
+#[cfg(unix)]
+mod unix_listener;
 
 pub use access::{AccessList, ClientAccess};
 pub use admin::{BrokerInfo, BrokerStats, ClientInfo, ClientList};

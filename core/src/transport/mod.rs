@@ -3,6 +3,8 @@
 //! | module | |
 //! | --- | --- |
 //! | [`address`] | what `--bind` and clients take, as a value |
+//! | `resolve` | the addresses of a host |
+//! | `connect` | opens a connection: the first address that answers |
 //! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
 //! | [`queue`] | encoded frames that wait to be written |
 //! | `handover` | which thread writes: a state machine, tried in every order of steps |
@@ -13,7 +15,9 @@ pub mod address;
 pub mod queue;
 pub mod writer;
 
+mod connect;
 mod handover;
+pub(crate) mod resolve;
 #[cfg(all(test, unix))]
 mod tests;
 mod watch;
@@ -40,34 +44,4 @@ pub struct Buffers {
     pub send: Option<usize>,
     /// `SO_RCVBUF`.
     pub receive: Option<usize>,
-}
-
-impl Socket {
-    /// Opens a connection to a broker.
-    ///
-    /// # Errors
-    /// What the operating system says: no such socket, refused, unreachable, a name that does not
-    /// resolve.
-    pub async fn connect(address: &Address) -> std::io::Result<Socket> {
-        match address {
-            #[cfg(unix)]
-            Address::Unix(path) => {
-                Socket::from_unix(tokio::net::UnixStream::connect(path).await?.into_std()?)
-            }
-            #[cfg(not(unix))]
-            Address::Unix(_) => Err(std::io::Error::new(
-                std::io::ErrorKind::Unsupported,
-                "UNIX sockets are not available on this system",
-            )),
-            Address::Tcp(host_port) => {
-                let stream = tokio::net::TcpStream::connect(host_port.as_str()).await?;
-                // Who tries often enough to reach a port of this machine where nobody listens may be given
-                // that very port as its own, and then is connected to itself.
-                if stream.local_addr()? == stream.peer_addr()? {
-                    return Err(std::io::ErrorKind::ConnectionRefused.into());
-                }
-                Socket::from_tcp(stream.into_std()?)
-            }
-        }
-    }
 }

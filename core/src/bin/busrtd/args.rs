@@ -9,16 +9,19 @@ use std::time::Duration;
 
 /// The broker of BUS/RT, a message bus for the programs on one machine and its local network.
 ///
-/// It serves clients on every address given with --bind until SIGTERM or SIGINT, which it announces to
-/// them before it goes. A second signal ends it at once.
+/// It serves clients on every address given with --bind until SIGTERM, SIGINT or SIGHUP, which it announces to
+/// them before it ends; SIGHUP does nothing if it was ignored at the start, as with nohup. A second signal ends
+/// it at once.
 #[derive(Debug, Parser)]
 #[command(name = "busrtd", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where to listen: a socket's path, host:port, or fifo:/path; any number of times
+    /// Where to listen: a socket's path, host:port, or fifo:/path; any number of times. A host name is bound on
+    /// all of its addresses, an IPv6 address such as [::] for IPv6 alone; port 0 takes a free one
     #[arg(short = 'B', long = "bind", value_name = "ADDRESS", required_unless_present = "completions")]
     pub(crate) bind: Vec<String>,
 
-    /// Write the process id to this file, and remove it at the end
+    /// Write the process id to this file, which must not be a link, and remove it at the end unless another
+    /// process's id is in it by then
     #[arg(short = 'P', long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
 
@@ -30,8 +33,8 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
-    /// Seconds a handshake step and a pause within a frame may take; silent clients are disconnected after
-    /// 1.25 times this
+    /// Seconds a handshake step and a pause within a frame may take, from 0.001; silent clients are disconnected
+    /// after 1.25 times this
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
 
@@ -59,17 +62,17 @@ pub(crate) struct Args {
     /// How long a client over its bounds holds back the senders of publications and broadcasts unless it takes a
     /// quarter of its bounds in that time, and how long it may take nothing before it holds back nobody, in
     /// milliseconds; 0: a full client never holds anybody back
-    #[arg(long, value_name = "MS", default_value = "750", help_heading = "Clients")]
-    hold_ms: u64,
+    #[arg(long, value_name = "MS", default_value = "750", value_parser = milliseconds, help_heading = "Clients")]
+    hold_ms: Duration,
 
     /// How long a client over its bounds may take nothing before --slow applies, and how long an acknowledged
     /// message waits for a slow one, in milliseconds
-    #[arg(long, value_name = "MS", default_value = "5000", help_heading = "Clients")]
-    stall_ms: u64,
+    #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds, help_heading = "Clients")]
+    stall_ms: Duration,
 
     /// How long queues may take to empty when the broker is told to go, in milliseconds
-    #[arg(long, value_name = "MS", default_value = "1000", help_heading = "Clients")]
-    drain_ms: u64,
+    #[arg(long, value_name = "MS", default_value = "1000", value_parser = milliseconds, help_heading = "Clients")]
+    drain_ms: Duration,
 
     /// The longest frame body a client may send; a longer one ends its connection
     #[arg(long, value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
@@ -159,13 +162,28 @@ enum Slow {
     Block,
 }
 
+/// Longer durations count as this one, ten years: no clock overflows with it.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 =
-        text.parse().map_err(|_| "a number of seconds is wanted, such as 5 or 0.5".to_owned())?;
+    let wanted = || "a number of seconds is wanted, such as 5 or 0.5".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| wanted())?;
+    if !seconds.is_finite() {
+        return Err(wanted());
+    }
     if seconds < 0.001 {
         return Err("at least 0.001 s".into());
     }
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+    Duration::try_from_secs_f64(seconds.min(LONGEST.as_secs_f64())).map_err(|e| e.to_string())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let wanted = || "a whole number of milliseconds is wanted, such as 500".to_owned();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wanted());
+    }
+    // All digits: the only other error is that the number is too large.
+    Ok(text.parse().map_or(LONGEST, |ms| Duration::from_millis(ms).min(LONGEST)))
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -200,9 +218,9 @@ impl Args {
             .queue_size(self.queue_size as usize)
             .queue_bytes(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX))
             .slow(slow)
-            .hold(Duration::from_millis(self.hold_ms))
-            .stall(Duration::from_millis(self.stall_ms))
-            .drain(Duration::from_millis(self.drain_ms))
+            .hold(self.hold_ms)
+            .stall(self.stall_ms)
+            .drain(self.drain_ms)
             .max_payload(self.max_payload)
             .max_name(self.max_name as usize)
             .max_topic(self.max_topic as usize)
@@ -246,6 +264,33 @@ mod tests {
         assert_eq!((options.queue_size, options.queue_bytes, options.slow), (7, 9, SlowPolicy::DropOld));
         assert_eq!((options.max_payload, options.socket_mode), (10, Some(0o660)));
         assert_eq!(options.drain, Duration::from_millis(70));
+    }
+
+    #[test]
+    fn durations_of_any_size_are_taken() {
+        let huge = "9".repeat(400);
+        for (text, wanted) in [
+            ("0.001", Duration::from_millis(1)),
+            ("9223372036854775807", LONGEST),
+            ("18446744073709551615", LONGEST),
+            ("1e300", LONGEST),
+        ] {
+            assert_eq!(seconds(text).unwrap(), wanted, "{text}");
+        }
+        for (text, wanted) in [
+            ("0", Duration::ZERO),
+            ("5000", Duration::from_secs(5)),
+            ("18446744073709551615", LONGEST),
+            (&huge, LONGEST),
+        ] {
+            assert_eq!(milliseconds(text).unwrap(), wanted, "{text}");
+        }
+        for text in ["", "-1", "0", "nan", "inf", "-inf", "1e-300", "soon", &huge] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        for text in ["", "-1", "+1", "1.5", "soon", "1e3"] {
+            assert!(milliseconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

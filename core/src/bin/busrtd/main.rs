@@ -4,12 +4,19 @@ mod args;
 #[cfg(unix)]
 mod daemon;
 mod logging;
+mod pid_file;
+mod signals;
 
 use args::Args;
 use busrt::broker::{Broker, Lookout, Options};
 use clap::{CommandFactory, Parser};
-use std::path::{Path, PathBuf};
+use pid_file::PidFile;
+use signals::Signals;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the end waits for the runtime's threads.
+const RUNTIME_PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(not(feature = "std-alloc"))]
 #[global_allocator]
@@ -24,7 +31,7 @@ fn main() -> ExitCode {
     match start(&args) {
         Ok(code) => code,
         Err(why) => {
-            eprintln!("busrtd: {why}");
+            logging::say(&why);
             ExitCode::FAILURE
         }
     }
@@ -36,6 +43,7 @@ fn start(args: &Args) -> Result<ExitCode, String> {
         return daemon::start();
     }
     logging::start(args)?;
+    let signals = Signals::start().map_err(|e| format!("cannot listen for signals: {e}"))?;
     raise_descriptor_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(args.workers()).enable_all();
@@ -50,16 +58,22 @@ fn start(args: &Args) -> Result<ExitCode, String> {
         }
     }
     let runtime = builder.build().map_err(|e| format!("cannot start the runtime: {e}"))?;
-    runtime.block_on(run(args, options))?;
-    Ok(ExitCode::SUCCESS)
+    let result = runtime.block_on(run(args, options, signals));
+    // A thread that is stuck, such as in the lookup of a host, must not hold up the end.
+    runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    logging::flush();
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn run(args: &Args, options: Options) -> Result<(), String> {
-    let mut signals = Signals::new().map_err(|e| format!("cannot listen for signals: {e}"))?;
+async fn run(args: &Args, options: Options, mut signals: Signals) -> Result<(), String> {
     let broker = Broker::new(options);
-    for address in &args.bind {
-        let bound = broker.listen(address).await.map_err(|e| e.to_string())?;
-        log::info!("listening on {bound}");
+    // The addresses of a host may take long to be found.
+    tokio::select! {
+        result = listen(&broker, &args.bind) => result?,
+        name = signals.next() => {
+            log::info!("{name}: ending before the start was complete");
+            return Ok(());
+        }
     }
     let pid_file = args.pid_file.as_deref().map(PidFile::write).transpose()?;
     log::info!("BUS/RT broker {} started with {} worker(s)", env!("CARGO_PKG_VERSION"), args.workers());
@@ -68,69 +82,19 @@ async fn run(args: &Args, options: Options) -> Result<(), String> {
     log::info!("{}: shutting down", signals.next().await);
     tokio::select! {
         () = broker.shutdown() => log::info!("stopped"),
-        name = signals.next() => log::warn!("{name} again: going at once"),
+        name = signals.next() => log::warn!("second signal, {name}: exiting immediately"),
     }
     drop(broker);
     drop(pid_file);
     Ok(())
 }
 
-/// A file with the process id, removed at the end.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> Result<PidFile, String> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|e| format!("cannot write the pid file {}: {e}", path.display()))?;
-        Ok(PidFile(path.to_owned()))
+/// Opens all addresses. The broker logs what it has bound.
+async fn listen(broker: &Broker, addresses: &[String]) -> Result<(), String> {
+    for address in addresses {
+        broker.listen(address).await.map_err(|e| e.to_string())?;
     }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_file(&self.0) {
-            log::warn!("cannot remove the pid file {}: {e}", self.0.display());
-        }
-    }
-}
-
-/// The signals that end the broker.
-#[cfg(unix)]
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals)
-    }
-
-    async fn next(&mut self) -> &'static str {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        "Ctrl-C"
-    }
+    Ok(())
 }
 
 /// Every client takes a descriptor: the soft limit, often 1024, goes up to the hard one.

@@ -1,0 +1,136 @@
+//! Where the broker's log goes: through a bounded queue to a thread that writes it to the standard error
+//! output or to syslog. A log that is not read stops nothing else.
+
+mod queue;
+#[cfg(unix)]
+mod system_log;
+
+use crate::args::Args;
+use log::{Level, LevelFilter};
+use queue::{Line, Queue};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How long the end of the process waits for the log to be written.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the writer waits when the output, a non-blocking one, takes nothing.
+const OUTPUT_PAUSE: Duration = Duration::from_millis(10);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+fn queue() -> &'static Queue {
+    QUEUE.get_or_init(Queue::default)
+}
+
+/// Starts logging: to syslog if that is asked for, or in the background; else to the standard error
+/// output, in colour on a terminal. `RUST_LOG` overrides the level there.
+pub(crate) fn start(args: &Args) -> Result<(), String> {
+    let level = if args.verbose { LevelFilter::Debug } else { LevelFilter::Info };
+    log_panics();
+    #[cfg(unix)]
+    if args.log_syslog || args.daemonize {
+        match system_log::Output::open() {
+            Ok(mut output) => {
+                write_with(move |line| output.write(line))?;
+                return log::set_boxed_logger(Box::new(system_log::Logger))
+                    .map(|()| log::set_max_level(level))
+                    .map_err(|e| e.to_string());
+            }
+            Err(e) if args.log_syslog => {
+                say(&format!("no syslog here ({e}): logging to standard error"));
+            }
+            Err(_) => {}
+        }
+    }
+    write_with(|line| write_stderr(&line.text))?;
+    let style = if shows_colours() { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_default_env().format_target(false);
+    // The colours of the variable are left alone, except for its "auto".
+    if !matches!(std::env::var("RUST_LOG_STYLE").as_deref(), Ok("always" | "never")) {
+        builder.write_style(style);
+    }
+    builder.target(env_logger::Target::Pipe(Box::new(QueueWriter))).try_init().map_err(|e| e.to_string())
+}
+
+/// Waits until the log is written, but not long.
+pub(crate) fn flush() {
+    queue().flush(FLUSH_PATIENCE);
+}
+
+/// Writes a line for whoever started the program to the standard error output, after the log. An output that
+/// takes nothing is given up after a while.
+pub(crate) fn say(text: &str) {
+    flush();
+    let line = format!("busrtd: {text}\n");
+    let (done, finished) = std::sync::mpsc::channel();
+    let write = move || {
+        write_stderr(line.as_bytes());
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _ = finished.recv_timeout(FLUSH_PATIENCE);
+    }
+}
+
+/// Starts the thread that writes.
+fn write_with(write: impl FnMut(&Line) + Send + 'static) -> Result<(), String> {
+    let thread = std::thread::Builder::new().name("log".into());
+    let started = thread.spawn(move || queue().run(write));
+    started.map(drop).map_err(|e| format!("cannot start the thread of the log: {e}"))
+}
+
+/// Writes all of it, however long that takes. An output that has ended is no reason to stop the broker.
+fn write_stderr(mut bytes: &[u8]) {
+    let mut stderr = io::stderr();
+    while !bytes.is_empty() {
+        match stderr.write(bytes) {
+            Ok(0) => return,
+            Ok(len) => bytes = &bytes[len..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(OUTPUT_PAUSE),
+            Err(_) => return,
+        }
+    }
+}
+
+/// What env_logger writes to: it hands over one record in each call.
+struct QueueWriter;
+
+impl Write for QueueWriter {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        queue().push(Level::Info, record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether env_logger would use colours if it wrote to the standard error output itself.
+fn shows_colours() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is = |name, wanted: &str| std::env::var_os(name).is_some_and(|value| value == wanted);
+    if set("NO_COLOR") {
+        return false;
+    }
+    if set("CLICOLOR_FORCE") && !is("CLICOLOR_FORCE", "0") {
+        return true;
+    }
+    io::stderr().is_terminal() && !is("CLICOLOR", "0") && !is("TERM", "dumb")
+}
+
+/// The standard library reports a panic on the standard error output and waits for it: the log does not.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let trace = std::backtrace::Backtrace::capture();
+        let name = thread.name().unwrap_or("<unnamed>");
+        match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => log::error!("thread '{name}' {panic}\n{trace}"),
+            _ => log::error!("thread '{name}' {panic}"),
+        }
+    }));
+}

@@ -1,0 +1,281 @@
+//! A socket or FIFO at a path: made under a temporary name, moved into place complete, watched, put back
+//! when something deletes it, and removed at the end.
+
+use super::owned_file::{Found, OwnedFile, inode_of};
+use super::path_lock::{LockError, PathLock, hash_of};
+use crate::error::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a listener looks whether its file is still there.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The right to a path, and the file that is published there. Its owner must call
+/// [`withdraw`](PublishedFile::withdraw); a task that watches the file may hold another reference.
+#[derive(Debug)]
+pub(super) struct PublishedFile {
+    path: PathBuf,
+    /// `None`: withdrawn, and never to be put back.
+    state: Mutex<Option<State>>,
+}
+
+/// The file goes before the lock: the fields are dropped in this order.
+#[derive(Debug)]
+struct State {
+    file: Option<OwnedFile>,
+    lock: PathLock,
+    /// The trouble that was logged last, so that each is logged once.
+    reported: Option<String>,
+}
+
+/// What a look at the file led to.
+#[derive(Debug)]
+pub(super) enum Watched<T> {
+    /// Nothing is to be done or told.
+    Unchanged,
+    /// The file was missing; this is behind the new one.
+    PutBack(T),
+    /// The file cannot be put back. This is to be logged.
+    Trouble(String),
+    /// The listener ends.
+    Withdrawn,
+}
+
+impl PublishedFile {
+    /// Takes the lock of `path`. Nothing is there yet.
+    pub(super) async fn reserve(path: &Path) -> Result<PublishedFile> {
+        if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            let context = format!("cannot listen on {}: the path has no file name", path.display());
+            return Err(Error::new(ErrorKind::Data, context));
+        }
+        let lock = PathLock::acquire(path).await?;
+        let state = State { file: None, lock, reported: None };
+        Ok(PublishedFile { path: path.to_owned(), state: Mutex::new(Some(state)) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the file with `make`, which is given a temporary path, and moves it into place. `over_stale`: a
+    /// file of a dead broker is there and is replaced in one step; else the path must be free.
+    pub(super) fn publish<T>(
+        &self,
+        over_stale: bool,
+        make: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state.lock();
+        let Some(state) = &mut *state else { return Err(io::ErrorKind::NotConnected.into()) };
+        let (file, made) = put_into_place(&self.path, over_stale, make)?;
+        // The stale file has another inode, hence this drops nothing but an old record.
+        state.file = Some(file);
+        Ok(made)
+    }
+
+    /// Looks at the file, and puts it back with `make` if nothing is at its path any more. Another file
+    /// that is there is left alone.
+    pub(super) fn watch<T>(&self, make: impl FnOnce(&Path) -> io::Result<T>) -> Watched<T> {
+        let mut guard = self.state.lock();
+        let Some(state) = &mut *guard else { return Watched::Withdrawn };
+        let Some(file) = &state.file else { return Watched::Unchanged };
+        let trouble = match file.find() {
+            Ok(Found::Ours) => {
+                state.reported = None;
+                return Watched::Unchanged;
+            }
+            Ok(Found::AnotherFile) => {
+                "another file took its place; it is not replaced, and new clients do not reach this broker"
+                    .to_owned()
+            }
+            Err(e) => format!("cannot look at it: {e}"),
+            Ok(Found::Nothing) => match state.put_back(&self.path, make) {
+                Ok(made) => return Watched::PutBack(made),
+                Err(why) => format!("it was deleted and cannot be put back: {why}"),
+            },
+        };
+        if state.reported.as_ref() == Some(&trouble) {
+            return Watched::Unchanged;
+        }
+        state.reported = Some(trouble.clone());
+        Watched::Trouble(trouble)
+    }
+
+    /// Removes the file, if it is still ours, and gives the path to others.
+    pub(super) fn withdraw(&self) {
+        let state = self.state.lock().take();
+        drop(state);
+    }
+}
+
+impl State {
+    fn put_back<T>(
+        &mut self,
+        path: &Path,
+        make: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> std::result::Result<T, String> {
+        // Without its file the lock does not bind others any more.
+        if !self.lock.is_in_place() {
+            self.lock = PathLock::try_acquire(path).map_err(|e| match e {
+                LockError::Held(Some(pid)) => format!("process {pid} took its path"),
+                LockError::Held(None) => "another process took its path".to_owned(),
+                LockError::Io(e) => format!("cannot lock the path: {e}"),
+            })?;
+        }
+        let (file, made) = put_into_place(path, false, make).map_err(|e| e.to_string())?;
+        self.file = Some(file);
+        self.reported = None;
+        Ok(made)
+    }
+}
+
+/// Makes a file under a temporary name and gives it its own when it is complete, so that it is never seen
+/// with the wrong permissions or without a process behind it.
+fn put_into_place<T>(
+    path: &Path,
+    replace: bool,
+    make: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<(OwnedFile, T)> {
+    let folder = Folder::of(path)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    // The name is the same in every process, hence one that a killed broker left is found and removed.
+    // The lock of the path makes it ours.
+    let temporary = folder.base.join(format!(".busrt-{:016x}", hash_of(name)));
+    remove_if_there(&temporary)?;
+    let put = || -> io::Result<(OwnedFile, T)> {
+        let made = make(&temporary)?;
+        let file = OwnedFile::new(path, inode_of(&temporary)?);
+        let place = folder.base.join(name);
+        if replace {
+            std::fs::rename(&temporary, &place)?;
+        } else {
+            // Unlike a rename, a link never replaces a file that has appeared in the meantime.
+            std::fs::hard_link(&temporary, &place)?;
+        }
+        Ok((file, made))
+    };
+    let result = put();
+    let cleared = remove_if_there(&temporary);
+    let put = result?;
+    cleared?;
+    Ok(put)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The directory of a file, by a short path: that of a socket is bounded by the kernel, and a temporary
+/// name in the same directory may need more bytes than the final one.
+struct Folder {
+    base: PathBuf,
+    /// Keeps `base` valid.
+    _fd: OwnedFd,
+}
+
+impl Folder {
+    fn of(file: &Path) -> io::Result<Folder> {
+        use std::os::fd::AsRawFd;
+        let folder = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        #[cfg(target_os = "linux")]
+        let access = OFlags::PATH;
+        #[cfg(not(target_os = "linux"))]
+        let access = OFlags::RDONLY;
+        let fd = rustix::fs::open(folder, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let short = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        // Other systems, and containers without /proc, do not have it.
+        let base = if short.is_dir() { short } else { folder.to_owned() };
+        Ok(Folder { base, _fd: fd })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(path: &Path) -> io::Result<()> {
+        std::fs::write(path, "made")
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn published_put_back_and_withdrawn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let file = PublishedFile::reserve(&path).await.unwrap();
+        file.publish(false, make).unwrap();
+        assert_eq!(names(dir.path()), [".x.lock", "x"]);
+        assert!(matches!(file.watch(make), Watched::Unchanged));
+        // The lock may be deleted with the file.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(dir.path().join(".x.lock")).unwrap();
+        assert!(matches!(file.watch(make), Watched::PutBack(())));
+        assert_eq!(names(dir.path()), [".x.lock", "x"]);
+        file.withdraw();
+        assert!(matches!(file.watch(make), Watched::Withdrawn));
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn another_file_is_told_of_once_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let file = PublishedFile::reserve(&path).await.unwrap();
+        file.publish(false, make).unwrap();
+        std::fs::write(dir.path().join("y"), "precious").unwrap();
+        std::fs::rename(dir.path().join("y"), &path).unwrap();
+        assert!(matches!(file.watch(make), Watched::Trouble(_)));
+        assert!(matches!(file.watch(make), Watched::Unchanged));
+        file.withdraw();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_another_process_took_is_not_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let file = PublishedFile::reserve(&path).await.unwrap();
+        file.publish(false, make).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(dir.path().join(".x.lock")).unwrap();
+        let other = PublishedFile::reserve(&path).await.unwrap();
+        assert!(matches!(file.watch(make), Watched::Trouble(_)));
+        assert!(!path.exists());
+        other.withdraw();
+        assert!(matches!(file.watch(make), Watched::PutBack(())));
+        file.withdraw();
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_start_made_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "precious").unwrap();
+        let file = PublishedFile::reserve(&path).await.unwrap();
+        assert!(file.publish(false, make).is_err());
+        let fails = |path: &Path| {
+            make(path)?;
+            Err::<(), _>(io::Error::other("fails"))
+        };
+        assert!(file.publish(true, fails).is_err());
+        file.withdraw();
+        assert_eq!(names(dir.path()), ["x"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+}
