@@ -121,7 +121,7 @@ impl Accepting {
         match self.file.watch(|path| bind(path, self.mode)) {
             Watched::Unchanged => {
                 // A connection that had found the old file has been accepted by now.
-                self.replaced = self.replaced.take().filter(|listener| has_backlog(listener));
+                self.replaced = self.replaced.take().filter(has_backlog);
             }
             Watched::Withdrawn => self.next_look += Duration::from_secs(3600),
             Watched::Trouble(trouble) => log::error!("{path}: {trouble}"),

@@ -186,6 +186,11 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
     Ok(text.parse().map_or(LONGEST, |ms| Duration::from_millis(ms).min(LONGEST)))
 }
 
+/// The kernel takes an `int`, and less of it than that.
+fn kernel_size(bytes: Option<usize>) -> Option<usize> {
+    bytes.map(|bytes| bytes.min(i32::MAX as usize))
+}
+
 fn octal(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -228,7 +233,7 @@ impl Args {
             .max_subscriptions(self.max_subscriptions as usize)
             .max_handshakes(self.max_handshakes as usize)
             .buf_size(self.buf_size)
-            .socket_buffers(Buffers { send: self.sndbuf, receive: self.rcvbuf });
+            .socket_buffers(Buffers { send: kernel_size(self.sndbuf), receive: kernel_size(self.rcvbuf) });
         if let Some(mode) = self.socket_mode {
             options = options.socket_mode(mode);
         }
