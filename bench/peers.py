@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
-from scenarios import FLOOR, MOSQUITTO, NATS, OURS, REDIS, REFERENCE
+from scenarios import BASE, FLOOR, MOSQUITTO, NATS, OURS, REDIS, REFERENCE
 
 REFERENCE_VERSION = "0.5.6"
 START_TIMEOUT = 15.0  # seconds until a broker must accept connections
-STOP_TIMEOUT = 5.0  # seconds until a broker that was told to end is killed
+STOP_TIMEOUT = 5.0  # seconds until a broker that was told to end is killed, by default
 
 
 class Failure(Exception):
@@ -37,11 +37,17 @@ class Peer:
     has_unix: bool
     # From the program's directory for sockets and files, its UNIX socket and its port to a command line.
     command: Callable[[Path, Path, int], list]
+    client: Optional[Path] = None  # its command line client, if that is not beside the broker
 
 
 def _busrtd(program: Path) -> Callable[[Path, Path, int], list]:
     # Load generator clients do not ping: the timeout is long enough for every scenario's silent ones.
     return lambda _, unix, port: [program, "-B", unix, "-B", f"127.0.0.1:{port}", "-w", "2", "-t", "60"]
+
+
+def with_defaults(name: str, program: Path) -> Peer:
+    """A build of ours with the options that a user gets who gives none."""
+    return Peer(name, name, "", "busrt", True, lambda _, unix, __: [program, "-B", unix])
 
 
 def _nats(program: str) -> Callable[[Path, Path, int], list]:
@@ -92,6 +98,28 @@ def find_reference(root: Path) -> tuple[Optional[Path], str]:
     return None, hint
 
 
+def find_base() -> Optional[Path]:
+    """The second build of ours that BASE_BUSRTD names; None if it names none."""
+    given = os.environ.get("BASE_BUSRTD")
+    if not given:
+        return None
+    path = Path(given)
+    if not path.is_file():
+        raise Failure("BASE_BUSRTD names no file")
+    return path.resolve()
+
+
+def base_peer(program: Path) -> Peer:
+    """The second build of ours as a peer; BASE_BUSRT names its command line client, BASE_VERSION says what it is."""
+    version = os.environ.get("BASE_VERSION") or _version(str(program), "--version")
+    client = os.environ.get("BASE_BUSRT")
+    return Peer(BASE, "base", version, "busrt", True, _busrtd(program), Path(client).resolve() if client else None)
+
+
+def our_peer(program: Path, version: str) -> Peer:
+    return Peer(OURS, "busrt", version, "busrt", True, _busrtd(program))
+
+
 def _elf_sections(image: bytes) -> set[str]:
     """The names of a 64-bit little-endian ELF file's sections; none for any other file."""
     if image[:6] != b"\x7fELF\x02\x01":
@@ -121,9 +149,11 @@ def _reference_version(program: Path) -> str:
 
 def discover(root: Path, our_version: str) -> tuple[list[Peer], list[str]]:
     """Every peer that is installed, and a notice for each that is not."""
-    release = root / "target/release/busrtd"
-    peers = [Peer(OURS, "busrt", our_version, "busrt", True, _busrtd(release))]
+    peers = [our_peer(root / "target/release/busrtd", our_version)]
     notices = []
+    base = find_base()
+    if base:
+        peers.append(base_peer(base))
     reference, missing = find_reference(root)
     if reference:
         version = _reference_version(reference)
@@ -155,8 +185,16 @@ def _free_port() -> int:
 class Server:
     """A peer that runs, from entering the `with` block to leaving it, however it is left."""
 
-    def __init__(self, peer: Peer, directory: Path, tcp: bool, options: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        peer: Peer,
+        directory: Path,
+        tcp: bool = False,
+        options: tuple[str, ...] = (),
+        stop_timeout: float = STOP_TIMEOUT,
+    ):
         self.peer = peer
+        self.stop_timeout = stop_timeout
         self.options = options
         self.directory = directory
         self.over_tcp = tcp or not peer.has_unix
@@ -219,7 +257,7 @@ class Server:
             return
         process.terminate()
         try:
-            process.wait(STOP_TIMEOUT)
+            process.wait(self.stop_timeout)
         except BaseException as e:
             process.kill()
             process.wait()

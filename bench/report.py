@@ -1,12 +1,15 @@
-"""The table of medians, for the terminal and as a page of Markdown."""
+"""The tables, for the terminal and as a page of Markdown."""
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
+from attacks import ALONE, BAR_MS, SECONDS, AttackResult, Figures
+from pairs import Pairs
 from peers import Peer
 from results import Results, Samples
-from scenarios import REFERENCE, Row, Scenario, absence
+from scenarios import BASE, OURS, REFERENCE, Row, Scenario, absence
 
 VALUE, FAILED, ABSENT = "value", "failed", "absent"
 
@@ -94,9 +97,7 @@ class Table:
                     parts.append("*")
                 line.append(" ".join(parts))
             lines.append(line)
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        text = ["  ".join(part.ljust(width) for part, width in zip(line, widths)).rstrip() for line in lines]
-        return "\n".join(text + notes)
+        return "\n".join([_aligned(lines), *notes])
 
     def markdown(self) -> list[str]:
         """The lines of a Markdown table: the spread is below each median."""
@@ -109,6 +110,12 @@ class Table:
         return lines
 
 
+def _aligned(lines: list[list[str]]) -> str:
+    """The lines of a table for the terminal."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(part.ljust(width) for part, width in zip(line, widths)).rstrip() for line in lines)
+
+
 def _markdown(cell: Cell) -> str:
     if cell.kind == ABSENT:
         return cell.text
@@ -119,7 +126,99 @@ def _markdown(cell: Cell) -> str:
     return text + "".join(f"<br><sub>{part}</sub>" for part in small)
 
 
-def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, str], shortcomings: list[str]) -> str:
+def pairs_text(results: list[Pairs]) -> str:
+    """Medians of both builds, the quartiles of the ratios, and whether the upper one reaches its bar."""
+    lines = [["", "ours", "base", "lower quartile", "median", "upper quartile", "bar", ""]]
+    notes = []
+    for pairs in results:
+        quartiles = pairs.quartiles()
+        if quartiles:
+            medians = [number(statistics.median(values), pairs.row.unit) for values in (pairs.ours, pairs.base)]
+            ratios = [f"{ratio:.3f}" for ratio in quartiles]
+        else:
+            medians, ratios = ["-"] * 2, ["-"] * 3
+        lines.append([pairs.row.name, *medians, *ratios, f"{pairs.bar:.2f}", pairs.verdict])
+        if pairs.failures:
+            notes.append(f"* {pairs.row.name}: {len(pairs.failures)} pairs failed: {', '.join(sorted(set(pairs.failures)))}")
+    return "\n".join([_aligned(lines), *notes])
+
+
+def attacks_text(results: list[AttackResult]) -> str:
+    """For the terminal: what the probe measured alone, beside each attack, and whether that holds the bar."""
+    lines = [["p50 / p99.9 / max", "alone", "beside it", "above", "", "base", "rounds", "probe's own"]]
+    notes = []
+    for result in results:
+        ours = result.get(OURS)
+        base = latencies(result.by[BASE]) if BASE in result.by else ""
+        rounds = f"{statistics.median(ours.rounds):.0f}" if ours.rounds else ""
+        own = f"{milliseconds(statistics.median(ours.own))} ms" if ours.own else ""
+        verdict = "ok" if result.holds else "FAILED"
+        lines.append([
+            result.attack.name, latencies(result.get(ALONE)), latencies(ours), above(result), verdict, base, rounds, own,
+        ])  # fmt: skip
+        notes += [
+            f"* {result.attack.name}, {who}: {len(figures.failures)} runs failed: {', '.join(sorted(set(figures.failures)))}"
+            for who, figures in result.by.items()
+            if figures.failures
+        ]
+    return "\n".join([_aligned(lines), *notes])
+
+
+def attack_section(results: list[AttackResult], base: Peer | None) -> list[str]:
+    """The lines of the section "Under attack"."""
+    shows_base = any(BASE in result.by for result in results)
+    head = ["", "alone", "beside the attack", "above", *(["base"] if shows_base else [])]
+    lines = [
+        "## Under attack",
+        "",
+        "A probe, a client of a process of its own, sends itself a realtime message every 2 ms and measures the round "
+        "trip; what is late counts from when it was due. Beside it one or few clients ask the broker for as much work "
+        f"as they can, for {SECONDS} s. The table has the probe's p50 / p99.9 / maximum, medians over the runs, and by "
+        f"how much the maximum is above that of the probe alone: at most {BAR_MS:.0f} ms. Each run is on a broker "
+        "started for it, with the options that it has by default.",
+        "",
+    ]
+    if shows_base:
+        version = f", {base.version}" if base else ""
+        lines += [f"The column *base* is an earlier build of ours{version}, beside the same attack.", ""]
+    lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for result in results:
+        cells = [latencies(result.get(ALONE)), latencies(result.get(OURS))]
+        cells.append(above(result) if result.holds else f"**{above(result)}**")
+        if shows_base:
+            cells.append(latencies(result.get(BASE)))
+        lines.append(f"| `{result.attack.name}` | " + " | ".join(cells) + " |")
+    # A bar within a code span would end the cell of a table, but these lines are a list.
+    lines += ["", *(f"- `{result.attack.name}`: {result.attack.meaning}." for result in results), ""]
+    return lines
+
+
+def latencies(figures: Figures) -> str:
+    """p50 / p99.9 / maximum in milliseconds."""
+    if not figures.maximum:
+        return "FAILED" if figures.failures else "–"
+    text = " / ".join(milliseconds(value) for value in figures.medians()) + " ms"
+    return f"{text}, {len(figures.failures)} FAILED" if figures.failures else text
+
+
+def above(result: AttackResult) -> str:
+    if not result.get(OURS).maximum or not result.get(ALONE).maximum:
+        return "FAILED"
+    return f"{result.above:+.1f} ms"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def page(
+    table: Table,
+    attacked: list[AttackResult],
+    peers: list[Peer],
+    notices: list[str],
+    facts: dict[str, str],
+    shortcomings: list[str],
+) -> str:
     """docs/performance.md."""
     lines = ["# Performance", ""]
     if shortcomings:
@@ -143,6 +242,7 @@ def page(table: Table, peers: list[Peer], notices: list[str], facts: dict[str, s
         "",
         *_absences(table),
         "",
+        *(attack_section(attacked, next((peer for peer in peers if peer.name == BASE), None)) if attacked else []),
         "## How it was measured",
         "",
         "| | |",

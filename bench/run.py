@@ -4,6 +4,9 @@
 Builds what is needed, runs every scenario of bench/scenarios.py on every peer that is installed, several times
 over and in turn, and prints the medians. A complete run also writes docs/performance.md and
 docs/performance.svg; any other writes to target/bench/ instead, where all samples are too.
+
+BASE_BUSRTD names a second build of ours, which is then measured as well. With --pairs only the two builds are
+compared, in pairs of runs. With --attack only the section "under attack" is measured.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -20,87 +22,29 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+import attacks
 import chart
 import machine
+import pairs
 import report
-from peers import Failure, Peer, Server, discover
+from load import generate
+from peers import Failure, Peer, Server, base_peer, discover, find_base, our_peer, with_defaults
 from results import Results
-from scenarios import REFERENCE, ROWS, SCENARIOS, Scenario, absence, runs_on, select
+from scenarios import BASE, OURS, REFERENCE, ROWS, SCENARIOS, Scenario, absence, runs_on, select
 
 ROOT = Path(__file__).resolve().parent.parent
-LOADGEN = ROOT / "target/bench/release/loadgen"
 FULL_RUNS = 5
 
 
-def build() -> None:
+def build(ours: bool) -> None:
+    """Builds the load generator, and the broker if it is not a program given by hand."""
     cargo = os.environ.get("CARGO", "cargo")
-    for target, arguments in (
-        ("target", ["-p", "busrt", "--features", "server,cli", "--bins"]),
-        ("target/bench", ["--locked", "--manifest-path", "bench/loadgen/Cargo.toml"]),
-    ):
+    builds = [("target/bench", ["--locked", "--manifest-path", "bench/loadgen/Cargo.toml"])]
+    if ours:
+        builds.append(("target", ["-p", "busrt", "--features", "server,cli", "--bins"]))
+    for target, arguments in builds:
         environment = {**os.environ, "CARGO_TARGET_DIR": str(ROOT / target)}
         subprocess.run([cargo, "build", "--release", *arguments], cwd=ROOT, env=environment, check=True)
-
-
-def why_failed(code: int | None, output: str, errors: str, timeout: int) -> str:
-    """What became of a load generator that gave no figures, in words fit for the table."""
-    for pattern, words in (
-        (r"receiver \d+ was disconnected", "a receiver was disconnected"),
-        (r"subscriber \d+ was disconnected", "a subscriber was disconnected"),
-        (r"closed the connection on a write", "a sender was disconnected"),
-        (r"a nack", "a message was refused"),
-        (r"handshake read|greeting|registration|CONNACK", "a client was not let in"),
-    ):
-        if re.search(pattern, errors + output):
-            return words
-    return f"not done within {timeout} s" if code is None else f"the load ended with {code}"
-
-
-def stages(output: str) -> dict[str, str]:
-    """Operations a second by stage, of the table that `busrt benchmark` prints, ours or the reference's."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m|[│|┆]", " ", line).split() for line in output.splitlines()]
-    # Ours: STAGE OPS SECONDS OPS/S and the times; the reference's: stage iters secs msecs iters/s.
-    rates = {}
-    for line in lines:
-        if len(line) >= 5 and re.fullmatch(r"(send|rpc)[a-z0-9.+]+", line[0]):
-            rates[line[0]] = re.sub(r"\D", "", line[4] if len(line) == 5 else line[3])
-    return rates
-
-
-def generate(scenario: Scenario, peer: Peer, server: Server, quick: bool) -> dict[str, str]:
-    """One run of the load generator: its figures by their names."""
-    arguments = (scenario.quick if quick else scenario.args).format(pid=server.process.pid).split()
-    if scenario.cli:
-        command = [server.program.with_name("busrt"), server.address, *arguments]
-    else:
-        command = [LOADGEN, peer.protocol, server.address, *arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    code: int | None = None
-    try:
-        output, errors = process.communicate(timeout=scenario.timeout)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, errors = process.communicate()
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    if errors:
-        sys.stderr.write(f"\n{errors}")
-    if not server.is_alive():
-        raise Failure("the broker ended")
-    if code != 0:
-        raise Failure(why_failed(code, output, errors, scenario.timeout))
-    if scenario.cli:
-        return stages(output)
-    figures = dict(re.findall(r"(\w+)=(\S+)", output))
-    if "the sender was disconnected" in output:
-        figures["sender_disconnected"] = "true"
-    return figures
 
 
 def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick: bool) -> Results:
@@ -123,7 +67,7 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
                 with tempfile.TemporaryDirectory(prefix="busrt-bench-") as directory:
                     try:
                         with Server(peer, Path(directory), scenario.tcp, scenario.options) as server:
-                            figures = generate(scenario, peer, server, quick)
+                            figures = generate(scenario, peer, server, scenario.quick if quick else scenario.args)
                             told = [results.add(row, peer.name, figures) for row in rows]
                             print(", ".join(told), file=sys.stderr, flush=True)
                     except Failure as failure:
@@ -134,20 +78,83 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures our broker side by side with its peers.")
+    parser = argparse.ArgumentParser(
+        description="Measures our broker side by side with its peers, with a second build of ours, and under attack.",
+        epilog="BASE_BUSRTD names the second build, BASE_BUSRT its command line client if that is not beside it, "
+        "BASE_VERSION what is written about it.",
+    )
     parser.add_argument("--runs", type=int, help=f"times each scenario is run ({FULL_RUNS}; 1 with --quick)")
     names = ", ".join(row.name for row in ROWS)
-    parser.add_argument("--scenarios", metavar="NAME,...", help=f"only these: {names}")
+    parser.add_argument("--scenarios", metavar="NAME,...", help=f"only these, and no attacks: {names}")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: does it all run?")
+    parser.add_argument(
+        "--pairs", metavar="N", type=int, nargs="?", const=pairs.DEFAULT_PAIRS,
+        help=f"compare with the build BASE_BUSRTD names, in N pairs of runs ({pairs.DEFAULT_PAIRS})",
+    )  # fmt: skip
+    parser.add_argument("--rows", metavar="NAME,...", help=f"rows for --pairs ({pairs.DEFAULT_ROWS})")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long a run of --pairs takes, about (1.0)")
+    parser.add_argument("--ours", metavar="FILE", type=Path, help="busrtd to measure instead of target/release/busrtd")
+    kinds = ", ".join(attack.name for attack in attacks.ATTACKS)
+    parser.add_argument(
+        "--attack", metavar="NAME,...", nargs="?", const="",
+        help=f"measure only what others notice of attacks, all of them or some of these: {kinds}",
+    )  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures of --pairs or --attack to this file")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs if arguments.runs is not None else 1 if arguments.quick else FULL_RUNS
-    if arguments.runs < 1:
-        parser.error("--runs must be at least 1")
+    if arguments.runs < 1 or (arguments.pairs is not None and arguments.pairs < 1):
+        parser.error("--runs and --pairs must be at least 1")
+    if arguments.seconds <= 0:
+        parser.error("--seconds must be more than 0")
+    if arguments.pairs is not None and arguments.attack is not None:
+        parser.error("--pairs and --attack are measured one after another")
+    if (arguments.ours or arguments.json) and arguments.pairs is None and arguments.attack is None:
+        parser.error("--ours and --json belong to --pairs and --attack")
+    if arguments.ours and not arguments.ours.is_file():
+        parser.error("--ours names no file")
     try:
         arguments.selected = select(arguments.scenarios)
+        arguments.attacks = attacks.choose(arguments.attack or None)
+        arguments.pair_rows = pairs.choose(arguments.rows)
     except ValueError as e:
         parser.error(str(e))
     return arguments
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """--pairs: 0 if no row is below its bar."""
+    program = find_base()
+    if program is None:
+        raise Failure("BASE_BUSRTD must name the build to compare with")
+    rows, scenarios = arguments.pair_rows
+    results = pairs.measure(rows, scenarios, base_peer(program), our_peer(our_program(arguments), ""), arguments.pairs, arguments.seconds)
+    print(f"\n{report.pairs_text(results)}")
+    write_json(arguments.json, {result.row.name: result.raw() for result in results})
+    return 0 if all(result.verdict == "ok" for result in results) else 1
+
+
+def attack(arguments: argparse.Namespace) -> int:
+    """--attack: 0 if every kind holds the bar."""
+    results = measure_attacks(arguments)
+    print(f"\n{report.attacks_text(results)}")
+    write_json(arguments.json, attacks.raw(results))
+    return 0 if all(result.holds for result in results) else 1
+
+
+def measure_attacks(arguments: argparse.Namespace) -> list[attacks.AttackResult]:
+    program = find_base()
+    base = with_defaults(BASE, program) if program else None
+    build = with_defaults(OURS, our_program(arguments))
+    return attacks.measure(arguments.attacks, build, base, arguments.runs, arguments.quick)
+
+
+def our_program(arguments: argparse.Namespace) -> Path:
+    return arguments.ours.resolve() if arguments.ours else ROOT / "target/release/busrtd"
+
+
+def write_json(path: Path | None, figures: dict) -> None:
+    if path:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def end(number: int, _frame: object) -> NoReturn:
@@ -166,12 +173,26 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     load = os.getloadavg()[0]  # before the build adds to it
-    build()
+    build(ours=arguments.ours is None)
+    try:
+        if arguments.pairs is not None:
+            return compare(arguments)
+        if arguments.attack is not None:
+            return attack(arguments)
+        return measure_all(arguments, load)
+    except Failure as failure:
+        print(f"Error: {failure}", file=sys.stderr)
+        return 2
+
+
+def measure_all(arguments: argparse.Namespace, load: float) -> int:
+    """Everything that the page shows, or the scenarios that were asked for."""
     peers, notices = discover(ROOT, machine.our_version(ROOT))
     for notice in notices:
         print(f"Notice: {notice}", file=sys.stderr)
 
     results = measure(arguments.selected, peers, arguments.runs, arguments.quick)
+    attacked = measure_attacks(arguments) if arguments.scenarios is None else []
 
     shortcomings = [
         words
@@ -186,11 +207,14 @@ def main() -> int:
     facts = machine.describe(ROOT, load, arguments.runs)
     table = report.Table(results, arguments.selected, peers)
     print(f"\n{table.text()}\n")
+    if attacked:
+        print(f"{report.attacks_text(attacked)}\n")
     scratch = ROOT / "target/bench"
-    (scratch / "samples.json").write_text(json.dumps({"facts": facts, "samples": results.raw()}, indent=1) + "\n")
+    samples = {"facts": facts, "samples": results.raw(), "attacks": attacks.raw(attacked)}
+    (scratch / "samples.json").write_text(json.dumps(samples, indent=1) + "\n")
     into = scratch if shortcomings else ROOT / "docs"
     into.mkdir(exist_ok=True)
-    (into / "performance.md").write_text(report.page(table, peers, notices, facts, shortcomings))
+    (into / "performance.md").write_text(report.page(table, attacked, peers, notices, facts, shortcomings))
     (into / "performance.svg").write_text(chart.draw(table))
     if shortcomings:
         print(f"Not for docs/ ({', '.join(shortcomings)}).", end=" ")

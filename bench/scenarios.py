@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OURS, REFERENCE, NATS, REDIS, MOSQUITTO, FLOOR = "ours", "reference", "nats", "redis", "mosquitto", "floor"
-BROKERS = (OURS, REFERENCE, NATS, REDIS, MOSQUITTO)
+OURS, BASE, REFERENCE, NATS, REDIS, MOSQUITTO, FLOOR = (
+    "ours", "base", "reference", "nats", "redis", "mosquitto", "floor",
+)  # fmt: skip
+BROKERS = (OURS, BASE, REFERENCE, NATS, REDIS, MOSQUITTO)
 ALL = BROKERS + (FLOOR,)
 
 # A NATS server takes subscriptions of one connection with the same id for one: the rest would never arrive.
@@ -80,18 +82,18 @@ SCENARIOS = (
         Row("ping_p50", "p50_us", "us", "there and back through the broker, one message under way, realtime "
             "where the protocol has that: median"),
         Row("ping_p99", "p99_us", "us", "the same: 99 of 100 are faster"),
-    ), peers=(OURS, REFERENCE, NATS, MOSQUITTO, FLOOR),
+    ), peers=(OURS, BASE, REFERENCE, NATS, MOSQUITTO, FLOOR),
         why_not=NO_ECHO),
     Scenario("echo n=300000", "echo n=30000", (
         rate("echo8", "echoes_per_s", "eight clients in one thread, each with one message to itself under way, "
              "realtime where the protocol has that: there and back"),
-    ), peers=(OURS, REFERENCE, NATS, MOSQUITTO, FLOOR), why_not=NO_ECHO),
+    ), peers=(OURS, BASE, REFERENCE, NATS, MOSQUITTO, FLOOR), why_not=NO_ECHO),
     Scenario("ack n=40000 depth=1", "ack n=4000 depth=1", (
         rate("ack1", "acks_per_s", "messages that the broker acknowledges, each awaited before the next"),
-    ), peers=(OURS, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only"),
+    ), peers=(OURS, BASE, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only"),
     Scenario("ack n=300000 depth=64", "ack n=30000 depth=64", (
         rate("ack64", "acks_per_s", "the same, 64 under way"),
-    ), peers=(OURS, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only",
+    ), peers=(OURS, BASE, REFERENCE), why_not="acknowledged one-to-one messages are measured for this protocol only",
         options=LONG_QUEUE),
     Scenario("subs n=100000 conns=100 topics=1000 pid={pid}", "subs n=10000 conns=100 topics=100 pid={pid}", (
         Row("subs100k", "pubs_per_s", "/s", "100 clients with 1,000 topics each and one with a mask that takes "
@@ -117,7 +119,7 @@ SCENARIOS = (
         stage("call", "rpc.call", "RPC calls that the broker answers"),
         stage("call_handle", "rpc.call+handle", "RPC calls that they answer themselves"),
         stage("call0", "rpc.call0", "RPC calls to nobody that want no reply, acknowledged"),
-    ), peers=(OURS, REFERENCE), why_not="it has no such client", cli=True, timeout=300,
+    ), peers=(OURS, BASE, REFERENCE), why_not="it has no such client", cli=True, timeout=300,
         options=LONG_QUEUE),
 )
 

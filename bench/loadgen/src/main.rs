@@ -8,15 +8,21 @@
 //!   keys      n= messages, pairs=, size= bytes, window=, subs=, conns=, pid= broker's process,
 //!             topics= per client, rt=1 realtime QoS, depth= acks in flight, idle= silent clients
 //!             beside p2p, delay= us between a flooded receiver's reads
+//! loadgen probe --address ADDR --seconds S [--every-ms 2] [--acknowledged 1]    (probe.rs)
+//! loadgen attack KIND --address ADDR --seconds S [--scale 1]                     (attack/mod.rs)
 //! ```
-//! Prints one line of key=value figures, the last one the headline. Exit code 3: a receiver was cut.
+//! The scenarios print one line of key=value figures, the last one the headline. Exit code 3: a receiver was cut.
 //! Anything else unexpected is a panic: a figure is printed only when all the work was done.
+mod attack;
 mod memory;
 mod net;
 mod one_to_many;
 mod one_to_one;
+mod options;
+mod probe;
 mod proto;
 mod scan;
+mod schedule;
 
 use net::Conn;
 use proto::Proto;
@@ -48,7 +54,17 @@ fn main() {
     let a: Vec<String> = std::env::args().skip(1).collect();
     if a.len() < 3 {
         eprintln!("usage: loadgen PROTO ADDR SCENARIO [key=value ...]");
+        eprintln!("       loadgen probe --address ADDR --seconds S [--every-ms 2] [--acknowledged 1]");
+        eprintln!("       loadgen attack KIND --address ADDR --seconds S [--scale 1]");
         std::process::exit(2);
+    }
+    let lim = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };
+    // SAFETY: the limit outlives the call, which only reads it. Where it is refused, the inherited one holds.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) };
+    match a[0].as_str() {
+        "probe" => return probe::run(&options::Options::parse(&a[1..])),
+        "attack" => return attack::run(&a[1], &options::Options::parse(&a[2..])),
+        _ => {}
     }
     let args = Arc::new(Args {
         proto: Proto::parse(&a[0]),
@@ -58,9 +74,6 @@ fn main() {
             .map(|s| s.split_once('=').map(|(k, v)| (k.into(), v.into())).expect("key=value"))
             .collect(),
     });
-    let lim = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };
-    // SAFETY: the limit outlives the call, which only reads it. Where it is refused, the inherited one holds.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) };
     match a[2].as_str() {
         "p2p" => one_to_one::p2p(args),
         "fanout" => one_to_many::fanout(args),

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 enum Sock {
     Unix(UnixStream),
@@ -18,17 +19,43 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`.
+    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`; panics if it cannot.
     pub fn open(addr: &str) -> Conn {
+        Conn::try_open(addr).unwrap_or_else(|e| panic!("{addr}: {e}"))
+    }
+
+    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`.
+    pub fn try_open(addr: &str) -> std::io::Result<Conn> {
         if addr.starts_with('/') {
-            let s = UnixStream::connect(addr).unwrap_or_else(|e| panic!("{addr}: {e}"));
+            let s = UnixStream::connect(addr)?;
             let fd = s.as_raw_fd();
-            Conn { sock: Sock::Unix(s), fd }
+            Ok(Conn { sock: Sock::Unix(s), fd })
         } else {
-            let s = TcpStream::connect(addr).unwrap_or_else(|e| panic!("{addr}: {e}"));
-            s.set_nodelay(true).unwrap();
+            let s = TcpStream::connect(addr)?;
+            s.set_nodelay(true)?;
             let fd = s.as_raw_fd();
-            Conn { sock: Sock::Tcp(s), fd }
+            Ok(Conn { sock: Sock::Tcp(s), fd })
+        }
+    }
+
+    /// A second handle of the same connection, so that one thread can read while another writes.
+    pub fn try_clone(&self) -> std::io::Result<Conn> {
+        let sock = match &self.sock {
+            Sock::Unix(s) => Sock::Unix(s.try_clone()?),
+            Sock::Tcp(s) => Sock::Tcp(s.try_clone()?),
+        };
+        let fd = match &sock {
+            Sock::Unix(s) => s.as_raw_fd(),
+            Sock::Tcp(s) => s.as_raw_fd(),
+        };
+        Ok(Conn { sock, fd })
+    }
+
+    /// Bounds how long a write waits for room: `write` then returns `None`.
+    pub fn write_timeout(&mut self, limit: Duration) -> std::io::Result<()> {
+        match &self.sock {
+            Sock::Unix(s) => s.set_write_timeout(Some(limit)),
+            Sock::Tcp(s) => s.set_write_timeout(Some(limit)),
         }
     }
 
@@ -53,13 +80,31 @@ impl Conn {
         }
     }
 
+    /// Bytes written; `None` when there was no room in time, an error when the connection is closed.
+    pub fn write(&mut self, buf: &[u8]) -> std::io::Result<Option<usize>> {
+        let r = match &mut self.sock {
+            Sock::Unix(s) => s.write(buf),
+            Sock::Tcp(s) => s.write(buf),
+        };
+        match r {
+            Ok(n) => Ok(Some(n)),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Fills `buf`, during handshakes and subscriptions.
     pub fn read_exact(&mut self, buf: &mut [u8]) {
+        assert!(self.try_read_exact(buf), "handshake read");
+    }
+
+    /// Fills `buf`; false when the broker has closed the connection.
+    pub fn try_read_exact(&mut self, buf: &mut [u8]) -> bool {
         match &mut self.sock {
             Sock::Unix(s) => s.read_exact(buf),
             Sock::Tcp(s) => s.read_exact(buf),
         }
-        .expect("handshake read");
+        .is_ok()
     }
 
     /// Writes all of `buf`; a broker that closes the connection ends the measurement.
@@ -93,6 +138,12 @@ impl Poller {
         let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
         // SAFETY: the event outlives the call, which copies it; a bad descriptor is an error returned.
         assert_eq!(unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_ADD, fd, &mut ev) }, 0);
+    }
+
+    /// Watches `fd` no longer.
+    pub fn remove(&mut self, fd: RawFd) {
+        // SAFETY: removing needs no event; a descriptor that is not watched is an error returned.
+        unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
 
     /// The tokens that are readable, at most 256; none after `ms` milliseconds.

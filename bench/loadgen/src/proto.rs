@@ -167,7 +167,7 @@ impl Proto {
 }
 
 /// A busrt request.
-fn frame(out: &mut Vec<u8>, op: u8, qos: u8, id: u32, parts: &[&[u8]]) {
+pub fn frame(out: &mut Vec<u8>, op: u8, qos: u8, id: u32, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|p| p.len()).sum();
     out.extend_from_slice(&id.to_le_bytes());
     out.push(op | qos << 6);

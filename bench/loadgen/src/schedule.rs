@@ -1,0 +1,32 @@
+//! What a process asks of the kernel's scheduler: the probe goes first, attackers go last.
+
+/// Puts this process before all others, so that the probe measures the broker and not its own waiting for a core.
+/// Returns what was granted: a real-time class needs a privilege, and so does a better nice value.
+pub fn first() -> &'static str {
+    // SAFETY: no pointers are involved; the call only changes how late timers of this thread may fire.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters outlive the call, which only reads them.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } == 0 {
+        return "real-time";
+    }
+    if nice_all_threads(-20) { "nice -20" } else { "normal" }
+}
+
+/// Puts this process behind all others: an attacker must not take the cores from the broker.
+pub fn last() {
+    nice_all_threads(19);
+}
+
+/// Sets the nice value of all threads of this process, and of its session: the kernel divides the cores among
+/// sessions first (autogroup), so that the value of a thread alone means nothing to other sessions.
+fn nice_all_threads(value: i32) -> bool {
+    // Kernels without autogroup have no such file, and need none.
+    let _ = std::fs::write("/proc/self/autogroup", value.to_string());
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return false };
+    let numbers = threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // SAFETY: no pointers are involved.
+    numbers
+        .map(|number| unsafe { libc::setpriority(libc::PRIO_PROCESS, number, value) })
+        .all(|code| code == 0)
+}
