@@ -81,10 +81,16 @@ $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION):
 
 # Benchmarks: bench/README.md. The reference broker is built anew for them, optimized.
 BENCH_REFERENCE := target/bench/reference
-.PHONY: bench bench-micro bench-reference
+.PHONY: bench bench-attack bench-micro bench-pairs bench-reference
 
 bench: ## Measures our broker beside its peers and writes docs/performance.md; BENCH=--quick for a trial
 	@$(PYTHON) bench/run.py $(BENCH)
+
+bench-attack: ## What others notice of hostile clients; BENCH='--attack KIND,...' takes some kinds only
+	@$(PYTHON) bench/run.py --attack $(BENCH)
+
+bench-pairs: ## Compares with the build that BASE_BUSRTD names, in 20 pairs of runs; fails if a row is slower
+	@$(PYTHON) bench/run.py --pairs $(BENCH)
 
 bench-micro: ## Criterion: codec, matching, routing and fan-out; BENCH=... goes to criterion
 	$(CARGO) bench -p busrt --features full --bench codec --bench matching --bench routing -- $(BENCH)

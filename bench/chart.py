@@ -16,7 +16,8 @@ BAR, GAP = 13, 14  # a bar with the space below it, and the space between scenar
 # Of medium lightness: to be read on white and on black.
 TEXT, LINES = "#7d8590", "#7d859066"
 COLOURS = {
-    OURS: "#2f81f7", BASE: "#79b8ff", REFERENCE: "#7d8590", NATS: "#2da44e", REDIS: "#e5534b", MOSQUITTO: "#a371f7", FLOOR: "#bf8700",
+    OURS: "#2f81f7", BASE: "#79b8ff", REFERENCE: "#7d8590", NATS: "#2da44e",
+    REDIS: "#e5534b", MOSQUITTO: "#a371f7", FLOOR: "#bf8700",
 }  # fmt: skip
 
 

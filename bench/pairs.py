@@ -122,17 +122,20 @@ def calibrate(scenario: Scenario, base: Peer, seconds: float) -> str:
     return args
 
 
-def measure(rows: list[Row], scenarios: tuple[Scenario, ...], base: Peer, ours: Peer, count: int, seconds: float) -> list[Pairs]:
+def measure(
+    rows: list[Row], scenarios: tuple[Scenario, ...], base: Peer, ours: Peer, count: int, seconds: float
+) -> list[Pairs]:
+    """`count` pairs of each scenario; all scenarios in turn, so that a slow minute of the machine meets every row."""
     results = {row.name: Pairs(row) for row in rows}
     sizes: dict[Scenario, str] = {}
     for scenario in scenarios:
         sizes[scenario] = calibrate(scenario, base, seconds)
-        print(f"{sizes[scenario]}", file=sys.stderr, flush=True)
     for number in range(count):
         # ABBA: neither build is always the one that runs after the other.
         order = [base, ours] if number % 2 == 0 else [ours, base]
         for scenario in scenarios:
-            print(f"pair {number + 1} of {count}: {scenario.args.split(' pid')[0]}", end=" ... ", file=sys.stderr, flush=True)
+            what = f"pair {number + 1} of {count}: {sizes[scenario].split(' pid')[0]}"
+            print(what, end=" ... ", file=sys.stderr, flush=True)
             wanted = [row for row in scenario.rows if row.name in results]
             try:
                 figures = {peer.name: run_once(scenario, peer, sizes[scenario]) for peer in order}
@@ -147,6 +150,6 @@ def measure(rows: list[Row], scenarios: tuple[Scenario, ...], base: Peer, ours: 
             for row, base_value, our_value in pair:
                 results[row.name].base.append(base_value)
                 results[row.name].ours.append(our_value)
-                told.append(f"{row.name} x{results[row.name].ratios()[-1]:.3f}" if base_value * our_value > 0 else row.name)
+                told.append(f"{row.name} {base_value:g} to {our_value:g}")
             print(", ".join(told), file=sys.stderr, flush=True)
     return list(results.values())

@@ -139,7 +139,8 @@ def pairs_text(results: list[Pairs]) -> str:
             medians, ratios = ["-"] * 2, ["-"] * 3
         lines.append([pairs.row.name, *medians, *ratios, f"{pairs.bar:.2f}", pairs.verdict])
         if pairs.failures:
-            notes.append(f"* {pairs.row.name}: {len(pairs.failures)} pairs failed: {', '.join(sorted(set(pairs.failures)))}")
+            reasons = ", ".join(sorted(set(pairs.failures)))
+            notes.append(f"* {pairs.row.name}: {len(pairs.failures)} pairs failed: {reasons}")
     return "\n".join([_aligned(lines), *notes])
 
 
@@ -153,14 +154,12 @@ def attacks_text(results: list[AttackResult]) -> str:
         rounds = f"{statistics.median(ours.rounds):.0f}" if ours.rounds else ""
         own = f"{milliseconds(statistics.median(ours.own))} ms" if ours.own else ""
         verdict = "ok" if result.holds else "FAILED"
-        lines.append([
-            result.attack.name, latencies(result.get(ALONE)), latencies(ours), above(result), verdict, base, rounds, own,
-        ])  # fmt: skip
-        notes += [
-            f"* {result.attack.name}, {who}: {len(figures.failures)} runs failed: {', '.join(sorted(set(figures.failures)))}"
-            for who, figures in result.by.items()
-            if figures.failures
-        ]
+        alone = latencies(result.get(ALONE))
+        lines.append([result.attack.name, alone, latencies(ours), above(result), verdict, base, rounds, own])
+        for who, figures in result.by.items():
+            if figures.failures:
+                reasons = ", ".join(sorted(set(figures.failures)))
+                notes.append(f"* {result.attack.name}, {who}: {len(figures.failures)} runs failed: {reasons}")
     return "\n".join([_aligned(lines), *notes])
 
 
@@ -188,7 +187,7 @@ def attack_section(results: list[AttackResult], base: Peer | None) -> list[str]:
         if shows_base:
             cells.append(latencies(result.get(BASE)))
         lines.append(f"| `{result.attack.name}` | " + " | ".join(cells) + " |")
-    # A bar within a code span would end the cell of a table, but these lines are a list.
+    # The meanings are a list, not a column: a `|` within them would end the cell of a table.
     lines += ["", *(f"- `{result.attack.name}`: {result.attack.meaning}." for result in results), ""]
     return lines
 

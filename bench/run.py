@@ -99,7 +99,7 @@ def parse_arguments() -> argparse.Namespace:
         "--attack", metavar="NAME,...", nargs="?", const="",
         help=f"measure only what others notice of attacks, all of them or some of these: {kinds}",
     )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures of --pairs or --attack to this file")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures of --pairs or --attack here")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs if arguments.runs is not None else 1 if arguments.quick else FULL_RUNS
     if arguments.runs < 1 or (arguments.pairs is not None and arguments.pairs < 1):
@@ -127,7 +127,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if program is None:
         raise Failure("BASE_BUSRTD must name the build to compare with")
     rows, scenarios = arguments.pair_rows
-    results = pairs.measure(rows, scenarios, base_peer(program), our_peer(our_program(arguments), ""), arguments.pairs, arguments.seconds)
+    ours = our_peer(our_program(arguments), "")
+    results = pairs.measure(rows, scenarios, base_peer(program), ours, arguments.pairs, arguments.seconds)
     print(f"\n{report.pairs_text(results)}")
     write_json(arguments.json, {result.row.name: result.raw() for result in results})
     return 0 if all(result.verdict == "ok" for result in results) else 1

@@ -181,8 +181,8 @@ impl Probe {
             found.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
         };
         println!(
-            "{{\"sent\": {}, \"answered\": {}, \"closed\": {}, \"p50_us\": {:.1}, \"p999_us\": {:.1}, \"max_us\": {:.1}, \
-             \"own_max_us\": {:.1}, \"scheduling\": \"{scheduling}\"}}",
+            "{{\"sent\": {}, \"answered\": {}, \"closed\": {}, \"p50_us\": {:.1}, \"p999_us\": {:.1}, \
+             \"max_us\": {:.1}, \"own_max_us\": {:.1}, \"scheduling\": \"{scheduling}\"}}",
             self.due.len(),
             self.answered,
             self.closed,

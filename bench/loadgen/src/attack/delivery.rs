@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PAYLOAD: [u8; 100] = [0xee; 100];
+/// Publications that who does not read has before the attack: by default 1 MiB fits in the kernel, and 8,192 frames
+/// in the broker's queue.
+const FILL: usize = 12_000;
 /// Small frames are written in blocks of about this many bytes.
 const BLOCK: usize = 1 << 16;
 
@@ -17,7 +20,8 @@ pub fn burst_1000(stage: &Arc<Stage>) {
     burst(stage, 500, stage.count(1000), 0);
 }
 
-/// Bursts of 3,000 publications to 300 subscribers, of which 30 do not read.
+/// Bursts of 3,000 publications to 300 subscribers, of which 30 do not read: most of what the broker and the kernel
+/// hold for these is full before the attack begins.
 pub fn burst_stuck(stage: &Arc<Stage>) {
     burst(stage, 3000, stage.count(270), stage.count(30));
 }
@@ -28,6 +32,7 @@ fn burst(stage: &Arc<Stage>, publications: u64, readers: u64, deaf: u64) {
         let subscriber = |i| {
             let mut conn = stage.connect(&format!("lg.{kind}{i}"));
             Proto::Busrt.subscribe(&mut conn, "lg/burst");
+            Proto::Busrt.subscribe(&mut conn, &format!("lg/{kind}"));
             conn
         };
         (0..count).map(subscriber).collect()
@@ -35,6 +40,9 @@ fn burst(stage: &Arc<Stage>, publications: u64, readers: u64, deaf: u64) {
     let crowd = Crowd::reading(subscribers("reader", readers));
     let _deaf = Crowd::deaf(subscribers("deaf", deaf));
     let mut sender = Client::new(stage, "lg.attack");
+    let fill = encode(PUBLISH, UNACKNOWLEDGED, &[b"lg/deaf\0", &PAYLOAD]).repeat(FILL);
+    let end = encode(PUBLISH, ACKNOWLEDGED, &[b"lg/end\0"]);
+    assert!(deaf == 0 || sender.acknowledged(&[fill, end].concat(), 1), "the preparation was refused");
     let burst = encode(PUBLISH, UNACKNOWLEDGED, &[b"lg/burst\0", &PAYLOAD]).repeat(publications as usize);
     let delivered = publications * readers * (6 + "lg.attack\0lg/burst\0".len() + PAYLOAD.len()) as u64;
     stage.go();

@@ -2,7 +2,8 @@
 //!
 //! An attack prepares its clients and its bytes, prints `ready`, waits for a line on the standard input, and then
 //! attacks for `--seconds`. It prints what it did as one JSON object and ends, whatever is still under way; its
-//! connections close with it. From its beginning it runs with the lowest priority, and it rests between bursts where its kind allows.
+//! connections close with it. From `ready` on it runs with the lowest priority, and it rests between bursts where
+//! its kind allows.
 
 mod client;
 mod crowd;
