@@ -7,6 +7,8 @@
 pub mod daemon;
 pub mod proxy;
 pub mod random;
+pub mod raw;
+pub mod slow;
 #[cfg(all(feature = "server", feature = "rpc"))]
 pub mod storm;
 #[cfg(all(feature = "server", feature = "rpc"))]

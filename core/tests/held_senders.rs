@@ -1,0 +1,165 @@
+//! Senders that are held back: they are pinged, their silence does not count, and their end is noticed.
+#![cfg(all(unix, feature = "broker", feature = "ipc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::SlowPolicy;
+use common::raw::{ACK, MESSAGE, PUBLISH, Raw, numbered, payload};
+use common::slow::{ENOUGH, FULL_SPEED, Pump, SIZE, Taker, numbers, options};
+use common::{Bus, PATIENCE, Peer, eventually};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Fills a client that reads nothing, and goes.
+fn fill(bus: &Bus, name: &str) {
+    let mut filler = Raw::register(&bus.path, "filler");
+    filler.stream.set_write_timeout(Duration::from_millis(300));
+    let head = [name.as_bytes(), b"\0"].concat();
+    // An error: the filler is held back.
+    let _ = filler.stream.write_all(&numbered(MESSAGE, &head, 0..2 * ENOUGH, SIZE));
+}
+
+fn is_connected(bus: &Bus, name: &str) -> bool {
+    bus.broker.clients().clients.iter().any(|client| client.name == name)
+}
+
+/// The name of a held sender that closes its connection is free within about a second, under every policy and though
+/// the receiver stays stuck. What had not been read of it is counted as dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_sender_that_dies_frees_its_name() {
+    for policy in [SlowPolicy::Block, SlowPolicy::Disconnect, SlowPolicy::DropOld] {
+        let bus = Bus::start(options(policy).hold(PATIENCE).stall(PATIENCE)).await;
+        let _stuck = Raw::register(&bus.path, "stuck");
+        fill(&bus, "stuck");
+        let mut sender = Raw::register(&bus.path, "sender");
+        sender.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..20, SIZE)).unwrap();
+        eventually("the sender is held", || {
+            bus.broker.clients().clients.iter().any(|c| c.r_frames > 0 && c.name == "sender")
+        })
+        .await;
+        std::thread::sleep(Duration::from_millis(100));
+        drop(sender);
+        let started = Instant::now();
+        let mut again = Raw::connect(&bus.path);
+        while again.try_register("sender") != Some(1) {
+            assert!(started.elapsed() < Duration::from_secs(4), "{policy:?}: the name is not freed");
+            std::thread::sleep(Duration::from_millis(20));
+            again = Raw::connect(&bus.path);
+        }
+        eventually("what was not delivered is counted", || bus.broker.stats().dropped > 0).await;
+    }
+}
+
+/// A held sender is pinged about once a second, whatever the timeout is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_senders_are_pinged() {
+    let bus = Bus::start(options(SlowPolicy::Block)).await;
+    let _stuck = Raw::register(&bus.path, "stuck");
+    fill(&bus, "stuck");
+    let mut sender = Raw::register(&bus.path, "sender");
+    sender.send(MESSAGE, &payload(b"stuck\0", 1, SIZE));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(3500) {
+        sender.receive(Duration::from_millis(100));
+    }
+    assert!((2..=8).contains(&sender.nops), "{} pings in 3.5 s", sender.nops);
+}
+
+/// A held sender that says nothing is not taken for silent; nor is it, at once, when it is read again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_silence_of_a_held_sender_does_not_count() {
+    let timeout = Duration::from_millis(500);
+    let bus = Bus::start(options(SlowPolicy::Block).timeout(timeout)).await;
+    let mut stuck = Raw::register(&bus.path, "stuck");
+    let mut pings = stuck.stream.try_clone();
+    // The receiver is alive, but takes nothing.
+    std::thread::spawn(move || {
+        while pings.write_all(&[0; 9]).is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    fill(&bus, "stuck");
+    let mut sender = Raw::register(&bus.path, "sender");
+    let asked = sender.send(MESSAGE | ACK, &payload(b"stuck\0", 1, SIZE));
+    std::thread::sleep(timeout * 5);
+    assert!(is_connected(&bus, "sender"), "disconnected as silent");
+    stuck.waiting.clear();
+    let taker = Taker::start(stuck, FULL_SPEED);
+    assert_eq!(sender.ack(asked, PATIENCE / 4), Some(1));
+    drop(taker.stop());
+}
+
+/// Clients that flood each other and read nothing do not stop the others: an unrelated pair goes on, and the broker
+/// ends in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_flood_each_other_hurt_no_others() {
+    for policy in [SlowPolicy::Disconnect, SlowPolicy::DropNew, SlowPolicy::DropOld, SlowPolicy::Block] {
+        let hold = Duration::from_millis(200);
+        let bus = Bus::start(options(policy).hold(hold).stall(Duration::from_millis(1000))).await;
+        let mut flooders: Vec<Raw> = (0..6).map(|i| Raw::register(&bus.path, &format!("f{i}"))).collect();
+        for flooder in &mut flooders {
+            flooder.subscribe("flood");
+        }
+        let mut threads = vec![];
+        for (i, flooder) in flooders.iter().enumerate() {
+            let mut stream = flooder.stream.try_clone();
+            stream.set_write_timeout(Duration::from_millis(2500));
+            let head = format!("f{}\0", (i + 1) % 6);
+            let batch = [
+                numbered(MESSAGE | ACK, head.as_bytes(), 0..50, SIZE),
+                numbered(PUBLISH, b"flood\0", 0..50, SIZE),
+            ]
+            .concat();
+            threads.push(std::thread::spawn(move || {
+                let started = Instant::now();
+                while started.elapsed() < Duration::from_millis(2000) && stream.write_all(&batch).is_ok() {}
+            }));
+        }
+        let mut alive = Raw::register(&bus.path, "alive");
+        let started = Instant::now();
+        let mut rounds = 0;
+        let mut longest = Duration::ZERO;
+        while started.elapsed() < Duration::from_millis(2000) {
+            let sent = Instant::now();
+            assert_eq!(alive.ask(MESSAGE, &payload(b"alive\0", rounds, 10)), 1);
+            assert!(alive.delivery(PATIENCE / 4).is_some());
+            longest = longest.max(sent.elapsed());
+            rounds += 1;
+        }
+        assert!(longest < Duration::from_millis(800), "{policy:?}: a round trip took {longest:?}");
+        assert!(is_connected(&bus, "alive"));
+        let ending = Instant::now();
+        tokio::time::timeout(PATIENCE / 4, bus.broker.shutdown()).await.expect("the broker ends");
+        assert!(ending.elapsed() < Duration::from_secs(5), "the end took {:?}", ending.elapsed());
+        drop(flooders);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// When the receiver of a held sender is disconnected, the sender is let go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_receiver_lets_its_senders_go() {
+    let bus = Bus::start(options(SlowPolicy::Block)).await;
+    let stuck = Raw::register(&bus.path, "stuck");
+    fill(&bus, "stuck");
+    let mut sender = Raw::register(&bus.path, "sender");
+    let asked = sender.send(MESSAGE | ACK, &payload(b"stuck\0", 1, SIZE));
+    assert_eq!(sender.ack(asked, Duration::from_millis(300)), None, "not held");
+    drop(stuck);
+    assert!(matches!(sender.ack(asked, PATIENCE / 4), Some(0x71 | 0x77)));
+}
+
+/// Frames that a sender wrote before it closed are delivered though it was held when it closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_before_the_end_is_delivered() {
+    let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
+    let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
+    let mut sender = Raw::register(&bus.path, "sender");
+    let bytes = [numbered(MESSAGE, b"receiver\0", 0..500, SIZE), Peer::operation(0, 0, b"")].concat();
+    sender.stream.write_all(&bytes).unwrap();
+    drop(sender);
+    assert!(receiver.wait_for(500, PATIENCE / 4), "it got {}", receiver.count());
+    let (_, received) = receiver.finish();
+    assert_eq!(numbers(&received), (0..500).collect::<Vec<_>>());
+}

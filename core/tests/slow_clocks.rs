@@ -1,0 +1,272 @@
+//! Receivers that read are never taken for stuck: not while the broker itself stands still, not when the kernel
+//! moves their bytes in large pieces, not when their link is away for a moment.
+#![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::{Options, SlowPolicy};
+use common::daemon::Daemon;
+use common::raw::{ACK, Item, MESSAGE, PUBLISH, Raw, numbered, payload};
+use common::slow::{BUDGET, FULL_SPEED, Pump, SIZE, SLOW, Taker, numbers, options};
+use common::{Bus, PATIENCE};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// With a queue of a single frame and 300 senders, a receiver that reads all the time is not disconnected and gets
+/// everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_one_frame_and_many_senders() {
+    const SENDERS: u32 = 300;
+    const EACH: u32 = 40;
+    let options = Options::new()
+        .timeout(PATIENCE)
+        .queue_size(1)
+        .hold(Duration::from_millis(200))
+        .stall(Duration::from_millis(1000));
+    let bus = Bus::start(options).await;
+    let mut observer = Raw::register(&bus.path, "observer");
+    let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
+    let senders: Vec<Raw> = (0..SENDERS).map(|i| Raw::register(&bus.path, &format!("sender{i}"))).collect();
+    let mut pumps = vec![];
+    for (i, sender) in (0..SENDERS).zip(&senders) {
+        pumps.push(Pump::start(
+            &sender.stream,
+            numbered(MESSAGE, b"receiver\0", i * EACH..(i + 1) * EACH, SIZE),
+        ));
+    }
+    pumps.into_iter().for_each(Pump::join);
+    let all = (SENDERS * EACH) as usize;
+    let whole = receiver.wait_for(all, PATIENCE / 2);
+    let state = observer.state_of("receiver").expect("the receiver was disconnected");
+    assert!(whole, "it got {} of {all}; {state:?}", receiver.count());
+    let mut received = numbers(&receiver.finish().1);
+    received.sort_unstable();
+    assert_eq!(received, (0..SENDERS * EACH).collect::<Vec<_>>());
+    assert_eq!(state.dropped, 0);
+}
+
+/// Time in which the broker's process is stopped is no receiver's fault: after SIGSTOP and SIGCONT under a flood no
+/// reader is disconnected and none loses anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_broker_blames_no_reader() {
+    const READERS: usize = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let more = ["-t", "60", "--hold-ms", "300", "--stall-ms", "700", "--queue-size", "64"];
+    let daemon = Daemon::start(std::slice::from_ref(&path), &more);
+    let readers: Vec<Taker> = (0..READERS)
+        .map(|i| {
+            let mut raw = Raw::register(&path, &format!("reader{i}"));
+            raw.subscribe("t");
+            Taker::start(raw, FULL_SPEED)
+        })
+        .collect();
+    let mut sender = Raw::register(&path, "sender");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut stream = sender.stream.try_clone();
+    let flood = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                stream.write_all(&numbered(PUBLISH, b"t\0", sent..sent + 100, SIZE)).unwrap();
+                sent += 100;
+            }
+            sent
+        }
+    });
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(200));
+        daemon.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1000));
+        daemon.signal(Signal::CONT);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    stop.store(true, Ordering::Relaxed);
+    let sent = flood.join().unwrap();
+    assert_eq!(sender.ask(PUBLISH, &payload(b"t\0", sent, SIZE)), 1);
+    for reader in readers {
+        let (_, received) = reader.finish();
+        let received = numbers(&received);
+        assert_eq!(received.len() as u32, sent + 1, "a reader lost something");
+        assert!(received.is_sorted());
+    }
+}
+
+/// The kernel frees what waits in a UNIX socket in pieces of about 36 KiB: a receiver that pauses for 1.7 s between
+/// such pieces is slow, not stuck. This test uses the default times and buffers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_reads_a_piece_now_and_then_is_not_stuck() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE).queue_bytes(BUDGET)).await;
+    let mut observer = Raw::register(&bus.path, "observer");
+    let mut receiver = Raw::register(&bus.path, "receiver");
+    receiver.subscribe("t");
+    let publisher = Raw::register(&bus.path, "publisher");
+    let pump = Pump::start(&publisher.stream, numbered(PUBLISH, b"t\0", 0..6000, SIZE));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(9000) {
+        std::thread::sleep(Duration::from_millis(1700));
+        assert!(observer.state_of("receiver").is_some(), "disconnected after {:?}", started.elapsed());
+        receiver.take(36 * 1024, Duration::from_millis(100));
+    }
+    let state = observer.state_of("receiver").expect("still connected");
+    assert!(state.is("lagging"), "{state:?}");
+    pump.join();
+    let received = numbers(&receiver.rest());
+    let dropped = observer.state_of("receiver").expect("still connected").dropped;
+    assert_eq!(received.len() as u64 + dropped, 6000);
+}
+
+/// A receiver that takes 320 KB/s is slow all the time and stuck never. This test uses the default times and
+/// buffers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_to_a_slow_receiver_move_steadily() {
+    const RATE: usize = 320_000;
+    let bus = Bus::start(Options::new().timeout(PATIENCE).queue_bytes(BUDGET)).await;
+    let mut observer = Raw::register(&bus.path, "observer");
+    let receiver = Taker::start(Raw::register(&bus.path, "receiver"), RATE);
+    let sender = Raw::register(&bus.path, "sender");
+    let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"receiver\0", 0..8000, SIZE));
+    // A client in the field gives a write up after a second: the sender is read from more often than that.
+    let started = Instant::now();
+    let (mut last, mut longest, mut moved) = (0, Duration::ZERO, Instant::now());
+    while started.elapsed() < Duration::from_millis(7000) && !pump.is_finished() {
+        std::thread::sleep(Duration::from_millis(20));
+        let read = bus.broker.clients().clients.iter().find(|c| c.name == "sender").unwrap().r_frames;
+        if read > last {
+            (last, moved) = (read, Instant::now());
+        }
+        longest = longest.max(moved.elapsed());
+    }
+    assert!(longest < Duration::from_millis(1500), "nothing was read from the sender for {longest:?}");
+    assert_eq!(observer.state_of("receiver").expect("still connected").dropped, 0);
+    receiver.set_rate(FULL_SPEED);
+    pump.join();
+    let (_, received) = receiver.finish();
+    assert_eq!(numbers(&received), (0..8000).collect::<Vec<_>>());
+}
+
+/// Carries the bytes of one TCP connection, but for pauses.
+struct Link {
+    address: String,
+    away: Arc<AtomicBool>,
+}
+
+impl Link {
+    fn start(broker: &str) -> Link {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let away = Arc::new(AtomicBool::new(false));
+        let (broker, pause) = (broker.to_owned(), away.clone());
+        std::thread::spawn(move || {
+            let (client, _) = listener.accept().unwrap();
+            let server = TcpStream::connect(broker).unwrap();
+            let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let paused = pause.clone();
+            std::thread::spawn(move || carry(from, to, &paused));
+            carry(server, client, &pause);
+        });
+        Link { address, away }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, away: &AtomicBool) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut bytes) {
+        while away.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if to.write_all(&bytes[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
+
+/// A TCP receiver whose link is away for 0.3 s, again and again, is not disconnected, and loses no message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_away_for_a_moment() {
+    const COUNT: u32 = 10_000;
+    let options = options(SlowPolicy::Disconnect)
+        .queue_bytes(64 * 1024)
+        .hold(Duration::from_millis(500))
+        .stall(Duration::from_millis(1500));
+    let bus = Bus::start(options).await;
+    let link = Link::start(&bus.port);
+    let receiver = Taker::start(Raw::register(&link.address, "receiver"), FULL_SPEED);
+    let sender = Raw::register(&bus.path, "sender");
+    let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"receiver\0", 0..COUNT, SIZE));
+    for _ in 0..4 {
+        link.away.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(300));
+        link.away.store(false, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    pump.join();
+    assert!(receiver.wait_for(COUNT as usize, PATIENCE / 4), "it got {}", receiver.count());
+    let (_, received) = receiver.finish();
+    assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
+}
+
+/// Progress counts also when everything was written: a receiver that empties its queue between two messages that
+/// find it full is not stuck.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_empties_its_queue_is_not_stuck() {
+    let options = options(SlowPolicy::Disconnect)
+        .queue_bytes(32 * 1024)
+        .hold(Duration::from_millis(200))
+        .stall(Duration::from_millis(400));
+    let bus = Bus::start(options).await;
+    let mut observer = Raw::register(&bus.path, "observer");
+    let mut receiver = Raw::register(&bus.path, "receiver");
+    let mut sender = Raw::register(&bus.path, "sender");
+    let mut next = 0;
+    for _ in 0..8 {
+        // Fills the queue, then reads all of it after half of the stall time.
+        let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"receiver\0", next..next + 60, SIZE));
+        next += 60;
+        std::thread::sleep(Duration::from_millis(100));
+        receiver.rest();
+        pump.join();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(observer.state_of("receiver").is_some(), "disconnected");
+    }
+    assert_eq!(sender.ask(MESSAGE, &payload(b"receiver\0", next, SIZE)), 1);
+    assert_eq!(observer.state_of("receiver").unwrap().dropped, 0);
+}
+
+/// A slow receiver of acknowledgements only is not stuck either: it moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_of_acknowledgements_is_not_stuck() {
+    const COUNT: u32 = 100_000;
+    let options = options(SlowPolicy::Disconnect)
+        .queue_bytes(64 * 1024)
+        .hold(Duration::from_millis(200))
+        .stall(Duration::from_millis(1000));
+    let bus = Bus::start(options).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let pump = Pump::start(&client.stream, numbered(PUBLISH | ACK, b"nobody\0", 0..COUNT, 4));
+    let started = Instant::now();
+    let mut acknowledged = 0;
+    while acknowledged < COUNT {
+        if started.elapsed() < Duration::from_millis(2500) {
+            client.take(SLOW / 50, Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
+        } else {
+            client.take(64 * 1024, PATIENCE / 4);
+        }
+        while let Some(item) = client.decode() {
+            if let Item::Ack { id, code } = item {
+                assert_eq!((id, code), (acknowledged, 1));
+                acknowledged += 1;
+            }
+        }
+        assert!(!client.has_ended(), "disconnected after {:?}", started.elapsed());
+    }
+    pump.join();
+}
