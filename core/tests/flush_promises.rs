@@ -6,7 +6,7 @@
 mod common;
 
 use busrt::broker::SlowPolicy;
-use common::raw::{ACK, BROADCAST, MESSAGE, PUBLISH, REALTIME, Raw, numbered, payload};
+use common::raw::{ACK, BROADCAST, MESSAGE, PUBLISH, REALTIME, Raw, call, numbered, payload};
 use common::slow::{ENOUGH, FULL_SPEED, Pump, SIZE, Taker, options};
 use common::{Bus, PATIENCE, Peer};
 use std::io::Write;
@@ -100,6 +100,30 @@ async fn held_by_a_broadcast() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn realtime_behind_a_held_sender() {
     is_prompt([to(MESSAGE, b"receiver\0", 1), to(MESSAGE, b"stuck\0", 2)].concat(), MESSAGE | REALTIME).await;
+}
+
+/// What delays the sender is not a wait but heavy work of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delayed_by_heavy_work() {
+    let filter =
+        rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("filter", r"\w{200}")])).unwrap();
+    let mut bytes = to(MESSAGE, b"receiver\0", 1);
+    for id in 0..40 {
+        bytes.extend(Peer::operation(id, MESSAGE, &call(id, "client.list", &filter)));
+    }
+    is_prompt(bytes, MESSAGE).await;
+}
+
+/// What holds the sender are its own acknowledgements, which it does not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_by_its_own_acknowledgements() {
+    let mut bytes = vec![];
+    for id in 0..200 {
+        bytes.extend(Peer::operation(id, MESSAGE | ACK, b".broker\0\x01\x01\0\0\0benchmark.test\0"));
+    }
+    bytes.extend(to(MESSAGE, b"receiver\0", 1));
+    bytes.extend((0..8000).flat_map(|id| Peer::operation(id, PUBLISH | ACK, b"nobody\0")));
+    is_prompt(bytes, MESSAGE).await;
 }
 
 /// What comes first is realtime and acknowledged: it is delivered and answered although its sender is held next.

@@ -27,7 +27,7 @@ async fn a_queue_of_one_frame_and_many_senders() {
         .timeout(PATIENCE)
         .queue_size(1)
         .hold(Duration::from_millis(200))
-        .stall(Duration::from_millis(1000));
+        .stall(Duration::from_millis(200));
     let bus = Bus::start(options).await;
     let mut observer = Raw::register(&bus.path, "observer");
     let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
@@ -57,7 +57,7 @@ async fn a_suspended_broker_blames_no_reader() {
     const READERS: usize = 12;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
-    let more = ["-t", "60", "--hold-ms", "300", "--stall-ms", "700", "--queue-size", "64"];
+    let more = ["-t", "60", "--hold-ms", "300", "--stall-ms", "500", "--queue-size", "8"];
     let daemon = Daemon::start(std::slice::from_ref(&path), &more);
     let readers: Vec<Taker> = (0..READERS)
         .map(|i| {
@@ -66,35 +66,37 @@ async fn a_suspended_broker_blames_no_reader() {
             Taker::start(raw, FULL_SPEED)
         })
         .collect();
-    let mut sender = Raw::register(&path, "sender");
     let stop = Arc::new(AtomicBool::new(false));
-    let mut stream = sender.stream.try_clone();
-    let flood = std::thread::spawn({
-        let stop = stop.clone();
-        move || {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                stream.write_all(&numbered(PUBLISH, b"t\0", sent..sent + 100, SIZE)).unwrap();
-                sent += 100;
-            }
-            sent
-        }
-    });
-    for _ in 0..3 {
+    let senders: Vec<Raw> = (0..4).map(|i| Raw::register(&path, &format!("sender{i}"))).collect();
+    let floods: Vec<_> = senders
+        .iter()
+        .map(|sender| {
+            let (mut stream, stop) = (sender.stream.try_clone(), stop.clone());
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    stream.write_all(&numbered(PUBLISH, b"t\0", sent..sent + 100, SIZE)).unwrap();
+                    sent += 100;
+                }
+                sent as usize
+            })
+        })
+        .collect();
+    for _ in 0..4 {
         std::thread::sleep(Duration::from_millis(200));
         daemon.signal(Signal::STOP);
-        std::thread::sleep(Duration::from_millis(1000));
+        std::thread::sleep(Duration::from_millis(800));
         daemon.signal(Signal::CONT);
     }
     std::thread::sleep(Duration::from_millis(200));
     stop.store(true, Ordering::Relaxed);
-    let sent = flood.join().unwrap();
-    assert_eq!(sender.ask(PUBLISH, &payload(b"t\0", sent, SIZE)), 1);
+    let sent: usize = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
+    for mut sender in senders {
+        assert_eq!(sender.ask(PUBLISH, b"other\0x"), 1);
+    }
     for reader in readers {
         let (_, received) = reader.finish();
-        let received = numbers(&received);
-        assert_eq!(received.len() as u32, sent + 1, "a reader lost something");
-        assert!(received.is_sorted());
+        assert_eq!(numbers(&received).len(), sent, "a reader lost something");
     }
 }
 
@@ -127,11 +129,13 @@ async fn a_receiver_that_reads_a_piece_now_and_then_is_not_stuck() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_to_a_slow_receiver_move_steadily() {
     const RATE: usize = 320_000;
-    let bus = Bus::start(Options::new().timeout(PATIENCE).queue_bytes(BUDGET)).await;
+    const COUNT: u32 = 2500;
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
     let mut observer = Raw::register(&bus.path, "observer");
     let receiver = Taker::start(Raw::register(&bus.path, "receiver"), RATE);
     let sender = Raw::register(&bus.path, "sender");
-    let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"receiver\0", 0..8000, SIZE));
+    // More than the budget of 16 MiB and the socket hold.
+    let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"receiver\0", 0..COUNT, 10 * SIZE));
     // A client in the field gives a write up after a second: the sender is read from more often than that.
     let started = Instant::now();
     let (mut last, mut longest, mut moved) = (0, Duration::ZERO, Instant::now());
@@ -148,7 +152,7 @@ async fn messages_to_a_slow_receiver_move_steadily() {
     receiver.set_rate(FULL_SPEED);
     pump.join();
     let (_, received) = receiver.finish();
-    assert_eq!(numbers(&received), (0..8000).collect::<Vec<_>>());
+    assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
 }
 
 /// Carries the bytes of one TCP connection, but for pauses.

@@ -1,0 +1,333 @@
+//! Whatever one client asks for, another one is served in between; and dividing long work changes nothing that a
+//! client can see of its order.
+#![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::{AccessList, ClientAccess, Options};
+use common::daemon::Daemon;
+use common::probe::Probe;
+use common::raw::{ACK, EXCLUDE, MESSAGE, PUBLISH, Raw, SUBSCRIBE, UNSUBSCRIBE, call, numbered};
+use common::{Bus, PATIENCE, Peer};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const MANY: u32 = 500_000;
+/// Longer than a debug build needs for the heaviest work here, on a loaded machine.
+const LONG: Duration = Duration::from_secs(50);
+
+/// A `busrtd` and a probe on it.
+struct Bench {
+    path: String,
+    probe: Probe,
+    bar: Duration,
+    _daemon: Daemon,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn start() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.sock").display().to_string();
+        // A debug build may need long for what is one frame.
+        let daemon = Daemon::start(std::slice::from_ref(&path), &["-t", "60", "-w", "2"]);
+        let probe = Probe::start(&path);
+        let bar = probe.bar();
+        Bench { path, probe, bar, _daemon: daemon, _dir: dir }
+    }
+
+    /// Asserts that the probe has not been delayed since the last call.
+    fn assert_undisturbed(&self, by: &str) {
+        let longest = self.probe.longest();
+        println!("{by}: {longest:?}, at most {:?}", self.bar);
+        assert!(longest < self.bar, "{by}: a round trip of another client took {longest:?}");
+    }
+}
+
+/// Topics in one body.
+fn topics(count: u32) -> Vec<u8> {
+    (0..count).map(|i| format!("many/{}/{i}", i % 1000)).collect::<Vec<_>>().join("\0").into_bytes()
+}
+
+/// One SUBSCRIBE frame of half a million topics, then one UNSUBSCRIBE frame of them.
+#[test]
+fn subscribing_to_many_topics_at_once() {
+    let bench = Bench::start();
+    let mut client = Raw::register(&bench.path, "client");
+    let body = topics(MANY);
+    assert_eq!(client.ask_within(SUBSCRIBE, &body, LONG), Some(1));
+    bench.assert_undisturbed("subscribe");
+    assert_eq!(client.ask_within(UNSUBSCRIBE, &body, LONG), Some(1));
+    bench.assert_undisturbed("unsubscribe");
+    assert_eq!(client.ask_within(EXCLUDE, &body, LONG), Some(1));
+    bench.assert_undisturbed("exclude");
+}
+
+/// A client leaves with half a million subscriptions. Its name is free at once, and who takes it has none of them.
+#[test]
+fn leaving_with_many_subscriptions() {
+    let bench = Bench::start();
+    let mut client = Raw::register(&bench.path, "client");
+    assert_eq!(client.ask_within(SUBSCRIBE, &topics(MANY), LONG), Some(1));
+    bench.probe.longest();
+    drop(client);
+    let left = Instant::now();
+    let mut again = Raw::connect(&bench.path);
+    while again.try_register("client") != Some(1) {
+        assert!(left.elapsed() < Duration::from_millis(1500), "the name is not free");
+        std::thread::sleep(Duration::from_millis(5));
+        again = Raw::connect(&bench.path);
+    }
+    println!("the name was free after {:?}", left.elapsed());
+    again.subscribe("many/7/7");
+    let mut publisher = Raw::register(&bench.path, "publisher");
+    for topic in ["many/0/0", "many/7/7", "many/8/8", "many/999/499999"] {
+        assert_eq!(publisher.ask(PUBLISH, format!("{topic}\0x").as_bytes()), 1);
+    }
+    let received = again.rest();
+    assert_eq!(received.len(), 1, "{received:?}");
+    std::thread::sleep(Duration::from_millis(500));
+    bench.assert_undisturbed("leave");
+}
+
+/// Filters of `client.list` that take long to compile.
+#[test]
+fn heavy_filters() {
+    let bench = Bench::start();
+    let mut client = Raw::register(&bench.path, "client");
+    for filter in [r"\w{200}", r"(\w{20}|\d{30}){5}", r"[^a]{250}\p{L}{150}"] {
+        let mut bytes = vec![];
+        for id in 1..=20 {
+            bytes.extend(Peer::operation(id, MESSAGE, &call(id, "client.list", &filter_params(filter))));
+        }
+        client.stream.write_all(&bytes).unwrap();
+        for _ in 0..20 {
+            let reply = client.delivery(LONG).expect("an answer");
+            assert!(matches!(reply.payload()[0], 0x11 | 0x12));
+        }
+        bench.assert_undisturbed(filter);
+    }
+}
+
+fn filter_params(filter: &str) -> Vec<u8> {
+    rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("filter", filter)])).unwrap()
+}
+
+/// What becomes of filters that cannot be used: beyond the size limit -32602 with a reason, broken -32700.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_filters() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let error = |reply: &[u8]| {
+        assert_eq!(reply[0], 0x12, "not refused");
+        (i16::from_le_bytes([reply[5], reply[6]]), reply[7..].to_vec())
+    };
+    let long = "a".repeat(200_000);
+    for filter in [r"\w{1000}\w{1000}", r"((\w{100}){100}){100}", &long] {
+        let (code, reason) = error(&client.call("client.list", &filter_params(filter)));
+        assert_eq!(code, -32602, "{}", &filter[..20.min(filter.len())]);
+        assert!(!reason.is_empty(), "without a reason");
+    }
+    for filter in ["(", "a{2,1}", "[z-a]"] {
+        assert_eq!(error(&client.call("client.list", &filter_params(filter))).0, -32700, "{filter}");
+    }
+    let reply = client.call("client.list", &filter_params("^client$"));
+    assert_eq!(reply[0], 0x11);
+    assert_eq!(client.state_of("client").unwrap().dropped, 0);
+}
+
+/// All 65,536 masks with `a` or `+` in each of 16 levels match one topic.
+#[test]
+fn masks_that_all_match() {
+    let bench = Bench::start();
+    let mut client = Raw::register(&bench.path, "client");
+    let masks: Vec<String> = (0..1u32 << 16)
+        .map(|bits| {
+            let levels: Vec<&str> = (0..16).map(|i| if bits >> i & 1 == 0 { "a" } else { "+" }).collect();
+            format!("{}/+", levels.join("/"))
+        })
+        .collect();
+    assert_eq!(client.ask_within(SUBSCRIBE, masks.join("\0").as_bytes(), LONG), Some(1));
+    bench.assert_undisturbed("subscribe to all masks");
+    let mut publisher = Raw::register(&bench.path, "publisher");
+    let head = ["a"; 16].join("/");
+    // No two topics are equal, so that none is found in a cache.
+    let bytes: Vec<u8> = (0..60)
+        .flat_map(|i| Peer::operation(i, PUBLISH | ACK, format!("{head}/{i}\0x").as_bytes()))
+        .collect();
+    publisher.stream.write_all(&bytes).unwrap();
+    assert_eq!(publisher.ack(59, LONG), Some(1));
+    bench.assert_undisturbed("publish");
+    assert_eq!(client.rest().len(), 60, "each publication comes once");
+    drop(client);
+    std::thread::sleep(Duration::from_millis(500));
+    bench.assert_undisturbed("leave with all masks");
+}
+
+/// A client subscribes to and unsubscribes from 1,100 masks beside 300,000 of another.
+#[test]
+fn few_masks_beside_many_of_another() {
+    let bench = Bench::start();
+    let mut other = Raw::register(&bench.path, "other");
+    let many: Vec<String> = (0..300_000).map(|i| format!("m/{i}/+")).collect();
+    assert_eq!(other.ask_within(SUBSCRIBE, many.join("\0").as_bytes(), LONG), Some(1));
+    bench.assert_undisturbed("subscribe to 300,000 masks");
+    let mut client = Raw::register(&bench.path, "client");
+    let few: Vec<String> = (0..1100).map(|i| format!("few/{i}/+/#")).collect();
+    let few = few.join("\0");
+    for _ in 0..20 {
+        assert_eq!(client.ask_within(SUBSCRIBE, few.as_bytes(), LONG), Some(1));
+        assert_eq!(client.ask_within(UNSUBSCRIBE, few.as_bytes(), LONG), Some(1));
+    }
+    bench.assert_undisturbed("subscribe and unsubscribe");
+    assert_eq!(client.ask(PUBLISH, b"m/77/x\0x"), 1);
+    assert_eq!(other.rest().len(), 1);
+}
+
+/// Masks of thousands of levels, where the limit of levels allows them; topics that match many of them.
+#[test]
+fn masks_of_many_levels() {
+    let bench = Bench::start();
+    let mut client = Raw::register(&bench.path, "client");
+    // Up to the default limits of levels and length.
+    let masks: Vec<String> = (1..500).map(|i| format!("{}a/#", "+/".repeat(i))).collect();
+    assert_eq!(client.ask_within(SUBSCRIBE, masks.join("\0").as_bytes(), LONG), Some(1));
+    let mut publisher = Raw::register(&bench.path, "publisher");
+    let bytes: Vec<u8> = (0..500)
+        .flat_map(|i| Peer::operation(i, PUBLISH | ACK, format!("{}{i}\0x", "a/".repeat(511)).as_bytes()))
+        .collect();
+    publisher.stream.write_all(&bytes).unwrap();
+    assert_eq!(publisher.ack(499, LONG), Some(1));
+    bench.assert_undisturbed("masks of many levels");
+    assert_eq!(client.rest().len(), 500);
+}
+
+/// A burst of publications to many subscribers.
+#[test]
+fn a_burst_to_many_subscribers() {
+    let bench = Bench::start();
+    let mut subscribers: Vec<Raw> =
+        (0..1000).map(|i| Raw::register(&bench.path, &format!("sub{i}"))).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("t");
+    }
+    bench.probe.longest();
+    let mut publisher = Raw::register(&bench.path, "publisher");
+    let mut bytes = numbered(PUBLISH, b"t\0", 0..1000, 20);
+    bytes.extend(Peer::operation(1000, PUBLISH | ACK, b"t\0last"));
+    publisher.stream.write_all(&bytes).unwrap();
+    assert_eq!(publisher.ack(1000, LONG), Some(1));
+    bench.assert_undisturbed("fan-out");
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.rest().len(), 1001);
+    }
+}
+
+/// Frames of one read that each find another receiver, and one that is sent to everybody by mask.
+#[test]
+fn broadcasts_to_many_clients() {
+    let bench = Bench::start();
+    let clients: Vec<Raw> = (0..1000).map(|i| Raw::register(&bench.path, &format!("x.{i}.y.z"))).collect();
+    bench.probe.longest();
+    let mut sender = Raw::register(&bench.path, "sender");
+    let masks: [&[u8]; 3] = [b"?.?.?.?\0", b"x.*\0", b"x.?.y.*\0"];
+    let bytes: Vec<u8> = (0..300)
+        .flat_map(|i| Peer::operation(i, common::raw::BROADCAST | ACK, masks[i as usize % 3]))
+        .collect();
+    sender.stream.write_all(&bytes).unwrap();
+    assert_eq!(sender.ack(299, LONG), Some(1));
+    bench.assert_undisturbed("broadcast");
+    drop(clients);
+}
+
+/// What a client sends after a huge SUBSCRIBE on the same connection sees all of its subscriptions, although that
+/// work is divided and nothing is acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_after_a_huge_subscribe_sees_all_of_it() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let count = 200_000;
+    let mut bytes = Peer::operation(1, SUBSCRIBE, &topics(count));
+    let seen = [0, 1, count / 2, count - 2, count - 1];
+    for i in seen {
+        bytes.extend(Peer::operation(2, PUBLISH, format!("many/{}/{i}\0first", i % 1000).as_bytes()));
+    }
+    bytes.extend(Peer::operation(3, UNSUBSCRIBE, &topics(count)));
+    for i in seen {
+        bytes.extend(Peer::operation(4, PUBLISH, format!("many/{}/{i}\0second", i % 1000).as_bytes()));
+    }
+    let writing = std::thread::spawn({
+        let mut stream = client.stream.try_clone();
+        move || stream.write_all(&bytes).unwrap()
+    });
+    for i in seen {
+        let delivery = client.delivery(LONG).expect("a publication");
+        assert_eq!(delivery.payload(), b"first", "{i}");
+    }
+    writing.join().unwrap();
+    assert_eq!(client.rest(), [], "after unsubscribing");
+}
+
+/// After the acknowledgement of a huge SUBSCRIBE every other client's publication finds all of it; after that of an
+/// UNSUBSCRIBE none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_subscription_is_whole() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let mut publisher = Raw::register(&bus.path, "publisher");
+    let count = 100_000;
+    let sample: Vec<u32> = (0..count).step_by(997).collect();
+    for (flags, expected) in [(SUBSCRIBE, sample.len()), (UNSUBSCRIBE, 0)] {
+        assert_eq!(client.ask_within(flags, &topics(count), LONG), Some(1));
+        for i in &sample {
+            assert_eq!(publisher.ask(PUBLISH, format!("many/{}/{i}\0x", i % 1000).as_bytes()), 1);
+        }
+        assert_eq!(client.rest().len(), expected);
+    }
+}
+
+/// A client that subscribes without an end and leaves in the middle of it leaves nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_in_the_middle_of_a_subscribe() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
+    let mut publisher = Raw::register(&bus.path, "publisher");
+    for _ in 0..5 {
+        let mut client = Raw::register(&bus.path, "client");
+        client.stream.write_all(&Peer::operation(1, SUBSCRIBE, &topics(50_000))).unwrap();
+        assert!(bus.broker.disconnect("client"));
+        let mut again = Raw::register(&bus.path, "client");
+        for i in [0, 25_000, 49_999] {
+            assert_eq!(publisher.ask(PUBLISH, format!("many/{}/{i}\0x", i % 1000).as_bytes()), 1);
+        }
+        assert_eq!(again.rest(), []);
+        drop(again);
+        common::eventually("the name is free", || bus.broker.clients().clients.len() == 2).await;
+    }
+}
+
+/// Access rules change while a client has many subscriptions: those that are no longer allowed end, and others are
+/// served while that is worked out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn access_rules_beside_many_subscriptions() {
+    let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let body = [b"kept/1\0".as_slice(), &topics(200_000)].concat();
+    assert_eq!(client.ask_within(SUBSCRIBE, &body, LONG), Some(1));
+    let probe = Probe::start(&bus.path);
+    let bar = probe.bar();
+    let list = AccessList::new()
+        .client("probe", ClientAccess::all())
+        .client("publisher", ClientAccess::all())
+        .client("client", ClientAccess::all().subscriptions(["kept/#"]));
+    // On a worker, as a program would do it.
+    let broker = bus.broker.clone();
+    tokio::spawn(async move { broker.set_access(Some(list)) }).await.unwrap();
+    let longest = probe.longest();
+    let mut publisher = Raw::register(&bus.path, "publisher");
+    for topic in ["kept/1", "many/0/0", "many/999/199999"] {
+        assert_eq!(publisher.ask(PUBLISH, format!("{topic}\0x").as_bytes()), 1);
+    }
+    assert_eq!(client.rest().len(), 1, "what is no longer allowed has ended");
+    assert!(longest < bar, "a round trip of another client took {longest:?}, not {bar:?}");
+}

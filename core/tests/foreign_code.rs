@@ -1,0 +1,335 @@
+//! Callbacks, wakers and destructors of the program that embeds the broker may do whatever the public interface lets
+//! them: none runs under a lock of the broker or of a client.
+#![cfg(all(unix, feature = "broker", feature = "ipc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::{Broker, Options};
+use busrt::client::{Client, Event};
+use busrt::{ErrorKind, QoS};
+use bytes::Bytes;
+use common::raw::{MESSAGE, PUBLISH, Raw, payload};
+use common::{PATIENCE, eventually};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+/// Runs a case in a runtime on a thread of its own, and fails if it does not end: a thread in a deadlock cannot be
+/// ended.
+fn without_deadlock(case: impl AsyncFnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(case());
+        done.send(()).unwrap();
+        runtime.shutdown_background();
+    });
+    match ended.recv_timeout(Duration::from_secs(20)) {
+        Ok(()) => {}
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("a deadlock"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the case failed"),
+    }
+}
+
+/// A callback that disconnects another client by its name when its own client is disconnected.
+#[test]
+fn a_callback_that_disconnects_another_client() {
+    without_deadlock(async || {
+        let broker = Broker::new(Options::new());
+        let first = broker.client("first").await.unwrap();
+        let second = broker.client("second").await.unwrap();
+        let called = Arc::new(AtomicUsize::new(0));
+        first.on_event({
+            let (broker, called) = (broker.clone(), called.clone());
+            move |event| {
+                if matches!(event, Event::Disconnected { .. }) {
+                    broker.disconnect("second");
+                    called.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        assert!(broker.disconnect("first"));
+        eventually("both are gone", || !first.is_connected() && !second.is_connected()).await;
+        eventually("it was called", || called.load(Ordering::SeqCst) == 1).await;
+        broker.client("first").await.unwrap();
+    });
+}
+
+/// Callbacks that each disconnect the next one, through the broker's every entry.
+#[test]
+fn callbacks_that_disconnect_in_a_chain() {
+    without_deadlock(async || {
+        let broker = Broker::new(Options::new());
+        let mut clients = vec![];
+        for i in 0..20 {
+            let client = broker.client(&format!("c{i}")).await.unwrap();
+            client.on_event({
+                let broker = broker.clone();
+                move |event| {
+                    if matches!(event, Event::Disconnected { .. }) {
+                        broker.disconnect(&format!("c{}", i + 1));
+                        broker.clients();
+                        broker.stats();
+                    }
+                }
+            });
+            clients.push(client);
+        }
+        broker.disconnect("c0");
+        eventually("all are gone", || clients.iter().all(|client| !client.is_connected())).await;
+        assert_eq!(broker.clients().clients.len(), 1);
+    });
+}
+
+/// A callback that merely owns the last handle of another client: dropping the callback disconnects that one.
+#[test]
+fn a_callback_that_owns_the_last_handle_of_a_client() {
+    without_deadlock(async || {
+        let broker = Broker::new(Options::new());
+        let first = broker.client("first").await.unwrap();
+        let second = broker.client("second").await.unwrap();
+        first.on_event(move |_| {
+            let _ = second.name();
+        });
+        assert!(broker.disconnect("first"));
+        drop(first);
+        eventually("both are gone", || broker.clients().clients.len() == 1).await;
+        broker.client("second").await.unwrap();
+    });
+}
+
+/// The same when the end comes from the client, from eviction by a newcomer, and from the broker's end.
+#[test]
+fn owners_of_handles_at_every_kind_of_end() {
+    without_deadlock(async || {
+        for kind in 0..4 {
+            let broker = Broker::new(Options::new().force_register(true).drain(Duration::ZERO));
+            let first = broker.client("first").await.unwrap();
+            let second = broker.client("second").await.unwrap();
+            first.on_event(move |_| {
+                let _ = second.name();
+            });
+            match kind {
+                0 => first.disconnect().await,
+                1 => drop(broker.client("first").await.unwrap()),
+                2 => broker.shutdown().await,
+                _ => drop(broker),
+            }
+            eventually("the first is gone", || !first.is_connected()).await;
+            drop(first);
+        }
+    });
+}
+
+/// A callback that owns the last handle of the broker.
+#[test]
+fn a_callback_that_owns_the_last_handle_of_the_broker() {
+    without_deadlock(async || {
+        let broker = Broker::new(Options::new());
+        let first = broker.client("first").await.unwrap();
+        let second = broker.client("second").await.unwrap();
+        let owned = Mutex::new(Some(broker));
+        first.on_event(move |event| {
+            if matches!(event, Event::Disconnected { .. }) {
+                drop(owned.lock().take());
+            }
+        });
+        first.disconnect().await;
+        drop(first);
+        eventually("the broker is gone", || !second.is_connected()).await;
+    });
+}
+
+/// A remote flood ends an in-process client's session in the middle of delivering to it; its callback calls back.
+#[test]
+fn a_callback_while_a_client_is_flooded() {
+    without_deadlock(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.sock").display().to_string();
+        let broker = Broker::new(Options::new().timeout(PATIENCE));
+        broker.listen(&path).await.unwrap();
+        let local = broker.client("local").await.unwrap();
+        local.subscribe("t", QoS::Processed).await.unwrap();
+        local.on_event({
+            let broker = broker.clone();
+            move |_| {
+                broker.disconnect("flood");
+            }
+        });
+        let mut flood = Raw::register(&path, "flood");
+        for i in 0..1000 {
+            flood.send(PUBLISH, &payload(b"t\0", i, 100));
+            flood.send(MESSAGE, &payload(b"local\0", i, 100));
+        }
+        broker.disconnect("local");
+        eventually("both are gone", || broker.clients().clients.len() == 1).await;
+    });
+}
+
+/// Calls into the broker whenever it is woken.
+struct CallsBack {
+    broker: Broker,
+    client: Client,
+    woken: AtomicUsize,
+}
+
+impl Wake for CallsBack {
+    fn wake(self: Arc<Self>) {
+        self.broker.clients();
+        self.broker.stats();
+        self.broker.disconnect("another");
+        assert_eq!(self.client.name(), "woken");
+        let _ = self.client.is_connected();
+        let _ = self.client.stats();
+        self.woken.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Wakers that call back into the broker and the client, when a frame comes and when the client ends.
+#[test]
+fn wakers_that_call_back() {
+    without_deadlock(async || {
+        let broker = Broker::new(Options::new());
+        let client = broker.client("woken").await.unwrap();
+        let _another = broker.client("another").await.unwrap();
+        let mut frames = client.frames().unwrap();
+        let mut events = client.events();
+        let calls = Arc::new(CallsBack {
+            broker: broker.clone(),
+            client: client.clone(),
+            woken: AtomicUsize::new(0),
+        });
+        let waker = Waker::from(calls.clone());
+        let mut cx = Context::from_waker(&waker);
+        let sender = broker.client("sender").await.unwrap();
+        {
+            let receiving = std::pin::pin!(frames.recv());
+            assert!(receiving.poll(&mut cx).is_pending());
+            sender.send("woken", "x", QoS::Processed).await.unwrap();
+        }
+        assert!(calls.woken.load(Ordering::SeqCst) >= 1, "woken for a frame");
+        common::next(&mut frames).await;
+        while events.poll_recv(&mut cx).is_ready() {}
+        let mut closed = Box::pin(client.closed());
+        assert!(closed.as_mut().poll(&mut cx).is_pending());
+        let receiving = std::pin::pin!(frames.recv());
+        assert!(receiving.poll(&mut cx).is_pending());
+        let before = calls.woken.load(Ordering::SeqCst);
+        broker.disconnect("woken");
+        eventually("woken at the end", || calls.woken.load(Ordering::SeqCst) > before).await;
+        assert!(broker.clients().clients.iter().all(|client| client.name != "another"));
+    });
+}
+
+/// A payload whose owner calls into the broker when the last handle of it goes.
+struct Owner(Broker, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &[7; 100_000]
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.clients();
+        self.0.stats();
+        self.0.disconnect("victim");
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Payloads are released at every end they may have: delivered, dropped by a policy, left in a queue of a client that
+/// goes.
+#[test]
+fn payloads_that_call_back_when_they_are_released() {
+    without_deadlock(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.sock").display().to_string();
+        let options =
+            Options::new().timeout(PATIENCE).queue_bytes(1 << 20).slow(busrt::broker::SlowPolicy::DropOld);
+        let broker = Broker::new(options.hold(Duration::from_millis(50)).stall(Duration::from_millis(100)));
+        broker.listen(&path).await.unwrap();
+        let released = Arc::new(AtomicUsize::new(0));
+        let large = || Bytes::from_owner(Owner(broker.clone(), released.clone()));
+        let sender = broker.client("sender").await.unwrap();
+        let mut receiver = Raw::register(&path, "receiver");
+        receiver.subscribe("t");
+        let local =
+            broker.client_with(&busrt::client::Config::new("", "local").queue_size(16)).await.unwrap();
+        local.subscribe("t", QoS::Processed).await.unwrap();
+        const COUNT: usize = 100;
+        for _ in 0..COUNT {
+            sender.publish("t", large(), QoS::Processed).await.unwrap();
+        }
+        // Some were dropped, some wait in both queues. One client goes by itself, one is disconnected.
+        broker.disconnect("local");
+        drop(receiver);
+        eventually("the receiver is gone", || broker.clients().clients.len() == 2).await;
+        drop(local);
+        let e = sender.send("nobody", large(), QoS::Processed).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotRegistered);
+        eventually("all are released", || released.load(Ordering::SeqCst) == COUNT + 1).await;
+    });
+}
+
+/// The broker's keep-alive does not depend on the runtime of the first client: it runs on after that has ended.
+#[test]
+fn keep_alive_outlives_the_runtime_of_the_first_client() {
+    without_deadlock(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.sock").display().to_string();
+        let broker = Broker::new(Options::new().timeout(Duration::from_millis(400)));
+        let first = std::thread::spawn({
+            let broker = broker.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(broker.client("first")).unwrap()
+            }
+        });
+        let _first = first.join().unwrap();
+        broker.listen(&path).await.unwrap();
+        let mut silent = Raw::register(&path, "silent");
+        let closed = tokio::task::spawn_blocking(move || {
+            while silent.receive(Duration::from_secs(5)).is_some_and(|item| item != common::raw::Item::End) {}
+            (silent.has_ended(), silent.nops)
+        });
+        let (ended, nops) = closed.await.unwrap();
+        assert!(ended, "a silent client is not disconnected");
+        assert!(nops > 0, "it was not pinged");
+    });
+}
+
+/// The same when the listener's runtime ends: the broker serves what is attached in another one.
+#[test]
+fn keep_alive_outlives_the_runtime_of_the_first_listener() {
+    without_deadlock(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] =
+            ["first.sock", "second.sock"].map(|name| dir.path().join(name).display().to_string());
+        let broker = Broker::new(Options::new().timeout(Duration::from_millis(400)));
+        std::thread::spawn({
+            let broker = broker.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(broker.listen(&first)).unwrap();
+                Raw::register(&first, "first");
+            }
+        })
+        .join()
+        .unwrap();
+        broker.listen(&second).await.unwrap();
+        let mut silent = Raw::register(&second, "silent");
+        let ended = tokio::task::spawn_blocking(move || silent.is_closed_within(Duration::from_secs(5)));
+        assert!(ended.await.unwrap(), "a silent client is not disconnected");
+    });
+}
