@@ -333,3 +333,59 @@ async fn declared_lengths_hold_nothing() {
     assert!(grown < 200 << 20, "{grown} bytes");
     assert!(clients.iter_mut().all(|client| !matches!(client.receive(Duration::ZERO), Some(Item::End))));
 }
+
+/// Four gigabytes of zeros that take no memory: every page is the kernel's page of zeros.
+struct Zeros(std::ptr::NonNull<std::ffi::c_void>, usize);
+
+// SAFETY: the mapping is read-only and belongs to this value alone.
+unsafe impl Send for Zeros {}
+
+impl Zeros {
+    fn map(len: usize) -> Zeros {
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address that the kernel chooses touches no other memory.
+        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ, flags) }.unwrap();
+        Zeros(std::ptr::NonNull::new(at).unwrap(), len)
+    }
+}
+
+impl AsRef<[u8]> for Zeros {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping has this length, can be read, and lives as long as this value.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.1) }
+    }
+}
+
+impl Drop for Zeros {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this address and length, and no slice of it outlives this value.
+        unsafe { rustix::mm::munmap(self.0.as_ptr(), self.1) }.unwrap();
+    }
+}
+
+/// A payload whose delivery would not fit the length field of a frame is refused, and the receiver's stream stays
+/// whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_do_not_fit_a_frame() {
+    let bus = bus(Options::new().max_payload(u32::MAX).slow(SlowPolicy::DropNew)).await;
+    let mut receiver = Raw::register(&bus.path, "receiver");
+    receiver.subscribe("t");
+    let local = bus.broker.client("local").await.unwrap();
+    // The delivery of none of them fits: the sender's name and a separator come on top.
+    for len in [u32::MAX as usize - 5, u32::MAX as usize, (1 << 32) + 5] {
+        let payload = bytes::Bytes::from_owner(Zeros::map(len));
+        let qos = busrt::QoS::Processed;
+        let results = [
+            local.publish("t", payload.clone(), qos).await,
+            local.publish_for("t", "receiver", payload.clone(), qos).await,
+            local.broadcast("receiver", payload.clone(), qos).await,
+            local.send("receiver", payload.slice(..), qos).await,
+        ];
+        for result in results {
+            assert!(result.is_err(), "{len} bytes were accepted");
+        }
+    }
+    local.send("receiver", "well", busrt::QoS::Processed).await.unwrap();
+    assert_eq!(receiver.delivery(SOON).expect("a message").payload(), b"well");
+}

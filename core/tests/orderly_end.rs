@@ -32,16 +32,21 @@ fn read_to_the_end(raw: &mut Raw) -> (Vec<u32>, Vec<u32>) {
     }
 }
 
-/// SIGTERM while a sender streams acknowledged messages to a receiver that reads: each that was acknowledged is
-/// delivered. The sender has many under way, and goes on sending until its connection ends.
+/// SIGTERM while a sender streams acknowledged messages to a receiver that reads, though not as fast as they come: each
+/// that was acknowledged is delivered. The sender has many under way, and goes on sending until its connection ends.
 async fn nothing_acknowledged_is_lost(over_tcp: bool, receiver_over_tcp: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let port = format!("127.0.0.1:{}", free_port());
-    let more = ["-t", "60", "--drain-ms", "10000"];
+    let more = ["-t", "60", "--drain-ms", "3000", "--queue-bytes", "1000000", "--sndbuf", "65536"];
     let mut daemon = Daemon::start(&[path.clone(), port.clone()], &more);
+    // One receiver reads nothing, so that the end takes all of the drain time.
+    let stuck = Raw::register(&path, "stuck");
+    let mut filler = Raw::register(&path, "filler");
+    filler.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..600, SIZE)).unwrap();
+    assert_eq!(filler.ask(PUBLISH, b"nobody\0"), 1);
     let address = |tcp| if tcp { &port } else { &path };
-    let mut receiver = Raw::register(address(receiver_over_tcp), "receiver");
+    let receiver = Raw::register(address(receiver_over_tcp), "receiver");
     let mut sender = Raw::register(address(over_tcp), "sender");
     let mut stream = sender.stream.try_clone();
     let sending = std::thread::spawn(move || {
@@ -50,12 +55,16 @@ async fn nothing_acknowledged_is_lost(over_tcp: bool, receiver_over_tcp: bool) {
             sent += 50;
         }
     });
-    let receiving = std::thread::spawn(move || read_to_the_end(&mut receiver).0);
+    let receiving = Taker::start(receiver, 4_000_000);
     let acknowledging = std::thread::spawn(move || read_to_the_end(&mut sender).1);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(500));
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().success());
-    let (delivered, acknowledged) = (receiving.join().unwrap(), acknowledging.join().unwrap());
+    drop(stuck);
+    let acknowledged = acknowledging.join().unwrap();
+    receiving.set_rate(FULL_SPEED);
+    assert!(receiving.wait_for_the_end(SOON), "the receiver's connection does not end");
+    let delivered = numbers(&receiving.stop().1);
     sending.join().unwrap();
     assert!(!acknowledged.is_empty());
     let lost = acknowledged.iter().filter(|id| delivered.binary_search(id).is_err()).count();

@@ -102,6 +102,15 @@ impl Taker {
         true
     }
 
+    /// Waits until the broker closes the connection; false: not in that time.
+    pub fn wait_for_the_end(&self, within: Duration) -> bool {
+        let started = Instant::now();
+        while !self.thread.is_finished() && started.elapsed() < within {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.thread.is_finished()
+    }
+
     /// Stops, and returns the client with what has come so far.
     pub fn stop(self) -> (Raw, Vec<Delivery>) {
         self.stop.store(true, Ordering::Relaxed);
