@@ -95,6 +95,7 @@ impl<'a> Gather<'a> {
         let found = &self.out[self.start..];
         match ids {
             [] => {}
+            [id] if self.sorted && found.last().is_none_or(|last| last < id) => self.out.push(*id),
             // A few single ids are inserted in order; beyond that, all ids are sorted at the end.
             [id] if self.sorted && self.moves >= found.len() => {
                 if let Err(at) = found.binary_search(id) {

@@ -12,14 +12,15 @@ const REMOVED: u32 = u32::MAX;
 
 const SMALLEST: usize = 8;
 
-/// Tables of up to this many slots are resized in one call.
-const RESIZED_WHOLE: usize = 64;
+/// Tables of up to this many slots (32 KiB) are resized in one call. A miss takes longer while a resize is under way,
+/// which may last when nothing is inserted or removed. Tests resize nearly all tables in steps.
+const RESIZED_WHOLE: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Slots of a new table that one call zeroes.
 const ZEROED_PER_CALL: usize = 64;
 
 /// Slots of an old table that one call moves.
-const MOVED_PER_CALL: usize = 16;
+const MOVED_PER_CALL: usize = 64;
 
 /// Moved slots whose memory is given back together: 2 MiB.
 const DISCARDED_TOGETHER: usize = memory::LARGE_PAGE_BYTES / size_of::<Slot>();
@@ -36,7 +37,7 @@ enum Resize {
 /// Numbers (ids of a slab) found by the hash of what they stand for.
 ///
 /// Linear probing, 8 bytes a slot, no memory while empty. Every insertion and removal does a bounded part of a resize
-/// that is under way: it zeroes 64 slots of the new table, or moves 16 slots of the old one. Growth begins when 25/32
+/// that is under way: it zeroes 64 slots of the new table, or moves 64 slots of the old one. Growth begins when 25/32
 /// of the slots are in use and is prepared at 26/32; shrinking begins below an eighth.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -50,18 +51,26 @@ impl Index {
     /// Finds the value with this hash for which `is_it` is true.
     #[inline]
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_map(hash, |value| is_it(value).then_some(value))
+    }
+
+    /// Returns what `look` returns for the value with this hash for which it returns anything.
+    #[inline]
+    pub(super) fn find_map<R>(&self, hash: u32, mut look: impl FnMut(u32) -> Option<R>) -> Option<R> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = hash as usize & mask;
         loop {
-            let Some([known, stored]) = self.slots.get(at).copied() else { return None };
+            let [known, stored] = *self.slots.get(at)?;
             if stored == VACANT[1] {
                 return match &self.resize {
                     None => None,
-                    Some(resize) => resize.find(hash, is_it).map(|(_, value)| value),
+                    Some(resize) => resize.find(hash, look).map(|(_, found)| found),
                 };
             }
-            if known == hash && is_it(stored - 1) {
-                return Some(stored - 1);
+            if known == hash
+                && let Some(found) = look(stored - 1)
+            {
+                return Some(found);
             }
             at = (at + 1) & mask;
         }
@@ -87,7 +96,7 @@ impl Index {
     pub(super) fn remove(&mut self, hash: u32, value: u32) {
         if !self.remove_current(hash, value) {
             let Some(resize) = &mut self.resize else { return };
-            let Some((at, _)) = resize.find(hash, |found| found == value) else { return };
+            let Some((at, ())) = resize.find(hash, |found| (found == value).then_some(())) else { return };
             if let Resize::Moving { old, .. } = &mut **resize {
                 old[at][1] = REMOVED;
             }
@@ -171,7 +180,7 @@ impl Index {
                         place(&mut self.slots, *slot);
                     }
                 }
-                if end % DISCARDED_TOGETHER == 0 && end > 0 {
+                if end.is_multiple_of(DISCARDED_TOGETHER) && end > 0 {
                     // Twice as much, which contains a whole page wherever the table begins.
                     memory::discard(&mut old[end.saturating_sub(2 * DISCARDED_TOGETHER)..end]);
                 }
@@ -195,10 +204,10 @@ impl Index {
 }
 
 impl Resize {
-    /// Finds a value of the old table that has not been moved: its slot and itself.
+    /// Finds a value of the old table that has not been moved: its slot, and what `look` returns for it.
     #[cold]
     #[inline(never)]
-    fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+    fn find<R>(&self, hash: u32, mut look: impl FnMut(u32) -> Option<R>) -> Option<(usize, R)> {
         let Resize::Moving { old, moved } = self else { return None };
         let mask = old.len() - 1;
         let mut at = hash as usize & mask;
@@ -210,8 +219,11 @@ impl Resize {
             if stored == VACANT[1] {
                 return None;
             }
-            if known == hash && stored != REMOVED && is_it(stored - 1) {
-                return Some((at, stored - 1));
+            if known == hash
+                && stored != REMOVED
+                && let Some(found) = look(stored - 1)
+            {
+                return Some((at, found));
             }
             at = (at + 1) & mask;
         }
@@ -331,7 +343,7 @@ mod tests {
             while let Some(value) = left.pop() {
                 index.remove(hash(value), value);
                 model.remove(&value);
-                if left.len() % 16 == 0 {
+                if left.len().is_multiple_of(16) {
                     for value in 0..300 {
                         let found = index.find(hash(value), |v| v == value).is_some();
                         prop_assert_eq!(found, model.contains(&value));

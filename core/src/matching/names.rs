@@ -158,12 +158,14 @@ impl NameTrie {
                 return true;
             }
         }
-        charge(budget, now.len()) && now.iter().all(|node| self.gather_node(node, gather, budget))
+        now.iter().all(|node| self.gather_node(&self.nodes[node], gather, budget))
     }
 
-    fn gather_node(&self, node: u32, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
-        let ids = self.sets.ids(&self.nodes[node].ids);
-        let affordable = charge(budget, ids.len());
+    /// Gathers the clients of one node, which is charged too. False when the budget is used up.
+    #[inline]
+    fn gather_node(&self, node: &Node, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
+        let ids = self.sets.ids(&node.ids);
+        let affordable = charge(budget, 1 + ids.len());
         if affordable {
             gather.add(ids);
         }
@@ -222,7 +224,7 @@ impl NameTrie {
                 }
                 id = self.nodes[id].next;
             }
-            if !charge(budget, 1) || !self.gather_node(id, gather, budget) {
+            if !self.gather_node(&self.nodes[id], gather, budget) {
                 return false;
             }
         }

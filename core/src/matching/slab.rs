@@ -226,6 +226,13 @@ impl<T> ops::Index<u32> for Slab<T> {
 
     #[inline]
     fn index(&self, id: u32) -> &T {
+        // Where there is one chunk only, the processor need not know the id to load the chunk's address. The branch is
+        // the same every time.
+        if let [only] = &self.pieces[..]
+            && let Some(Place::Used(item)) = only.places.get(id as usize)
+        {
+            return item;
+        }
         let (piece, at) = Self::split(id);
         match &self.pieces[piece].places[at] {
             Place::Used(item) => item,

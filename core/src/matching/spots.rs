@@ -32,9 +32,13 @@ impl Spots {
 
     /// Adds a number that is not there yet.
     pub(super) fn insert(&mut self, number: u32) {
+        self.len += 1;
+        // Usually a new mask has the highest number.
+        if self.last.len() < PAGE && self.last.last().is_some_and(|highest| *highest < number) {
+            return self.last.push(number);
+        }
         let at = self.page_of(number);
         let place = self.numbers(at).partition_point(|other| *other < number);
-        self.len += 1;
         let numbers = self.numbers_mut(at);
         if numbers.len() < PAGE {
             work::add(numbers.len() - place);

@@ -268,21 +268,24 @@ impl TopicTrie {
     /// The subscribers to a topic without wildcards.
     #[inline]
     pub(super) fn exact_set(&self, topic: &str) -> Option<&IdSet> {
-        self.find_exact(topic).map(|at| &self.exact[at].ids)
+        let text = topic.as_bytes();
+        self.index.find_map(self.seed.text(text), |at| {
+            let exact = &self.exact[at];
+            (exact.topic.bytes() == text).then_some(&exact.ids)
+        })
     }
 
-    #[inline]
-    fn find_exact(&self, topic: &str) -> Option<u32> {
-        let text = topic.as_bytes();
-        self.index.find(self.seed.text(text), |at| self.exact[at].topic.bytes() == text)
+    fn find_exact(&self, hash: u32, topic: &str) -> Option<u32> {
+        self.index.find(hash, |at| self.exact[at].topic.bytes() == topic.as_bytes())
     }
 
     fn reach_exact(&mut self, topic: &str) -> u32 {
-        if let Some(at) = self.find_exact(topic) {
+        let hash = self.seed.text(topic.as_bytes());
+        if let Some(at) = self.find_exact(hash, topic) {
             return at;
         }
         let at = self.exact.insert(Exact { ids: IdSet::Empty, topic: Text::new(topic) });
-        self.index.insert(self.seed.text(topic.as_bytes()), at);
+        self.index.insert(hash, at);
         at
     }
 
@@ -290,7 +293,7 @@ impl TopicTrie {
         if TOPICS.has_wildcards(mask) {
             self.wild.find(self.seed, mask).map(Spot::Wild)
         } else {
-            self.find_exact(mask).map(Spot::Exact)
+            self.find_exact(self.seed.text(mask.as_bytes()), mask).map(Spot::Exact)
         }
     }
 
