@@ -206,7 +206,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.text())?;
         if !self.context.is_empty() {
-            write!(f, ": {}", self.context)?;
+            write!(f, ": {}", crate::shown::sentence(&self.context))?;
         }
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;

@@ -37,7 +37,7 @@ pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;
 pub mod proto;
-#[cfg(feature = "broker")]
+#[cfg_attr(not(any(feature = "broker", feature = "rpc")), allow(dead_code, reason = "only errors are shown"))]
 mod shown;
 
 #[cfg(feature = "broker")]

@@ -1,4 +1,4 @@
-//! RPC parameters as a person types them: `key=value` words, packed as a MessagePack map.
+//! RPC parameters on a command line: `key=value` words, packed as a MessagePack map.
 //!
 //! ```
 //! let packed = busrt::params::pack(["n=5", "on=true", "name=a=b"]).unwrap();
@@ -18,7 +18,7 @@ enum Value<'a> {
 
 impl Value<'_> {
     fn parse(text: &str) -> Value<'_> {
-        // `nan`, `inf` and the like stay text: only what looks like a number is one.
+        // `nan` and `inf`, which `f64` would parse, stay text.
         let numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
         match text {
             "true" => Value::Bool(true),

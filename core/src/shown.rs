@@ -14,6 +14,30 @@ pub(crate) fn shown(text: &(impl AsRef<[u8]> + ?Sized)) -> impl Display + '_ {
     Shown(text.as_ref())
 }
 
+/// The most characters of an error's context that are shown.
+const MAX_CONTEXT_CHARS: usize = 400;
+
+/// Shows a sentence of our own that may contain a stranger's text: on one line, cut after 400 characters, with control,
+/// format and bidirectional characters escaped. Backslashes stay as they are.
+pub(crate) fn sentence(text: &str) -> impl Display + '_ {
+    Sentence(text)
+}
+
+struct Sentence<'a>(&'a str);
+
+impl Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, c) in self.0.chars().enumerate() {
+            match c {
+                _ if at == MAX_CONTEXT_CHARS => return f.write_char('…'),
+                '\\' => f.write_char(c)?,
+                c => write_char(f, c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Shown<'a>(&'a [u8]);
 
 impl Display for Shown<'_> {
@@ -131,5 +155,14 @@ mod tests {
         assert_eq!(text(&[0xff; 1000]), "\\xff".repeat(100) + "…");
         // The cut of the bytes falls into a character which is not shown any more.
         assert!(!shown(&("a".to_owned() + &"日".repeat(5000))).to_string().contains("\\x"));
+    }
+
+    #[test]
+    fn sentences_are_one_line_and_cut() {
+        assert_eq!(
+            sentence("the topic \"a\\b\" \n\u{202e}x").to_string(),
+            "the topic \"a\\b\" \\n\\u{202e}x"
+        );
+        assert_eq!(sentence(&"x".repeat(60_000)).to_string().chars().count(), MAX_CONTEXT_CHARS + 1);
     }
 }

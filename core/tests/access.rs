@@ -20,7 +20,7 @@ async fn who_may_register_and_from_where() {
             .client("anywhere", ClientAccess::all())
             .client("local", ClientAccess::all().hosts(["127.0.0.0/8".parse().unwrap()]))
             .client("far", ClientAccess::all().hosts(["10.0.0.0/8".parse().unwrap()]));
-        bus.broker.set_access(Some(list));
+        bus.broker.set_access(Some(list)).await;
         let e = bus.try_client("unknown").await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::AccessDenied);
         let anywhere = bus.client("anywhere").await;
@@ -40,7 +40,7 @@ async fn permissions_are_masks() {
     let bus = Bus::start(Options::default()).await;
     let rules =
         ClientAccess::none().messages(["b"]).broadcasts(["g.*"]).publications(["p/#"]).subscriptions(["s/+"]);
-    bus.broker.set_access(Some(AccessList::new().client("a", rules).client("b", ClientAccess::all())));
+    bus.broker.set_access(Some(AccessList::new().client("a", rules).client("b", ClientAccess::all()))).await;
     let a = bus.client("a").await;
     let (b, mut frames) = bus.listener("b").await;
     let second = b.secondary().await.unwrap();
@@ -77,7 +77,8 @@ async fn rules_change_for_connected_clients() {
     next(&mut frames).await;
     let rules = ClientAccess::none().subscriptions(["keep/#"]).messages(["a"]);
     bus.broker
-        .set_access(Some(AccessList::new().client("a", rules.clone()).client("b", ClientAccess::all())));
+        .set_access(Some(AccessList::new().client("a", rules.clone()).client("b", ClientAccess::all())))
+        .await;
     b.publish("lose/1", "x", QoS::Processed).await.unwrap();
     b.publish("keep/1", "kept", QoS::Processed).await.unwrap();
     assert_eq!(next(&mut frames).await.payload(), b"kept");
@@ -85,10 +86,10 @@ async fn rules_change_for_connected_clients() {
     // What was looked up before is not remembered.
     b.send("a", "allowed", QoS::Processed).await.unwrap();
     next(&mut frames).await;
-    bus.broker.set_access(Some(AccessList::new().client("a", rules).client("b", ClientAccess::none())));
+    bus.broker.set_access(Some(AccessList::new().client("a", rules).client("b", ClientAccess::none()))).await;
     assert_eq!(kind(b.send("a", "x", QoS::Processed).await), Some(ErrorKind::AccessDenied));
     // Whom the list does not know any more has to go; the broker's shutdown is still announced to the rest.
-    bus.broker.set_access(Some(AccessList::new().client("a", ClientAccess::none())));
+    bus.broker.set_access(Some(AccessList::new().client("a", ClientAccess::none()))).await;
     tokio::time::timeout(common::PATIENCE, b.closed()).await.unwrap();
     assert!(a.is_connected());
     bus.broker.shutdown().await;

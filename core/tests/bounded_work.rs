@@ -8,7 +8,9 @@ mod common;
 use busrt::broker::{AccessList, ClientAccess, Options};
 use common::daemon::Daemon;
 use common::probe::Probe;
-use common::raw::{ACK, EXCLUDE, MESSAGE, PUBLISH, Raw, SUBSCRIBE, UNSUBSCRIBE, call, numbered};
+use common::raw::{
+    ACK, BROADCAST, EXCLUDE, MESSAGE, PUBLISH, PUBLISH_FOR, Raw, SUBSCRIBE, UNSUBSCRIBE, call, numbered,
+};
 use common::{Bus, PATIENCE, Peer};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -37,12 +39,16 @@ fn alone() -> std::fs::File {
 
 impl Bench {
     fn start() -> Bench {
+        Bench::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Bench {
         let alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bus.sock").display().to_string();
         // A debug build may need long for what is one frame. With a single worker nothing depends on which of them
         // is busy.
-        let daemon = Daemon::start(std::slice::from_ref(&path), &["-t", "60", "-w", "1"]);
+        let daemon = Daemon::start(std::slice::from_ref(&path), &[&["-t", "60", "-w", "1"], more].concat());
         let probe = Probe::start(&path);
         let bar = probe.bar();
         Bench { path, probe, bar, _daemon: daemon, _dir: dir, _alone: alone }
@@ -225,13 +231,13 @@ fn a_burst_to_many_subscribers() {
     }
     bench.probe.longest();
     let mut publisher = Raw::register(&bench.path, "publisher");
-    let mut bytes = numbered(PUBLISH, b"t\0", 0..3000, 20);
-    bytes.extend(Peer::operation(3000, PUBLISH | ACK, b"t\0last"));
+    let mut bytes = numbered(PUBLISH, b"t\0", 0..2000, 20);
+    bytes.extend(Peer::operation(2000, PUBLISH | ACK, b"t\0last"));
     publisher.stream.write_all(&bytes).unwrap();
-    assert_eq!(publisher.ack(3000, LONG), Some(1));
+    assert_eq!(publisher.ack(2000, LONG), Some(1));
     bench.assert_undisturbed("fan-out");
     for subscriber in &mut subscribers {
-        assert_eq!(subscriber.rest().len(), 3001);
+        assert_eq!(subscriber.rest().len(), 2001);
     }
 }
 
@@ -334,7 +340,7 @@ async fn access_rules_beside_many_subscriptions() {
         .client("client", ClientAccess::all().subscriptions(["kept/#"]));
     // On a worker, as a program would do it.
     let broker = bus.broker.clone();
-    tokio::spawn(async move { broker.set_access(Some(list)) }).await.unwrap();
+    tokio::spawn(async move { broker.set_access(Some(list)).await }).await.unwrap();
     let longest = probe.longest();
     let mut publisher = Raw::register(&bus.path, "publisher");
     for topic in ["kept/1", "many/0/0", "many/999/199999"] {
@@ -342,4 +348,51 @@ async fn access_rules_beside_many_subscriptions() {
     }
     assert_eq!(client.rest().len(), 1, "what is no longer allowed has ended");
     assert!(longest < bar, "a round trip of another client took {longest:?}, not {bar:?}");
+}
+
+/// What makes room in a stuck receiver's queue at once has not given others their turn.
+#[test]
+fn publications_to_a_stuck_receiver() {
+    let bench = Bench::start_with(&["--slow", "drop-old", "--hold-ms", "100", "--stall-ms", "200"]);
+    let mut observer = Raw::register(&bench.path, "observer");
+    let mut stuck = Raw::register(&bench.path, "stuck");
+    stuck.subscribe("t");
+    let mut publisher = Raw::register(&bench.path, "publisher");
+    publisher.stream.write_all(&numbered(PUBLISH, b"t\0", 0..30_000, 100)).unwrap();
+    observer.wait_for_state("stuck", |state| state.is("stuck"));
+    bench.probe.longest();
+    publisher.stream.write_all(&numbered(PUBLISH, b"t\0", 0..1_000_000, 4)).unwrap();
+    assert_eq!(publisher.ask(PUBLISH, b"nobody\0"), 1);
+    bench.assert_undisturbed("publications to a stuck receiver");
+}
+
+/// Names, topics and lists of topics that go on for as long as a body may: each is refused, and none delays others.
+#[test]
+fn texts_as_long_as_a_body() {
+    const LEN: usize = 96 << 20;
+    let bench = Bench::start();
+    let endless = vec![b'x'; LEN];
+    for flags in [PUBLISH, PUBLISH_FOR | ACK, MESSAGE | ACK, BROADCAST] {
+        let mut client = Raw::register(&bench.path, &format!("client{flags}"));
+        client.send(flags, &endless);
+        assert_eq!(client.ask_within(SUBSCRIBE, b"topic", LONG), None, "{flags:#x}");
+        bench.assert_undisturbed(&format!("no NUL, {flags:#x}"));
+    }
+    let mut client = Raw::register(&bench.path, "client");
+    let ended = [&endless[..], b"\0x"].concat();
+    for (flags, answer) in [(PUBLISH, 0x72), (PUBLISH_FOR, 0x72), (BROADCAST, 0x72), (MESSAGE, 0x71)] {
+        assert_eq!(client.ask_within(flags, &ended, LONG), Some(answer), "{flags:#x}");
+        bench.assert_undisturbed(&format!("a NUL at the end, {flags:#x}"));
+    }
+    // Two bytes each, which are slow to check, and a topic that is fine at the end of a list.
+    let list = ["é".repeat(LEN / 2).as_bytes(), b"\0fine"].concat();
+    for flags in [SUBSCRIBE, UNSUBSCRIBE, EXCLUDE] {
+        assert_eq!(client.ask_within(flags, &list, LONG), Some(0x72), "{flags:#x}");
+        bench.assert_undisturbed(&format!("a list, {flags:#x}"));
+    }
+    let request = [b".broker\0\x01\x01\0\0\0", &endless[..]].concat();
+    client.send(MESSAGE, &request);
+    let reply = client.delivery(LONG).expect("a reply");
+    assert_eq!(reply.payload()[..7], [0x12, 1, 0, 0, 0, 0xa7, 0x80], "-32601");
+    bench.assert_undisturbed("a method");
 }

@@ -236,3 +236,20 @@ async fn dropping_the_last_handle_closes_everything() {
     tokio::time::timeout(common::PATIENCE, client.closed()).await.unwrap();
     eventually("the socket is removed", || !std::path::Path::new(&path).exists()).await;
 }
+
+/// Operation 0 with QoS bits is neither acted on nor acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operation_zero_is_never_acknowledged() {
+    use common::raw::{ACK, MESSAGE, Raw};
+    let bus = Bus::start(Options::default()).await;
+    let mut raw = Raw::register(&bus.path, "raw");
+    let nop = raw.send(ACK, b"x\0y");
+    let asked = raw.send(MESSAGE | ACK, b"raw\0x");
+    let mut acknowledged = vec![];
+    while acknowledged.last() != Some(&asked) {
+        if let Some(common::raw::Item::Ack { id, .. }) = raw.receive(common::PATIENCE) {
+            acknowledged.push(id);
+        }
+    }
+    assert_eq!(acknowledged, [asked], "operation 0 has the id {nop}");
+}

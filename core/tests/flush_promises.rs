@@ -47,9 +47,10 @@ async fn is_prompt(frames_of_a: Vec<u8>, flags_of_b: u8) {
     receiver.subscribe("t");
     let receiver = Taker::start(receiver, FULL_SPEED);
     let mut b = Raw::register(&bus.path, "b");
-    let mut a = Raw::register(&bus.path, "a");
+    let a = Raw::register(&bus.path, "a");
     let started = Instant::now();
-    a.stream.write_all(&frames_of_a).unwrap();
+    // In one write, unless it is more than the broker reads while it holds the sender.
+    let _pump = Pump::start(&a.stream, frames_of_a);
     std::thread::sleep(Duration::from_millis(100));
     for number in 0..20 {
         let before = receiver.count();
@@ -59,7 +60,7 @@ async fn is_prompt(frames_of_a: Vec<u8>, flags_of_b: u8) {
         assert!(sent.elapsed() < PROMPT);
     }
     assert!(started.elapsed() < HELD, "too slow to tell: {:?}", started.elapsed());
-    let (_, deliveries) = receiver.finish();
+    let (_raw, deliveries) = receiver.finish();
     let from_a = deliveries.iter().filter(|delivery| delivery.sender() == b"a").count();
     assert!(from_a >= 1, "what A sent first has not come");
     assert!(bus.broker.clients().clients.iter().any(|client| client.name == "receiver"));
@@ -114,16 +115,11 @@ async fn delayed_by_heavy_work() {
     is_prompt(bytes, MESSAGE).await;
 }
 
-/// What holds the sender are its own acknowledgements, which it does not read.
+/// What holds the sender are messages to itself, which it does not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_by_its_own_acknowledgements() {
-    let mut bytes = vec![];
-    for id in 0..200 {
-        bytes.extend(Peer::operation(id, MESSAGE | ACK, b".broker\0\x01\x01\0\0\0benchmark.test\0"));
-    }
-    bytes.extend(to(MESSAGE, b"receiver\0", 1));
-    bytes.extend((0..8000).flat_map(|id| Peer::operation(id, PUBLISH | ACK, b"nobody\0")));
-    is_prompt(bytes, MESSAGE).await;
+async fn held_by_itself() {
+    is_prompt([to(MESSAGE, b"receiver\0", 1), numbered(MESSAGE, b"a\0", 2..1200, SIZE)].concat(), MESSAGE)
+        .await;
 }
 
 /// What comes first is realtime and acknowledged: it is delivered and answered although its sender is held next.
@@ -165,4 +161,36 @@ async fn a_reader_behind_held_senders_is_not_disconnected() {
     pumps.into_iter().for_each(Pump::join);
     assert!(receiver.wait_for(4000, PATIENCE / 4), "it got {}", receiver.count());
     assert!(bus.broker.clients().clients.iter().any(|client| client.name == "receiver"));
+}
+
+/// A publication of a client within the process is given up while it is divided: what it has queued until then is
+/// written all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_is_given_up_is_flushed() {
+    let bus = Bus::start(busrt::broker::Options::new().timeout(PATIENCE)).await;
+    let mut subscribers: Vec<Raw> = (0..100)
+        .map(|number| {
+            let mut raw = Raw::register(&bus.path, &format!("s{number}"));
+            raw.subscribe("t");
+            raw
+        })
+        .collect();
+    let client = bus.broker.client("local").await.unwrap();
+    {
+        let mut publication = std::pin::pin!(client.publish("t", vec![7; 512 * 1024], busrt::QoS::Processed));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(publication.as_mut().poll(&mut cx).is_pending(), "it is not divided");
+    }
+    let queued: Vec<usize> = bus
+        .broker
+        .clients()
+        .clients
+        .iter()
+        .filter_map(|client| client.name.strip_prefix('s')?.parse().ok().filter(|_| client.w_frames > 1))
+        .collect();
+    assert!(queued.len() > 1, "{} got it", queued.len());
+    for number in queued {
+        let got = subscribers[number].delivery(PATIENCE / 4);
+        assert!(got.is_some(), "s{number} waits for what is in its queue");
+    }
 }

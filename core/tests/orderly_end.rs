@@ -115,7 +115,7 @@ async fn pings_during_the_drain(over_tcp: bool) {
     taker.wait_for(COUNT as usize + 1, SOON);
     assert!(daemon.wait().success());
     std::thread::sleep(Duration::from_millis(200));
-    let (_, received) = taker.stop();
+    let (_raw, received) = taker.stop();
     assert_eq!(numbers(&received).len(), COUNT as usize);
     pinging.join().unwrap();
 }
@@ -308,4 +308,24 @@ async fn the_end_while_clients_come_and_go() {
     stop.store(true, Ordering::Relaxed);
     coming.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(bus.broker.clients().clients.len(), 1);
+}
+
+/// Who asks for the end a second time waits for it too, and goes on with it if the first one gives up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_is_asked_for_twice() {
+    for gives_up in [false, true] {
+        let bus = Bus::start(Options::new().timeout(PATIENCE).drain(Duration::from_millis(1500))).await;
+        let silent = Raw::register(&bus.path, "silent");
+        let broker = bus.broker.clone();
+        let first = tokio::spawn(async move { broker.shutdown().await });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!first.is_finished());
+        if gives_up {
+            first.abort();
+        }
+        bus.broker.shutdown().await;
+        let left = bus.broker.clients().clients;
+        assert!(!left.iter().any(|client| client.name == "silent"), "it returned before the end");
+        drop(silent);
+    }
 }

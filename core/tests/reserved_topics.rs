@@ -20,7 +20,8 @@ async fn clients_on_sockets() {
         if rules {
             let all = ClientAccess::all;
             bus.broker
-                .set_access(Some(AccessList::new().client("subscriber", all()).client("publisher", all())));
+                .set_access(Some(AccessList::new().client("subscriber", all()).client("publisher", all())))
+                .await;
         }
         let mut subscriber = Raw::register(&bus.path, "subscriber");
         for topic in RESERVED.iter().chain(&FREE).chain(&[".broker/#"]) {

@@ -61,42 +61,42 @@ async fn messages_wait_for_a_slow_receiver() {
     let pump = Pump::start(&sender.stream, numbered(MESSAGE, b"slow\0", 0..COUNT, SIZE));
     std::thread::sleep(HOLD * 4);
     assert!(!pump.is_finished(), "the sender is not held back");
-    let state = observer.state_of("slow").expect("still connected");
-    assert_eq!(state.held_senders, Some(1), "{state:?}");
+    observer.wait_for_state("slow", |state| state.held_senders == Some(1));
     slow.set_rate(FULL_SPEED);
     pump.join();
     assert!(slow.wait_for(COUNT as usize, PATIENCE / 4), "it got {}", slow.count());
-    let (_, received) = slow.finish();
+    let (_raw, received) = slow.finish();
     assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
     assert_eq!(observer.state_of("slow").expect("still connected").dropped, 0);
 }
 
 /// An acknowledged message that finds no room at a slow receiver is answered 77 after the stall time; the next ones
-/// are answered 77 at once until the receiver is below half its budget.
+/// that find none are answered 77 at once until the receiver is below half its budget.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_message_waits_for_the_stall_time() {
+    // There is room for that only after several seconds.
+    const LARGE: usize = 900_000;
     let stall = Duration::from_millis(1000);
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(stall)).await;
     let slow = Taker::start(Raw::register(&bus.path, "slow"), SLOW / 2);
     let filler = Raw::register(&bus.path, "filler");
-    // Fills the receiver, without becoming a sender that competes for what is freed.
-    let pump = Pump::start(&filler.stream, numbered(MESSAGE, b"slow\0", 0..1000, SIZE));
-    pump.join();
+    // Nearly fills the receiver, without becoming a sender that competes for what is freed.
+    Pump::start(&filler.stream, numbered(MESSAGE, b"slow\0", 0..1000, SIZE)).join();
     let mut sender = Raw::register(&bus.path, "sender");
     let started = Instant::now();
-    // There is room for that only after several seconds.
-    let large = payload(b"slow\0", 5000, 900_000);
-    assert_eq!(sender.ask(MESSAGE, &large), NOT_DELIVERED);
+    assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", 5000, LARGE)), NOT_DELIVERED);
     let took = started.elapsed();
-    assert!(took > stall / 2 && took < stall * 4, "answered after {took:?}");
+    assert!(took > stall / 2 && took < stall * 3, "answered after {took:?}");
     let started = Instant::now();
-    assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", 5001, SIZE)), NOT_DELIVERED);
-    assert!(started.elapsed() < stall / 2, "not at once: {:?}", started.elapsed());
+    for number in 5001..5004 {
+        assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", number, LARGE)), NOT_DELIVERED);
+    }
+    assert!(started.elapsed() < stall, "not at once: {:?}", started.elapsed());
     slow.set_rate(FULL_SPEED);
     assert!(slow.wait_for(1000, PATIENCE / 4), "it got {}", slow.count());
-    assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", 5002, SIZE)), 1);
-    let (_, received) = slow.finish();
-    assert_eq!(numbers(&received), (0..1000).chain([5002]).collect::<Vec<_>>());
+    assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", 5004, LARGE)), 1);
+    let (_raw, received) = slow.finish();
+    assert_eq!(numbers(&received), (0..1000).chain([5004]).collect::<Vec<_>>());
 }
 
 /// A receiver that takes nothing for the hold time holds no message any longer: acknowledged ones are answered 77,
@@ -129,7 +129,7 @@ async fn messages_to_a_receiver_that_takes_nothing_are_held_once() {
         taker.count()
     );
     assert_eq!(observer.state_of("receiver").expect("still connected").dropped, dropped);
-    let (_, received) = taker.finish();
+    let (_raw, received) = taker.finish();
     assert_rising(&numbers(&received));
 }
 
@@ -146,12 +146,13 @@ async fn many_senders_share_one_clock() {
             ask_numbered(&mut sender, MESSAGE, b"stuck\0", 0..ENOUGH / 10, SIZE)
         }));
     }
-    let mut longest = vec![];
+    let (mut longest, mut refused) = (vec![], 0);
     for sender in senders {
         let asked = sender.join().unwrap();
-        assert!(asked.codes.contains(&NOT_DELIVERED));
+        refused += u32::from(asked.codes.contains(&NOT_DELIVERED));
         longest.push(asked.longest);
     }
+    assert!(refused >= 10, "{refused} senders had a refusal");
     assert!(longest.iter().any(|longest| *longest > HOLD / 2), "none was held: {longest:?}");
     assert!(longest.iter().all(|longest| *longest < HOLD * 5), "held too long: {longest:?}");
     assert!(started.elapsed() < HOLD * 20, "one after the other: {:?}", started.elapsed());

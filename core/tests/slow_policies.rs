@@ -36,7 +36,7 @@ fn is_connected(broker: &Broker, name: &str) -> bool {
 /// at that moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnect_needs_no_sender() {
-    let stall = Duration::from_millis(3000);
+    let stall = Duration::from_millis(4000);
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(stall)).await;
     let mut observer = Raw::register(&bus.path, "observer");
     let mut stuck = Raw::register(&bus.path, "stuck");
@@ -67,7 +67,7 @@ async fn disconnect_spares_a_receiver_that_moves() {
     }
     taker.set_rate(FULL_SPEED);
     pump.join();
-    let (_, received) = taker.finish();
+    let (_raw, received) = taker.finish();
     assert_rising(&numbers(&received));
 }
 
@@ -144,8 +144,6 @@ async fn drop_old_keeps_the_newest_publications_and_every_message() {
     let asked = ask_numbered(&mut publisher, PUBLISH, b"t\0", ENOUGH..3 * ENOUGH, SIZE);
     assert!(asked.codes.iter().all(|code| *code == 1));
     assert!(asked.held < HOLD * 3, "held for {:?}", asked.held);
-    let dropped = observer.state_of("stuck").expect("drop-old does not disconnect").dropped;
-    assert!(dropped > 0);
     let last = stuck.send(SUBSCRIBE | ACK, b"last");
     let (mut messages, mut publications) = (vec![], vec![]);
     loop {
@@ -163,6 +161,8 @@ async fn drop_old_keeps_the_newest_publications_and_every_message() {
             Item::End => panic!("disconnected"),
         }
     }
+    let dropped = observer.state_of("stuck").expect("drop-old does not disconnect").dropped;
+    assert!(dropped > 0);
     assert!(subscribed.is_empty(), "acknowledgements are lost: {subscribed:?}");
     assert_eq!(messages, (1_000_000..1_000_010).collect::<Vec<_>>());
     assert_rising(&publications);
@@ -202,14 +202,14 @@ async fn block_waits_and_loses_nothing() {
         bytes.extend(Peer::operation(asked, flags | ACK, &payload(head, ENOUGH, SIZE)));
         let pump = Pump::start(&sender.stream, bytes);
         std::thread::sleep(SHORT * 10);
-        let state = observer.state_of("stuck").expect("still connected");
-        assert_eq!((state.dropped, state.held_senders), (0, Some(1)), "{state:?}");
+        let state = observer.wait_for_state("stuck", |state| state.held_senders == Some(1));
+        assert_eq!(state.dropped, 0);
         assert_eq!(sender.ack(asked, SHORT * 5), None, "the sender is not held");
         assert!(is_connected(&bus.broker, "stuck"));
         let taker = Taker::start(stuck, FULL_SPEED);
         pump.join();
         assert_eq!(sender.ack(asked, PATIENCE / 4), Some(1));
-        let (_, received) = taker.finish();
+        let (_raw, received) = taker.finish();
         assert_eq!(numbers(&received), (0..=ENOUGH).collect::<Vec<_>>());
         assert_eq!(observer.state_of("stuck").unwrap().dropped, 0);
     }
@@ -280,4 +280,41 @@ async fn an_in_process_receiver_is_never_disconnected() {
         }
         assert_eq!(next(&mut frames).await.payload(), b"fits");
     }
+}
+
+/// With a hold of zero the supervisor looks more often than the queue is offered to its socket: the stall time is the
+/// same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stall_time_does_not_depend_on_the_hold_time() {
+    let stall = Duration::from_millis(2000);
+    let bus = Bus::start(options(SlowPolicy::Disconnect).hold(Duration::ZERO).stall(stall)).await;
+    let mut stuck = Raw::register(&bus.path, "stuck");
+    stuck.subscribe("t");
+    let mut publisher = Raw::register(&bus.path, "publisher");
+    let asked = ask_numbered(&mut publisher, PUBLISH, b"t\0", 0..ENOUGH, SIZE);
+    let started = Instant::now();
+    assert!(asked.codes.iter().all(|code| *code == 1));
+    eventually("the stuck subscriber is disconnected", || !is_connected(&bus.broker, "stuck")).await;
+    assert!(started.elapsed() < stall * 3, "disconnected after {:?}", started.elapsed());
+}
+
+/// A receiver that was full for a moment and has taken most of it hinders no sender: it may pause for longer than the
+/// stall time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disconnect_spares_a_receiver_that_is_far_below_its_budget() {
+    let stall = Duration::from_millis(1500);
+    let bus = Bus::start(options(SlowPolicy::Disconnect).stall(stall)).await;
+    let mut observer = Raw::register(&bus.path, "observer");
+    let mut receiver = Raw::register(&bus.path, "receiver");
+    receiver.subscribe("t");
+    let mut publisher = Raw::register(&bus.path, "publisher");
+    ask_numbered(&mut publisher, PUBLISH, b"t\0", 0..ENOUGH, SIZE);
+    assert!(observer.state_of("receiver").unwrap().is("lagging"));
+    // It takes all but a few hundred frames.
+    while bus.broker.clients().clients.iter().any(|client| client.name == "receiver" && client.queue > 300) {
+        receiver.take(16 * 1024, PATIENCE);
+    }
+    std::thread::sleep(stall * 3);
+    assert!(is_connected(&bus.broker, "receiver"), "a receiver that hinders no sender is disconnected");
+    assert!(observer.state_of("receiver").unwrap().is("ok"));
 }

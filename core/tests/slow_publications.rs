@@ -8,8 +8,8 @@ mod common;
 use busrt::broker::SlowPolicy;
 use common::raw::{ACK, BROADCAST, PUBLISH, PUBLISH_FOR, Raw, numbered};
 use common::slow::{
-    BUDGET, ENOUGH, FULL_SPEED, HOLD, Pump, SIZE, SLOW, STALL, STEADY, Taker, ask_numbered, assert_rising,
-    numbers, options,
+    BUDGET, ENOUGH, FULL_SPEED, HOLD, Pump, SIZE, SLOW, STEADY, Taker, ask_numbered, assert_rising, numbers,
+    options,
 };
 use common::{Bus, PATIENCE};
 use std::time::{Duration, Instant};
@@ -31,14 +31,14 @@ async fn a_stuck_subscriber(flags: u8, head: &[u8]) {
     let asked = ask_numbered(&mut publisher, flags, head, 0..ENOUGH, SIZE);
     assert!(asked.codes.iter().all(|code| *code == 1), "a publication is answered 01");
     assert!(asked.longest > HOLD / 2, "never held: {:?}", asked.longest);
-    assert!(asked.held < STALL / 2, "held for {:?}", asked.held);
+    assert!(asked.held < HOLD * 5, "held for {:?}", asked.held);
     assert!(well.wait_for(ENOUGH as usize, PATIENCE / 4), "the neighbour got {}", well.count());
     let state = observer.state_of("sub.stuck").expect("still connected");
     assert!(state.dropped > 0 && state.is("lagging"), "{state:?}");
     let received = numbers(&stuck.rest());
     assert_rising(&received);
     assert_eq!(received.len() as u64 + state.dropped, u64::from(ENOUGH));
-    let (_, received) = well.finish();
+    let (_raw, received) = well.finish();
     assert_eq!(numbers(&received), (0..ENOUGH).collect::<Vec<_>>());
 }
 
@@ -63,7 +63,7 @@ async fn a_stuck_subscriber_holds_publications_for_it_once() {
     let mut publisher = Raw::register(&bus.path, "publisher");
     let asked = ask_numbered(&mut publisher, PUBLISH_FOR, b"t\0stuck\0", 0..ENOUGH, SIZE);
     assert!(asked.codes.iter().all(|code| *code == 1), "a publication is answered 01");
-    assert!(asked.longest > HOLD / 2 && asked.held < STALL / 2, "held for {:?}", asked.held);
+    assert!(asked.longest > HOLD / 2 && asked.held < HOLD * 5, "held for {:?}", asked.held);
     let state = observer.state_of("stuck").expect("still connected");
     assert!(state.dropped > 0 && state.is("lagging"), "{state:?}");
 }
@@ -87,13 +87,13 @@ async fn a_slow_subscriber_does_not_govern_its_neighbour() {
     let state = observer.state_of("slow").expect("still connected");
     assert!(state.is("lagging"), "{state:?}");
     slow.set_rate(FULL_SPEED);
-    let (_, received) = slow.finish();
+    let (_raw, received) = slow.finish();
     let received = numbers(&received);
     assert_rising(&received);
     let dropped = observer.state_of("slow").expect("still connected").dropped;
     assert!(dropped > 0);
     assert_eq!(received.len() as u64 + dropped, u64::from(COUNT));
-    let (_, received) = well.finish();
+    let (_raw, received) = well.finish();
     assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
 }
 
@@ -108,7 +108,7 @@ async fn a_steady_subscriber_loses_nothing() {
     let pump = Pump::start(&publisher.stream, numbered(PUBLISH, b"t\0", 0..COUNT, SIZE));
     assert!(steady.wait_for(COUNT as usize, PATIENCE / 4), "it got {}", steady.count());
     pump.join();
-    let (_, received) = steady.finish();
+    let (_raw, received) = steady.finish();
     assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
     assert_eq!(observer.state_of("steady").expect("still connected").dropped, 0);
 }
@@ -134,7 +134,7 @@ async fn a_subscriber_that_has_caught_up_is_no_longer_lagging() {
     assert_eq!(observer.state_of("subscriber").unwrap().dropped, dropped);
     let asked = ask_numbered(&mut publisher, PUBLISH, b"t\0", few..few + ENOUGH, SIZE);
     assert!(asked.longest > HOLD / 2, "not held again: {:?}", asked.longest);
-    assert!(asked.held < STALL / 2, "held for {:?}", asked.held);
+    assert!(asked.held < HOLD * 5, "held for {:?}", asked.held);
 }
 
 /// All full receivers of a publication are waited for together: it is held for one hold time, not for one each.

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -177,6 +178,47 @@ def test_a_log_that_is_not_read_stops_nothing(program, folder):
         process.stderr.close()
 
 
+# Runs in a mount namespace of its own, where it is syslog: one that reads nothing until it is told to.
+SYSLOG = """
+import os, socket, subprocess, sys
+sys.path.insert(0, sys.argv[3])
+from conftest import PATIENCE, until
+from wire import Wire
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind('/var/run/syslog')
+log.settimeout(PATIENCE)
+process = subprocess.Popen([sys.argv[1], '-B', sys.argv[2], '--log-syslog', '--verbose'], stdin=subprocess.DEVNULL)
+try:
+    until(lambda: os.path.exists(sys.argv[2]), 'it listens')
+    for i in range(1500):
+        Wire(sys.argv[2], f'client.{i}').close()
+    assert b'listening on' in log.recv(4096)
+    while b'log lines were dropped' not in log.recv(4096):
+        pass
+    for i in range(1500):
+        Wire(sys.argv[2], f'client.{i}').close()
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+finally:
+    process.kill()
+    process.wait()
+"""
+
+
+def test_a_syslog_that_does_not_read_stops_nothing(program, folder):
+    prefix = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh']
+    try:
+        probe = subprocess.run([*prefix, 'sh', '-c', 'test /run -ef /var/run && ! test -e /dev/log'], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip('no unshare here')
+    if probe.returncode != 0:
+        pytest.skip(f'no place for a syslog of the test: {probe.stderr}')
+    here = os.path.dirname(os.path.abspath(__file__))
+    result = subprocess.run([*prefix, sys.executable, '-c', SYSLOG, program, folder / 'bus.sock', here],
+                            capture_output=True, text=True, timeout=PATIENCE * 4)
+    assert result.returncode == 0, result.stderr
+
+
 def test_an_error_is_told_although_the_output_is_full(program):
     reader, writer = os.pipe()
     try:
@@ -214,8 +256,8 @@ def test_fifo_lines_that_are_refused(start, folder):
     broker = start('-B', f'fifo:{folder}/fifo', folder=folder)
     with broker.wire('a') as wire, open(folder / 'fifo', 'wb', buffering=0) as pipe:
         assert wire.do(2, b'#') == 1
-        for line in (b'a x\0y\n', b'=t\0u x\n', b'=.broker/info x\n', b'=.broker/warn shutdown\n', b'a ' + b'x' * 2_000_000 + b'\n'):
-            pipe.write(line)
+        for line in (b'a x\0y', b'=t\0u x', b'=.broker/info x', b'=.broker/warn shutdown', b'a :m ' + b'x' * 900_000):
+            pipe.write(line + b'\n')
         pipe.write(b'a done\n')
         assert wire.frame() == delivery(MESSAGE, b'.broker', b'done')
     log = broker.log()

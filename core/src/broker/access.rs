@@ -1,9 +1,9 @@
 //! The optional security model: who may register from where, and what each client may do
 //! (PROTOCOL.md section 7, permissions).
 //!
-//! Without an access list everybody may do everything. With one, a name it does not know is refused,
-//! and each client has masks for what it may send to, publish, subscribe to and broadcast to. Clients
-//! within the broker's own process are trusted and not subject to it.
+//! Without an access list, every client may do everything. With one, a client whose name is not in the list is
+//! refused, and each client has masks for what it may send to, broadcast to, publish and subscribe to. Clients within
+//! the broker's own process are trusted: the list does not apply to them.
 
 use crate::matching::acl::AllowSet;
 use crate::proto::op::primary_name;
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// What one client may do. Secondary clients have the rules of their primary.
+/// The rules for one client. Secondary clients have the rules of their primary.
 #[derive(Debug, Clone)]
 pub struct ClientAccess {
     hosts: Option<Vec<IpNet>>,
@@ -22,7 +22,7 @@ pub struct ClientAccess {
 }
 
 impl ClientAccess {
-    /// May register from anywhere, and do nothing.
+    /// Rules with which a client may register from anywhere, and do nothing.
     pub fn none() -> Self {
         ClientAccess {
             hosts: None,
@@ -33,19 +33,20 @@ impl ClientAccess {
         }
     }
 
-    /// May register from anywhere, and do everything.
+    /// Rules with which a client may register from anywhere, and do everything.
     pub fn all() -> Self {
         ClientAccess::none().messages(["*"]).broadcasts(["*"]).publications(["#"]).subscriptions(["#"])
     }
 
-    /// The networks it may connect from, in CIDR notation; checked for TCP and WebSocket, not for
+    /// The networks that the client may connect from, in CIDR notation. They are checked for TCP and WebSocket, not for
     /// UNIX sockets.
     pub fn hosts(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.hosts = Some(networks.into_iter().collect());
         self
     }
 
-    /// The clients it may send messages to, as name masks. `.broker` is one of them.
+    /// The clients that it may send messages to, as name masks. A mask must match `.broker` too, if it may call the
+    /// broker.
     pub fn messages<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.messages = AllowSet::names(masks);
         self
@@ -63,8 +64,8 @@ impl ClientAccess {
         self
     }
 
-    /// The topics it may subscribe to, as topic masks: a subscription is allowed when everything it
-    /// could match is.
+    /// The topics it may subscribe to, as topic masks. A subscription is allowed if one of them covers every topic that
+    /// the subscription could match.
     pub fn subscriptions<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.subscriptions = AllowSet::topics(masks);
         self
@@ -80,6 +81,11 @@ impl ClientAccess {
 
     pub(super) fn may_publish(&self, topic: &str) -> bool {
         self.publications.allows(topic)
+    }
+
+    /// Returns whether a publication of this topic may reach the client through an allowed subscription.
+    pub(super) fn may_receive(&self, topic: &str) -> bool {
+        self.subscriptions.allows(topic)
     }
 
     pub(super) fn may_subscribe_to(&self, mask: &str) -> bool {
@@ -113,7 +119,7 @@ pub struct AccessList {
 }
 
 impl AccessList {
-    /// A list that knows nobody.
+    /// A list without clients.
     pub fn new() -> Self {
         Self::default()
     }
@@ -124,7 +130,7 @@ impl AccessList {
         self
     }
 
-    /// Whether a client of that name may be connected from there.
+    /// Returns whether a client of that name may be connected from that address.
     pub(super) fn admits(&self, name: &str, peer: Option<IpAddr>) -> bool {
         self.rules(name).is_some_and(|rules| rules.admits(peer))
     }

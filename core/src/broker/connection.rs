@@ -1,39 +1,90 @@
-//! One connected socket: registration, then the read loop.
+//! One connection: registration, the read loop, and the orderly end.
 
-use super::Core;
-use super::courier::Courier;
-use super::options::Options;
-use super::outbox::Outlet;
-use super::outgoing::Origin;
-use super::run::Run;
-use super::session::{ClientKind, Identity, Session};
-use crate::error::ErrorKind;
-use crate::proto::DecodeError;
+use super::core::Core;
+use super::dispatcher::{Dispatch, Dispatcher, Rejection};
+use super::handshake;
+use super::long_text::PIECE;
+use super::session::Session;
 use crate::proto::decoder::{Body, Decoder};
-use crate::proto::handshake::{Server, ServerStep};
-use crate::proto::op::{GREETING, RESULT_OK};
 use crate::proto::request::Header;
+use crate::shown::shown;
 use crate::transport::{Socket, Writer};
+use bytes::Bytes;
 use bytes::buf::BufMut;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::Poll;
 
-/// The largest read buffer of a session; also what a thread keeps one of.
+/// The largest read buffer of a session; also the largest buffer that a thread keeps for reuse.
 const MAX_READ: usize = 256 * 1024;
-/// Who sends so fast that its socket is never found empty lets others run on its worker after so many bytes. Not
-/// after every read: the pause wakes another worker, which takes the task over.
-const TURN: usize = 2 * 1024 * 1024;
-/// So much read at once of a frame that has not ended comes from somebody who is writing just now.
-const PIECE: usize = 16 * 1024;
-/// What the kernel may buffer towards a client over a UNIX socket, unless set: a large payload at once. TCP finds
-/// its own sizes.
+/// When a read returns this much of an incomplete frame, its sender is expected to be writing the rest.
+const LARGE_PIECE: usize = 16 * 1024;
+/// The kernel's send buffer for a client on a UNIX socket, unless the options set it: a large payload fits in one
+/// write. TCP adapts its buffers by itself.
 const UNIX_SEND_BUFFER: usize = 1024 * 1024;
-/// What is still read from a peer that was refused, so that closing does not take the answer away.
-const LINGER: Duration = Duration::from_secs(1);
+/// The most bytes that are read, to count what is lost, from a client that closed its connection while it was held
+/// back.
+const MOST_COUNTED: usize = 16 * 1024 * 1024;
+
+/// Why a connection's reading ended.
+enum End {
+    /// The client closed it.
+    Closed,
+    /// It was unregistered.
+    Unregistered,
+    /// The broker is shutting down.
+    Stopped,
+    Failed(io::Error),
+    Rejected(Rejection),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Closed => f.write_str("closed by the client"),
+            End::Unregistered => f.write_str("unregistered"),
+            End::Stopped => f.write_str("the broker shuts down"),
+            End::Failed(e) => e.fmt(f),
+            End::Rejected(rejection) => rejection.fmt(f),
+        }
+    }
+}
+
+/// Unregisters the session when its task ends, also by a panic.
+struct Registered {
+    core: Arc<Core>,
+    session: Arc<Session>,
+    reason: String,
+    reads: bool,
+}
+
+impl Registered {
+    fn new(core: &Arc<Core>, session: &Arc<Session>) -> Registered {
+        core.reading.fetch_add(1, SeqCst);
+        let reason = "its task failed".to_owned();
+        Registered { core: core.clone(), session: session.clone(), reason, reads: true }
+    }
+
+    /// Nothing more is read from the client.
+    fn stop_reading(&mut self) {
+        if std::mem::take(&mut self.reads) {
+            self.core.reading.fetch_sub(1, SeqCst);
+            self.core.connection_changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.stop_reading();
+        self.core.end(&self.session, &self.reason);
+        self.core.connection_changed.notify_waiters();
+    }
+}
 
 /// Serves a connection until it ends. `port` is what it connected to, as given to the broker.
 pub(super) async fn serve(core: Arc<Core>, socket: Socket, port: Arc<str>) {
@@ -41,126 +92,61 @@ pub(super) async fn serve(core: Arc<Core>, socket: Socket, port: Arc<str>) {
     if socket.peer().is_none() {
         buffers.send = buffers.send.or(Some(UNIX_SEND_BUFFER));
     }
-    // Slower perhaps, but a connection.
+    // The connection works with the default buffers too, but slower.
     if let Err(e) = socket.set_buffers(buffers) {
-        log::debug!("the buffers of a connection from {} stay as they are: {e}", origin(&socket));
+        log::debug!("the buffers of a connection from {} stay as they are: {e}", handshake::origin(&socket));
     }
     let socket = Arc::new(socket);
-    let writer = Writer::new(socket.clone());
-    match Box::pin(register(&core, &socket, &writer, port)).await {
+    let writer = Writer::counted(socket.clone(), Some(core.limits.totals.clone()));
+    match Box::pin(handshake::register(&core, &socket, &writer, port)).await {
         Ok((session, pipelined)) => {
-            let reason = match read_frames(&core, &socket, &session, pipelined).await {
-                Ok(()) => "closed by the client".to_owned(),
-                Err(e) => e.to_string(),
-            };
-            core.end(&session, &reason);
+            let mut registered = Registered::new(&core, &session);
+            let end = read_frames(&core, &socket, &session, pipelined).await;
+            registered.stop_reading();
+            if let End::Rejected(rejection) = &end {
+                log::warn!("client disconnected: {}: {rejection}", shown(session.name().as_bytes()));
+            }
+            registered.reason = end.to_string();
+            if matches!(end, End::Stopped) {
+                Box::pin(drain(&core, &socket, &writer)).await;
+            }
         }
         Err(why) => {
-            log::debug!("a connection from {} was not registered: {why}", origin(&socket));
+            log::debug!("a connection from {} was not registered: {why}", handshake::origin(&socket));
             writer.close();
         }
     }
 }
 
-fn origin(socket: &Socket) -> String {
-    socket.peer().map_or_else(|| "this machine".to_owned(), |peer| peer.to_string())
-}
-
-/// The handshake. Returns the session and the bytes that followed its name.
-async fn register(
-    core: &Arc<Core>,
-    socket: &Socket,
-    writer: &Arc<Writer>,
-    port: Arc<str>,
-) -> Result<(Arc<Session>, Vec<u8>), String> {
-    send(writer, &GREETING);
-    let mut machine = Server::new();
-    let mut buf = Vec::new();
-    let mut step_timeout = core.options.timeout;
-    loop {
-        // Each step has the whole timeout, however many reads it takes.
-        let started = tokio::time::Instant::now();
-        let mut input = &buf[..];
-        let step = machine.next(&mut input);
-        let used = buf.len() - input.len();
-        buf.drain(..used);
-        match step {
-            ServerStep::Read => {
-                buf.reserve(256);
-                let mut room = (&mut buf).limit(256);
-                match timeout(step_timeout, read(socket, &mut room)).await {
-                    Err(_) => return Err("it did not finish its handshake in time".into()),
-                    Ok(Err(e)) => return Err(e.to_string()),
-                    Ok(Ok(0)) => return Err("it ended within its handshake".into()),
-                    Ok(Ok(_)) => step_timeout = step_timeout.saturating_sub(started.elapsed()),
-                }
+/// The orderly end of a connection while the broker shuts down. Waits until no connection can queue more frames, and
+/// until everything queued for the client is written, then ends the broker's direction of the connection. What the
+/// client still sends is discarded until the client closes: if a TCP socket is closed with unread input, the kernel
+/// discards what it has not sent yet.
+async fn drain(core: &Core, socket: &Socket, writer: &Arc<Writer>) {
+    // Input is discarded from the beginning: a client that blocks while it writes would not read.
+    let mut discarded = pin!(handshake::discard_input(socket));
+    let mut written = pin!(async {
+        loop {
+            let changed = core.connection_changed.notified();
+            let mut changed = pin!(changed);
+            changed.as_mut().enable();
+            if core.reading.load(SeqCst) == 0 {
+                break;
             }
-            ServerStep::Greeted => {
-                send(writer, &[RESULT_OK]);
-                step_timeout = core.options.timeout;
-            }
-            ServerStep::Refuse(kind) => return Err(refuse(socket, writer, kind).await),
-            ServerStep::Register(name) => {
-                let kind = if socket.peer().is_some() { ClientKind::Tcp } else { ClientKind::LocalIpc };
-                let identity = Identity {
-                    name: name.as_str().into(),
-                    kind,
-                    peer: socket.peer(),
-                    port: Some(port.clone()),
-                };
-                let registered = core.register(identity, Outlet::Socket(writer.clone()));
-                return match registered {
-                    Ok(session) => {
-                        if let Some(lookout) = &core.options.lookout {
-                            lookout.watch(socket);
-                        }
-                        writer.flush();
-                        Ok((session, buf))
-                    }
-                    Err(kind) => Err(format!("{name:?}: {}", refuse(socket, writer, kind).await)),
-                };
-            }
+            changed.await;
         }
-    }
-}
-
-fn send(writer: &Arc<Writer>, bytes: &[u8]) {
-    writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(bytes)));
-    writer.flush();
-}
-
-/// Answers an error code and ends our direction. Data that the peer still sends is thrown away for a
-/// moment: closing a TCP socket with unread data would take the code away from it.
-async fn refuse(socket: &Socket, writer: &Arc<Writer>, kind: ErrorKind) -> String {
-    send(writer, &[kind.code()]);
-    let _ = timeout(LINGER, async {
         writer.drained().await;
         socket.shutdown_write();
-        let mut sink = Vec::with_capacity(4096);
-        loop {
-            sink.clear();
-            match read(socket, &mut (&mut sink).limit(4096)).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
-    })
-    .await;
-    format!("refused ({kind})")
-}
-
-async fn read(socket: &Socket, buf: &mut impl BufMut) -> io::Result<usize> {
-    loop {
-        socket.readable().await?;
-        match socket.try_read_buf(buf) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            result => return result,
-        }
+    });
+    tokio::select! {
+        () = &mut written => discarded.await,
+        // The client has closed the connection: nothing can be written any more.
+        () = &mut discarded => {}
     }
 }
 
 thread_local! {
-    /// One read buffer for each thread: sessions that wait for something to read hold none.
+    /// One read buffer per thread: sessions that wait for something to read hold none.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -178,78 +164,141 @@ fn give_buffer(mut buf: Vec<u8>) {
     }
 }
 
-/// Reads and routes until the connection ends.
-///
-/// # Errors
-/// Bytes that are not the protocol, or what the operating system says.
-async fn read_frames(
-    core: &Arc<Core>,
-    socket: &Socket,
-    session: &Arc<Session>,
-    pipelined: Vec<u8>,
-) -> crate::Result<()> {
+/// The event that ended a wait for input.
+enum Event {
+    /// There is something to read. `suspended` says that the task waited for it.
+    Readable {
+        suspended: bool,
+    },
+    /// The session is nudged.
+    Nudged,
+    Failed(io::Error),
+}
+
+async fn next_event(socket: &Socket, session: &Session) -> Event {
+    let mut readable = pin!(socket.readable());
+    let mut nudged = pin!(session.nudge.notified());
+    let mut suspended = false;
+    poll_fn(|cx| {
+        // Nothing is registered for the nudge while there is something to read.
+        match readable.as_mut().poll(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Event::Readable { suspended }),
+            Poll::Ready(Err(e)) => return Poll::Ready(Event::Failed(e)),
+            Poll::Pending => {}
+        }
+        suspended = true;
+        nudged.as_mut().poll(cx).map(|()| Event::Nudged)
+    })
+    .await
+}
+
+/// Reads and dispatches frames until the connection ends.
+async fn read_frames(core: &Arc<Core>, socket: &Socket, session: &Arc<Session>, pipelined: Vec<u8>) -> End {
     let mut decoder = Decoder::<Header>::new(core.options.max_payload);
-    let mut courier = Courier::new(core.clone(), session.clone());
+    let mut dispatcher = Dispatcher::new(core.clone(), session.clone());
     let least = core.options.buf_size.clamp(512, MAX_READ);
     let mut size = least;
-    let mut turn = 0;
-    if !pipelined.is_empty() {
-        Box::pin(route(&core.options, &mut decoder, &mut courier, session, &pipelined)).await?;
+    // Others may have ended their streams already: they do not wait for a client that was not counted yet.
+    if core.is_closing() {
+        return End::Stopped;
+    }
+    if !pipelined.is_empty()
+        && let Err(end) = Box::pin(route(core, &mut decoder, &mut dispatcher, session, &pipelined)).await
+    {
+        return end;
     }
     loop {
-        socket.readable().await?;
+        match next_event(socket, session).await {
+            Event::Failed(e) => return End::Failed(e),
+            Event::Nudged => dispatcher.release_caches(),
+            Event::Readable { suspended: true } => dispatcher.renew_budget(),
+            Event::Readable { suspended: false } => dispatcher.yield_if_exhausted().await,
+        }
         if session.has_ended() {
-            return Ok(());
+            if session.liveness.hung_up.load(Relaxed) != 0 {
+                count_unread(core, socket, session, &mut decoder);
+            }
+            return End::Unregistered;
+        }
+        if core.is_closing() {
+            return End::Stopped;
         }
         let mut buf = take_buffer(size);
         decoder.resume(&mut buf);
         let room = size.saturating_sub(buf.len()).max(least);
-        let (offered, read) = match decoder.large_body() {
-            Some(mut body) => (body.remaining_mut(), socket.try_read_buf(&mut body)),
+        let read = match decoder.large_body() {
+            Some(mut body) => socket.try_read_buf(&mut body),
             None => {
                 buf.reserve(room);
-                (room, socket.try_read_buf(&mut (&mut buf).limit(room)))
+                socket.try_read_buf(&mut (&mut buf).limit(room))
             }
         };
         match read {
-            Ok(0) => return Ok(()),
+            Ok(0) => return End::Closed,
             Ok(n) => {
-                turn = if n < offered { 0 } else { turn + n };
+                dispatcher.charge_read(n);
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                // On the heap: what a batch needs is several times what an idle connection should hold.
-                Box::pin(route(&core.options, &mut decoder, &mut courier, session, &buf)).await?;
-                if n >= PIECE
-                    && decoder.is_mid_frame()
-                    && let Some(lookout) = &core.options.lookout
-                {
-                    lookout.rest_is_due();
+                // On the heap: the future of a batch is several times larger than an idle connection should be.
+                if let Err(end) = Box::pin(route(core, &mut decoder, &mut dispatcher, session, &buf)).await {
+                    return end;
                 }
+                if n >= LARGE_PIECE
+                    && decoder.is_mid_frame()
+                    && let Some(poller) = &core.options.busy_poller
+                {
+                    poller.rest_is_due();
+                }
+                session.liveness.has_caches.store(dispatcher.has_caches(), Relaxed);
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 decoder.suspend(&buf);
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return End::Failed(e),
         }
         give_buffer(buf);
-        if turn >= TURN {
-            turn = 0;
-            tokio::task::yield_now().await;
-        }
     }
 }
 
-/// Routes every whole frame in `bytes`, then writes out what that made.
+/// Frames that were read together, and the bytes of their bodies.
+#[derive(Default)]
+struct Counted {
+    frames: u64,
+    bytes: u64,
+    /// All frames of the read, those included that are in the session's counters already.
+    total: u64,
+}
+
+impl Counted {
+    #[inline]
+    fn add(&mut self, header: &Header, body: usize) {
+        if header.flags != 0 {
+            self.frames += 1;
+            self.bytes += body as u64;
+            self.total += 1;
+        }
+    }
+
+    fn store(&mut self, session: &Session) {
+        session.traffic.r_frames.add(std::mem::take(&mut self.frames));
+        session.traffic.r_bytes.add(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Dispatches every whole frame in `bytes`, then flushes the queues that were appended to.
+///
+/// # Errors
+/// Why the connection must end.
 async fn route(
-    options: &Options,
+    core: &Arc<Core>,
     decoder: &mut Decoder<Header>,
-    courier: &mut Courier,
+    dispatcher: &mut Dispatcher,
     session: &Session,
     bytes: &[u8],
-) -> Result<(), DecodeError> {
+) -> Result<(), End> {
     let mut input = bytes;
-    let mut run = Run::new(session.name(), options);
-    let (mut frames, mut body_bytes) = (0, 0);
+    let mut counted = Counted::default();
+    let mut batch = dispatcher.begin(session.name(), core);
     let result = loop {
         let (header, body) = match decoder.next(&mut input) {
             Ok(Some(frame)) => frame,
@@ -257,35 +306,98 @@ async fn route(
                 decoder.suspend(input);
                 break Ok(());
             }
-            Err(e) => break Err(e),
+            Err(e) => break Err(Rejection::Malformed(e)),
         };
-        if header.flags != 0 {
-            frames += 1;
-            body_bytes += body.len() as u64;
-        }
-        let (handled, owner) = match &body {
-            Body::Inline(body) => (courier.handle(&header, body, &mut Origin::Batch(&mut run)), None),
+        counted.add(&header, body.len());
+        let rejected = match body {
+            Body::Inline(body) => match batch.dispatch(&header, body) {
+                Dispatch::Done => None,
+                Dispatch::Rejected(rejection) => Some(rejection),
+                Dispatch::Deferred(deferred) => {
+                    counted.store(session);
+                    Box::pin(batch.resume(deferred, None)).await.err()
+                }
+            },
             Body::Shared(body) => {
-                courier.deliver(&mut run).await;
-                let mut origin = Origin::Apart(session.name(), Some(body));
-                (courier.handle(&header, body, &mut origin), Some(body))
+                batch.deliver().await;
+                drop(batch);
+                counted.store(session);
+                let rejected = dispatch_shared(core, dispatcher, session, &header, &body).await;
+                batch = dispatcher.begin(session.name(), core);
+                rejected
             }
         };
-        if let Err(held) = handled {
-            courier.deliver(&mut run).await;
-            if let Err(e) = Box::pin(courier.go_on(held, owner)).await {
-                break Err(e);
-            }
+        if let Some(rejection) = rejected {
+            break Err(rejection);
         }
-        // Its name may belong to a newcomer by now, whose frames nothing may come after.
+        // The session has ended: a new client may have its name, and frames of the old one must not follow the new
+        // one's.
         if session.has_ended() {
             break Ok(());
         }
+        if batch.is_exhausted() {
+            batch.pause().await;
+        }
     };
-    courier.deliver(&mut run).await;
-    session.traffic.r_frames.add(frames);
-    session.traffic.r_bytes.add(body_bytes);
+    if session.has_ended() && session.liveness.hung_up.load(Relaxed) != 0 {
+        core.admin.count_lost(count_frames(decoder, &mut input));
+    }
+    counted.store(session);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);
-    courier.finish_batch(frames).await;
-    result
+    batch.finish(counted.total).await;
+    result.map_err(End::Rejected)
+}
+
+/// Dispatches a frame with a large body.
+async fn dispatch_shared(
+    core: &Arc<Core>,
+    dispatcher: &mut Dispatcher,
+    session: &Session,
+    header: &Header,
+    body: &Bytes,
+) -> Option<Rejection> {
+    let mut batch = dispatcher.begin(session.name(), core);
+    if header.changes_topics() && body.len() > PIECE {
+        return Box::pin(batch.change_many_topics(header, body)).await.err();
+    }
+    let done = match Box::pin(batch.check_long_text(header, body)).await {
+        Some(done) => done,
+        None => batch.dispatch_shared(header, body),
+    };
+    match done {
+        Dispatch::Done => None,
+        Dispatch::Rejected(rejection) => Some(rejection),
+        Dispatch::Deferred(deferred) => Box::pin(batch.resume(deferred, Some(body))).await.err(),
+    }
+}
+
+fn count_frames(decoder: &mut Decoder<Header>, input: &mut &[u8]) -> u64 {
+    let mut frames = 0;
+    while let Ok(Some((header, _))) = decoder.next(input) {
+        frames += u64::from(header.flags != 0);
+    }
+    decoder.suspend(input);
+    frames
+}
+
+/// Counts, as dropped, the unread frames of a client that closed its connection while it was held back.
+fn count_unread(core: &Core, socket: &Socket, session: &Session, decoder: &mut Decoder<Header>) {
+    let (mut frames, mut bytes) = (0, 0);
+    let mut buf = Vec::with_capacity(MAX_READ);
+    while bytes < MOST_COUNTED {
+        buf.clear();
+        decoder.resume(&mut buf);
+        buf.reserve(MAX_READ);
+        match socket.try_read_buf(&mut (&mut buf).limit(MAX_READ)) {
+            Ok(n) if n > 0 => bytes += n,
+            _ => break,
+        }
+        frames += count_frames(decoder, &mut &buf[..]);
+    }
+    core.admin.count_lost(frames);
+    log::warn!(
+        "client closed its connection while it was held back: {}: {frames} frames, {bytes} bytes, were not read and \
+         are lost",
+        shown(session.name().as_bytes())
+    );
 }

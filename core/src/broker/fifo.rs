@@ -2,8 +2,8 @@
 
 use super::Core;
 use super::fifo_lines::LineSplitter;
+use super::in_process::LocalLink;
 use super::listener::failed;
-use super::local::LocalLink;
 use super::log_limit::LogLimit;
 use super::path_lock::in_use;
 use super::published_file::{PublishedFile, WATCH_INTERVAL, Watched};
@@ -47,7 +47,7 @@ pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()
     Ok((tokio::spawn(run(file.clone(), made, commands)), file))
 }
 
-/// Whether a pipe without a reader is at the path. An error: the path cannot be used.
+/// Returns whether a pipe without a reader is at the path. An error: the path cannot be used.
 fn is_stale(path: &Path) -> Result<bool> {
     let cannot = |e: io::Error| failed(&format!("fifo:{}", path.display()), e);
     match std::fs::symlink_metadata(path) {
@@ -74,7 +74,7 @@ fn make(path: &Path) -> io::Result<pipe::Receiver> {
     pipe::OpenOptions::new().read_write(true).open_receiver(path)
 }
 
-/// What the readers of one FIFO share.
+/// The state that the readers of one FIFO share.
 struct Commands {
     link: LocalLink,
     path: String,
@@ -200,7 +200,7 @@ async fn execute_line(link: &LocalLink, line: &[u8]) -> std::result::Result<(), 
     } else if let Some(call) = rest.strip_prefix(':') {
         let mut words = call.split_whitespace();
         let method = words.next().ok_or("the method is missing")?;
-        let params = params::pack(words).map_err(|e| e.to_string())?;
+        let params = params::pack(words).map_err(|_| "a parameter is not key=value")?;
         request = [&rpc::request_header(0, method)[..], &params].concat();
         Operation::Message { target, payload: request.into() }
     } else if target.contains(['*', '?']) {

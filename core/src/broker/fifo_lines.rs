@@ -1,10 +1,10 @@
-//! Splits what comes out of a FIFO into lines of a bounded length.
+//! Splits the bytes read from a FIFO into lines of a bounded length.
 
-/// The longest line, without its line feed. A longer one is no command.
+/// The longest line, without its line feed. A longer one is skipped.
 pub(super) const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// Memory that is kept for the next incomplete line.
 const KEPT_BYTES: usize = 64 * 1024;
-/// The part of a line that is too long which is handed on, to be shown in the log.
+/// The bytes of an overlong line that are handed on, to be shown in the log.
 const EXCERPT_BYTES: usize = 512;
 
 /// The state between two reads: the beginning of a line whose end has not come yet.

@@ -1,68 +1,108 @@
 //! Pings to clients that are due for one, and the end of those that have been silent for too long
-//! (PROTOCOL.md section 6). One task for all clients: an idle one costs no timer.
+//! (PROTOCOL.md section 6). Runs on the supervisor's thread: an idle client costs no timer.
 
-use super::Core;
+use super::core::Core;
 use super::options::Options;
-use super::outbox::Outlet;
+use super::outbox::Sink;
+use super::session::Session;
 use crate::proto::delivery::PING;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use crate::shown::shown;
+use crate::transport::Writer;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-/// Milliseconds since the broker began, moved on by the keep-alive task alone: cheap to read. It never
-/// jumps: when the whole process was suspended, its clients have not been silent, they have not been
-/// listened to.
-#[derive(Debug, Default)]
-pub(super) struct Clock(AtomicU64);
+/// The interval at which a held client is pinged, in milliseconds: clients in the field give up when nothing arrives
+/// for a second.
+const HELD_PING: u64 = 1_000;
+/// How long after a held client has closed its connection its frames may still be read, in milliseconds.
+const HANG_UP_GRACE: u64 = 300;
+/// A client that has sent nothing for this long, in milliseconds, releases its caches.
+const IDLE: u64 = 1_000;
+/// The batch number for pings, which are flushed immediately after they are queued.
+const NO_BATCH: u32 = u32::MAX - 2;
 
-impl Clock {
-    pub(super) fn now(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How often a client is pinged, in milliseconds.
+/// The interval at which a client is pinged, in milliseconds.
 pub(super) fn ping_interval(options: &Options) -> u64 {
-    (options.timeout / 2).as_millis() as u64
+    milliseconds(options.timeout / 2)
 }
 
-/// How often is looked: often enough for a client to be closed in time, rarely enough to cost nothing.
-fn tick(timeout: Duration) -> Duration {
-    (timeout / 16).clamp(Duration::from_millis(5), Duration::from_millis(250))
-}
-
-/// Runs until the broker is gone.
-pub(super) async fn run(core: Weak<Core>, timeout: Duration) {
-    let tick = tick(timeout);
-    let mut last = Instant::now();
-    loop {
-        tokio::time::sleep(tick).await;
-        let Some(core) = core.upgrade() else { return };
-        let step = last.elapsed().min(tick * 2);
-        last = Instant::now();
-        let now = core.clock.now() + (step.as_micros() as u64).div_ceil(1000);
-        core.clock.0.store(now, Relaxed);
-        look(&core, now);
+/// Looks at all clients.
+pub(super) fn look(core: &Arc<Core>, now: u64) {
+    for session in core.registry.clients() {
+        if let Sink::Socket(writer) = session.outbox.sink() {
+            look_at(core, &session, writer, now);
+        }
     }
 }
 
-fn look(core: &Arc<Core>, now: u64) {
-    let timeout = core.options.timeout.as_millis() as u64;
-    for session in core.registry.sessions() {
-        let Outlet::Socket(writer) = &session.outlet else { continue };
-        let alive = &session.liveness;
-        let silent = now.saturating_sub(alive.seen.load(Relaxed));
-        let allowed = if alive.mid_frame.load(Relaxed) { timeout } else { timeout + timeout / 4 };
-        if silent > allowed && !alive.held_back.load(Relaxed) {
-            core.end(&session, "silent for too long");
-            continue;
-        }
-        if now >= alive.next_ping.load(Relaxed) {
-            alive.next_ping.store(now + ping_interval(&core.options), Relaxed);
-            // With frames on their way to it, it hears from the broker anyway.
-            if writer.load().frames == 0 && session.push_raw(&PING, 0) {
-                writer.flush();
+fn look_at(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: u64) {
+    let alive = &session.liveness;
+    if alive.held_back.load(Relaxed) {
+        return look_at_held(core, session, writer, now);
+    }
+    alive.hung_up.store(0, Relaxed);
+    let timeout = milliseconds(core.options.timeout);
+    let silent = now.saturating_sub(alive.seen.load(Relaxed));
+    let allowed = if alive.mid_frame.load(Relaxed) { timeout } else { timeout.saturating_add(timeout / 4) };
+    if silent > allowed && !core.is_closing() {
+        // A client is not silent if the broker has not yet read what it sent.
+        match writer.socket().is_some_and(|socket| socket.has_unread()) {
+            true => alive.seen.store(now, Relaxed),
+            false => {
+                log::info!(
+                    "client disconnected: {} was silent for too long",
+                    shown(session.name().as_bytes())
+                );
+                core.end(session, "silent for too long");
+                return;
             }
         }
+    }
+    if silent > IDLE && alive.has_caches.swap(false, Relaxed) {
+        session.nudge.notify_one();
+    }
+    if now >= alive.next_ping.load(Relaxed) {
+        alive.next_ping.store(now.saturating_add(ping_interval(&core.options)), Relaxed);
+        // If frames wait to be written, the client needs no ping.
+        if writer.load().frames == 0 {
+            ping(session, writer);
+        }
+    }
+}
+
+/// Looks at a held client, from which nothing is read: its silence does not count, but its hang-up does.
+fn look_at_held(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: u64) {
+    let alive = &session.liveness;
+    let interval = HELD_PING.min(ping_interval(&core.options));
+    if alive.next_ping.load(Relaxed) > now.saturating_add(interval) {
+        alive.next_ping.store(now.saturating_add(interval), Relaxed);
+    }
+    if now >= alive.next_ping.load(Relaxed) {
+        alive.next_ping.store(now.saturating_add(interval), Relaxed);
+        if writer.load().frames == 0 {
+            ping(session, writer);
+        }
+    }
+    // Without a socket, a write has failed: the connection is broken.
+    if !writer.socket().is_none_or(|socket| socket.peer_has_hung_up()) {
+        return;
+    }
+    match alive.hung_up.load(Relaxed) {
+        0 => alive.hung_up.store(now.max(1), Relaxed),
+        since if now.saturating_sub(since) >= HANG_UP_GRACE => {
+            core.end(session, "closed by the client while it was held back");
+        }
+        _ => {}
+    }
+}
+
+fn ping(session: &Session, writer: &Arc<Writer>) {
+    if session.outbox.push_raw(&PING, 0, NO_BATCH) {
+        writer.flush();
     }
 }

@@ -13,170 +13,107 @@
 //! # Ok(()) }
 //! ```
 //!
-//! How a frame travels: a session's task ([`connection`](self)) reads what its socket has, decodes
-//! every whole frame in it, looks up where each goes (`courier`), appends it to the receivers' queues
-//! (`outbox`), and after the batch writes each touched queue to its socket. There is no router task, no
-//! channel and no wake-up in between; a writer task exists only while a socket takes no more.
+//! How a frame travels: a session's task (`connection`) reads what its socket has and decodes every whole frame in
+//! it. The `dispatcher` looks up where each goes, the `distributor` appends it to the receivers' queues (`outbox`), and
+//! after the batch each touched queue is written to its socket. There is no router task, no channel and no wake-up in
+//! between; a writer task exists only while a socket takes no more.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `core` | what all sessions share; how clients register and leave |
+//! | `registry`, `audience` | names, subscriptions, rules; searches that take several steps |
+//! | `connection`, `handshake`, `handshakes` | one connection; its registration; the bound for those not registered |
+//! | `dispatcher`, `distributor`, `pending_writes` | operations; their frames; what is still to be flushed |
+//! | `frame_batch`, `encoded_frames`, `outbound_frame` | frames in a row; encoded; one for many receivers |
+//! | `outbox`, `slow_receiver` | the queue of a receiver; the rules for those that do not keep up |
+//! | `route_cache`, `budget` | where recent frames went; what a poll may cost |
+//! | `supervisor`, `keepalive` | the broker's own thread; pings and silence |
+//! | `admin`, `client_list`, `stats`, `announce` | `.broker`: RPC methods, counters, announcements |
+//! | `busy_poller`, `reply_tracker` | keeps a worker awake while an answer is due |
 
 mod access;
 mod admin;
-mod backpressure;
-mod batch;
+mod announce;
+mod audience;
+mod budget;
+mod busy_poller;
+mod client_list;
 mod connection;
-mod courier;
+mod core;
+mod dispatcher;
+mod distributor;
+mod encoded_frames;
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
 mod fifo_lines;
-mod held;
+mod frame_batch;
+mod handshake;
+mod handshakes;
+pub(crate) mod in_process;
 mod keepalive;
 mod listener;
-pub(crate) mod local;
 mod log_limit;
-mod lookout;
+mod long_text;
 mod memory;
 mod options;
+mod outbound_frame;
 mod outbox;
-mod outgoing;
 #[cfg(unix)]
 mod owned_file;
 #[cfg(unix)]
 mod path_lock;
+mod pending_writes;
 #[cfg(unix)]
 mod published_file;
 mod registry;
-mod routes;
-mod run;
+mod reply_tracker;
+mod route_cache;
 mod session;
+mod slow_receiver;
+mod stats;
+mod supervisor;
 mod tcp_listener;
 #[cfg(unix)]
 mod unix_listener;
 
 pub use access::{AccessList, ClientAccess};
-pub use admin::{BrokerInfo, BrokerStats, ClientInfo, ClientList};
-pub use lookout::Lookout;
+pub use admin::BrokerInfo;
+pub use busy_poller::BusyPoller;
+pub use client_list::{ClientInfo, ClientList, ClientState};
 pub use options::{Options, SlowPolicy};
 pub use session::ClientKind;
+pub use stats::BrokerStats;
 
 use crate::client::{Client, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::delivery::Delivery;
 use crate::proto::handshake::check_name;
-use crate::proto::op::{BROKER_NAME, FrameKind, RESULT_OK};
+use crate::shown::shown;
 use crate::transport::Socket;
+use core::Core;
+use in_process::{InProgress, LocalLink};
 use listener::Listener;
-use local::LocalLink;
-use outbox::{Outlet, Parcel, Push, Scratch};
 use parking_lot::Mutex;
-use registry::Registry;
-use session::{Identity, Session};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Once};
-use std::time::Instant;
-
-/// What all sessions of a broker share.
-struct Core {
-    options: Options,
-    registry: Registry,
-    admin: admin::Admin,
-    clock: keepalive::Clock,
-    started: Instant,
-    keepalive: Once,
-    /// Held while a client comes or goes and that is announced: nobody hears of it in another order.
-    announcing: Mutex<()>,
-    /// Nobody is let in any more.
-    closing: AtomicBool,
-}
-
-impl Core {
-    /// Registers a client. Its answer, if it is on a socket, is the first thing in its queue.
-    fn register(self: &Arc<Self>, identity: Identity, outlet: Outlet) -> Result<Arc<Session>, ErrorKind> {
-        let _in_order = self.announcing.lock();
-        if self.closing.load(Relaxed) {
-            return Err(ErrorKind::Other);
-        }
-        let (name, kind) = (identity.name.clone(), identity.kind);
-        let ip = identity.peer.map(|peer| peer.ip());
-        let now = self.clock.now();
-        let (session, evicted) =
-            self.registry.register(&name, ip, kind, self.options.force_register, |id| {
-                if let Outlet::Socket(writer) = &outlet {
-                    writer.with(|backlog| backlog.queue().push_kept(|out| out.push(RESULT_OK)));
-                }
-                Session::new(id, identity, outlet, now, now + keepalive::ping_interval(&self.options))
-            })?;
-        for old in evicted {
-            self.close(&old, "its name was taken over");
-        }
-        log::debug!("{name} registered");
-        if !session.is_secondary() {
-            admin::announce_client(self, "reg", &name);
-        }
-        let core = Arc::downgrade(self);
-        self.keepalive.call_once(|| {
-            tokio::spawn(keepalive::run(core, self.options.timeout));
-        });
-        Ok(session)
-    }
-
-    /// Unregisters a client, with its secondaries, and closes its connection. Does nothing the second
-    /// time.
-    fn end(&self, session: &Arc<Session>, reason: &str) {
-        let _in_order = self.announcing.lock();
-        for gone in self.registry.unregister(session) {
-            self.close(&gone, reason);
-            if !gone.is_secondary() {
-                admin::announce_client(self, "unreg", gone.name());
-            }
-        }
-    }
-
-    /// Closes what has been taken out of the registry.
-    fn close(&self, session: &Session, reason: &str) {
-        log::debug!("{} unregistered: {reason}", session.name());
-        self.admin.bury(session);
-        match &session.outlet {
-            Outlet::Socket(writer) => writer.close(),
-            Outlet::Local(local) => local.inbox.close(ErrorKind::ConnectionLost),
-            Outlet::Broker => {}
-        }
-    }
-
-    /// Publishes in the broker's own name. A subscriber without room does not get it: the broker
-    /// waits for nobody.
-    fn publish(&self, topic: &str, payload: &[u8]) {
-        let Ok(audience) = self.registry.subscribers(None, topic) else { return };
-        let delivery = Delivery {
-            kind: FrameKind::Publication,
-            realtime: true,
-            sender: BROKER_NAME,
-            topic: Some(topic),
-            payload,
-        };
-        let mut scratch = Scratch::default();
-        let parcel = Parcel::for_many(delivery, None, &mut scratch);
-        for receiver in audience.iter() {
-            match receiver.push(&parcel, &self.options) {
-                Push::QueuedFirst => receiver.flush(),
-                Push::Queued | Push::Gone => {}
-                Push::Full => receiver.refuse(),
-            }
-        }
-    }
-}
+use std::sync::Arc;
 
 struct Inner {
     core: Arc<Core>,
     listeners: Mutex<Vec<Listener>>,
+    /// Whether the broker is shut down. Held while it is shutting down.
+    is_shut_down: tokio::sync::Mutex<bool>,
+    /// Changes of rules, one after the other.
+    rules: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.core.closing.store(true, Relaxed);
+        self.core.close();
         self.listeners.get_mut().clear();
-        for session in self.core.registry.sessions() {
+        self.core.handshakes.close();
+        for session in self.core.registry.clients() {
             self.core.end(&session, "the broker is gone");
         }
+        self.core.supervisor.wake();
     }
 }
 
@@ -195,30 +132,32 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// A broker that nobody can reach yet.
+    /// A broker without listeners. It has a thread of its own, which pings clients and watches slow receivers.
     pub fn new(options: Options) -> Broker {
-        let core = Core {
-            options,
-            registry: Registry::default(),
-            admin: admin::Admin::default(),
-            clock: keepalive::Clock::default(),
-            started: Instant::now(),
-            keepalive: Once::new(),
-            announcing: Mutex::default(),
-            closing: AtomicBool::new(false),
+        let core = Arc::new(Core::new(options));
+        if let Err(e) = supervisor::Supervisor::start(&core) {
+            log::error!(
+                "cannot start the broker's thread: clients are not pinged, slow ones not watched: {e}"
+            );
+        }
+        let inner = Inner {
+            core,
+            listeners: Mutex::default(),
+            is_shut_down: tokio::sync::Mutex::default(),
+            rules: tokio::sync::Mutex::default(),
         };
-        let inner = Inner { core: Arc::new(core), listeners: Mutex::default() };
         Broker { inner: Arc::new(inner) }
     }
 
-    /// Listens on an address: a UNIX socket's path, `host:port` (port 0 takes a free one), or
-    /// `fifo:/path`. Any number of each. Returns the address that clients use.
+    /// Listens on an address: a UNIX socket's path, `host:port` (port 0 takes a free one), or `fifo:/path`. Any number
+    /// of each. Returns the address that clients use.
     ///
-    /// A socket file that a dead broker left is replaced.
+    /// All addresses of a host name are bound; `[::]` is IPv6 only. A socket file that a dead broker left is replaced,
+    /// one that is deleted later is put back.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy): another broker is alive on that socket. [`Data`](ErrorKind::Data): that is no
-    /// address. [`Io`](ErrorKind::Io): what the operating system says.
+    /// [`Busy`](ErrorKind::Busy): another process listens there, which the error names. [`Data`](ErrorKind::Data): an
+    /// invalid address, or a path longer than the kernel allows. [`Io`](ErrorKind::Io): what the operating system says.
     pub async fn listen(&self, address: &str) -> Result<String> {
         self.check_open()?;
         let (listener, bound) = Listener::open(&self.inner.core, address).await?;
@@ -244,7 +183,7 @@ impl Broker {
     /// trusted: access rules do not bind it.
     ///
     /// # Errors
-    /// The name is taken, or is none.
+    /// The name is taken, or cannot be a client's.
     pub async fn client(&self, name: &str) -> Result<Client> {
         self.client_with(&Config::new("", name)).await
     }
@@ -261,13 +200,35 @@ impl Broker {
         Ok(Client::local(config.name().to_owned(), link, inbox, config.clone()))
     }
 
-    /// Puts access rules in force, or lifts them, for new clients and for connected ones:
-    /// subscriptions that are no longer allowed end, clients that are no longer let in are disconnected.
-    pub fn set_access(&self, access: Option<AccessList>) {
-        for session in self.inner.core.registry.set_access(access.map(Arc::new)) {
-            log::warn!("{} is no longer let in", session.name());
-            self.inner.core.end(&session, "no longer let in");
+    /// Puts access rules in force, or lifts them, for new clients and for connected ones: what they forbid is refused
+    /// from now on, subscriptions that are no longer allowed end, clients that are no longer let in are disconnected.
+    /// Returns when all of this is done; other clients are served in the meantime.
+    pub async fn set_access(&self, access: Option<AccessList>) {
+        let _one_by_one = self.inner.rules.lock().await;
+        let core = &self.inner.core;
+        core.registry.set_access(access.map(Arc::new));
+        let mut next = Some(0);
+        while let Some(start) = next {
+            let (sessions, then) = core.registry.clients_from(start);
+            for session in sessions {
+                if core.registry.admits(&session) {
+                    let mut cursor = core.registry.revoke(&session, None);
+                    while cursor.is_some() {
+                        tokio::task::yield_now().await;
+                        cursor = core.registry.revoke(&session, cursor);
+                    }
+                } else {
+                    log::warn!(
+                        "client disconnected: {} is no longer let in",
+                        shown(session.name().as_bytes())
+                    );
+                    core.end(&session, "no longer let in");
+                }
+            }
+            tokio::task::yield_now().await;
+            next = then;
         }
+        core.registry.revoked();
     }
 
     /// Disconnects the client of that name, with its secondaries. Returns whether there was one.
@@ -281,41 +242,58 @@ impl Broker {
 
     /// Counters over all clients.
     pub fn stats(&self) -> BrokerStats {
-        admin::stats(&self.inner.core)
+        stats::totals(&self.inner.core)
     }
 
     /// The clients that are connected, primaries only, sorted by name.
     pub fn clients(&self) -> ClientList {
-        admin::clients(&self.inner.core, |_| true)
+        client_list::clients(&self.inner.core, |_| true)
     }
 
-    /// Shuts down: announces it on `.broker/warn`, lets nobody in any more, removes the sockets and
-    /// FIFOs it made, gives queues at most [`Options::drain`] to empty, then disconnects everybody.
+    /// Shuts down: lets no client in any more and reads nothing more from those that are connected, removes the
+    /// sockets and FIFOs it made, announces the end on `.broker/warn`, gives queues and the kernel's buffers at most
+    /// [`Options::drain`] to empty, then disconnects all clients. What was acknowledged is delivered to every receiver
+    /// that reads within that time. Called again in the meantime, it returns when the broker is shut down, too.
     pub async fn shutdown(&self) {
-        if self.inner.core.closing.swap(true, Relaxed) {
+        let core = &self.inner.core;
+        let mut is_shut_down = self.inner.is_shut_down.lock().await;
+        if *is_shut_down {
             return;
         }
-        let core = &self.inner.core;
-        admin::announce_shutdown(core);
-        self.inner.listeners.lock().clear();
-        let sessions = core.registry.sessions();
-        let emptied = async {
-            for session in &sessions {
-                if let Outlet::Socket(writer) = &session.outlet {
-                    writer.drained().await;
+        // Streams end after the announcement.
+        let announcing = InProgress::begin(core);
+        core.close();
+        // Dropped without the lock: a listener removes its file.
+        let listeners = std::mem::take(&mut *self.inner.listeners.lock());
+        drop(listeners);
+        core.handshakes.close();
+        announce::announce_shutdown(core).await;
+        drop(announcing);
+        for session in core.registry.clients() {
+            session.nudge.notify_one();
+        }
+        let ended = async {
+            loop {
+                let changed = core.connection_changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !core.registry.has_connections() {
+                    break;
                 }
+                changed.await;
             }
         };
-        if tokio::time::timeout(core.options.drain, emptied).await.is_err() {
+        if tokio::time::timeout(core.options.drain, ended).await.is_err() {
             log::warn!("not all queues could be emptied within {:?}", core.options.drain);
         }
-        for session in core.registry.sessions() {
+        for session in core.registry.clients() {
             core.end(&session, "the broker shuts down");
         }
+        *is_shut_down = true;
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.inner.core.closing.load(Relaxed) {
+        match self.inner.core.is_closing() {
             true => Err(Error::new(ErrorKind::NotSupported, "the broker is shutting down")),
             false => Ok(()),
         }
@@ -323,6 +301,13 @@ impl Broker {
 }
 
 /// Refuses a name that cannot be a client's.
-fn valid_name(name: &str) -> Result<()> {
-    check_name(name).map_err(|why| Error::new(ErrorKind::Data, format!("{name:?}: {why}")))
+fn valid_name(name: &str, options: &Options) -> Result<()> {
+    check_name(name).map_err(|why| Error::new(ErrorKind::Data, format!("{name:?}: {why}")))?;
+    match name.len() > options.max_name {
+        true => {
+            let why = format!("a name of {} bytes is longer than {}", name.len(), options.max_name);
+            Err(Error::new(ErrorKind::Data, why))
+        }
+        false => Ok(()),
+    }
 }

@@ -1,24 +1,26 @@
-//! What a broker can be told.
+//! Broker configuration.
 
-use super::lookout::Lookout;
+use super::busy_poller::BusyPoller;
 use crate::transport::Buffers;
 use std::time::Duration;
 
-/// What happens to a receiver that is *stuck*: its queue is over the budget, and it has taken nothing for
-/// the whole stall time although the broker could write (PROTOCOL.md section 7). Clients within the broker's
-/// process are never disconnected for this; with [`Disconnect`](SlowPolicy::Disconnect) new frames for them are
-/// dropped.
+/// What happens to a receiver that is *stuck*: its queue is over the budget, and for the whole stall time its socket
+/// has taken nothing that the broker tried to write (PROTOCOL.md section 7).
+///
+/// A receiver that takes anything at all is never stuck. A client within the broker's process is never disconnected
+/// for being stuck: with [`Disconnect`](SlowPolicy::Disconnect), frames that find its queue full are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SlowPolicy {
-    /// The receiver is disconnected.
+    /// The receiver is disconnected. What its queue holds is discarded and counted as dropped.
     #[default]
     Disconnect,
-    /// New frames for it are dropped and counted; an acknowledged message is answered with `77`.
+    /// Frames that find its queue full are dropped and counted; an acknowledged message is answered with `77`.
     DropNew,
-    /// Its oldest publications and broadcasts make room for new frames. Queued messages and acknowledgements
-    /// are never dropped.
+    /// Its oldest publications and broadcasts are dropped and counted, to make room for new frames. Queued messages
+    /// and acknowledgements are never dropped. When nothing is left to drop, the new frame is dropped as with
+    /// [`DropNew`](SlowPolicy::DropNew).
     DropOld,
-    /// No clock runs: senders wait for as long as it takes.
+    /// Hold time and stall time do not apply: senders wait until there is room, and no receiver is lagging or stuck.
     Block,
 }
 
@@ -26,57 +28,61 @@ pub enum SlowPolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long a handshake step and a pause within a frame may take; a client silent for 1.25 times
-    /// this is disconnected, and pinged every half of it. Default: 5 s.
+    /// How long a step of the handshake and a pause within a frame may take. A client that sends nothing for 1.25
+    /// times this is disconnected; clients are pinged every half of it. Time in which the broker holds the client
+    /// back does not count. Default: 5 s.
     pub timeout: Duration,
-    /// Frames that may wait for one receiver before its senders are held back. Default: 8192.
+    /// Frames that may wait for one receiver before its senders are held back. A client within the process has the
+    /// bounds of its own [`Config`](crate::client::Config) instead. Default: 8192.
     pub queue_size: usize,
-    /// Bytes that may wait for one receiver before its senders are held back; an empty queue takes a
-    /// frame of any size. Default: 16 MiB.
+    /// Bytes that may wait for one receiver before its senders are held back. An empty queue takes a frame of any
+    /// size. Default: 16 MiB.
     pub queue_bytes: usize,
     /// What happens to a receiver that is stuck. Default: [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// How long a receiver over its budget holds back the senders of publications and broadcasts unless it takes
-    /// a quarter of its budget in that time, and how long it may take nothing before it holds back nobody. Zero:
-    /// a full receiver never holds anybody back. Default: 750 ms.
+    /// How long a receiver with a full queue holds back the senders of publications and broadcasts, unless it takes a
+    /// quarter of its budget in that time. A receiver that takes nothing at all for this long holds back the senders
+    /// of messages no longer either. It is *lagging* then. Zero: a full receiver holds back no sender. Default: 750
+    /// ms.
     pub hold: Duration,
-    /// How long a receiver over its budget may take nothing before it counts as stuck, and how long an acknowledged
-    /// message waits for a slow receiver. Default: 5 s.
+    /// How long a receiver with a full queue may take nothing before it is *stuck*. Also the longest time that an
+    /// acknowledged message waits for a slow receiver. Default: 5 s.
     pub stall: Duration,
-    /// Bytes that may wait in the queues of all receivers together. Over it, the queues that are larger than
-    /// average count as over their budget. Default: a quarter of the machine's or the container's memory.
+    /// Bytes that may wait in the queues of all receivers together. While more wait, each queue is bounded by an equal
+    /// share of this, so that the largest queues count as full. Default: a quarter of the machine's or the
+    /// container's memory.
     pub queue_total: usize,
-    /// The longest body a client may send, in bytes: names, separators and payload. Longer ones end
-    /// the connection. Default: 256 MiB.
+    /// The longest frame body that a client may send, in bytes: names, separators and payload. A longer one ends the
+    /// connection. Default: 256 MiB.
     pub max_payload: u32,
-    /// The longest name of a client, in bytes; longer ones are refused with `72`. Default: 1 KiB.
+    /// The longest name of a client, in bytes. A longer one is refused with `72`. Default: 1 KiB.
     pub max_name: usize,
-    /// The longest topic or mask, in bytes. An operation with a longer one is answered `72`, or ends the connection
-    /// if it asks for no acknowledgement. Default: 64 KiB.
+    /// The longest topic or mask, in bytes. An operation with a longer one is answered `72`; if it asks for no
+    /// acknowledgement, it ends the connection. Default: 64 KiB.
     pub max_topic: usize,
-    /// The most levels of a topic or mask; more are answered as a topic that is too long. Default: 512.
+    /// The most levels of a topic or mask. More are treated as a topic that is too long. Default: 512.
     pub max_levels: usize,
-    /// The most subscriptions and exclusions of one client, together; more are answered as a topic that is too
-    /// long. Default: 1,000,000.
+    /// The most subscriptions and exclusions of one client, together. More are treated as a topic that is too long.
+    /// Default: 1,000,000.
     pub max_subscriptions: usize,
-    /// The most registered clients; a further one is refused with `74` after the greeting. Clients within the
+    /// The most registered clients. A further one is refused with `74` after the greeting. Clients within the
     /// process are not counted. Default: no bound.
     pub max_connections: Option<usize>,
-    /// The most connections that have not registered yet; a further one closes the oldest of them. Default: 1,024.
+    /// The most connections that have not registered yet. A further one closes the oldest of them. Default: 1,024.
     pub max_handshakes: usize,
-    /// A newcomer takes a name that is taken: the old client is disconnected. Default: off.
+    /// Lets a new client take a name that is registered: the old client is disconnected. Default: off.
     pub force_register: bool,
-    /// The size a session's read buffer starts with, in bytes; it grows with the traffic, up to 256
-    /// KiB, and is not held while idle. Default: 16 KiB.
+    /// The size that the read buffer of a connection starts with, in bytes. It grows with the traffic, up to 256 KiB;
+    /// an idle connection holds none. Default: 16 KiB.
     pub buf_size: usize,
-    /// Keeps the runtime's workers awake while an answer is due, which saves clients in conversation a wake-up
-    /// each time and costs up to one core meanwhile. Default: none; `busrtd` has one.
-    pub lookout: Option<Lookout>,
-    /// The kernel's buffers of each connection. Default: 1 MiB to send over UNIX sockets, else the system's.
+    /// Keeps a worker of the runtime awake while a client's answer is due. This saves a wake-up with each answer, and
+    /// takes up to one core while such clients talk. Default: none; `busrtd` has one.
+    pub busy_poller: Option<BusyPoller>,
+    /// The kernel's buffers of each connection. Default: a send buffer of 1 MiB on UNIX sockets, else the system's.
     pub socket_buffers: Buffers,
     /// Permissions of UNIX socket files, as for `chmod`. Default: what the process's umask leaves.
     pub socket_mode: Option<u32>,
-    /// How long [`shutdown`](super::Broker::shutdown) lets queues empty. Default: 1 s.
+    /// How long [`shutdown`](super::Broker::shutdown) lets queues and the kernel's buffers empty. Default: 1 s.
     pub drain: Duration,
 }
 
@@ -99,7 +105,7 @@ impl Default for Options {
             max_handshakes: 1024,
             force_register: false,
             buf_size: 16 * 1024,
-            lookout: None,
+            busy_poller: None,
             socket_buffers: Buffers::default(),
             socket_mode: None,
             drain: Duration::from_secs(1),
@@ -209,9 +215,9 @@ impl Options {
         self
     }
 
-    /// Sets [`lookout`](Options::lookout).
-    pub fn lookout(mut self, lookout: Lookout) -> Self {
-        self.lookout = Some(lookout);
+    /// Sets [`busy_poller`](Options::busy_poller).
+    pub fn busy_poller(mut self, busy_poller: BusyPoller) -> Self {
+        self.busy_poller = Some(busy_poller);
         self
     }
 

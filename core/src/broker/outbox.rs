@@ -1,200 +1,178 @@
-//! The way to one receiver: its queue, the budget of that queue, and what happens to a receiver that
-//! does not keep up.
+//! The queue of one receiver, the budget of that queue, and what happens when the budget is used up.
 //!
-//! Over the budget the *sender* is held back until there is room again. Only a receiver that takes
-//! nothing at all for the stall time counts as stuck: from then on, until it takes something, its
-//! policy applies to every frame at once, so that it holds nobody back a second time.
+//! When the queue is over its budget, the sender waits until a little is free, or the frame is dropped:
+//! `slow_receiver` decides.
 
-use super::options::{Options, SlowPolicy};
-use super::run::Bundle;
-use super::session::Session;
+use super::encoded_frames::EncodedFrames;
+use super::options::Options;
+use super::outbound_frame::OutboundFrame;
+use super::session::Counter;
+use super::slow_receiver::{Bounds, Change, Pace, Sight, SlowReceiver, Verdict, Wanted};
 use crate::client::inbox::Inbox;
-use crate::frame::Frame;
-use crate::proto::delivery::{Delivery, HEADER_LEN};
-use crate::transport::queue::LARGE_PAYLOAD;
-use crate::transport::{Backlog, WriteQueue, Writer};
-use bytes::Bytes;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use crate::proto::delivery::HEADER_LEN;
+use crate::transport::{Backlog, Load, Progress, QueueTotals, Writer};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+/// Held senders are read again when this many bytes are free, or a sixteenth of the budget if that is less.
+const RESUME_BYTES: usize = 64 * 1024;
+const RESUME_PART: usize = 16;
+/// The batch number for frames that are flushed immediately after they are queued.
+const NO_BATCH: u32 = u32::MAX - 1;
 
 /// Where frames for a client go.
 #[derive(Debug)]
-pub(super) enum Outlet {
+pub(super) enum Sink {
     /// Encoded, to a socket.
     Socket(Arc<Writer>),
-    /// As they are, to a client in this process.
-    Local(LocalOutlet),
-    /// To the broker's own client: `admin.rs` answers messages, nothing is queued.
+    /// Unencoded, to a client in this process.
+    InProcess(Arc<Inbox>),
+    /// To the broker's own client: `admin.rs` answers its messages, and nothing is queued.
     Broker,
 }
 
+/// The bounds that all outboxes of a broker share.
+#[derive(Debug, Clone)]
+pub(super) struct QueueLimits {
+    pub(super) totals: Arc<QueueTotals>,
+    /// [`Options::queue_total`].
+    pub(super) total: usize,
+}
+
+/// The queue of one receiver, with its counters.
 #[derive(Debug)]
-pub(super) struct LocalOutlet {
-    pub(super) inbox: Arc<Inbox>,
-    /// How much the program had taken when it was found stuck.
-    stuck_at: AtomicU64,
+pub(super) struct Outbox {
+    sink: Sink,
+    bounds: Bounds,
+    limits: QueueLimits,
+    slow: Mutex<SlowReceiver>,
+    /// True if acknowledged messages are refused, even if there is room, until the queue is below half the budget.
+    refuses: AtomicBool,
+    /// How often the supervisor has looked at it.
+    looks: AtomicU64,
+    /// Senders that wait for room.
+    held_senders: AtomicUsize,
+    /// Frames queued for a client on a socket, and the bytes of their bodies; counted under the lock of its queue.
+    w_frames: Counter,
+    w_bytes: Counter,
+    /// Frames dropped because the receiver did not keep up; counted by any of its senders.
+    dropped: AtomicU64,
+    dropped_bytes: AtomicU64,
 }
 
-impl Outlet {
-    pub(super) fn local(inbox: Arc<Inbox>) -> Outlet {
-        Outlet::Local(LocalOutlet { inbox, stuck_at: AtomicU64::new(u64::MAX) })
-    }
-}
-
-impl Scratch {
-    /// Lets go of what an idle client should not hold.
-    pub(super) fn release(&mut self) {
-        self.frame.take();
-        if self.encoded.capacity() > 1024 {
-            self.encoded = Vec::new();
-        }
-    }
-}
-
-/// A frame on its way to any number of receivers, encoded once for all of them.
-pub(super) struct Parcel<'a> {
-    delivery: Delivery<'a>,
-    /// The payload as shared bytes, if it is large enough to be worth it.
-    shared: Option<Bytes>,
-    /// The whole frame encoded, or its head if the payload is shared.
-    encoded: Option<&'a [u8]>,
-    /// The frame as clients in this process get it, made when the first of several needs it.
-    frame: Option<&'a OnceLock<Frame>>,
-}
-
-/// What the parcel of several receivers is made of, reused from frame to frame.
-#[derive(Default)]
-pub(super) struct Scratch {
-    encoded: Vec<u8>,
-    frame: OnceLock<Frame>,
-}
-
-impl<'a> Parcel<'a> {
-    /// A frame for one receiver: encoded right into its queue. `owner` is what the payload is part
-    /// of, if that is shared memory.
-    pub(super) fn new(delivery: Delivery<'a>, owner: Option<&Bytes>) -> Parcel<'a> {
-        let shared =
-            owner.filter(|_| delivery.payload.len() >= LARGE_PAYLOAD).map(|o| o.slice_ref(delivery.payload));
-        Parcel { delivery, shared, encoded: None, frame: None }
-    }
-
-    /// A frame for several receivers: encoded into `scratch` first.
-    pub(super) fn for_many(
-        delivery: Delivery<'a>,
-        owner: Option<&Bytes>,
-        scratch: &'a mut Scratch,
-    ) -> Parcel<'a> {
-        let mut parcel = Parcel::new(delivery, owner);
-        if parcel.shared.is_none() && delivery.payload.len() >= LARGE_PAYLOAD {
-            parcel.shared = Some(Bytes::copy_from_slice(delivery.payload));
-        }
-        scratch.encoded.clear();
-        scratch.frame.take();
-        delivery.encode_head(&mut scratch.encoded);
-        if parcel.shared.is_none() {
-            scratch.encoded.extend_from_slice(delivery.payload);
-        }
-        parcel.encoded = Some(&scratch.encoded);
-        parcel.frame = Some(&scratch.frame);
-        parcel
-    }
-
-    /// A small frame for several receivers that is encoded already.
-    pub(super) fn encoded(delivery: Delivery<'a>, encoded: &'a [u8], scratch: &'a mut Scratch) -> Parcel<'a> {
-        scratch.frame.take();
-        Parcel { delivery, shared: None, encoded: Some(encoded), frame: Some(&scratch.frame) }
-    }
-
-    fn append_to(&self, queue: &mut WriteQueue) {
-        match (self.encoded, &self.shared) {
-            (Some(whole), None) => queue.push(|out| out.extend_from_slice(whole)),
-            (Some(head), Some(payload)) => {
-                queue.push_with(|out| out.extend_from_slice(head), payload.clone())
-            }
-            (None, Some(payload)) => queue.push_with(|out| self.delivery.encode_head(out), payload.clone()),
-            (None, None) => queue.push(|out| self.delivery.encode(out)),
-        }
-    }
-
-    fn frame(&self) -> Frame {
-        let make = || match &self.shared {
-            Some(payload) => Frame::detached(&self.delivery, payload.clone()),
-            None => Frame::copied(&self.delivery),
-        };
-        self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
-    }
-
-    pub(super) fn wire_len(&self) -> usize {
-        self.delivery.wire_len()
-    }
-
-    fn body_len(&self) -> u64 {
-        self.delivery.body_len() as u64
-    }
-}
-
-/// What became of a frame.
+/// The result of queueing a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Push {
-    /// It is in the queue, and somebody else will flush.
+    /// It is in the queue. The caller has already promised to flush.
     Queued,
-    /// It is in the queue, and the caller must flush.
+    /// It is in the queue, and the caller must remember to flush.
     QueuedFirst,
     /// The queue is over its budget.
     Full,
-    /// The client is gone.
+    /// The client has left.
     Gone,
 }
 
-/// What is to be done about a receiver that is stuck.
+/// The result for a frame that found the queue full and then waited or was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It made it, or the client is gone.
-    Pushed(Push),
-    /// The frame is refused and counted.
-    Refused,
-    /// The receiver must be disconnected.
-    Disconnect,
-    /// Wait on.
-    Wait,
+pub(super) enum LatePush {
+    Queued,
+    Dropped,
+    Gone,
 }
 
-impl Session {
-    /// Queues a frame for this client, budget permitting.
-    pub(super) fn push(&self, parcel: &Parcel<'_>, options: &Options) -> Push {
-        match &self.outlet {
-            Outlet::Socket(writer) => writer
-                .with(|backlog| {
-                    let load = backlog.load();
-                    let over = load.frames >= options.queue_size
-                        || load.bytes.saturating_add(parcel.wire_len()) > options.queue_bytes;
-                    if over && load.frames > 0 {
-                        return Push::Full;
-                    }
-                    self.append(backlog, parcel)
-                })
-                .unwrap_or(Push::Gone),
-            Outlet::Local(local) => match local.inbox.push(parcel.frame()) {
-                Ok(()) => Push::Queued,
-                Err(_) if self.has_ended() => Push::Gone,
-                Err(_) => Push::Full,
-            },
-            Outlet::Broker => Push::Queued,
+impl Outbox {
+    pub(super) fn new(sink: Sink, options: &Options, limits: QueueLimits) -> Outbox {
+        let budget = match &sink {
+            Sink::InProcess(inbox) => inbox.budget(),
+            _ => Load { frames: options.queue_size, bytes: options.queue_bytes },
+        };
+        Outbox {
+            sink,
+            bounds: Bounds::new(options, budget),
+            limits,
+            slow: Mutex::default(),
+            refuses: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+            held_senders: AtomicUsize::new(0),
+            w_frames: Counter::default(),
+            w_bytes: Counter::default(),
+            dropped: AtomicU64::new(0),
+            dropped_bytes: AtomicU64::new(0),
         }
     }
 
-    /// Queues several frames, if this client is on a socket and has room for all of them; else [`Push::Full`], and
-    /// they must come one by one. `only` says that nobody else gets them: their memory may be taken.
-    pub(super) fn push_together(&self, frames: &mut Bundle, options: &Options, only: bool) -> Push {
-        let Outlet::Socket(writer) = &self.outlet else { return Push::Full };
+    /// The outbox of the broker's own client.
+    pub(super) fn of_broker() -> Outbox {
+        let limits = QueueLimits { totals: Arc::default(), total: usize::MAX };
+        Outbox::new(Sink::Broker, &Options::default(), limits)
+    }
+
+    pub(super) fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    /// The current budget: fewer bytes than configured while the queues of all clients together are over their bound.
+    #[inline]
+    fn budget(&self) -> Load {
+        let share = self.limits.totals.share(self.limits.total).unwrap_or(usize::MAX);
+        Load { bytes: self.bounds.budget.bytes.min(share), ..self.bounds.budget }
+    }
+
+    /// The bounds of this moment: `budget` for a client on a socket.
+    fn current_bounds(&self) -> Bounds {
+        match self.sink {
+            Sink::Socket(_) => Bounds { budget: self.budget(), ..self.bounds },
+            _ => self.bounds,
+        }
+    }
+
+    /// Whether so much more would be over the budget. An empty queue takes a frame of any size.
+    #[inline]
+    fn is_over(&self, load: Load, frames: usize, bytes: usize) -> bool {
+        let budget = self.budget();
+        load.frames.saturating_add(frames) > budget.frames || load.bytes.saturating_add(bytes) > budget.bytes
+    }
+
+    /// Queues a frame if the budget allows it; an empty queue takes a frame of any size. `owner` is the batch that
+    /// will flush.
+    pub(super) fn push(&self, frame: &OutboundFrame<'_>, owner: u32) -> Push {
+        match &self.sink {
+            Sink::Socket(writer) => writer
+                .with(|backlog| {
+                    let load = backlog.load();
+                    if load.frames > 0 && self.is_over(load, 1, frame.wire_len()) {
+                        return Push::Full;
+                    }
+                    self.append(backlog, frame, owner)
+                })
+                .unwrap_or(Push::Gone),
+            Sink::InProcess(inbox) => match inbox.push(frame.frame()) {
+                Ok(()) => Push::Queued,
+                Err(_) if inbox.has_ended() => Push::Gone,
+                Err(_) => Push::Full,
+            },
+            Sink::Broker => Push::Queued,
+        }
+    }
+
+    fn append(&self, backlog: &mut Backlog<'_>, frame: &OutboundFrame<'_>, owner: u32) -> Push {
+        frame.append_to(backlog.queue());
+        self.count_written(1, frame.body_len());
+        if backlog.promise_flush(owner) { Push::QueuedFirst } else { Push::Queued }
+    }
+
+    /// Queues several frames if the client is on a socket and has room for all of them. Else returns [`Push::Full`]:
+    /// the frames must be queued one by one. `only` says that no other client gets them, so that their memory may be
+    /// taken over.
+    pub(super) fn push_together(&self, frames: &mut EncodedFrames, owner: u32, only: bool) -> Push {
+        let Sink::Socket(writer) = &self.sink else { return Push::Full };
         let (count, bytes) = (frames.lens.len(), frames.bytes.len());
         writer
             .with(|backlog| {
-                let load = backlog.load();
-                if load.frames.saturating_add(count) > options.queue_size
-                    || load.bytes.saturating_add(bytes) > options.queue_bytes
-                {
+                if self.is_over(backlog.load(), count, bytes) {
                     return Push::Full;
                 }
                 match only {
@@ -202,206 +180,309 @@ impl Session {
                     false => backlog.queue().push_all(&frames.bytes, &frames.lens),
                 }
                 self.count_written(count as u64, (bytes - count * HEADER_LEN) as u64);
-                if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+                if backlog.promise_flush(owner) { Push::QueuedFirst } else { Push::Queued }
             })
             .unwrap_or(Push::Gone)
     }
 
-    /// Queues bytes that are no delivery and never dropped: acknowledgements and pings. They have no
-    /// budget of their own: whoever sends operations is held back by `wait_for_room` first. Returns
-    /// whether the caller must flush.
-    pub(super) fn push_raw(&self, bytes: &[u8], frames: u64) -> bool {
-        let Outlet::Socket(writer) = &self.outlet else { return false };
+    /// Queues as many of the frames as there is room for, and drops and counts the rest. For a receiver that no longer
+    /// holds its senders back. Returns whether the caller must remember to flush.
+    pub(super) fn push_or_drop(&self, frames: &EncodedFrames, owner: u32) -> bool {
+        let Sink::Socket(writer) = &self.sink else { return false };
+        let pushed = writer.with(|backlog| {
+            let (load, budget) = (backlog.load(), self.budget());
+            let (frames_left, bytes_left) =
+                (budget.frames.saturating_sub(load.frames), budget.bytes.saturating_sub(load.bytes));
+            let (count, bytes) = match frames.prefix(frames_left, bytes_left) {
+                // An empty queue takes a frame of any size.
+                (0, _) if load.frames == 0 => frames.prefix(1, usize::MAX),
+                fits => fits,
+            };
+            if count > 0 {
+                backlog.queue().push_all(&frames.bytes[..bytes], &frames.lens[..count]);
+                self.count_written(count as u64, (bytes - count * HEADER_LEN) as u64);
+            }
+            (count, bytes, count > 0 && backlog.promise_flush(owner))
+        });
+        let Some((count, bytes, first)) = pushed else { return false };
+        let (count, bytes) = (frames.lens.len() - count, frames.bytes.len() - bytes);
+        self.count_dropped(count as u64, bytes as u64);
+        first
+    }
+
+    /// Queues acknowledgements or pings, which are never dropped and are queued whatever the budget: the broker stops
+    /// reading from a client that does not read its acknowledgements. Returns whether the caller must flush.
+    pub(super) fn push_raw(&self, bytes: &[u8], frames: u64, owner: u32) -> bool {
+        let Sink::Socket(writer) = &self.sink else { return false };
         writer
             .with(|backlog| {
                 backlog.queue().push_kept(|out| out.extend_from_slice(bytes));
                 if frames > 0 {
                     self.count_written(frames, bytes.len() as u64);
                 }
-                backlog.promise_flush()
+                backlog.promise_flush(owner)
             })
             .unwrap_or(false)
     }
 
-    /// Under the lock of a socket's queue; for an in-process client, two senders at once may lose a
-    /// count, which is all that can happen.
+    fn count_written(&self, frames: u64, bytes: u64) {
+        self.w_frames.add(frames);
+        self.w_bytes.add(bytes);
+    }
+
     /// Frames queued for this client so far, and the bytes of their bodies.
     pub(super) fn written(&self) -> (u64, u64) {
-        match &self.outlet {
-            Outlet::Local(local) => local.inbox.received(),
-            _ => (self.traffic.w_frames.get(), self.traffic.w_bytes.get()),
+        match &self.sink {
+            Sink::InProcess(inbox) => inbox.received(),
+            _ => (self.w_frames.get(), self.w_bytes.get()),
         }
     }
 
-    fn count_written(&self, frames: u64, bytes: u64) {
-        self.traffic.w_frames.add(frames);
-        self.traffic.w_bytes.add(bytes);
+    pub(super) fn count_dropped(&self, frames: u64, bytes: u64) {
+        self.dropped.fetch_add(frames, Relaxed);
+        self.dropped_bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn flush(&self) {
-        if let Outlet::Socket(writer) = &self.outlet {
-            writer.flush();
-        }
+    /// Frames dropped because the receiver did not keep up, and their bytes.
+    pub(super) fn dropped(&self) -> (u64, u64) {
+        (self.dropped.load(Relaxed), self.dropped_bytes.load(Relaxed))
     }
 
-    /// As [`flush`](Session::flush), by a task: many small frames become one write.
-    pub(super) fn flush_soon(&self) {
-        if let Outlet::Socket(writer) = &self.outlet {
-            writer.flush_by_task();
-        }
-    }
-
-    /// Whether more waits for it than its budget allows.
-    pub(super) fn is_over_budget(&self, options: &Options) -> bool {
-        match &self.outlet {
-            Outlet::Socket(writer) => {
-                let load = writer.load();
-                load.frames > options.queue_size || load.bytes > options.queue_bytes
-            }
-            _ => false,
-        }
-    }
-
-    /// Waits until the queue has room for a frame of `len` bytes, for as long as the receiver takes
-    /// something at least once in a stall time counted from `since` on. `false`: it does not.
-    /// `taken` is what [`taken`](Session::taken) said then.
-    pub(super) async fn wait_for_room(
-        &self,
-        len: usize,
-        options: &Options,
-        since: Instant,
-        taken: u64,
-    ) -> bool {
-        // Senders go on when a quarter of the budget is free, not at every frame.
-        let frames = (options.queue_size / 4 * 3).max(1);
-        let bytes = (options.queue_bytes / 4 * 3)
-            .min(options.queue_bytes.saturating_add(1).saturating_sub(len))
-            .max(1);
-        match &self.outlet {
-            Outlet::Socket(writer) => loop {
-                let last = writer.last_progress().map_or(since, |progress| progress.max(since));
-                let left = (last + options.stall).saturating_duration_since(Instant::now());
-                let room = writer.wait_below(frames, bytes);
-                if left == Duration::ZERO {
-                    return false;
-                }
-                if tokio::time::timeout(left, room).await.is_ok() {
-                    return true;
-                }
-            },
-            Outlet::Local(local) => {
-                let (mut taken, mut last) = (taken, since);
-                loop {
-                    let left = (last + options.stall).saturating_duration_since(Instant::now());
-                    if tokio::time::timeout(left, local.inbox.wait_room()).await.is_ok() {
-                        return true;
-                    }
-                    let now = local.inbox.progress();
-                    if now == taken {
-                        return false;
-                    }
-                    (taken, last) = (now, Instant::now());
-                }
-            }
-            Outlet::Broker => true,
-        }
-    }
-
-    /// How much the program has taken, for clients in this process.
-    pub(super) fn taken(&self) -> u64 {
-        match &self.outlet {
-            Outlet::Local(local) => local.inbox.progress(),
+    /// Writes what waits to the socket. Returns the number of bytes.
+    pub(super) fn flush(&self) -> usize {
+        match &self.sink {
+            Sink::Socket(writer) => writer.flush(),
             _ => 0,
         }
     }
 
-    /// Whether it was found stuck and has taken nothing since.
-    pub(super) fn is_stuck(&self) -> bool {
-        match &self.outlet {
-            Outlet::Socket(writer) => writer.with(|backlog| backlog.is_stuck()).unwrap_or(false),
-            Outlet::Local(local) => local.stuck_at.load(Relaxed) == local.inbox.progress(),
-            Outlet::Broker => false,
+    /// Lets a task flush: many small frames become one write.
+    pub(super) fn flush_soon(&self) {
+        if let Sink::Socket(writer) = &self.sink {
+            writer.flush_by_task();
         }
     }
 
-    fn mark_stuck(&self) {
-        match &self.outlet {
-            Outlet::Socket(writer) => {
-                writer.with(|backlog| backlog.mark_stuck());
+    /// The frames and bytes that wait for the client.
+    pub(super) fn load(&self) -> Load {
+        match &self.sink {
+            Sink::Socket(writer) => writer.load(),
+            Sink::InProcess(inbox) => {
+                let (frames, bytes) = inbox.load();
+                Load { frames, bytes }
             }
-            Outlet::Local(local) => local.stuck_at.store(local.inbox.progress(), Relaxed),
-            Outlet::Broker => {}
+            Sink::Broker => Load::default(),
         }
     }
 
-    /// Applies the policy to a frame for this client, which is stuck.
-    pub(super) fn judge(&self, parcel: &Parcel<'_>, options: &Options) -> Verdict {
-        self.mark_stuck();
-        match options.slow {
-            SlowPolicy::Disconnect => Verdict::Disconnect,
-            SlowPolicy::Block => Verdict::Wait,
-            SlowPolicy::DropNew => {
-                self.refuse();
-                Verdict::Refused
+    fn progress(&self) -> Progress {
+        match &self.sink {
+            Sink::Socket(writer) => writer.progress(),
+            Sink::InProcess(inbox) => {
+                let (frames, bytes) = inbox.taken();
+                // A program can take what waits at any time: each look counts as an attempt that took nothing.
+                Progress { frames, bytes, refusals: self.looks.load(Relaxed) }
             }
-            SlowPolicy::DropOld => match self.push_over_oldest(parcel, options) {
-                Push::Full => {
-                    self.refuse();
-                    Verdict::Refused
-                }
-                pushed => Verdict::Pushed(pushed),
-            },
+            Sink::Broker => Progress::default(),
         }
     }
 
-    /// Counts a frame that this client does not get.
-    pub(super) fn refuse(&self) {
-        self.traffic.dropped.fetch_add(1, Relaxed);
+    /// Returns whether the client is within this process.
+    pub(super) fn is_in_process(&self) -> bool {
+        matches!(self.sink, Sink::InProcess(_))
     }
 
-    fn append(&self, backlog: &mut Backlog<'_>, parcel: &Parcel<'_>) -> Push {
-        parcel.append_to(backlog.queue());
-        self.count_written(1, parcel.body_len());
-        if backlog.promise_flush() { Push::QueuedFirst } else { Push::Queued }
+    /// Returns whether more waits than the budget allows. Only acknowledgements and pings can cause this: they are
+    /// queued whatever the budget.
+    pub(super) fn is_over_budget(&self) -> bool {
+        matches!(self.sink, Sink::Socket(_)) && self.is_over(self.load(), 0, 0)
     }
 
-    /// Drops the oldest frames until `parcel` fits. While all of them are out of reach, since the socket is just
-    /// tried with them, it takes the place of one that will be dropped when they are back.
-    fn push_over_oldest(&self, parcel: &Parcel<'_>, options: &Options) -> Push {
+    pub(super) fn pace(&self) -> Pace {
+        self.slow.lock().pace()
+    }
+
+    pub(super) fn held_senders(&self) -> usize {
+        self.held_senders.load(Relaxed)
+    }
+
+    /// Counts a sender that waits for room, until the value is dropped. Senders with earlier tickets are woken first.
+    pub(super) fn hold_sender(&self, ticket: u64) -> HeldSender<'_> {
+        self.held_senders.fetch_add(1, Relaxed);
+        HeldSender { outbox: self, ticket, waker: None }
+    }
+
+    /// Notes that a frame found the queue full. Returns true when the supervisor must begin to watch the receiver.
+    ///
+    /// A sender that waits calls it once more after [`hold_sender`](Outbox::hold_sender): in between the supervisor may
+    /// have ended the watch of a receiver for which no sender waited.
+    pub(super) fn note_full(&self) -> bool {
+        let progress = self.progress();
+        self.slow.lock().note_full(progress, &self.bounds)
+    }
+
+    /// Decides about a frame that finds the queue full.
+    pub(super) fn verdict(&self, wanted: Wanted) -> Verdict {
+        let (progress, load) = (self.progress(), self.load());
+        let mut slow = self.slow.lock();
+        let verdict = slow.verdict(wanted, progress, load, &self.current_bounds());
+        self.refuses.store(slow.refuses(), Relaxed);
+        verdict
+    }
+
+    /// Returns whether acknowledged messages are refused, even if there is room: one has waited for the stall time,
+    /// and the queue has not been below half the budget since.
+    #[inline]
+    pub(super) fn refuses_acknowledged(&self) -> bool {
+        self.refuses.load(Relaxed) && self.verdict(Wanted::AcknowledgedMessage { waited: 0 }) == Verdict::Drop
+    }
+
+    /// Updates the receiver's state; the supervisor calls it at short intervals. `step` is the time since the last
+    /// call, in milliseconds.
+    pub(super) fn look(&self, step: u64) -> Change {
+        self.looks.fetch_add(1, Relaxed);
+        let (progress, load) = (self.progress(), self.load());
+        let mut slow = self.slow.lock();
+        // Read under the lock: a sender that is not counted yet notes once more that the receiver is full.
+        let sight = Sight { step, progress, load, waiting: self.held_senders() };
+        let change = slow.look(sight, &self.current_bounds());
+        self.refuses.store(slow.refuses(), Relaxed);
+        change
+    }
+
+    /// Wakes all senders that wait for room.
+    pub(super) fn wake_senders(&self) {
+        match &self.sink {
+            Sink::Socket(writer) => writer.wake_waiters(),
+            Sink::InProcess(inbox) => inbox.wake_room(),
+            Sink::Broker => {}
+        }
+    }
+
+    /// Drops the oldest publications and broadcasts until `frame` fits, and queues it. Returns false when none is left
+    /// to drop. While frames are being written they cannot be dropped: if only such frames are left, `frame` is queued
+    /// over the budget.
+    fn push_over_oldest(&self, frame: &OutboundFrame<'_>) -> bool {
         loop {
-            match self.push(parcel, options) {
+            match self.push(frame, NO_BATCH) {
                 Push::Full => {}
-                pushed => return pushed,
+                pushed => {
+                    self.flush();
+                    return pushed != Push::Gone;
+                }
             }
-            let dropped = match &self.outlet {
-                Outlet::Socket(writer) => {
-                    let room = writer.with(|backlog| match backlog.drop_oldest() {
-                        Some(_) => Ok(true),
-                        None if backlog.is_being_written() => Err(self.append(backlog, parcel)),
-                        None => Ok(false),
+            let (dropped, pushed) = match &self.sink {
+                Sink::Socket(writer) => {
+                    let room = writer.with(|backlog| {
+                        let before = backlog.load().bytes;
+                        match backlog.drop_oldest() {
+                            Some(shared) => (Some((shared, before - backlog.load().bytes)), false),
+                            None if backlog.is_being_written() => {
+                                self.append(backlog, frame, NO_BATCH);
+                                (None, true)
+                            }
+                            None => (None, false),
+                        }
                     });
                     match room {
-                        Some(Ok(dropped)) => dropped,
-                        Some(Err(pushed)) => return pushed,
-                        None => return Push::Gone,
+                        // The shared bytes are dropped here, without the lock.
+                        Some((dropped, pushed)) => (dropped.map(|(_, bytes)| bytes), pushed),
+                        None => (None, false),
                     }
                 }
-                Outlet::Local(local) => local.inbox.drop_oldest(),
-                Outlet::Broker => false,
+                Sink::InProcess(inbox) => (
+                    inbox.drop_oldest_where(|frame| frame.kind() != crate::FrameKind::Message).then_some(0),
+                    false,
+                ),
+                Sink::Broker => (None, false),
             };
-            if !dropped {
-                return Push::Full;
+            match dropped {
+                Some(bytes) => self.count_dropped(1, bytes as u64),
+                None => return pushed,
             }
-            self.refuse();
+        }
+    }
+}
+
+/// A sender that waits for room in an outbox.
+pub(super) struct HeldSender<'a> {
+    outbox: &'a Outbox,
+    ticket: u64,
+    /// The waker that is registered with the inbox of a client in this process.
+    waker: Option<Waker>,
+}
+
+impl HeldSender<'_> {
+    /// Queues a frame that found the queue full, or drops and counts it, or registers the waker and waits.
+    pub(super) fn poll_push(
+        &mut self,
+        frame: &OutboundFrame<'_>,
+        wanted: Wanted,
+        cx: &mut Context<'_>,
+    ) -> Poll<LatePush> {
+        let outbox = self.outbox;
+        loop {
+            match outbox.push(frame, NO_BATCH) {
+                Push::Queued | Push::QueuedFirst => {
+                    outbox.flush();
+                    return Poll::Ready(LatePush::Queued);
+                }
+                Push::Gone => return Poll::Ready(LatePush::Gone),
+                Push::Full => {}
+            }
+            match outbox.verdict(wanted) {
+                Verdict::Wait => {}
+                Verdict::DropOldest if outbox.push_over_oldest(frame) => {
+                    return Poll::Ready(LatePush::Queued);
+                }
+                Verdict::Drop | Verdict::DropOldest => {
+                    outbox.count_dropped(1, frame.wire_len() as u64);
+                    return Poll::Ready(LatePush::Dropped);
+                }
+            }
+            // Ready means that there may be room now.
+            match self.poll_room(frame.wire_len(), cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(LatePush::Gone),
+                Poll::Pending => return Poll::Pending,
+            }
         }
     }
 
-    /// Frames that wait.
-    pub(super) fn queued(&self) -> usize {
-        match &self.outlet {
-            Outlet::Socket(writer) => writer.load().frames,
-            Outlet::Local(local) => local.inbox.load().0,
-            Outlet::Broker => 0,
+    /// Ready with true when there is room for `len` bytes and a little more, and with false when the client has left.
+    /// Else the waker is woken when there may be room.
+    pub(super) fn poll_room(&mut self, len: usize, cx: &mut Context<'_>) -> Poll<bool> {
+        match &self.outbox.sink {
+            Sink::Socket(writer) => {
+                let budget = self.outbox.budget();
+                let frames = budget.frames - budget.frames / RESUME_PART;
+                let spare = RESUME_BYTES.min(budget.bytes / RESUME_PART).max(len);
+                let bytes = budget.bytes.saturating_sub(spare);
+                writer.poll_below(self.ticket, Load { frames: frames.max(1), bytes: bytes.max(1) }, cx)
+            }
+            Sink::InProcess(inbox) => {
+                if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    self.forget();
+                    self.waker = Some(cx.waker().clone());
+                }
+                inbox.poll_room(cx)
+            }
+            Sink::Broker => Poll::Ready(true),
         }
+    }
+
+    fn forget(&mut self) {
+        match (&self.outbox.sink, self.waker.take()) {
+            (Sink::Socket(writer), _) => writer.forget_waiter(self.ticket),
+            (Sink::InProcess(inbox), Some(waker)) => inbox.forget_room(&waker),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for HeldSender<'_> {
+    fn drop(&mut self) {
+        self.outbox.held_senders.fetch_sub(1, Relaxed);
+        self.forget();
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct OwnedFile {
     inode: (u64, u64),
 }
 
-/// What is at the path of an [`OwnedFile`].
+/// The result of looking at the path of an [`OwnedFile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Ours,

@@ -2,8 +2,8 @@
 //!
 //! The lock is a file `.NAME.lock` with an exclusive `flock`, which the kernel releases when the process
 //! ends in any way. The file holds the process id of the broker for the error messages of others. An orderly
-//! end removes the file while its lock is held; who has taken a lock therefore checks that its file is still
-//! at the path, and tries again if it is not.
+//! end removes the file while its lock is held. A process that has taken a lock therefore checks that the locked
+//! file is still at the path, and tries again if it is not.
 
 use super::owned_file::inode_of;
 use crate::error::{Error, ErrorKind, Result};
@@ -78,7 +78,7 @@ impl PathLock {
         Err(LockError::Held(None))
     }
 
-    /// Whether the file that is locked is still the one at the path. If not, others can take the lock.
+    /// Returns whether the file that is locked is still the one at the path. If not, others can take the lock.
     pub(super) fn is_in_place(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
         match (self.file.metadata(), inode_of(&self.path)) {
@@ -163,7 +163,7 @@ fn lock_path(target: &Path) -> PathBuf {
     target.with_file_name(file_name)
 }
 
-/// FNV-1a. The same name has the same hash in every process, which the standard library's do not promise.
+/// FNV-1a. The same name has the same hash in every process, which the hashes of the standard library do not promise.
 pub(super) fn hash_of(name: &OsStr) -> u64 {
     name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

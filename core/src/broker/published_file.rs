@@ -32,7 +32,7 @@ struct State {
     reported: Option<String>,
 }
 
-/// What a look at the file led to.
+/// The result of a look at the file.
 #[derive(Debug)]
 pub(super) enum Watched<T> {
     /// Nothing is to be done or told.
@@ -152,8 +152,7 @@ fn put_into_place<T>(
         if replace {
             std::fs::rename(&temporary, &place)?;
         } else {
-            // Unlike a rename, a link never replaces a file that has appeared in the meantime.
-            std::fs::hard_link(&temporary, &place)?;
+            move_to_free(&temporary, &place)?;
         }
         Ok((file, made))
     };
@@ -162,6 +161,18 @@ fn put_into_place<T>(
     let put = result?;
     cleared?;
     Ok(put)
+}
+
+/// Gives a file a name that is free. A link, unlike a rename, never replaces a file that has just appeared;
+/// but not every file system has links.
+fn move_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::hard_link(from, to) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => match inode_of(to) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => std::fs::rename(from, to),
+            _ => Err(e),
+        },
+        result => result,
+    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -1,13 +1,14 @@
-//! One registered client, as everybody else on the bus sees it: who it is, what it has sent and
-//! received, and the way to it. How its own operations get into the bus is in `courier.rs`.
+//! One registered client as the rest of the broker sees it: its identity, what it has sent, and its outbox. How its
+//! own operations are routed is in `dispatcher.rs`.
 
-use super::lookout::Rhythm;
-use super::outbox::Outlet;
+use super::outbox::Outbox;
+use super::reply_tracker::ReplyTracker;
 use crate::proto::op::primary_name;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use tokio::sync::Notify;
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,22 +24,22 @@ pub enum ClientKind {
     Websocket,
 }
 
-/// Who a client is and where it came from.
+/// A client's name and where it came from.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) name: Arc<str>,
     pub(super) kind: ClientKind,
     pub(super) peer: Option<SocketAddr>,
-    /// What it connected to, as given to the broker; `None` for internal clients.
+    /// The address that it connected to, as given to the broker; `None` for internal clients.
     pub(super) port: Option<Arc<str>>,
 }
 
-/// A counter that only ever one thread at a time adds to: no locked instruction is needed.
+/// A counter to which only one thread at a time adds: no locked instruction is needed.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds, from the one place that may, or under the one lock that guards it.
+    /// Adds; only from the one place that may, or under the one lock that guards it.
     pub(super) fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
@@ -48,30 +49,29 @@ impl Counter {
     }
 }
 
-/// Frames and the bytes of their bodies, pings not counted.
+/// The traffic of a client: the frames it has sent, and the bytes of their bodies, pings not counted. Counted by the
+/// task that reads; for a client in this process under the lock of its link.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// Read from the client: counted by the one who reads; in this process under the lock of its link.
     pub(super) r_frames: Counter,
     pub(super) r_bytes: Counter,
-    /// Queued for a client on a socket: counted under the lock of its queue. In this process its inbox counts.
-    pub(super) w_frames: Counter,
-    pub(super) w_bytes: Counter,
-    /// Refused or dropped because the client is stuck: counted by any of its senders.
-    pub(super) dropped: AtomicU64,
 }
 
-/// What the keep-alive looks at (`keepalive.rs`), in milliseconds of the broker's own clock.
+/// The state that the keep-alive checks (`keepalive.rs`). Times are milliseconds of the broker's own clock.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     /// When something last came from the client.
     pub(super) seen: AtomicU64,
     /// When it is due for a ping.
     pub(super) next_ping: AtomicU64,
-    /// Whether a frame of its has begun and not ended.
+    /// True if the client has sent a part of a frame, but not all of it.
     pub(super) mid_frame: AtomicBool,
-    /// Whether the broker itself does not read from it just now.
+    /// True if the broker holds the client back: it does not read from it.
     pub(super) held_back: AtomicBool,
+    /// When it was first seen that a client which is held back has closed its connection; 0: it has not.
+    pub(super) hung_up: AtomicU64,
+    /// True if it holds caches that should be released while it is idle.
+    pub(super) has_caches: AtomicBool,
 }
 
 /// A registered client.
@@ -79,28 +79,41 @@ pub(super) struct Liveness {
 pub(super) struct Session {
     /// Its place in the registry.
     pub(super) id: u32,
+    /// The registry's generation when it registered.
+    pub(super) born: u64,
     pub(super) identity: Identity,
-    pub(super) outlet: Outlet,
+    pub(super) outbox: Outbox,
     pub(super) traffic: Traffic,
     pub(super) liveness: Liveness,
-    pub(super) rhythm: Rhythm,
+    pub(super) replies: ReplyTracker,
+    /// Wakes the task that reads: to stop, or to release its caches.
+    pub(super) nudge: Notify,
     /// Set when it is unregistered: nothing more is read from it.
     pub(super) ended: AtomicBool,
-    /// Whether a denial has been logged since the rules last changed.
+    /// True if a denial has been logged since the rules last changed.
     pub(super) denial_logged: AtomicBool,
 }
 
 impl Session {
-    /// A client that registers `now` and is to be pinged first at `next_ping`.
-    pub(super) fn new(id: u32, identity: Identity, outlet: Outlet, now: u64, next_ping: u64) -> Session {
+    /// A client that registers `now` and is pinged first at `next_ping`.
+    pub(super) fn new(
+        id: u32,
+        born: u64,
+        identity: Identity,
+        outbox: Outbox,
+        now: u64,
+        next_ping: u64,
+    ) -> Session {
         let liveness = Liveness { seen: now.into(), next_ping: next_ping.into(), ..Liveness::default() };
         Session {
             id,
+            born,
             identity,
-            outlet,
+            outbox,
             traffic: Traffic::default(),
             liveness,
-            rhythm: Rhythm::default(),
+            replies: ReplyTracker::default(),
+            nudge: Notify::new(),
             ended: AtomicBool::new(false),
             denial_logged: AtomicBool::new(false),
         }

@@ -12,10 +12,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Connections that the kernel keeps until they are accepted; it takes less if `somaxconn` is less.
 const BACKLOG: u32 = 1024;
@@ -39,7 +38,7 @@ pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()
     Ok((task, file))
 }
 
-/// Whether a socket without a process behind it is at the path. An error: the path cannot be used.
+/// Returns whether a socket without a process behind it is at the path. An error: the path cannot be used.
 async fn is_stale(path: &Path) -> Result<bool> {
     let address = path.display();
     match std::fs::symlink_metadata(path) {
@@ -85,13 +84,14 @@ struct Accepting {
     /// A socket whose file was deleted, until its backlog has been accepted.
     replaced: Option<UnixListener>,
     mode: Option<u32>,
-    next_look: Instant,
+    looks: Interval,
 }
 
 impl Accepting {
     fn new(file: Arc<PublishedFile>, listener: UnixListener, mode: Option<u32>) -> Accepting {
-        let next_look = Instant::now() + WATCH_INTERVAL;
-        Accepting { file, listener, replaced: None, mode, next_look }
+        let mut looks = tokio::time::interval(WATCH_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Accepting { file, listener, replaced: None, mode, looks }
     }
 
     async fn accept(&mut self) -> io::Result<Socket> {
@@ -105,11 +105,8 @@ impl Accepting {
             tokio::select! {
                 biased;
                 // First, so that a flood of connections does not keep it off.
-                () = tokio::time::sleep_until(self.next_look) => self.look(),
-                accepted = from_replaced => match accepted {
-                    Ok((stream, _)) => return Socket::from_unix(stream.into_std()?),
-                    Err(_) => self.replaced = None,
-                },
+                _ = self.looks.tick() => self.look(),
+                accepted = from_replaced => return Socket::from_unix(accepted?.0.into_std()?),
                 accepted = self.listener.accept() => return Socket::from_unix(accepted?.0.into_std()?),
             }
         }
@@ -117,13 +114,13 @@ impl Accepting {
 
     fn look(&mut self) {
         let path = self.file.path().display();
-        self.next_look = Instant::now() + WATCH_INTERVAL;
         match self.file.watch(|path| bind(path, self.mode)) {
             Watched::Unchanged => {
                 // A connection that had found the old file has been accepted by now.
                 self.replaced = self.replaced.take().filter(has_backlog);
             }
-            Watched::Withdrawn => self.next_look += Duration::from_secs(3600),
+            // The task is about to be ended.
+            Watched::Withdrawn => {}
             Watched::Trouble(trouble) => log::error!("{path}: {trouble}"),
             Watched::PutBack(listener) => {
                 log::warn!("{path} was deleted: listening on it again");

@@ -46,6 +46,9 @@ pub(super) struct Sent {
     bytes: AtomicU64,
 }
 
+/// Every sender lets the same task flush.
+const FLUSHED_BY_TASK: u32 = 0;
+
 impl Purpose {
     /// A client that ends with its connection, or one that does not.
     pub(super) fn new(inbox: Arc<Inbox>, reconnects: bool) -> Purpose {
@@ -248,7 +251,7 @@ impl Shared {
             };
             match operation_payload(operation) {
                 Some(payload) if payload.len() >= LARGE_PAYLOAD => {
-                    backlog.queue().push_with(head, payload.clone())
+                    backlog.queue().push_with(head, payload.clone(), false)
                 }
                 Some(payload) => backlog.queue().push(|out| {
                     let start = out.len();
@@ -264,7 +267,7 @@ impl Shared {
                 return Err(e);
             }
             body += operation_payload(operation).map_or(0, Bytes::len);
-            Ok(Some((body, !flush_at_once && backlog.promise_flush())))
+            Ok(Some((body, !flush_at_once && backlog.promise_flush(FLUSHED_BY_TASK))))
         });
         drop(unsent);
         let queued = queued.unwrap_or_else(|| Err(lost()));

@@ -6,6 +6,7 @@
 
 use super::events::{Event, Hub};
 use crate::frame::Frame;
+use crate::shown::shown;
 use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,7 +65,7 @@ impl DeferredEffects {
     }
 
     /// Ends a call.
-    #[cfg(feature = "rpc")]
+    #[cfg(all(feature = "rpc", feature = "broker"))]
     pub(super) fn reply(&mut self, caller: super::calls::Caller, frame: Frame) {
         self.replies.push((caller, frame));
     }
@@ -116,7 +117,8 @@ impl Drop for DeferredEffects {
         if let Some(frame) = not_rpc.next() {
             let more = not_rpc.len();
             contain("the logger", || {
-                log::debug!("no RPC frame, or a reply to no call: from {} (and {more} more)", frame.sender());
+                let sender = shown(frame.sender());
+                log::debug!("no RPC frame, or a reply to no call: from {sender} (and {more} more)");
             });
             discard(frame);
             not_rpc.for_each(discard);

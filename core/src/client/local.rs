@@ -5,7 +5,7 @@ use super::config::Config;
 use super::inbox::{End, Inbox};
 use super::submission::{Request, Submission, Tell};
 use super::{Client, Link};
-use crate::broker::local::{LocalLink, Submitted};
+use crate::broker::in_process::{LocalLink, Submitted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::request::Operation;
 use bytes::Bytes;

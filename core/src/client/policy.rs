@@ -83,8 +83,9 @@ pub enum WhileDown {
 /// ([`Event::Dropped`](super::Event::Dropped)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It stops reading, which holds back the broker and through it the senders. While an acknowledgement or
-    /// a reply is awaited it reads on, up to [`overrun_bytes`](super::Config::overrun_bytes).
+    /// It stops reading. To the broker it is then a receiver that takes nothing: it holds its senders back for a
+    /// while, and is disconnected in the end, if that is the broker's policy. While an acknowledgement or a reply is
+    /// awaited, it reads on, up to [`overrun_bytes`](super::Config::overrun_bytes).
     #[default]
     Wait,
     /// The oldest frames make room.

@@ -73,7 +73,15 @@ fn split_text<'a>(body: &'a [u8], what: &'static str) -> Result<(&'a str, &'a [u
     Ok((text, &body[nul + 1..]))
 }
 
-/// The position of the first NUL. Names and topics are short: a plain loop over words would not pay.
-fn find_nul(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|b| *b == 0)
+/// The position of the first NUL. Names and topics are short, so that a plain loop finds it; what is longer is searched
+/// word by word, since a hostile body may have none.
+pub(crate) fn find_nul(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 256;
+    const PIECE: usize = 4096;
+    let (short, long) = bytes.split_at(bytes.len().min(SHORT));
+    let position = |bytes: &[u8]| bytes.iter().position(|byte| *byte == 0);
+    position(short).or_else(|| {
+        let piece = long.chunks(PIECE).position(|piece| piece.contains(&0))?;
+        Some(SHORT + piece * PIECE + position(&long[piece * PIECE..])?)
+    })
 }

@@ -26,6 +26,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether the operation changes subscriptions or exclusions: its body is a list of topics.
+    pub(crate) const fn changes_topics(&self) -> bool {
+        matches!(self.flags & OP_BITS, OP_SUBSCRIBE | OP_UNSUBSCRIBE | OP_EXCLUDE | OP_UNEXCLUDE)
+    }
+
     /// The QoS in the flags.
     pub const fn qos(&self) -> QoS {
         QoS::from_flags(self.flags)

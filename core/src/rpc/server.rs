@@ -2,13 +2,14 @@
 
 use super::handlers::{Call, Handlers, Notification};
 use super::{Options, RpcError};
-use crate::client::effects::panic_text;
+use crate::client::effects::{contain, panic_text};
 use crate::client::{Attached, Client, Confirmation, Lane, Request, RpcLanes, Tell, WeakClient, Working};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::proto::op::{FrameKind, QoS};
 use crate::proto::request::Operation;
 use crate::proto::rpc::{Envelope, error_header, reply_header};
+use crate::shown::shown;
 use bytes::Bytes;
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -48,21 +49,13 @@ impl<H: Handlers> Server<H> {
                 Some(Kind::Frame(frame)) => {
                     let handled = frame.clone();
                     if let Err(panic) = caught(|| self.handlers.on_frame(handled)).await {
-                        log::error!(
-                            "the handler of a frame of {} panicked: {}",
-                            frame.sender(),
-                            panic_text(&*panic)
-                        );
+                        log_panic("a frame", frame.sender(), panic);
                     }
                 }
                 Some(Kind::Notification(notification)) => {
                     let handled = notification.clone();
                     if let Err(panic) = caught(|| self.handlers.on_notification(handled)).await {
-                        let sender = notification.sender();
-                        log::error!(
-                            "the handler of a notification of {sender} panicked: {}",
-                            panic_text(&*panic)
-                        );
+                        log_panic("a notification", notification.sender(), panic);
                     }
                 }
                 Some(Kind::Call(call)) => self.handle(call).await,
@@ -101,7 +94,7 @@ impl<H: Handlers> Server<H> {
         let result = match caught(|| self.handlers.on_call(call)).await {
             Ok(result) => result,
             Err(panic) => {
-                log::error!("the handler of a call of {} panicked: {}", frame.sender(), panic_text(&*panic));
+                log_panic("a call", frame.sender(), panic);
                 Err(RpcError::internal("the handler panicked"))
             }
         };
@@ -118,7 +111,7 @@ impl<H: Handlers> Server<H> {
     async fn reply(&self, target: &str, id: u32, realtime: bool, result: Result<Bytes, RpcError>) {
         if id == 0 {
             if let Err(e) = result {
-                log::debug!("a call of {target} that wants no reply failed: {e}");
+                log::debug!("a call of {} that wants no reply failed: {e}", shown(target));
             }
             return;
         }
@@ -129,7 +122,7 @@ impl<H: Handlers> Server<H> {
             Err(e) => answer(&client, target, &error_header(id, e.code()), e.data_bytes(), qos).await,
         };
         if let Err(e) = sent {
-            log::debug!("a reply to {target} was not sent: {e}");
+            log::debug!("a reply to {} was not sent: {e}", shown(target));
         }
     }
 }
@@ -185,7 +178,7 @@ impl Kind {
             // Replies that nobody awaits come no further than the inbox.
             Ok(_) => None,
             Err(e) => {
-                log::warn!("a message of {} is no RPC frame: {e}", frame.sender());
+                log::warn!("a message of {} is no RPC frame: {e}", shown(frame.sender()));
                 None
             }
         }
@@ -204,4 +197,10 @@ async fn caught<F: Future>(handler: impl FnOnce() -> F) -> Result<F::Output, Box
         Err(panic) => Poll::Ready(Err(panic)),
     })
     .await
+}
+
+/// Logs that a handler has panicked. What the panic carries is the program's own, and may panic when dropped.
+fn log_panic(what: &str, sender: &str, panic: Box<dyn Any + Send>) {
+    log::error!("the handler of {what} of {} panicked: {}", shown(sender), panic_text(&*panic));
+    contain("the drop of a panic's value", || drop(panic));
 }

@@ -1,44 +1,48 @@
-//! Who writes: the hand-over between those that append and flush on their own threads and the task that goes
-//! on when the socket takes no more.
+//! Decides which party writes a queue to its socket: a state machine without a socket.
 //!
-//! Exactly one party writes at a time: it takes all that waits, writes it without the lock, and looks again
-//! before it leaves. Every method here is one step under one lock, so that the test below can try every order
-//! of steps.
+//! Every sender appends to the queue and flushes it on its own thread. At most one party writes at a time: it takes
+//! everything that waits, writes it without holding the lock, and checks the queue again before it stops. Every method
+//! is one step under one lock, so that the test below can try every order of steps.
 
-/// What waits, and whether somebody writes or has promised to.
+/// The owner of a promise that a task keeps instead of the batch that appended.
+pub(super) const NO_OWNER: u32 = u32::MAX;
+
+/// The queue, whether a party is writing, and which batch has promised to flush.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Handover<Q> {
     waiting: Option<Q>,
     busy: bool,
-    /// Whether somebody has promised to flush.
-    promised: bool,
+    /// The batch that appended last since the last flush, and that will flush when it ends.
+    promised: Option<u32>,
 }
 
 impl<Q> Default for Handover<Q> {
     fn default() -> Self {
-        Handover { waiting: None, busy: false, promised: false }
+        Handover { waiting: None, busy: false, promised: None }
     }
 }
 
 impl<Q> Handover<Q> {
-    /// What waits.
+    /// The queue that waits.
     pub(super) fn waiting(&self) -> Option<&Q> {
         self.waiting.as_ref()
     }
 
-    /// The same, to be changed.
+    /// The queue that waits, mutable.
     pub(super) fn waiting_mut(&mut self) -> &mut Option<Q> {
         &mut self.waiting
     }
 
-    /// Whether the caller is the first since the last flush: then the flush is its duty.
-    pub(super) fn promise(&mut self) -> bool {
-        !std::mem::replace(&mut self.promised, true)
+    /// Notes that `owner` has appended. Returns true when `owner` must remember to flush: it has not promised yet, or
+    /// another batch has appended or flushed since. No batch relies on the promise of another one, because that batch
+    /// may be busy for long.
+    pub(super) fn promise(&mut self, owner: u32) -> bool {
+        self.promised.replace(owner) != Some(owner)
     }
 
-    /// Becomes the one who writes, if there is something to write and nobody does: what to write.
+    /// Makes the caller the writing party, if something waits and no other party is writing. Returns what to write.
     pub(super) fn begin(&mut self) -> Option<Q> {
-        self.promised = false;
+        self.promised = None;
         if self.busy {
             return None;
         }
@@ -47,8 +51,8 @@ impl<Q> Handover<Q> {
         next
     }
 
-    /// The one who writes has written all it took: what has come meanwhile, or `None`, and it is not the one
-    /// any more.
+    /// Called by the writing party when it has written all it took. Returns what was appended since, or `None`: the
+    /// caller is then no longer the writing party.
     pub(super) fn next_round(&mut self) -> Option<Q> {
         self.busy = false;
         self.begin()
@@ -67,28 +71,28 @@ mod tests {
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash)]
     enum Actor {
-        /// Will append that frame, and flush at once or leave it to whoever has promised.
-        Append {
-            frame: u8,
-            at_once: bool,
+        /// A batch that has these frames to append. `must_flush` says that a promise told it to flush.
+        Batch {
+            frames: Frames,
+            must_flush: bool,
         },
-        /// Will append the second one after it is done with the first.
+        /// Will append the second one after it has flushed the first.
         AppendTwo {
             first: u8,
             second: u8,
         },
-        /// Has a flush before it, then another frame to append.
+        /// Is about to flush, then to append another frame.
         Flush {
             then: Option<u8>,
         },
-        /// Holds what it has taken out.
+        /// Writes what it has taken out.
         Write {
             frames: Frames,
             round: u8,
             is_task: bool,
             then: Option<u8>,
         },
-        /// Has written it.
+        /// Has written it, and is about to look again.
         Look {
             round: u8,
             is_task: bool,
@@ -106,7 +110,7 @@ mod tests {
     }
 
     fn after(then: Option<u8>) -> Actor {
-        then.map_or(Actor::Done, |frame| Actor::Append { frame, at_once: true })
+        then.map_or(Actor::Done, |frame| Actor::Batch { frames: vec![frame], must_flush: true })
     }
 
     impl World {
@@ -115,16 +119,21 @@ mod tests {
             self.appended.push(frame);
         }
 
-        /// What may become of it by one step of that actor. `tasks` are those it starts.
+        /// The worlds that one step of that actor can lead to.
         fn step(&self, index: usize) -> Vec<World> {
             let mut next = self.clone();
             let mut outcomes = vec![];
             next.actors[index] = match self.actors[index].clone() {
-                Actor::Append { frame, at_once } => {
-                    next.append(frame);
-                    match at_once || next.handover.promise() {
-                        true => Actor::Flush { then: None },
-                        false => Actor::Done,
+                Actor::Batch { mut frames, must_flush } => {
+                    if frames.is_empty() {
+                        match must_flush {
+                            true => Actor::Flush { then: None },
+                            false => Actor::Done,
+                        }
+                    } else {
+                        next.append(frames.remove(0));
+                        let must_flush = next.handover.promise(index as u32) || must_flush;
+                        Actor::Batch { frames, must_flush }
                     }
                 }
                 Actor::AppendTwo { first, second } => {
@@ -177,7 +186,7 @@ mod tests {
             assert!(self.appended.starts_with(&self.written), "out of order: {self:?}");
             if self.actors.iter().all(|actor| *actor == Actor::Done) {
                 assert_eq!(self.written, self.appended, "something was left behind: {self:?}");
-                assert_eq!(self.handover, Handover::default(), "not as it was: {self:?}");
+                assert_eq!(self.handover, Handover::default(), "not as at the start: {self:?}");
             }
         }
     }
@@ -201,18 +210,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind_in_any_order_of_steps() {
-        let at_once = |frame| Actor::Append { frame, at_once: true };
-        let later = |frame| Actor::Append { frame, at_once: false };
+    fn no_frame_is_left_behind_in_any_order_of_steps() {
+        let batch = |frames: &[u8]| Actor::Batch { frames: frames.to_vec(), must_flush: false };
+        let two = |first, second| Actor::AppendTwo { first, second };
         for actors in [
-            vec![at_once(1), at_once(2), at_once(3)],
-            vec![later(1), later(2), at_once(3)],
-            vec![later(1), later(2), later(3), later(4)],
-            vec![Actor::AppendTwo { first: 1, second: 2 }, later(3), at_once(4)],
-            vec![Actor::AppendTwo { first: 1, second: 2 }, Actor::AppendTwo { first: 3, second: 4 }],
+            vec![batch(&[1]), batch(&[2]), batch(&[3])],
+            vec![batch(&[1, 2]), batch(&[3, 4])],
+            vec![batch(&[1, 2]), two(3, 4)],
+            vec![two(1, 2), batch(&[3]), batch(&[4])],
+            vec![two(1, 2), two(3, 4)],
         ] {
             let states = explore(actors);
             assert!(states > 100, "only {states} states");
         }
+    }
+
+    #[test]
+    fn no_batch_relies_on_the_promise_of_another() {
+        let mut handover = Handover::<Frames>::default();
+        assert!(handover.promise(1));
+        assert!(!handover.promise(1));
+        assert!(handover.promise(2));
+        assert!(handover.promise(1), "batch 2 may have flushed or not: batch 1 flushes itself");
+        handover.begin();
+        assert!(handover.promise(1));
     }
 }

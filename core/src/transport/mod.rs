@@ -7,12 +7,14 @@
 //! | `connect` | opens a connection: the first address that answers |
 //! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
 //! | [`queue`] | encoded frames that wait to be written |
+//! | [`queue_totals`] | how much waits in all queues of a broker |
 //! | `handover` | which thread writes: a state machine, tried in every order of steps |
 //! | `watch` | whether any of many sockets has something to read |
-//! | [`writer`] | writes a queue to a socket, from whoever's thread has something to write |
+//! | [`writer`] | writes a queue to a socket, from any thread that has something to write |
 
 pub mod address;
 pub mod queue;
+pub mod queue_totals;
 pub mod writer;
 
 mod connect;
@@ -31,10 +33,11 @@ pub use address::Address;
 #[cfg(not(all(unix, not(busrt_portable))))]
 pub use portable::{Socket, WriteInterest};
 pub use queue::{LARGE_PAYLOAD, WriteQueue};
+pub use queue_totals::QueueTotals;
 #[cfg(all(unix, not(busrt_portable)))]
 pub use socket::{Socket, WriteInterest};
 pub use watch::Watch;
-pub use writer::{Backlog, Load, Writer};
+pub use writer::{Backlog, Load, Progress, Writer};
 
 /// What the kernel may buffer for one socket, in bytes; `None` leaves the system's default. Linux doubles what
 /// is asked for, up to `net.core.wmem_max` and `rmem_max`. Over UNIX sockets only the sender's buffer counts.

@@ -1,5 +1,5 @@
-//! Encoded frames that wait to be written to one socket: small ones copied into flat buffers, large
-//! payloads kept as shared bytes, frame borders remembered.
+//! Encoded frames that wait to be written to one socket. Small ones are copied into flat buffers, large payloads are
+//! kept as shared bytes, and the length of each frame is remembered.
 
 use super::Socket;
 use bytes::Bytes;
@@ -7,18 +7,17 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// From this length on a payload is kept as shared bytes, below it is copied.
+/// Payloads of at least this length are kept as shared bytes; shorter ones are copied.
 pub const LARGE_PAYLOAD: usize = 4096;
 
-/// A flat buffer is closed at this length and another begun, so that what has been written is freed
-/// piece by piece.
+/// The length at which a flat buffer is closed and another one begun, so that written data is freed piece by piece.
 const FLAT_LIMIT: usize = 256 * 1024;
-/// Frames in one piece of this length are taken as they are if possible, not copied.
+/// Frames in one piece of at least this length are taken over without a copy, if possible.
 const WORTH_TAKING: usize = 4 * 1024;
 /// Slices handed to one vectored write.
 const MAX_SLICES: usize = 64;
-/// Marks a frame that may not be dropped in the list of lengths.
-const KEEP: u64 = 1 << 63;
+/// Marks a frame that must not be dropped in the list of lengths: an acknowledgement, a ping, a message.
+pub(crate) const KEEP: u64 = 1 << 63;
 
 #[derive(Debug)]
 enum Chunk {
@@ -35,51 +34,76 @@ impl Chunk {
     }
 }
 
-/// Whether [`WriteQueue::write_to`] is done.
+/// Why [`WriteQueue::write_to`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// Everything is written.
     All,
     /// The socket takes no more for now.
     Blocked,
+    /// The bound of one call is reached, and more waits.
+    Enough,
+}
+
+/// How much one call of [`WriteQueue::write_to`] may write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WriteBounds {
+    /// Bytes in one system call.
+    pub(super) piece: usize,
+    /// Bytes in one call; the last system call may exceed it.
+    pub(super) most: usize,
 }
 
 /// A queue of encoded frames.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     chunks: VecDeque<Chunk>,
-    /// The length of each frame, what has been written of the first one taken off.
+    /// The length of each frame that is not written yet; of a partly written first frame, the rest.
     frames: VecDeque<u64>,
-    /// Whether part of the first frame has been written.
+    /// True if part of the first frame has been written.
     begun: bool,
     bytes: usize,
+    /// How many frames at the front, and how many bytes, are known to be kept: the search for a frame to drop begins
+    /// behind them.
+    kept: (usize, usize),
 }
 
 impl WriteQueue {
-    /// Appends one frame that `encode` writes out whole.
+    /// Appends one frame. `encode` must write the whole of it.
     pub fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let len = self.append_flat(encode);
         self.frames.push_back(len as u64);
     }
 
-    /// As [`push`](WriteQueue::push), for frames that must not be dropped, as acknowledgements are.
+    /// Appends one frame that must not be dropped, such as an acknowledgement or a message.
     pub fn push_kept(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let len = self.append_flat(encode);
         self.frames.push_back(len as u64 | KEEP);
     }
 
     /// Appends one frame whose payload is not copied, unless it is short.
-    pub fn push_with(&mut self, encode_head: impl FnOnce(&mut Vec<u8>), payload: Bytes) {
-        if payload.len() < LARGE_PAYLOAD {
-            return self.push(|out| {
-                encode_head(out);
-                out.extend_from_slice(&payload);
-            });
+    ///
+    /// `keep` says that it must not be dropped.
+    pub fn push_with(&mut self, encode_head: impl FnOnce(&mut Vec<u8>), payload: Bytes, keep: bool) {
+        let mut len = self.append_flat(encode_head);
+        len += self.append_shared(payload);
+        self.frames.push_back(len as u64 | if keep { KEEP } else { 0 });
+    }
+
+    /// Appends one frame whose head and payload are shared with other queues, unless they are short.
+    pub fn push_shared(&mut self, head: Bytes, payload: Bytes, keep: bool) {
+        let len = self.append_shared(head) + self.append_shared(payload);
+        self.frames.push_back(len as u64 | if keep { KEEP } else { 0 });
+    }
+
+    fn append_shared(&mut self, bytes: Bytes) -> usize {
+        if bytes.len() < LARGE_PAYLOAD {
+            return self.append_flat(|out| out.extend_from_slice(&bytes));
         }
-        let len = self.append_flat(encode_head) + payload.len();
-        self.bytes += payload.len();
-        self.chunks.push_back(Chunk::Shared(payload));
-        self.frames.push_back(len as u64);
+        let len = bytes.len();
+        self.bytes += len;
+        self.chunks.push_back(Chunk::Shared(bytes));
+        len
     }
 
     /// Appends encoded frames in one piece, and their lengths.
@@ -88,15 +112,15 @@ impl WriteQueue {
             && !bytes.is_empty()
             && bytes.len() + frames.len() > FLAT_LIMIT
         {
-            // It would grow to twice its limit.
+            // The buffer would grow to twice its limit.
             self.chunks.push_back(Chunk::Flat { bytes: Vec::with_capacity(frames.len()), at: 0 });
         }
         self.append_flat(|out| out.extend_from_slice(frames));
         self.frames.extend(lens);
     }
 
-    /// As [`push_all`](WriteQueue::push_all), but where nothing else waits and `frames` is worth it, it is not
-    /// copied: it changes places with the queue's own buffer.
+    /// Appends encoded frames as [`push_all`](WriteQueue::push_all) does. If the queue is empty and `frames` is long
+    /// enough, `frames` is swapped with the queue's own buffer instead of copied.
     pub fn push_all_taking(&mut self, frames: &mut Vec<u8>, lens: &[u64]) {
         if !self.is_empty() || frames.len() < WORTH_TAKING {
             return self.push_all(frames, lens);
@@ -128,34 +152,38 @@ impl WriteQueue {
         len
     }
 
-    /// Frames that wait, a partly written one included.
+    /// The number of frames that wait, including a partly written one.
     pub fn frames(&self) -> usize {
         self.frames.len()
     }
 
-    /// Bytes that wait.
+    /// The number of bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Drops the oldest frame of which nothing has been written and that may be dropped; its length.
-    /// Costs as much as is copied to close the gap: this is for receivers that are stuck.
-    pub(super) fn drop_oldest(&mut self) -> Option<usize> {
-        let first = usize::from(self.begun);
-        let index = (first..self.frames.len()).find(|i| self.frames[*i] & KEEP == 0)?;
-        let start: u64 = self.frames.iter().take(index).map(|len| len & !KEEP).sum();
-        let len = self.frames.remove(index)? as usize;
-        self.cut(start as usize, len);
-        Some(len)
+    /// Drops the oldest frame that may be dropped and of which nothing has been written. Returns its shared bytes,
+    /// which the caller must drop without a lock, because they belong to others. Closing the gap moves at most the
+    /// content of one flat buffer.
+    pub(super) fn drop_oldest(&mut self) -> Option<[Bytes; 2]> {
+        if self.begun && self.kept.0 == 0 {
+            self.kept = (1, (self.frames.front()? & !KEEP) as usize);
+        }
+        while let Some(frame) = self.frames.get(self.kept.0).filter(|frame| **frame & KEEP != 0) {
+            self.kept = (self.kept.0 + 1, self.kept.1 + (frame & !KEEP) as usize);
+        }
+        let len = self.frames.remove(self.kept.0)? as usize;
+        Some(self.cut(self.kept.1, len))
     }
 
-    fn cut(&mut self, start: usize, len: usize) {
+    fn cut(&mut self, start: usize, len: usize) -> [Bytes; 2] {
         let (mut skip, mut left) = (start, len);
+        let mut shared = [Bytes::new(), Bytes::new()];
         self.bytes -= len;
         for chunk in &mut self.chunks {
             let rest = chunk.rest().len();
@@ -165,11 +193,19 @@ impl WriteQueue {
             }
             let take = left.min(rest - skip);
             match chunk {
+                // The shorter side is moved.
+                Chunk::Flat { bytes, at } if skip < rest - skip - take => {
+                    bytes.copy_within(*at..*at + skip, *at + take);
+                    *at += take;
+                }
                 Chunk::Flat { bytes, at } => {
                     bytes.drain(*at + skip..*at + skip + take);
                 }
-                // Large payloads end with their frame and begin after its head: never cut in two.
-                Chunk::Shared(bytes) => *bytes = Bytes::new(),
+                // A frame has at most two shared chunks, and they are dropped together.
+                Chunk::Shared(bytes) => {
+                    shared.rotate_left(1);
+                    shared[0] = std::mem::take(bytes);
+                }
             }
             left -= take;
             skip = 0;
@@ -178,6 +214,7 @@ impl WriteQueue {
             }
         }
         self.chunks.retain(|chunk| !chunk.rest().is_empty());
+        shared
     }
 
     /// Appends all of `newer`.
@@ -187,18 +224,21 @@ impl WriteQueue {
         self.bytes += newer.bytes;
     }
 
-    /// Writes until everything is gone or the socket takes no more, at most `piece` bytes at a time. Returns
-    /// the bytes written too.
-    pub(super) fn write_to(&mut self, socket: &Socket, piece: usize) -> (usize, io::Result<Written>) {
+    /// Writes until everything is written, the socket takes no more, or the bound is reached. Also returns the number
+    /// of bytes written.
+    pub(super) fn write_to(&mut self, socket: &Socket, bounds: WriteBounds) -> (usize, io::Result<Written>) {
         let mut total = 0;
         while !self.is_empty() {
-            let (wanted, result) = self.write_once(socket, piece);
+            if total >= bounds.most {
+                return (total, Ok(Written::Enough));
+            }
+            let (wanted, result) = self.write_once(socket, bounds.piece);
             match result {
                 Ok(0) => return (total, Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     total += n;
                     self.consume(n);
-                    // A short write says that the socket is full: asking once more would only cost.
+                    // A short write means that the socket is full: another attempt would be in vain.
                     if n < wanted {
                         return (total, Ok(Written::Blocked));
                     }
@@ -245,7 +285,9 @@ impl WriteQueue {
             left -= len;
             self.begun = false;
             self.frames.pop_front();
+            self.kept = (self.kept.0.saturating_sub(1), self.kept.1);
         }
+        self.kept.1 = if self.kept.0 == 0 { 0 } else { self.kept.1.saturating_sub(n) };
         let mut left = n;
         while left > 0 {
             let Some(chunk) = self.chunks.front_mut() else { break };
@@ -276,6 +318,13 @@ impl WriteQueue {
         self.frames.clear();
         self.bytes = 0;
         self.begun = false;
+        self.kept = (0, 0);
+    }
+
+    /// All bytes that wait.
+    #[cfg(test)]
+    pub(crate) fn content(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.rest().to_vec()).collect()
     }
 
     fn footprint(&self) -> usize {
@@ -290,7 +339,7 @@ impl WriteQueue {
 /// What one thread keeps of emptied queues: idle connections hold none.
 #[derive(Default)]
 struct Pool {
-    // Boxed because queues travel between here, their connection and whoever writes them out.
+    // Boxed, because queues are moved between this list, their connection and the writing party.
     #[expect(clippy::vec_box)]
     queues: Vec<Box<WriteQueue>>,
     bytes: usize,
@@ -302,7 +351,7 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// An empty queue, with buffers if this thread has some left over.
+/// An empty queue, with buffers if this thread has kept some.
 pub(super) fn take() -> Box<WriteQueue> {
     let pooled = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
@@ -332,7 +381,7 @@ mod tests {
     use super::*;
 
     fn content(queue: &WriteQueue) -> Vec<u8> {
-        queue.chunks.iter().flat_map(|c| c.rest().to_vec()).collect()
+        queue.content()
     }
 
     #[test]
@@ -340,7 +389,7 @@ mod tests {
         let mut queue = WriteQueue::default();
         queue.push(|out| out.extend_from_slice(b"12345"));
         queue.push_kept(|out| out.extend_from_slice(b"ack"));
-        queue.push_with(|out| out.extend_from_slice(b"head"), Bytes::from(vec![7; LARGE_PAYLOAD]));
+        queue.push_with(|out| out.extend_from_slice(b"head"), Bytes::from(vec![7; LARGE_PAYLOAD]), false);
         assert_eq!((queue.frames(), queue.bytes()), (3, 12 + LARGE_PAYLOAD));
         queue.consume(6);
         assert_eq!((queue.frames(), queue.bytes()), (2, 6 + LARGE_PAYLOAD));
@@ -358,18 +407,18 @@ mod tests {
         let mut queue = WriteQueue::default();
         queue.push(|out| out.extend_from_slice(b"aaaa"));
         queue.push_kept(|out| out.extend_from_slice(b"ACK"));
-        queue.push_with(|out| out.extend_from_slice(b"H"), Bytes::from(vec![b'x'; LARGE_PAYLOAD]));
+        queue.push_with(|out| out.extend_from_slice(b"H"), Bytes::from(vec![b'x'; LARGE_PAYLOAD]), false);
         queue.push(|out| out.extend_from_slice(b"bb"));
         queue.consume(1);
-        assert_eq!(queue.drop_oldest(), Some(1 + LARGE_PAYLOAD));
+        assert_eq!(queue.drop_oldest().unwrap()[0].len(), LARGE_PAYLOAD);
         assert_eq!(content(&queue), b"aaaACKbb");
-        assert_eq!(queue.drop_oldest(), Some(2));
+        assert!(queue.drop_oldest().is_some());
         assert_eq!(queue.drop_oldest(), None);
         assert_eq!(content(&queue), b"aaaACK");
         assert_eq!((queue.frames(), queue.bytes()), (2, 6));
         queue.consume(3);
         queue.push(|out| out.extend_from_slice(b"cc"));
-        assert_eq!(queue.drop_oldest(), Some(2));
+        assert!(queue.drop_oldest().is_some());
         assert_eq!(content(&queue), b"ACK");
     }
 
@@ -387,7 +436,7 @@ mod tests {
         assert_eq!(content(&queue), [piece(b'a'), piece(b'b')].concat());
         // Partly written, and some of it dropped.
         queue.consume(50);
-        assert_eq!(queue.drop_oldest(), Some(WORTH_TAKING - 100));
+        assert!(queue.drop_oldest().is_some());
         assert_eq!(content(&queue), [&[b'a'; 50][..], &piece(b'b')].concat());
         queue.consume(50 + WORTH_TAKING);
         assert!(queue.is_empty());
@@ -420,5 +469,53 @@ mod tests {
         give(queue);
         let queue = take();
         assert!(queue.is_empty() && queue.footprint() >= 100);
+    }
+
+    proptest::proptest! {
+        /// Against a plain list of frames, whatever is appended, written and dropped in between.
+        #[test]
+        fn drops_and_writes_like_a_list(steps in proptest::collection::vec((0_u8..6, 1_usize..40), 1..120)) {
+            let mut queue = WriteQueue::default();
+            let mut model: VecDeque<(bool, Vec<u8>)> = VecDeque::new();
+            let mut begun = false;
+            for (number, (action, size)) in steps.into_iter().enumerate() {
+                let frame = vec![number as u8; size];
+                match action {
+                    0 => queue.push(|out| out.extend_from_slice(&frame)),
+                    1 => queue.push_kept(|out| out.extend_from_slice(&frame)),
+                    2 | 3 => {
+                        let payload = vec![number as u8; LARGE_PAYLOAD + size];
+                        let shared = Bytes::from(payload.clone());
+                        queue.push_with(|out| out.extend_from_slice(&frame), shared, action == 2);
+                        model.push_back((action == 2, [frame.clone(), payload].concat()));
+                    }
+                    4 => {
+                        let mut n = (size * size * 7).min(queue.bytes());
+                        queue.consume(n);
+                        while let Some((_, front)) = model.front_mut().filter(|_| n > 0) {
+                            let taken = n.min(front.len());
+                            begun = taken < front.len();
+                            front.drain(..taken);
+                            n -= taken;
+                            if front.is_empty() {
+                                model.pop_front();
+                            }
+                        }
+                    }
+                    _ => {
+                        let first = usize::from(begun);
+                        let oldest = (first..model.len()).find(|at| !model[*at].0);
+                        proptest::prop_assert_eq!(queue.drop_oldest().is_some(), oldest.is_some());
+                        oldest.map(|at| model.remove(at));
+                    }
+                }
+                if action < 2 {
+                    model.push_back((action == 1, frame));
+                }
+                let wanted: Vec<u8> = model.iter().flat_map(|(_, frame)| frame.clone()).collect();
+                proptest::prop_assert_eq!(content(&queue), wanted);
+                proptest::prop_assert_eq!((queue.frames(), queue.is_empty()), (model.len(), model.is_empty()));
+            }
+        }
     }
 }

@@ -36,7 +36,7 @@ pub struct Socket {
     fd: AsyncFd<OwnedFd>,
     /// `None` for a UNIX socket.
     peer: Option<SocketAddr>,
-    /// Whether an urgent byte has ever come: from then on a short read says nothing.
+    /// True if an urgent byte has ever come: from then on a short read says nothing.
     urgent: AtomicBool,
 }
 
@@ -136,7 +136,7 @@ impl Socket {
         emptied.map_or(result, Ok)
     }
 
-    /// Whether an urgent byte has come so far. To be asked after a read: an urgent byte that stopped that
+    /// Returns whether an urgent byte has come so far. To be asked after a read: an urgent byte that stopped that
     /// read has either been reported already, or is reported later together with new readiness.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn has_seen_urgent_data(&self) -> bool {
@@ -156,7 +156,7 @@ impl Socket {
         true
     }
 
-    /// Whether received bytes wait to be read right now. The end of the stream does not count.
+    /// Returns whether received bytes wait to be read right now. The end of the stream does not count.
     pub fn has_unread(&self) -> bool {
         let events = self.poll(PollFlags::IN | HANG_UP);
         // A socket whose stream has ended is readable, whether bytes are left or not.
@@ -168,7 +168,7 @@ impl Socket {
         rustix::io::ioctl_fionread(self.fd.get_ref()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
     }
 
-    /// Whether the peer has ended its direction or the connection is broken, whatever is left to be read.
+    /// Returns whether the peer has ended its direction or the connection is broken, whatever is left to be read.
     /// [`shutdown`](Socket::shutdown) on this side counts too.
     pub fn peer_has_hung_up(&self) -> bool {
         self.poll(HANG_UP).intersects(HANG_UP)

@@ -33,16 +33,16 @@ mod epoll {
         /// # Errors
         /// Out of kernel memory.
         pub fn add(&self, socket: &Socket) -> io::Result<()> {
-            // Edge-triggered: what has been told once, or read meanwhile, is not told again.
+            // Edge-triggered: input that was reported once, or has been read since, is not reported again.
             let interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(&self.0, socket.as_fd(), epoll::EventData::new_u64(0), interest)?)
         }
 
-        /// Whether something has come for one of them since the last call that is not read yet.
+        /// Returns whether something has come for one of them since the last call that is not read yet.
         pub fn has_news(&self) -> bool {
             let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // Who cannot tell says yes, so that nobody waits for it.
+            // After an error the answer is yes, so that the caller reads.
             epoll::wait(&self.0, &mut events, Some(&at_once)).map_or(true, |(news, _)| !news.is_empty())
         }
     }

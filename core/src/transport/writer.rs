@@ -1,32 +1,41 @@
-//! Writes a queue to a socket: from the thread that appended, if nobody else is writing; only when
-//! the socket would block does a task take over, until it has drained.
+//! Writes a queue to a socket, from the thread that appended if no other thread is writing. When the socket would
+//! block, a task takes over until everything is written.
 //!
-//! Exactly one party writes at a time (`handover`). It takes the whole queue out, writes it without
-//! holding the lock, and looks again before it leaves, so that what was appended meanwhile is never
-//! left behind.
+//! At most one party writes at a time (`handover`). It takes out the whole queue, writes it without holding the lock,
+//! and checks the queue again before it stops, so that frames appended in between are written too. Wakers are woken,
+//! and shared bytes dropped, without the lock.
 
-use super::handover::Handover;
-use super::queue::{self, WriteQueue, Written};
+use super::handover::{Handover, NO_OWNER};
+use super::queue::{self, WriteBounds, WriteQueue, Written};
+use super::queue_totals::QueueTotals;
 use super::{Socket, WriteInterest};
+use bytes::Bytes;
 use parking_lot::Mutex;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
-/// How many times one caller writes what others append meanwhile before a task takes over.
+/// How many times one caller writes what was appended in between before a task takes over.
 const MAX_ROUNDS: usize = 4;
+/// The bytes that one caller writes before a task takes over, and that the task writes before it yields.
+const FLUSH_BYTES: usize = 1024 * 1024;
 
-/// The kernel calls a socket writable only when a good part of its buffer is free. A peer that reads
-/// slowly but steadily shows earlier to one who just tries.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// A socket that was not writable for so long has a slow reader. What it is given comes in small pieces
-/// from then on, since the kernel frees only whole pieces.
+/// A write is tried again after this time even if the kernel does not report the socket as writable: the kernel does so
+/// only when a good part of its buffer is free, and a slow but steady reader frees little at a time.
+const RETRY_INTERVAL: Duration = Duration::from_millis(25);
+/// A socket that was not writable for this long has a slow reader. It is then written in small pieces, because the
+/// kernel frees only whole pieces.
 const SLOW_READER: Duration = Duration::from_millis(10);
 const SMALL_PIECE: usize = 4096;
 
-/// What waits to be written, queued or being written just now.
+const ANY_SIZE: WriteBounds = WriteBounds { piece: usize::MAX, most: FLUSH_BYTES };
+const SMALL_PIECES: WriteBounds = WriteBounds { piece: SMALL_PIECE, most: FLUSH_BYTES };
+
+/// The amount that waits to be written, including what is being written now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
     /// Whole and partly written frames.
@@ -35,27 +44,103 @@ pub struct Load {
     pub bytes: usize,
 }
 
+impl Load {
+    /// Returns whether both numbers are below those of `bound`.
+    pub fn is_below(self, bound: Load) -> bool {
+        self.frames < bound.frames && self.bytes < bound.bytes
+    }
+
+    fn of(queue: &WriteQueue) -> Load {
+        Load { frames: queue.frames(), bytes: queue.bytes() }
+    }
+}
+
+/// How much a receiver has taken since its connection began, and how many writes to it took nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whole frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Attempts in which not a byte was taken.
+    pub refusals: u64,
+}
+
+impl Progress {
+    fn took(&mut self, bytes: usize, frames: usize) {
+        self.bytes += bytes as u64;
+        self.frames += frames as u64;
+        self.refusals += u64::from(bytes == 0);
+    }
+}
+
 /// The queue in front of one socket. All methods may be called from any thread.
 #[derive(Debug)]
 pub struct Writer {
     runtime: Handle,
+    totals: Option<Arc<QueueTotals>>,
     state: Mutex<State>,
-    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// `None` once closed: the descriptor does not outlive the connection, whoever still holds the
-    /// writer.
+    /// `None` once closed, so that the descriptor is closed with the connection even if the writer lives longer.
     socket: Option<Arc<Socket>>,
     handover: Handover<Box<WriteQueue>>,
-    /// What the one who is writing has taken out.
+    /// The amount that the writing party has taken out.
     in_flight: Load,
-    /// Whether somebody waits for room.
-    awaited: bool,
-    /// When the socket last took a byte of a queue that had to wait.
-    progress: Option<Instant>,
-    stuck: bool,
+    progress: Progress,
+    /// The bytes of this queue that are counted in the totals.
+    counted: usize,
+    /// In the order of their tickets.
+    waiters: Vec<Waiter>,
+}
+
+/// Waits until the queue is below a bound.
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    below: Load,
+    waker: Waker,
+}
+
+/// A place in the order in which waiters are woken: earlier tickets first.
+pub fn next_ticket() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+impl State {
+    fn load(&self) -> Load {
+        let queue = self.handover.waiting();
+        Load {
+            frames: self.in_flight.frames + queue.map_or(0, |queue| queue.frames()),
+            bytes: self.in_flight.bytes + queue.map_or(0, |queue| queue.bytes()),
+        }
+    }
+
+    /// Takes out the wakers of those whose bound is reached. The one with the earliest ticket comes last: a task
+    /// that is woken last runs first on the worker that wakes it.
+    fn take_due(&mut self) -> Vec<Waker> {
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let load = self.load();
+        let mut due: Vec<Waker> = self
+            .waiters
+            .extract_if(.., |waiter| load.is_below(waiter.below))
+            .map(|waiter| waiter.waker)
+            .collect();
+        if due.len() > 1 {
+            due.rotate_left(1);
+        }
+        due
+    }
+}
+
+/// Wakes senders: those of clients in this process may belong to any executor, whose panic is not this queue's.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    crate::client::effects::wake_all(wakers);
 }
 
 /// The critical section of [`Writer::with`].
@@ -64,13 +149,9 @@ pub struct Backlog<'a> {
 }
 
 impl Backlog<'_> {
-    /// What waits, in flight included.
+    /// The amount that waits, including what is being written.
     pub fn load(&self) -> Load {
-        let queue = self.state.handover.waiting();
-        Load {
-            frames: self.state.in_flight.frames + queue.map_or(0, |queue| queue.frames()),
-            bytes: self.state.in_flight.bytes + queue.map_or(0, |queue| queue.bytes()),
-        }
+        self.state.load()
     }
 
     /// The queue to append to.
@@ -78,75 +159,100 @@ impl Backlog<'_> {
         self.state.handover.waiting_mut().get_or_insert_with(queue::take)
     }
 
-    /// Whether the caller is the first since the last flush: then the flush is its duty.
-    pub fn promise_flush(&mut self) -> bool {
-        self.state.handover.promise()
+    /// Notes that `owner`, a batch, has appended. Returns true when it must remember to flush.
+    pub fn promise_flush(&mut self, owner: u32) -> bool {
+        self.state.handover.promise(owner)
     }
 
-    /// Whether this receiver was found stuck and has not taken a byte since.
-    pub fn is_stuck(&self) -> bool {
-        self.state.stuck
-    }
-
-    /// Declares this receiver stuck, until its socket takes a byte again.
-    pub fn mark_stuck(&mut self) {
-        self.state.stuck = true;
-    }
-
-    /// Whether frames are out of reach, because they are being written just now.
+    /// Returns whether frames are being written now, so that they are not in the queue.
     pub fn is_being_written(&self) -> bool {
         self.state.in_flight.frames > 0
     }
 
-    /// Drops the oldest frame that may be dropped and is not being written; its length.
-    pub fn drop_oldest(&mut self) -> Option<usize> {
+    /// Drops the oldest frame that may be dropped and is not being written. Returns the shared bytes it had, to be
+    /// dropped without the lock.
+    pub fn drop_oldest(&mut self) -> Option<[Bytes; 2]> {
         self.state.handover.waiting_mut().as_mut()?.drop_oldest()
     }
 }
 
 impl Writer {
-    /// A writer of `socket`. Tasks it needs run on the current runtime.
+    /// A writer of `socket`. Its tasks run on the current runtime.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(socket: Arc<Socket>) -> Arc<Writer> {
+        Writer::counted(socket, None)
+    }
+
+    /// As [`new`](Writer::new); the bytes of the queue are counted in `totals`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn counted(socket: Arc<Socket>, totals: Option<Arc<QueueTotals>>) -> Arc<Writer> {
         Arc::new(Writer {
             runtime: Handle::current(),
+            totals,
             state: Mutex::new(State {
                 socket: Some(socket),
                 handover: Handover::default(),
                 in_flight: Load::default(),
-                awaited: false,
-                progress: None,
-                stuck: false,
+                progress: Progress::default(),
+                counted: 0,
+                waiters: Vec::new(),
             }),
-            changed: Notify::new(),
         })
     }
 
-    /// Looks at the backlog and appends to it, under the lock: `f` must be short. `None` when closed.
+    /// Runs `f` with the backlog, under the lock: `f` must be short, wake nothing and drop nothing that belongs to
+    /// others. Returns `None` when closed.
     pub fn with<R>(&self, f: impl FnOnce(&mut Backlog<'_>) -> R) -> Option<R> {
         let mut state = self.state.lock();
         state.socket.as_ref()?;
-        Some(f(&mut Backlog { state: &mut state }))
+        let result = f(&mut Backlog { state: &mut state });
+        self.count(&mut state);
+        Some(result)
     }
 
-    /// Writes what waits, on this thread, unless somebody is writing already (who then writes this
-    /// too). When the socket takes no more, a task goes on.
-    pub fn flush(self: &Arc<Self>) {
-        let Some((socket, mut queue)) = self.begin() else { return };
+    #[inline]
+    fn count(&self, state: &mut State) {
+        if let Some(totals) = &self.totals {
+            let bytes = state.load().bytes;
+            totals.update(&mut state.counted, bytes);
+        }
+    }
+
+    /// Writes what waits, on this thread. If another party is writing, that party writes it. When the socket takes no
+    /// more, or much has been written, a task continues. Returns how many bytes this call has written.
+    pub fn flush(self: &Arc<Self>) -> usize {
+        let Some((socket, mut queue)) = self.begin() else { return 0 };
+        let mut total = 0;
         for _ in 0..MAX_ROUNDS {
-            let (_, result) = queue.write_to(&socket, usize::MAX);
+            let frames = queue.frames();
+            let (n, result) = queue.write_to(&socket, ANY_SIZE);
+            total += n;
             match result {
-                Ok(Written::All) => match self.next_round(queue) {
+                Ok(Written::All) => match self.next_round(queue, n, frames) {
                     Some(next) => queue = next,
-                    None => return,
+                    None => return total,
                 },
-                Ok(Written::Blocked) => break,
-                Err(_) => return self.close(),
+                Ok(Written::Blocked | Written::Enough) => {
+                    self.put_back(queue, n, frames);
+                    self.drain_by_task(socket);
+                    return total;
+                }
+                Err(_) => {
+                    self.close();
+                    return total;
+                }
             }
         }
-        self.put_back(queue, true);
+        self.put_back_unwritten(queue);
+        self.drain_by_task(socket);
+        total
+    }
+
+    fn drain_by_task(self: &Arc<Self>, socket: Arc<Socket>) {
         let writer = self.clone();
         self.runtime.spawn(async move {
             if writer.drain(&socket).await.is_err() {
@@ -157,75 +263,75 @@ impl Writer {
 
     /// Lets a task flush: a burst of small frames becomes one write.
     pub fn flush_soon(self: &Arc<Self>) {
-        let first = self.with(|backlog| backlog.promise_flush());
+        let first = self.with(|backlog| backlog.promise_flush(NO_OWNER));
         if first == Some(true) {
             self.flush_by_task();
         }
     }
 
-    /// Flushes from a task of its own: for who has promised to flush, but not at once.
+    /// Flushes from a task, for a batch that has promised to flush but need not do so immediately.
     pub fn flush_by_task(self: &Arc<Self>) {
         let writer = self.clone();
         self.runtime.spawn(async move { writer.flush() });
     }
 
-    /// Becomes the one who writes, if there is something to write and nobody does.
+    /// Makes the caller the writing party, if something waits and no other party is writing.
     fn begin(&self) -> Option<(Arc<Socket>, Box<WriteQueue>)> {
         let mut state = self.state.lock();
         // Nothing waits once it is closed.
         let queue = state.handover.begin()?;
         let socket = state.socket.clone()?;
-        state.in_flight = Load { frames: queue.frames(), bytes: queue.bytes() };
+        state.in_flight = Load::of(&queue);
         Some((socket, queue))
     }
 
-    /// Gives `done` back and takes what was appended meanwhile; `None` when there is nothing, this
-    /// writer then not being busy any more.
-    fn next_round(&self, done: Box<WriteQueue>) -> Option<Box<WriteQueue>> {
+    /// Gives back `done`, whose `frames` frames have all been written, the last `n` bytes by this write. Takes what was
+    /// appended in between. `None` when there is nothing: the caller is then no longer the writing party.
+    fn next_round(&self, done: Box<WriteQueue>, n: usize, frames: usize) -> Option<Box<WriteQueue>> {
         let mut state = self.state.lock();
+        state.progress.took(n, frames);
         let next = state.handover.next_round();
-        state.in_flight =
-            next.as_ref().map_or(Load::default(), |q| Load { frames: q.frames(), bytes: q.bytes() });
-        self.wake_waiters(&mut state);
+        state.in_flight = next.as_deref().map_or(Load::default(), Load::of);
+        self.count(&mut state);
+        let due = state.take_due();
         drop(state);
         queue::give(done);
+        wake(due);
         next
     }
 
     /// Writes until nothing waits any more, whenever the socket takes something.
     async fn drain(&self, socket: &Socket) -> io::Result<()> {
         let mut interest: Option<WriteInterest<'_>> = None;
+        let mut blocked = true;
         loop {
             let waited = Instant::now();
             if interest.is_none() {
                 interest = socket.write_interest().ok();
             }
             match &interest {
-                // Out of descriptors: the clock must do.
+                _ if !blocked => tokio::task::yield_now().await,
+                // Out of descriptors: readiness cannot be awaited, so a write is tried again after a pause.
                 None => tokio::time::sleep(SLOW_READER).await,
                 Some(interest) => {
-                    if let Ok(ready) = tokio::time::timeout(LOOK_AGAIN, interest.ready()).await {
+                    if let Ok(ready) = tokio::time::timeout(RETRY_INTERVAL, interest.ready()).await {
                         ready?;
                     }
                 }
             }
-            let piece = if waited.elapsed() < SLOW_READER { usize::MAX } else { SMALL_PIECE };
+            let bounds = if waited.elapsed() < SLOW_READER { ANY_SIZE } else { SMALL_PIECES };
             let Some(mut queue) = self.take_out() else { return Ok(()) };
             loop {
-                let (n, result) = queue.write_to(socket, piece);
+                let frames = queue.frames();
+                let (n, result) = queue.write_to(socket, bounds);
                 match result? {
-                    Written::All => match self.next_round(queue) {
-                        Some(next) => {
-                            queue = next;
-                            self.progressed();
-                        }
-                        None => {
-                            self.state.lock().stuck = false;
-                            return Ok(());
-                        }
+                    Written::All => match self.next_round(queue, n, frames) {
+                        Some(next) => queue = next,
+                        None => return Ok(()),
                     },
-                    Written::Blocked => {
-                        self.put_back(queue, n > 0);
+                    written @ (Written::Blocked | Written::Enough) => {
+                        blocked = written == Written::Blocked;
+                        self.put_back(queue, n, frames);
                         break;
                     }
                 }
@@ -233,74 +339,104 @@ impl Writer {
         }
     }
 
-    /// Takes out what waits, by the one who writes; `None` once closed.
+    /// Takes out what waits; only for the writing party. `None` once closed.
     fn take_out(&self) -> Option<Box<WriteQueue>> {
         let mut state = self.state.lock();
         let queue = state.handover.waiting_mut().take()?;
-        state.in_flight = Load { frames: queue.frames(), bytes: queue.bytes() };
+        state.in_flight = Load::of(&queue);
         Some(queue)
     }
 
-    /// Puts what could not be written before what has come meanwhile: all of it can be dropped there, if
-    /// that is the policy. The caller is still the one who writes.
-    fn put_back(&self, mut rest: Box<WriteQueue>, progress: bool) {
+    /// Puts what was not written back in front of what was appended since: frames in the queue can be dropped, if that
+    /// is the policy. `n` bytes of `rest`, which had `frames` frames before, have been written. The caller is still the
+    /// writing party.
+    fn put_back(&self, rest: Box<WriteQueue>, n: usize, frames: usize) {
+        let taken = frames - rest.frames();
+        self.put_back_after(rest, |progress| progress.took(n, taken));
+    }
+
+    fn put_back_unwritten(&self, rest: Box<WriteQueue>) {
+        self.put_back_after(rest, |_| {});
+    }
+
+    fn put_back_after(&self, mut rest: Box<WriteQueue>, note: impl FnOnce(&mut Progress)) {
         let mut state = self.state.lock();
+        note(&mut state.progress);
         state.in_flight = Load::default();
         if state.socket.is_none() {
+            drop(state);
             return;
         }
         if let Some(newer) = state.handover.waiting_mut().take() {
             rest.append(*newer);
         }
         *state.handover.waiting_mut() = Some(rest);
-        if progress {
-            state.progress = Some(Instant::now());
-            state.stuck = false;
-            self.wake_waiters(&mut state);
-        }
+        self.count(&mut state);
+        let due = state.take_due();
+        drop(state);
+        wake(due);
     }
 
-    fn progressed(&self) {
-        let mut state = self.state.lock();
-        state.progress = Some(Instant::now());
-        state.stuck = false;
-        self.wake_waiters(&mut state);
-    }
-
-    fn wake_waiters(&self, state: &mut State) {
-        if std::mem::take(&mut state.awaited) {
-            self.changed.notify_waiters();
-        }
-    }
-
-    /// What waits, in flight included; nothing once closed.
+    /// The amount that waits, including what is being written; zero once closed.
     pub fn load(&self) -> Load {
         self.with(|backlog| backlog.load()).unwrap_or_default()
     }
 
-    /// When the socket last took a byte of a backlog that had to wait.
-    pub fn last_progress(&self) -> Option<Instant> {
+    /// The socket; `None` once closed.
+    pub fn socket(&self) -> Option<Arc<Socket>> {
+        self.state.lock().socket.clone()
+    }
+
+    /// How much the socket has taken so far.
+    pub fn progress(&self) -> Progress {
         self.state.lock().progress
+    }
+
+    /// Ready with true when less than `below` waits, and with false once closed. Else the waker is woken when one of
+    /// these may be so, and by [`wake_waiters`](Writer::wake_waiters). A caller that no longer waits must call
+    /// [`forget_waiter`](Writer::forget_waiter).
+    pub fn poll_below(&self, ticket: u64, below: Load, cx: &mut Context<'_>) -> Poll<bool> {
+        // Cloning a waker and dropping a replaced one run the executor's code: both are done without the lock.
+        let waker = cx.waker().clone();
+        let mut state = self.state.lock();
+        if state.socket.is_none() {
+            return Poll::Ready(false);
+        }
+        if state.load().is_below(below) {
+            return Poll::Ready(true);
+        }
+        let waiter = Waiter { ticket, below, waker };
+        let replaced = match state.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
+            Ok(at) => Some(std::mem::replace(&mut state.waiters[at], waiter)),
+            Err(at) => {
+                state.waiters.insert(at, waiter);
+                None
+            }
+        };
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Forgets the waiter with that ticket, if it waits.
+    pub fn forget_waiter(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        let at = state.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket);
+        let removed = at.ok().map(|at| state.waiters.remove(at));
+        drop(state);
+        drop(removed);
+    }
+
+    /// Wakes all waiters, because the condition that they wait for may have changed.
+    pub fn wake_waiters(&self) {
+        let waiters = std::mem::take(&mut self.state.lock().waiters);
+        wake(waiters.into_iter().map(|waiter| waiter.waker));
     }
 
     /// Waits until fewer than `frames` frames and fewer than `bytes` bytes wait; `false` when closed.
     pub async fn wait_below(&self, frames: usize, bytes: usize) -> bool {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let below = self.with(|backlog| {
-                let load = backlog.load();
-                let below = load.frames < frames && load.bytes < bytes;
-                backlog.state.awaited |= !below;
-                below
-            });
-            match below {
-                None => return false,
-                Some(true) => return true,
-                Some(false) => changed.await,
-            }
-        }
+        let waiting = Waiting { writer: self, ticket: next_ticket() };
+        poll_fn(|cx| self.poll_below(waiting.ticket, Load { frames, bytes }, cx)).await
     }
 
     /// Waits until everything is written, or the connection has ended.
@@ -308,23 +444,39 @@ impl Writer {
         self.wait_below(1, 1).await;
     }
 
-    /// Ends the connection: what waits is dropped, the socket shut down.
-    pub fn close(&self) {
+    /// Ends the connection: drops what waits and shuts down the socket. Returns how many frames and bytes were dropped.
+    pub fn close(&self) -> Load {
         let mut state = self.state.lock();
+        let dropped = state.load();
         let queue = state.handover.waiting_mut().take();
         state.in_flight = Load::default();
         let socket = state.socket.take();
+        self.count(&mut state);
+        let waiters = std::mem::take(&mut state.waiters);
         drop(state);
         drop(queue);
-        if let Some(socket) = socket {
+        if let Some(socket) = &socket {
             socket.shutdown();
         }
-        self.changed.notify_waiters();
+        wake(waiters.into_iter().map(|waiter| waiter.waker));
+        if socket.is_some() { dropped } else { Load::default() }
     }
 
-    /// Whether the connection has ended.
+    /// Returns whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.state.lock().socket.is_none()
+    }
+}
+
+/// A waiter that is forgotten when the value is dropped.
+struct Waiting<'a> {
+    writer: &'a Writer,
+    ticket: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.writer.forget_waiter(self.ticket);
     }
 }
 
@@ -361,7 +513,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_task_goes_on_when_the_socket_is_full() {
+    async fn a_task_takes_over_when_the_socket_is_full() {
         let (writer, mut peer) = pair();
         let mut wanted = vec![];
         for i in 0..200u32 {
@@ -369,7 +521,9 @@ mod tests {
             wanted.extend_from_slice(b"head");
             wanted.extend_from_slice(&payload);
             writer
-                .with(|b| b.queue().push_with(|out| out.extend_from_slice(b"head"), Bytes::from(payload)))
+                .with(|b| {
+                    b.queue().push_with(|out| out.extend_from_slice(b"head"), Bytes::from(payload), false)
+                })
                 .unwrap();
             writer.flush();
         }
@@ -433,5 +587,28 @@ mod tests {
         writer.flush();
         writer.drained().await;
         assert!(writer.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_waker_that_panics_is_contained() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a foreign waker");
+            }
+        }
+        let (writer, _peer) = pair();
+        push(&writer, b"x");
+        let waker = Arc::new(Panics).into();
+        let mut cx = Context::from_waker(&waker);
+        let below = Load { frames: 1, bytes: 1 };
+        assert_eq!(writer.poll_below(1, below, &mut cx), Poll::Pending);
+        writer.wake_waiters();
+        assert_eq!(writer.poll_below(2, below, &mut cx), Poll::Pending);
+        if cfg!(not(busrt_portable)) {
+            writer.flush();
+            assert_eq!(writer.load(), Load::default());
+        }
+        writer.close();
     }
 }

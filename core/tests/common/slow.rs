@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub const HOLD: Duration = Duration::from_millis(400);
-pub const STALL: Duration = Duration::from_millis(3000);
+pub const STALL: Duration = Duration::from_millis(8000);
 pub const BUDGET: usize = 1 << 20;
 /// The size of most payloads in these tests.
 pub const SIZE: usize = 1000;

@@ -41,7 +41,7 @@ fn on_our_broker() {
         let limited =
             ClientAccess::none().messages(["free"]).publications(["open/#"]).subscriptions(["open/#"]);
         let rules = AccessList::new().client("free", ClientAccess::all()).client("limited", limited);
-        bed.ours().set_access(Some(rules));
+        bed.wait(bed.ours().set_access(Some(rules)));
         the_rules_hold(&bed, kind);
     }
 }
@@ -69,16 +69,16 @@ fn their_rules() -> AaaMap {
 fn rules_that_change_take_effect_on_their_clients() {
     let bed = Bed::new(Maker::Ours, Transport::Unix);
     for kind in KINDS {
-        bed.ours().set_access(None);
+        bed.wait(bed.ours().set_access(None));
         let mut peer = Peer::connect(&bed, kind, "peer").unwrap();
         peer.run(Op::Subscribe(&["a", "b"]), 1).unwrap();
         let rules = ClientAccess::all().subscriptions(["a"]);
-        bed.ours().set_access(Some(AccessList::new().client("peer", rules)));
+        bed.wait(bed.ours().set_access(Some(AccessList::new().client("peer", rules))));
         // The subscription that is no longer allowed has ended.
         peer.run(Op::Publish("b", b"x"), 1).unwrap();
         peer.run(Op::Publish("a", b"x"), 1).unwrap();
         assert_eq!(peer.take(), Seen::new(Op::Publish("a", b"x"), "peer", 1));
-        bed.ours().set_access(Some(AccessList::new()));
+        bed.wait(bed.ours().set_access(Some(AccessList::new())));
         until("a client that is no longer let in is disconnected", || (!peer.is_connected()).then_some(()));
     }
 }

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 /// The broker of BUS/RT, a message bus for the programs on one machine and its local network.
 ///
-/// It serves clients on every address given with --bind until SIGTERM, SIGINT or SIGHUP, which it announces to
-/// them before it ends; SIGHUP does nothing if it was ignored at the start, as with nohup. A second signal ends
-/// it at once.
+/// It serves clients on every address given with --bind until SIGTERM, SIGINT or SIGHUP. It then announces its end,
+/// stops reading, and delivers what is queued before it closes the connections (--drain-ms). A second signal ends it
+/// at once. SIGHUP does nothing if it was ignored at the start, as with nohup.
 #[derive(Debug, Parser)]
 #[command(name = "busrtd", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where to listen: a socket's path, host:port, or fifo:/path; any number of times. A host name is bound on
-    /// all of its addresses, an IPv6 address such as [::] for IPv6 alone; port 0 takes a free one
+    /// Where to listen: a socket's path, host:port, or fifo:/path; may be given several times. A host name is bound
+    /// on all of its addresses; an IPv6 address serves IPv6 only; port 0 takes a free port. Beside a socket or FIFO
+    /// the lock file .NAME.lock keeps other brokers from the same path
     #[arg(short = 'B', long = "bind", value_name = "ADDRESS", required_unless_present = "completions")]
     pub(crate) bind: Vec<String>,
 
-    /// Write the process id to this file, which must not be a link, and remove it at the end unless another
-    /// process's id is in it by then
+    /// Write the process id to this file, which must not be a symbolic link; at the end the file is removed if it
+    /// still has this process's id
     #[arg(short = 'P', long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
 
@@ -33,12 +34,12 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
-    /// Seconds a handshake step and a pause within a frame may take, from 0.001; silent clients are disconnected
-    /// after 1.25 times this
+    /// Seconds that a step of the handshake and a pause within a frame may take, at least 0.001; a client that sends
+    /// nothing for 1.25 times this is disconnected
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
 
-    /// Let a newcomer take a name that is taken: the old client is disconnected
+    /// Let a new client take a name that is registered: the old client is disconnected
     #[arg(long, help_heading = "Clients")]
     force_register: bool,
 
@@ -46,56 +47,57 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FRAMES", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Clients")]
     queue_size: u32,
 
-    /// Bytes that may wait for one client before its senders are held back
+    /// Bytes that may wait for one client before its senders are held back; an empty queue takes a frame of any size
     #[arg(long, value_name = "BYTES", default_value = "16777216", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     queue_bytes: u64,
 
-    /// Bytes that may wait for all clients together; over it, the largest queues count as over their bound
+    /// Bytes that may wait for all clients together; while more wait, the largest queues count as full
     /// [default: a quarter of the memory, the container's if there is one]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     queue_total: Option<u64>,
 
-    /// What happens to a client that is over its bounds and takes nothing for --stall-ms
+    /// What happens to a stuck client: its queue is full, and it has taken nothing for --stall-ms
     #[arg(long, value_name = "POLICY", default_value = "disconnect", help_heading = "Clients")]
     slow: Slow,
 
-    /// How long a client over its bounds holds back the senders of publications and broadcasts unless it takes a
-    /// quarter of its bounds in that time, and how long it may take nothing before it holds back nobody, in
-    /// milliseconds; 0: a full client never holds anybody back
+    /// How long a client with a full queue holds back the senders of publications and broadcasts, unless it takes a
+    /// quarter of --queue-size or --queue-bytes in that time, in milliseconds; a client that takes nothing for this
+    /// long holds back no sender at all; 0: no sender is ever held back
     #[arg(long, value_name = "MS", default_value = "750", value_parser = milliseconds, help_heading = "Clients")]
     hold_ms: Duration,
 
-    /// How long a client over its bounds may take nothing before --slow applies, and how long an acknowledged
-    /// message waits for a slow one, in milliseconds
+    /// How long a client with a full queue may take nothing before --slow applies, and how long an acknowledged
+    /// message waits for a slow client before it is answered 77, in milliseconds
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds, help_heading = "Clients")]
     stall_ms: Duration,
 
-    /// How long queues may take to empty when the broker is told to go, in milliseconds
+    /// How long the broker waits at its end for queues and the kernel's buffers to empty, in milliseconds
     #[arg(long, value_name = "MS", default_value = "1000", value_parser = milliseconds, help_heading = "Clients")]
     drain_ms: Duration,
 
-    /// The longest frame body a client may send; a longer one ends its connection
+    /// The longest frame body a client may send, names included; a longer one ends its connection
     #[arg(long, value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_payload: u32,
 
-    /// The longest name of a client; longer ones are refused with 72
+    /// The longest name of a client; a longer one is refused with 72
     #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_name: u32,
 
-    /// The longest topic or mask; an operation with a longer one is answered 72, or ends the connection if it asks
-    /// for no acknowledgement
+    /// The longest topic or mask; an operation with a longer one is answered 72; if it asks for no acknowledgement,
+    /// it ends the connection
     #[arg(long, value_name = "BYTES", default_value = "65536", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_topic: u32,
 
-    /// The most levels of a topic or mask; more are answered as --max-topic says
+    /// The most levels of a topic or mask; more are treated as a topic that is too long
     #[arg(long, value_name = "LEVELS", default_value = "512", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_levels: u32,
 
-    /// The most subscriptions and exclusions of one client, together; more are answered as --max-topic says
+    /// The most subscriptions and exclusions of one client, together; more are treated as a topic that is
+    /// too long
     #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = "Limits")]
     max_subscriptions: u32,
 
-    /// The most registered clients; a further one is refused with 74 [default: no bound]
+    /// The most registered clients; a further one is refused with 74 after the greeting [default: no bound]
     #[arg(long, value_name = "COUNT", help_heading = "Limits")]
     max_connections: Option<u32>,
 
@@ -116,12 +118,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
     rcvbuf: Option<usize>,
 
-    /// Accepted for the sake of existing scripts: frames never wait longer than the batch they came in
+    /// Ignored, accepted for existing scripts: a frame waits at most for the end of the batch it came in
     #[arg(long, value_name = "US", default_value = "10", help_heading = "Sockets")]
-    #[allow(dead_code, reason = "there is nothing to be told: no write waits for a timer")]
+    #[allow(dead_code, reason = "no write waits for a timer")]
     buf_ttl: u64,
 
-    /// How long to look out for the next frame of clients in conversation before going to sleep, in
+    /// How long a worker polls for the answer of a client that answers promptly before it goes to sleep, in
     /// microseconds, at most 1000; 0: never [default: 50, or 0 on a single core]
     #[arg(long, value_name = "US", help_heading = "Sockets")]
     busy_poll: Option<u64>,
@@ -152,13 +154,13 @@ Examples:
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Slow {
-    /// The client is disconnected
+    /// It is disconnected
     Disconnect,
-    /// New frames for it are refused
+    /// New frames for it are dropped; an acknowledged message is answered 77
     DropNew,
-    /// Its oldest frames make room for new ones
+    /// Its oldest publications and broadcasts are dropped to make room; messages never are
     DropOld,
-    /// Its senders wait
+    /// Its senders wait until it reads; --hold-ms and --stall-ms do not apply
     Block,
 }
 
@@ -204,7 +206,7 @@ impl Args {
         self.workers.map_or_else(cores, usize::from)
     }
 
-    /// How long to look out; zero on a single core, which has nothing to gain.
+    /// How long a worker polls for an answer; zero on a single core, which would gain nothing.
     pub(crate) fn busy_poll(&self) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Duration::from_micros(self.busy_poll.unwrap_or(if cores > 1 { 50 } else { 0 }))

@@ -42,7 +42,7 @@ pub(crate) fn ready() -> Result<(), String> {
     let failed = |e: std::io::Error| format!("cannot go to the background: {e}");
     // Fails only for the leader of a session, which is what is wanted.
     let _ = rustix::process::setsid();
-    // What was logged so far is for the terminal.
+    // Lines logged so far belong on the terminal.
     crate::logging::flush();
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stderr(&null).map_err(|e| failed(e.into()))?;

@@ -1,5 +1,6 @@
 //! `busrtd`, the broker.
 
+mod allocator;
 mod args;
 #[cfg(unix)]
 mod daemon;
@@ -8,7 +9,7 @@ mod pid_file;
 mod signals;
 
 use args::Args;
-use busrt::broker::{Broker, Lookout, Options};
+use busrt::broker::{Broker, BusyPoller, Options};
 use clap::{CommandFactory, Parser};
 use pid_file::PidFile;
 use signals::Signals;
@@ -17,10 +18,6 @@ use std::time::Duration;
 
 /// How long the end waits for the runtime's threads.
 const RUNTIME_PATIENCE: Duration = Duration::from_millis(500);
-
-#[cfg(not(feature = "std-alloc"))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -48,21 +45,30 @@ fn start(args: &Args) -> Result<ExitCode, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(args.workers()).enable_all();
     let mut options = args.options();
-    if !args.busy_poll().is_zero() {
-        match Lookout::new(args.busy_poll()) {
-            Ok(lookout) => {
-                options = options.lookout(lookout.clone());
-                builder.on_thread_park(move || lookout.before_park());
-            }
-            Err(e) => log::debug!("no looking out: {e}"),
-        }
+    let busy_poller = busy_poller(args);
+    if let Some(busy_poller) = &busy_poller {
+        options = options.busy_poller(busy_poller.clone());
     }
+    builder.on_thread_park(move || {
+        if let Some(busy_poller) = &busy_poller {
+            busy_poller.before_park();
+        }
+        allocator::collect();
+    });
     let runtime = builder.build().map_err(|e| format!("cannot start the runtime: {e}"))?;
     let result = runtime.block_on(run(args, options, signals));
     // A thread that is stuck, such as in the lookup of a host, must not hold up the end.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     logging::flush();
     result.map(|()| ExitCode::SUCCESS)
+}
+
+fn busy_poller(args: &Args) -> Option<BusyPoller> {
+    if args.busy_poll().is_zero() {
+        return None;
+    }
+    let busy_poller = BusyPoller::new(args.busy_poll());
+    busy_poller.inspect_err(|e| log::debug!("sockets are not polled while an answer is due: {e}")).ok()
 }
 
 async fn run(args: &Args, options: Options, mut signals: Signals) -> Result<(), String> {

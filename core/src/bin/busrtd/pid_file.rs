@@ -62,7 +62,7 @@ fn check(path: &Path) -> io::Result<()> {
 /// Writes a new file beside the old one and moves it into place complete.
 fn write_new(path: &Path) -> io::Result<Identity> {
     let temporary = path.with_file_name(format!(".busrtd.{}.pid", std::process::id()));
-    // What a killed process with the same id left.
+    // A killed process with the same id may have left this file.
     let _ = std::fs::remove_file(&temporary);
     let write = || {
         // Fails if anything is there, hence it follows no link.

@@ -7,6 +7,7 @@ use crate::client::events::Event;
 use crate::client::policy::Overflow;
 use crate::error::ErrorKind;
 use crate::frame::Frame;
+use crate::transport::Load;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
@@ -52,17 +53,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Waits until [`push`](Inbox::push) would take a frame; `false` when the inbox has ended. Ready as soon as
-    /// a sixteenth of the budget is free.
-    pub(crate) async fn wait_room(&self) -> bool {
-        self.wait_room_unless(|| false).await
-    }
-
-    /// As [`wait_room`](Inbox::wait_room), for one task that waits for many inboxes. Registers the waker until
-    /// it is woken, once for each task. The caller takes back the registration with
+    /// Whether [`push`](Inbox::push) would take a frame: ready as soon as a sixteenth of the budget is free; false
+    /// when the inbox has ended. For one task that waits for many inboxes. Registers the waker until it is woken,
+    /// once for each task. The caller takes back the registration with
     /// [`forget_room`](Inbox::forget_room) when it waits no longer, or it costs a wake-up later and keeps the
     /// task's memory until then. Clones and drops wakers: the caller holds no lock.
-    #[allow(dead_code, reason = "for the dispatcher of the broker")]
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let must_wait = || self.must_wait(|| false);
         // The second look sees what has changed before the waker was registered.
@@ -76,14 +71,18 @@ impl Inbox {
     }
 
     /// Takes back the registration of [`poll_room`](Inbox::poll_room).
-    #[allow(dead_code, reason = "for the dispatcher of the broker")]
     pub(crate) fn forget_room(&self, waker: &Waker) {
         self.room.forget(waker);
     }
 
-    /// How many frames the program has taken since the beginning.
-    pub(crate) fn progress(&self) -> u64 {
-        self.taken().0
+    /// Wakes everything that waits for room: what it waits for may have changed.
+    pub(crate) fn wake_room(&self) {
+        self.room.tell();
+    }
+
+    /// What may wait before there is no room.
+    pub(crate) fn budget(&self) -> Load {
+        Load { frames: self.budget.frames, bytes: self.budget.bytes }
     }
 
     /// How many frames the program has taken since the beginning, and the bytes that they held in the queue,
@@ -105,16 +104,9 @@ impl Inbox {
         (waiting.frames, waiting.bytes)
     }
 
-    /// Drops the oldest frame of the longest lane; `false` when there is none.
-    pub(crate) fn drop_oldest(&self) -> bool {
-        let frame = self.state.lock().drop_oldest();
-        self.count_dropped(frame)
-    }
-
     /// Drops the oldest publication or broadcast that `may_go`; `false` when there is none. Messages stay.
     ///
     /// `may_go` runs under the lock of this inbox.
-    #[allow(dead_code, reason = "for the dispatcher of the broker")]
     pub(crate) fn drop_oldest_where(&self, may_go: impl Fn(&Frame) -> bool) -> bool {
         let frame = self.state.lock().drop_oldest_where(may_go);
         self.count_dropped(frame)

@@ -38,6 +38,7 @@ impl Room {
 
     /// Registers a waker, unless one that wakes the same task is registered. The caller has to look for room
     /// once more after that.
+    #[cfg(feature = "broker")]
     pub(super) fn register(&self, waker: &Waker) {
         // Cloned without the lock.
         let mut own = None;
@@ -57,6 +58,7 @@ impl Room {
     }
 
     /// Takes back the registration of a waker.
+    #[cfg(feature = "broker")]
     pub(super) fn forget(&self, waker: &Waker) {
         if self.registered.load(Ordering::SeqCst) == 0 {
             return;

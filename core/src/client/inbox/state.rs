@@ -122,6 +122,7 @@ impl Queue {
     }
 
     /// Removes the first frame that is no message and `may_go`.
+    #[cfg(feature = "broker")]
     fn remove_first(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<(Frame, Amount)> {
         if self.droppable == 0 {
             return None;
@@ -247,6 +248,7 @@ impl State {
     }
 
     /// Removes the oldest publication or broadcast that `may_go`. Messages stay.
+    #[cfg(feature = "broker")]
     pub(super) fn drop_oldest_where(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<Frame> {
         // The other lanes hold messages alone.
         let (frame, amount) = self.lanes[LANE_FRAMES].remove_first(may_go)?;

@@ -47,7 +47,7 @@ pub(crate) fn start(args: &Args) -> Result<(), String> {
     let style = if shows_colours() { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_default_env().format_target(false);
-    // The colours of the variable are left alone, except for its "auto".
+    // The variable decides, unless it is unset or "auto": with a pipe env_logger would then use no colours.
     if !matches!(std::env::var("RUST_LOG_STYLE").as_deref(), Ok("always" | "never")) {
         builder.write_style(style);
     }
@@ -59,8 +59,8 @@ pub(crate) fn flush() {
     queue().flush(FLUSH_PATIENCE);
 }
 
-/// Writes a line for whoever started the program to the standard error output, after the log. An output that
-/// takes nothing is given up after a while.
+/// Writes a line to the standard error output, after the log, also if the log goes to syslog. It waits only
+/// for a short time for an output that takes nothing.
 pub(crate) fn say(text: &str) {
     flush();
     let line = format!("busrtd: {text}\n");

@@ -1,9 +1,8 @@
 //! A client within the broker's process: no bytes, frames are handed over as they are.
 
-use super::Core;
-use super::courier::Courier;
-use super::held::Stop;
-use super::outbox::Outlet;
+use super::core::Core;
+use super::dispatcher::Dispatcher;
+use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
 use crate::client::inbox::Inbox;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,73 +13,81 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// One registered in-process client. Dropping it unregisters the client.
 pub(crate) struct LocalLink {
     core: Arc<Core>,
     session: Arc<Session>,
-    /// Ways into the bus that are not in use: as many as there have been operations at once. Boxed, since one is
+    /// Dispatchers that are not in use: as many as there have been operations at the same time. Boxed, since one is
     /// taken and given back with every operation.
     #[expect(clippy::vec_box)]
-    couriers: Mutex<Vec<Box<Courier>>>,
+    dispatchers: Mutex<Vec<Box<Dispatcher>>>,
 }
 
 impl LocalLink {
     pub(super) fn register(core: &Arc<Core>, name: &str, inbox: Arc<Inbox>) -> Result<LocalLink> {
-        super::valid_name(name)?;
+        super::valid_name(name, &core.options)?;
         let identity = Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None };
         let session = core
-            .register(identity, Outlet::local(inbox))
+            .register(identity, Sink::InProcess(inbox))
             .map_err(|kind| Error::new(kind, name.to_owned()))?;
-        Ok(LocalLink { core: core.clone(), session, couriers: Mutex::default() })
+        Ok(LocalLink { core: core.clone(), session, dispatchers: Mutex::default() })
     }
 
-    /// The broker itself as a sender: registered nowhere, bound by no rules.
+    /// The broker itself as a sender: it is not registered, and no rules bind it.
     #[cfg(unix)]
     pub(super) fn broker(core: &Arc<Core>) -> LocalLink {
         let name = crate::proto::op::BROKER_NAME.into();
         let identity = Identity { name, kind: ClientKind::Internal, peer: None, port: None };
-        let session = Arc::new(Session::new(u32::MAX, identity, Outlet::Broker, 0, 0));
-        LocalLink { core: core.clone(), session, couriers: Mutex::default() }
+        let session = Arc::new(Session::new(u32::MAX, 0, identity, Outbox::of_broker(), 0, 0));
+        LocalLink { core: core.clone(), session, dispatchers: Mutex::default() }
     }
 
-    /// Does one operation on the caller's thread. What it returns must be awaited if a receiver does not keep up.
+    /// Starts one operation on the caller's thread. If a receiver does not keep up, or the operation takes long, the
+    /// future that is returned must be awaited.
     pub(crate) fn submit<'o>(&'o self, op: &'o Operation<'o, Bytes>, qos: QoS) -> Submitted<'o> {
-        if self.session.has_ended() {
+        if self.session.has_ended() || self.core.is_closing() {
             return Submitted::Done(Err(ErrorKind::ConnectionLost));
         }
         let payload = payload_of(op);
         let borrowed = borrow(op);
         let (traffic, len) = (&self.session.traffic, body_len(&borrowed) as u64);
-        let mut couriers = self.couriers.lock();
+        let mut dispatchers = self.dispatchers.lock();
         // Under the lock, since callers may be several.
         traffic.r_frames.add(1);
         traffic.r_bytes.add(len);
-        let free = couriers.pop();
-        drop(couriers);
-        let mut courier =
-            free.unwrap_or_else(|| Box::new(Courier::new(self.core.clone(), self.session.clone())));
-        match courier.begin(qos, &borrowed, self.session.name(), payload) {
-            Ok(()) => {
-                self.give_back(courier, qos);
+        let free = dispatchers.pop();
+        drop(dispatchers);
+        let mut dispatcher =
+            free.unwrap_or_else(|| Box::new(Dispatcher::new(self.core.clone(), self.session.clone())));
+        let submitted = dispatcher.begin(self.session.name(), &self.core).submit(qos, borrowed, payload);
+        match submitted {
+            Ok(None) => {
+                self.give_back(dispatcher, qos);
                 Submitted::Done(Ok(()))
             }
-            Err(Stop::Refused(kind)) => {
-                let result = Err(courier.refuse(kind, &borrowed));
-                self.give_back(courier, qos);
-                Submitted::Done(result)
+            Err(kind) => {
+                self.give_back(dispatcher, qos);
+                Submitted::Done(Err(kind))
             }
-            Err(Stop::Unfinished(why)) => Submitted::Waits(Box::pin(async move {
-                let result = courier.finish(*why, qos, &borrowed, payload).await;
-                self.give_back(courier, qos);
-                result
-            })),
+            Ok(Some(deferred)) => {
+                let waits = InProgress::begin(&self.core);
+                Submitted::Waits(Box::pin(async move {
+                    let _waits = waits;
+                    let mut batch = dispatcher.begin(self.session.name(), &self.core);
+                    let result = batch.complete(*deferred, payload).await;
+                    drop(batch);
+                    self.give_back(dispatcher, qos);
+                    result
+                }))
+            }
         }
     }
 
-    fn give_back(&self, mut courier: Box<Courier>, qos: QoS) {
-        courier.flush_local(qos);
-        self.couriers.lock().push(courier);
+    fn give_back(&self, mut dispatcher: Box<Dispatcher>, qos: QoS) {
+        dispatcher.flush_in_process(qos);
+        self.dispatchers.lock().push(dispatcher);
     }
 
     /// Registers a secondary of this client, whose frames go to `inbox`.
@@ -88,7 +95,7 @@ impl LocalLink {
         LocalLink::register(&self.core, name, inbox)
     }
 
-    /// Unregisters the client; its secondaries go too.
+    /// Unregisters the client and its secondaries.
     pub(crate) fn disconnect(&self) {
         self.core.end(&self.session, "closed by the client");
     }
@@ -97,10 +104,27 @@ impl LocalLink {
         !self.session.has_ended()
     }
 
-    /// Operations so far, and what the bytes of their bodies would be on the wire.
+    /// The number of operations so far, and the bytes that their bodies would have on the wire.
     pub(crate) fn sent(&self) -> (u64, u64) {
         let traffic = &self.session.traffic;
         (traffic.r_frames.get(), traffic.r_bytes.get())
+    }
+}
+
+/// An operation that waits, or takes long, or the announcement of the end: while the broker shuts down, no receiver's stream ends before it is done.
+pub(super) struct InProgress<'c>(&'c Core);
+
+impl InProgress<'_> {
+    pub(super) fn begin(core: &Core) -> InProgress<'_> {
+        core.reading.fetch_add(1, SeqCst);
+        InProgress(core)
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, SeqCst);
+        self.0.connection_changed.notify_waiters();
     }
 }
 
@@ -158,7 +182,7 @@ fn borrow<'a>(op: &'a Operation<'a, Bytes>) -> Operation<'a, &'a [u8]> {
     }
 }
 
-/// What the body would be on the wire.
+/// The length that the body would have on the wire.
 fn body_len(op: &Operation<'_, &[u8]>) -> usize {
     let topics_len = |topics: &crate::proto::request::Topics<'_>| {
         topics.iter().map(|topic| topic.len() + 1).sum::<usize>().saturating_sub(1)

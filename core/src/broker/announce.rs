@@ -1,0 +1,179 @@
+//! Announcements of the broker on its own topics (PROTOCOL.md section 9).
+//!
+//! They are queued under the lock that orders registrations and delivered without it. A few subscribers are served
+//! by the thread that registers a client; many by the supervisor.
+
+use super::audience::Audience;
+use super::core::Core;
+use super::encoded_frames::EncodedFrames;
+use super::outbound_frame::OutboundFrame;
+use super::outbox::Push;
+use super::session::Session;
+use crate::proto::delivery::Delivery;
+use crate::proto::op::{BROKER_NAME, FrameKind, TOPIC_INFO, TOPIC_WARN};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The most subscribers that are served by the thread that registers a client.
+const FEW: usize = 32;
+/// The most announcements that are delivered together.
+const TOGETHER: usize = 64;
+/// While more announcements than this wait, new clients are not registered.
+const MOST_WAITING: usize = 1024;
+/// The batch number for announcements, which are flushed immediately after they are queued.
+const NO_BATCH: u32 = u32::MAX - 3;
+
+#[derive(Serialize)]
+struct Announcement<'a> {
+    s: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    d: Option<&'a str>,
+    t: u64,
+}
+
+/// Announcements that wait to be delivered.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    state: Mutex<State>,
+    waiting: AtomicUsize,
+    room: tokio::sync::Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Packed, on `.broker/info`.
+    queue: VecDeque<Vec<u8>>,
+    /// True if a thread is delivering.
+    busy: bool,
+}
+
+fn pack(subject: &str, data: Option<&str>) -> Option<Vec<u8>> {
+    let t = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    // Packing these into memory cannot fail.
+    rmp_serde::to_vec_named(&Announcement { s: subject, d: data, t }).ok()
+}
+
+impl Announcements {
+    /// Queues that a primary client has registered.
+    pub(super) fn queue_registered(&self, name: &str) {
+        self.queue("reg", name);
+    }
+
+    /// Queues that a primary client has left.
+    pub(super) fn queue_unregistered(&self, name: &str) {
+        self.queue("unreg", name);
+    }
+
+    fn queue(&self, subject: &str, name: &str) {
+        if let Some(payload) = pack(subject, Some(name)) {
+            let mut state = self.state.lock();
+            state.queue.push_back(payload);
+            self.waiting.store(state.queue.len(), Relaxed);
+        }
+    }
+
+    /// Delivers the announcements that wait, or leaves them to the supervisor if there are many subscribers.
+    pub(super) fn deliver(&self, core: &Core) {
+        if self.waiting.load(Relaxed) == 0 {
+            return;
+        }
+        let audience = core.registry.own_subscribers(TOPIC_INFO);
+        if audience.len() <= FEW {
+            self.deliver_some(core, &audience);
+        }
+        if self.waiting.load(Relaxed) > 0 {
+            core.supervisor.wake();
+        }
+    }
+
+    /// Delivers some of what waits, whatever the number of subscribers. Returns true when there is more to deliver.
+    /// Only the supervisor calls it.
+    pub(super) fn deliver_rest(&self, core: &Core) -> bool {
+        if self.waiting.load(Relaxed) == 0 {
+            return false;
+        }
+        let audience = core.registry.own_subscribers(TOPIC_INFO);
+        // Another thread that is delivering wakes the supervisor if something is left.
+        self.deliver_some(core, &audience) && self.waiting.load(Relaxed) > 0
+    }
+
+    /// Delivers a few announcements. False when another thread is doing it.
+    fn deliver_some(&self, core: &Core, audience: &Audience) -> bool {
+        let mut state = self.state.lock();
+        if state.busy {
+            return false;
+        }
+        state.busy = true;
+        let count = state.queue.len().min(TOGETHER);
+        let next: Vec<Vec<u8>> = state.queue.drain(..count).collect();
+        self.waiting.store(state.queue.len(), Relaxed);
+        drop(state);
+        for payload in &next {
+            core.admin.count_written(payload);
+        }
+        publish(audience, TOPIC_INFO, &next);
+        self.room.notify_waiters();
+        self.state.lock().busy = false;
+        true
+    }
+
+    /// Waits while more than [`MOST_WAITING`] announcements wait.
+    pub(super) async fn wait_for_room(&self) {
+        while self.waiting.load(Relaxed) > MOST_WAITING {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.waiting.load(Relaxed) > MOST_WAITING {
+                // The supervisor notifies; the timeout covers a notification that came just before.
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(100), room).await;
+            }
+        }
+    }
+}
+
+/// Announces on `.broker/warn` that the broker is about to end.
+pub(super) async fn announce_shutdown(core: &Core) {
+    let Some(payload) = pack("shutdown", None) else { return };
+    core.admin.count_written(&payload);
+    let audience = core.registry.own_subscribers(TOPIC_WARN);
+    for some in audience.chunks(256) {
+        publish(some, TOPIC_WARN, std::slice::from_ref(&payload));
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Publishes in the broker's own name. A subscriber without room does not get it: the broker waits for none.
+fn publish(audience: &[Arc<Session>], topic: &str, payloads: &[Vec<u8>]) {
+    let delivery = |payload| Delivery {
+        kind: FrameKind::Publication,
+        realtime: true,
+        sender: BROKER_NAME,
+        topic: Some(topic),
+        payload,
+    };
+    let Some(first) = payloads.first() else { return };
+    let mut frames = EncodedFrames::take(&delivery(first));
+    for payload in payloads {
+        frames.add(&delivery(payload), false);
+    }
+    for receiver in audience {
+        let outbox = &receiver.outbox;
+        if outbox.is_in_process() {
+            for payload in payloads {
+                let frame = OutboundFrame::new(delivery(payload), None);
+                if outbox.push(&frame, NO_BATCH) == Push::Full {
+                    outbox.count_dropped(1, frame.wire_len() as u64);
+                }
+            }
+            continue;
+        }
+        if outbox.push_or_drop(&frames, NO_BATCH) {
+            outbox.flush();
+        }
+    }
+    frames.give();
+}

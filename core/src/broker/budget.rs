@@ -1,0 +1,78 @@
+//! How much work a session does before it yields.
+//!
+//! While a session works without an await, its worker thread serves nothing else: no other sessions, no sockets that
+//! became readable, no timers. Every operation therefore has a price, and every poll of a session's task a budget.
+
+/// What one poll may cost: about two milliseconds.
+const POLL_BUDGET: usize = 2_000_000;
+
+/// The prices, in units of about a nanosecond.
+pub(super) mod price {
+    /// Decoding and routing one frame.
+    pub(in crate::broker) const FRAME: usize = 40;
+    /// Looking up the receivers of a frame that is not in the caches.
+    pub(in crate::broker) const LOOK_UP: usize = 250;
+    /// Visiting a node of a trie, or gathering a subscriber.
+    pub(in crate::broker) const NODE: usize = 120;
+    /// Appending to a receiver's queue.
+    pub(in crate::broker) const APPEND: usize = 80;
+    /// Writing a receiver's queue to its socket, without the bytes.
+    pub(in crate::broker) const FLUSH: usize = 2_000;
+    /// Adding a topic mask or removing it, without its levels.
+    pub(in crate::broker) const MASK: usize = 1_500;
+    /// One level of a topic mask.
+    pub(in crate::broker) const LEVEL: usize = 250;
+
+    /// Copying this many bytes within memory.
+    #[inline]
+    pub(in crate::broker) fn bytes(count: usize) -> usize {
+        count / 16
+    }
+
+    /// Looking for the end of a text of so many bytes, or checking that it is UTF-8.
+    #[inline]
+    pub(in crate::broker) fn text(count: usize) -> usize {
+        count / 2
+    }
+
+    /// Reading so many bytes from a socket or writing them to one.
+    #[inline]
+    pub(in crate::broker) fn written(count: usize) -> usize {
+        count / 4
+    }
+}
+
+/// The rest of a poll's budget.
+#[derive(Debug)]
+pub(super) struct WorkBudget {
+    left: usize,
+}
+
+impl WorkBudget {
+    /// The budget of one poll.
+    pub(super) fn new() -> WorkBudget {
+        WorkBudget { left: POLL_BUDGET }
+    }
+
+    /// Subtracts the price of work.
+    #[inline]
+    pub(super) fn charge(&mut self, cost: usize) {
+        self.left = self.left.saturating_sub(cost);
+    }
+
+    /// Returns whether the session must flush and yield.
+    #[inline]
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The rest of the budget.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Begins a new poll's budget, after the session has yielded.
+    pub(super) fn renew(&mut self) {
+        *self = WorkBudget::new();
+    }
+}

@@ -1,0 +1,186 @@
+//! Keeps a worker awake for a moment while the next frame of a conversation is about to come.
+//!
+//! Clients that talk to each other, or to the broker, one frame at a time pay for two wake-ups with every frame: that
+//! of the receiver, and that of the worker, which went to sleep in between. Waking a core that sleeps costs more than
+//! everything the broker does with a small frame. So the broker notes which clients are *prompt*: they sent their
+//! last frame shortly after they were given one (an acknowledgement, a message). Once such a client has been given
+//! something again, a worker with nothing to do polls the sockets until the answer is there or was due. Clients that
+//! only send, only receive or take their time are not waited for. The rest of a large frame is, once a good piece of
+//! it has come.
+//!
+//! Between two polls every other program may run. Only one worker polls at a time. Where other programs want the
+//! cores, which then do not sleep anyway, polling pauses.
+
+use super::reply_tracker::nanoseconds;
+use super::session::Session;
+use crate::transport::{Socket, Watch};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// A poll that takes this long was interrupted: another program wants the core.
+const INTERRUPTED: Duration = Duration::from_micros(300);
+const LONGEST: Duration = Duration::from_millis(1);
+/// Polling pauses this long after an interruption.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Keeps a worker of a runtime awake for a moment while a client in conversation is about to answer. The runtime must
+/// call [`before_park`](BusyPoller::before_park), and the broker must have it in its options
+/// ([`Options::busy_poller`](super::Options::busy_poller)):
+///
+/// ```no_run
+/// # fn run() -> std::io::Result<()> {
+/// use busrt::broker::{Broker, BusyPoller, Options};
+/// use std::time::Duration;
+///
+/// let busy_poller = BusyPoller::new(Duration::from_micros(50))?;
+/// let runtime = tokio::runtime::Builder::new_multi_thread()
+///     .on_thread_park({
+///         let busy_poller = busy_poller.clone();
+///         move || busy_poller.before_park()
+///     })
+///     .enable_all()
+///     .build()?;
+/// runtime.block_on(async {
+///     let broker = Broker::new(Options::default().busy_poller(busy_poller));
+///     // …
+/// });
+/// # Ok(()) }
+/// ```
+///
+/// Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct BusyPoller {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bound: Duration,
+    started: Instant,
+    /// Every client's socket.
+    watch: Watch,
+    /// Deadline (nanoseconds since the start) until which a reply is expected; 0: none is.
+    expected: AtomicU64,
+    /// Polling pauses until then (nanoseconds since the start).
+    paused: AtomicU64,
+    /// True if a worker is polling.
+    busy: AtomicBool,
+}
+
+impl BusyPoller {
+    /// A poller that waits up to `bound` for an answer, at most 1 ms: timers may be late by as much.
+    ///
+    /// # Errors
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux; out of descriptors.
+    pub fn new(bound: Duration) -> io::Result<BusyPoller> {
+        let inner = Inner {
+            bound: bound.min(LONGEST),
+            started: Instant::now(),
+            watch: Watch::new()?,
+            expected: AtomicU64::new(0),
+            paused: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+        };
+        Ok(BusyPoller { inner: Arc::new(inner) })
+    }
+
+    /// Returns when there is something to do or nothing is expected any more, mostly immediately. To be called by
+    /// [`Builder::on_thread_park`](tokio::runtime::Builder::on_thread_park).
+    pub fn before_park(&self) {
+        let inner = &*self.inner;
+        let until = inner.expected.load(Relaxed);
+        if until == 0 || inner.busy.swap(true, Relaxed) {
+            return;
+        }
+        let now = inner.now();
+        if now < until && now >= inner.paused.load(Relaxed) {
+            inner.poll(now, until);
+        }
+        inner.busy.store(false, Relaxed);
+    }
+
+    /// Adds a client's socket to those that are polled.
+    pub(super) fn watch(&self, socket: &Socket) {
+        // Without it, frames of this client do not end a poll.
+        if let Err(e) = self.inner.watch.add(socket) {
+            log::debug!("a connection cannot be polled: {e}");
+        }
+    }
+
+    /// Notes that a piece of a large frame has come: its sender is writing the rest just now.
+    pub(super) fn rest_is_due(&self) {
+        let inner = &*self.inner;
+        inner.expected.store(inner.now().saturating_add(nanoseconds(inner.bound)), Relaxed);
+    }
+
+    /// Notes that a frame of `sender` has been routed, and that `receivers` are about to be given something.
+    pub(super) fn exchanged<'a>(&self, sender: &Session, receivers: impl Iterator<Item = &'a Session>) {
+        let inner = &*self.inner;
+        let now = inner.now();
+        sender.replies.spoke(now, inner.bound);
+        let mut expected = 0;
+        for receiver in receivers {
+            receiver.replies.given(now, inner.bound);
+            if receiver.replies.is_prompt() {
+                expected = now.saturating_add(nanoseconds(inner.bound));
+            }
+        }
+        inner.expected.store(expected, Relaxed);
+    }
+}
+
+impl Inner {
+    /// Never 0.
+    fn now(&self) -> u64 {
+        nanoseconds(self.started.elapsed()).max(1)
+    }
+
+    fn poll(&self, began: u64, until: u64) {
+        let mut last = began;
+        while !self.watch.has_news() {
+            let now = self.now();
+            if now - last > nanoseconds(INTERRUPTED) {
+                self.paused.store(now + nanoseconds(PAUSE), Relaxed);
+                return;
+            }
+            if now >= until {
+                return;
+            }
+            last = now;
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(all(target_os = "linux", not(busrt_portable)))]
+    #[tokio::test]
+    async fn a_poll_ends_with_news_or_in_time() {
+        use std::io::Write;
+        let busy_poller = BusyPoller::new(LONGEST).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket::from_unix(ours).unwrap();
+        busy_poller.watch(&socket);
+        // Nothing is expected.
+        busy_poller.before_park();
+        busy_poller.inner.expected.store(u64::MAX, Relaxed);
+        theirs.write_all(b"1").unwrap();
+        busy_poller.before_park();
+        // The peer writes.
+        busy_poller.rest_is_due();
+        assert!(busy_poller.inner.expected.load(Relaxed) > busy_poller.inner.now());
+        theirs.write_all(b"2").unwrap();
+        busy_poller.before_park();
+        // It was due a moment ago, or is in a moment.
+        for until in [1, busy_poller.inner.now() + 100_000] {
+            busy_poller.inner.expected.store(until, Relaxed);
+            busy_poller.before_park();
+        }
+        assert!(!busy_poller.inner.busy.load(Relaxed));
+    }
+}

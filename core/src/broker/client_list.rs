@@ -1,0 +1,284 @@
+//! `client.list`: the clients, optionally those whose name matches a regular expression.
+//!
+//! Listing many clients, adding up their counters and compiling a filter take long. A thread of its own does all of
+//! this, one question at a time.
+
+use super::core::Core;
+use super::session::{ClientKind, Session};
+use super::slow_receiver::Pace;
+use super::stats::{self, Counters};
+use crate::proto::op::BROKER_NAME;
+use crate::proto::rpc;
+use parking_lot::Mutex;
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use tokio::sync::oneshot;
+
+/// The largest size of a compiled filter, in bytes.
+const FILTER_BYTES: usize = 128 * 1024;
+/// The memory that matching may use, in bytes.
+const MATCH_BYTES: usize = 256 * 1024;
+/// The longest filter, in bytes.
+const FILTER_LEN: usize = 1024;
+/// The deepest nesting of groups in a filter.
+const FILTER_NESTING: u32 = 32;
+/// Compiled filters that are kept.
+const FILTERS: usize = 16;
+
+/// How well a client keeps up with what it is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientState {
+    /// It keeps up, or is slow and holds its senders back.
+    #[default]
+    Ok,
+    /// It was slow for longer than the hold time: publications and broadcasts that find its queue full are dropped.
+    Lagging,
+    /// It has taken nothing for the stall time: the policy for slow receivers applies.
+    Stuck,
+}
+
+/// One client in the answer to `client.list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientInfo {
+    /// The primary name.
+    pub name: String,
+    /// How it is connected.
+    pub kind: ClientKind,
+    /// Its address; `None` if it is on this machine.
+    pub source: Option<String>,
+    /// What it connected to, as given to the broker; `None` for internal clients, empty for
+    /// connections handed in.
+    pub port: Option<String>,
+    /// Frames read from it, pings not counted.
+    pub r_frames: u64,
+    /// Bytes of their bodies.
+    pub r_bytes: u64,
+    /// Frames queued for it; an acknowledgement counts as one.
+    pub w_frames: u64,
+    /// Bytes of their bodies.
+    pub w_bytes: u64,
+    /// Frames that wait for it now.
+    pub queue: usize,
+    /// 1 and its secondaries.
+    pub instances: usize,
+    /// Frames that were dropped because it did not keep up.
+    #[serde(default)]
+    pub dropped: u64,
+    /// How well it keeps up.
+    #[serde(default)]
+    pub state: ClientState,
+    /// Senders that are held back for it now.
+    #[serde(default)]
+    pub held_senders: usize,
+}
+
+/// The answer to `client.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientList {
+    /// Primaries, sorted by name.
+    pub clients: Vec<ClientInfo>,
+}
+
+/// The primaries whose name `accepts`, the broker's own client among them, sorted by name.
+pub(super) fn clients(core: &Core, accepts: impl Fn(&str) -> bool) -> ClientList {
+    let mut clients: Vec<ClientInfo> = core
+        .registry
+        .clients()
+        .filter(|session| !session.is_secondary() && accepts(session.name()))
+        .map(|session| client_info(core, &session))
+        .collect();
+    if accepts(BROKER_NAME) {
+        clients.push(broker_info(core));
+    }
+    clients.sort_by(|a, b| a.name.cmp(&b.name));
+    ClientList { clients }
+}
+
+fn client_info(core: &Core, session: &Arc<Session>) -> ClientInfo {
+    let Counters { r_frames, r_bytes, w_frames, w_bytes, dropped } = stats::counters(session);
+    ClientInfo {
+        name: session.name().to_owned(),
+        kind: session.identity.kind,
+        source: session.identity.peer.map(|peer| peer.to_string()),
+        port: session.identity.port.as_deref().map(str::to_owned),
+        r_frames,
+        r_bytes,
+        w_frames,
+        w_bytes,
+        queue: session.outbox.load().frames,
+        instances: 1 + core.registry.secondaries(session.name()),
+        dropped,
+        state: match session.outbox.pace() {
+            Pace::Keeping => ClientState::Ok,
+            Pace::Lagging => ClientState::Lagging,
+            Pace::Stuck => ClientState::Stuck,
+        },
+        held_senders: session.outbox.held_senders(),
+    }
+}
+
+fn broker_info(core: &Core) -> ClientInfo {
+    let Counters { r_frames, r_bytes, w_frames, w_bytes, .. } = core.admin.own_counters();
+    ClientInfo {
+        name: BROKER_NAME.to_owned(),
+        kind: ClientKind::Internal,
+        source: None,
+        port: None,
+        r_frames,
+        r_bytes,
+        w_frames,
+        w_bytes,
+        queue: 0,
+        instances: 1,
+        dropped: 0,
+        state: ClientState::Ok,
+        held_senders: 0,
+    }
+}
+
+/// An error reply: the code and the reason.
+pub(super) type Failure = (i16, String);
+
+/// A question to the thread.
+pub(super) enum Question {
+    /// The clients whose name the filter matches.
+    Clients { filter: Option<String> },
+    /// The counters over all clients.
+    Stats,
+}
+
+struct Request {
+    question: Question,
+    /// Takes the packed result.
+    answer: oneshot::Sender<Result<Vec<u8>, Failure>>,
+}
+
+/// The thread that answers questions about all clients, started with the first one.
+#[derive(Debug, Default)]
+pub(super) struct Lister {
+    requests: Mutex<Option<Sender<Request>>>,
+}
+
+impl Lister {
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// The system cannot start another thread.
+    pub(super) fn ask(
+        &self,
+        core: &Arc<Core>,
+        question: Question,
+    ) -> std::io::Result<oneshot::Receiver<Result<Vec<u8>, Failure>>> {
+        let (answer, receiver) = oneshot::channel();
+        let mut requests = self.requests.lock();
+        let sender = match &mut *requests {
+            Some(sender) => sender,
+            none => {
+                let (sender, requests) = channel();
+                let weak = Arc::downgrade(core);
+                std::thread::Builder::new()
+                    .name("busrt-admin".into())
+                    .spawn(move || answer_all(&weak, &requests))?;
+                none.insert(sender)
+            }
+        };
+        // The thread lives as long as the sender: an error only drops the request, which the receiver notices.
+        let _ = sender.send(Request { question, answer });
+        Ok(receiver)
+    }
+}
+
+fn answer_all(core: &Weak<Core>, requests: &Receiver<Request>) {
+    let mut filters = Filters::default();
+    while let Ok(Request { question, answer }) = requests.recv() {
+        let Some(core) = core.upgrade() else { return };
+        let result = match question {
+            Question::Stats => pack(&stats::totals(&core)),
+            Question::Clients { filter: None } => pack(&clients(&core, |_| true)),
+            Question::Clients { filter: Some(text) } => {
+                filters.compiled(&text).and_then(|filter| pack(&clients(&core, |name| filter.is_match(name))))
+            }
+        };
+        // The client that asked may have gone.
+        let _ = answer.send(result);
+    }
+}
+
+/// Packs a result as MessagePack.
+pub(super) fn pack(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    rmp_serde::to_vec_named(value).map_err(|e| (rpc::CODE_INTERNAL, e.to_string()))
+}
+
+/// Compiled filters, the latest last.
+#[derive(Default)]
+struct Filters(Vec<(String, Regex)>);
+
+impl Filters {
+    fn compiled(&mut self, text: &str) -> Result<&Regex, Failure> {
+        match self.0.iter().position(|(known, _)| known == text) {
+            Some(at) => {
+                let known = self.0.remove(at);
+                self.0.push(known);
+            }
+            None => {
+                let filter = compile(text)?;
+                if self.0.len() >= FILTERS {
+                    self.0.remove(0);
+                }
+                self.0.push((text.to_owned(), filter));
+            }
+        }
+        let latest = self.0.last().map(|(_, filter)| filter);
+        latest.ok_or_else(|| (rpc::CODE_INTERNAL, "the filter is missing".to_owned()))
+    }
+}
+
+fn compile(text: &str) -> Result<Regex, Failure> {
+    if text.len() > FILTER_LEN {
+        return Err((rpc::CODE_INVALID_PARAMS, format!("the filter is longer than {FILTER_LEN} bytes")));
+    }
+    RegexBuilder::new(text)
+        .size_limit(FILTER_BYTES)
+        .dfa_size_limit(MATCH_BYTES)
+        .nest_limit(FILTER_NESTING)
+        .build()
+        .map_err(|e| match e {
+            regex::Error::CompiledTooBig(limit) => (
+                rpc::CODE_INVALID_PARAMS,
+                format!("the filter is too large: compiled it would take more than {limit} bytes"),
+            ),
+            other => (rpc::CODE_PARSE, other.to_string()),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_bounded() {
+        for small in [r"^plant\.", r"\w+", r"sensor\d{1,3}$", r"(a|b)*c", r"[\w.]+-\d+"] {
+            assert!(compile(small).is_ok(), "{small}");
+        }
+        for large in [r"\w{200}", r"(\w{50}){50}", r"(((a{9}){9}){9}){9}", &"x".repeat(FILTER_LEN + 1)] {
+            assert_eq!(compile(large).unwrap_err().0, rpc::CODE_INVALID_PARAMS, "{large}");
+        }
+        for broken in ["(", "[", "a{2,1}", "*"] {
+            assert_eq!(compile(broken).unwrap_err().0, rpc::CODE_PARSE, "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_latest_filters_are_kept() {
+        let mut filters = Filters::default();
+        for number in 0..FILTERS + 5 {
+            assert!(filters.compiled(&format!("a{number}")).is_ok());
+            assert!(filters.compiled("b").is_ok());
+        }
+        assert_eq!(filters.0.len(), FILTERS);
+        assert_eq!(filters.0.last().unwrap().0, "b");
+    }
+}

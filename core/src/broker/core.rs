@@ -1,0 +1,201 @@
+//! The state that all sessions of a broker share, and how clients register and leave.
+
+use super::admin::Admin;
+use super::announce::Announcements;
+use super::handshakes::Handshakes;
+use super::options::Options;
+use super::outbox::{Outbox, QueueLimits, Sink};
+use super::registry::Registry;
+use super::session::{Identity, Session};
+use super::supervisor::Supervisor;
+use super::{keepalive, stats};
+use crate::error::ErrorKind;
+use crate::proto::op::RESULT_OK;
+use crate::shown::shown;
+use crate::transport::Load;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// Milliseconds for which the broker has run, advanced by the supervisor alone: cheap to read. The clock does not count
+/// time in which the process was suspended, because the broker could not read from its clients then.
+#[derive(Debug, Default)]
+pub(super) struct Clock(AtomicU64);
+
+impl Clock {
+    pub(super) fn now(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Advances the clock. Only the supervisor calls it.
+    pub(super) fn advance(&self, milliseconds: u64) -> u64 {
+        let now = self.now().saturating_add(milliseconds);
+        self.0.store(now, Relaxed);
+        now
+    }
+}
+
+/// The state that all sessions of a broker share.
+pub(super) struct Core {
+    pub(super) options: Options,
+    pub(super) limits: QueueLimits,
+    pub(super) registry: Registry,
+    pub(super) admin: Admin,
+    pub(super) announcements: Announcements,
+    pub(super) handshakes: Handshakes,
+    pub(super) clock: Clock,
+    pub(super) supervisor: Supervisor,
+    pub(super) started: Instant,
+    /// Held while a client registers or leaves and the announcement of this is queued, so that announcements have the
+    /// order of the events.
+    membership: Mutex<()>,
+    /// Set when the broker shuts down: no client is registered any more, and nothing more is read.
+    pub(super) closing: AtomicBool,
+    /// Connections whose task still reads and routes, and operations of clients in this process that wait.
+    pub(super) reading: AtomicUsize,
+    /// Notified whenever a connection's task has stopped reading, or has ended.
+    pub(super) connection_changed: Notify,
+    next_owner: AtomicU32,
+}
+
+/// Clients to be closed when no lock is held: closing one wakes tasks, runs callbacks and drops what they own.
+#[derive(Default)]
+struct Effects {
+    leaving: Vec<(Arc<Session>, String)>,
+}
+
+impl Core {
+    pub(super) fn new(options: Options) -> Core {
+        let limits = QueueLimits { totals: Arc::default(), total: options.queue_total };
+        Core {
+            handshakes: Handshakes::new(options.max_handshakes),
+            options,
+            limits,
+            registry: Registry::default(),
+            admin: Admin::default(),
+            announcements: Announcements::default(),
+            clock: Clock::default(),
+            supervisor: Supervisor::default(),
+            started: Instant::now(),
+            membership: Mutex::default(),
+            closing: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
+            connection_changed: Notify::new(),
+            next_owner: AtomicU32::new(0),
+        }
+    }
+
+    /// The number under which a batch promises to flush a queue. The highest numbers are reserved.
+    pub(super) fn next_batch_owner(&self) -> u32 {
+        self.next_owner.fetch_add(1, Relaxed) & (u32::MAX >> 1)
+    }
+
+    /// Lets no client in any more. Those whose registration has begun are registered when it returns.
+    pub(super) fn close(&self) {
+        self.closing.store(true, SeqCst);
+        drop(self.membership.lock());
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(SeqCst)
+    }
+
+    /// An outbox with the bounds of this broker.
+    pub(super) fn outbox(&self, sink: Sink) -> Outbox {
+        Outbox::new(sink, &self.options, self.limits.clone())
+    }
+
+    /// Registers a client. For a client on a socket, the answer is the first thing in its queue.
+    ///
+    /// # Errors
+    /// The refusals of PROTOCOL.md section 2.
+    pub(super) fn register(&self, identity: Identity, sink: Sink) -> Result<Arc<Session>, ErrorKind> {
+        let (name, kind) = (identity.name.clone(), identity.kind);
+        let ip = identity.peer.map(|peer| peer.ip());
+        let now = self.clock.now();
+        let next_ping = now.saturating_add(keepalive::ping_interval(&self.options));
+        let mut effects = Effects::default();
+        let session = {
+            let _in_order = self.membership.lock();
+            if self.is_closing() {
+                return Err(ErrorKind::Other);
+            }
+            let (session, evicted) =
+                self.registry.register(&name, ip, kind, &self.options, |id, generation| {
+                    if let Sink::Socket(writer) = &sink {
+                        writer.with(|backlog| backlog.queue().push_kept(|out| out.push(RESULT_OK)));
+                    }
+                    Session::new(id, generation, identity, self.outbox(sink), now, next_ping)
+                })?;
+            if !session.is_secondary() {
+                self.announcements.queue_registered(&name);
+            }
+            effects
+                .leaving
+                .extend(evicted.into_iter().map(|old| (old, "its name was taken over".to_owned())));
+            session
+        };
+        if let Some((old, _)) = effects.leaving.first() {
+            log::info!("client evicted: {} (force register)", shown(old.name().as_bytes()));
+        }
+        self.carry_out(effects);
+        log::debug!("client registered: {}", shown(name.as_bytes()));
+        self.announcements.deliver(self);
+        Ok(session)
+    }
+
+    /// Unregisters a client, with its secondaries, and closes its connection. Does nothing the second time.
+    pub(super) fn end(&self, session: &Arc<Session>, reason: &str) {
+        let mut effects = Effects::default();
+        {
+            let _in_order = self.membership.lock();
+            for gone in self.registry.unregister(session) {
+                if !gone.is_secondary() {
+                    self.announcements.queue_unregistered(gone.name());
+                }
+                effects.leaving.push((gone, reason.to_owned()));
+            }
+        }
+        self.carry_out(effects);
+        self.announcements.deliver(self);
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        if effects.leaving.is_empty() {
+            return;
+        }
+        for (session, reason) in effects.leaving {
+            log::debug!("client unregistered: {}: {reason}", shown(session.name().as_bytes()));
+            let dropped = match session.outbox.sink() {
+                Sink::Socket(writer) => writer.close(),
+                Sink::InProcess(inbox) => {
+                    inbox.close(ErrorKind::ConnectionLost);
+                    Load::default()
+                }
+                Sink::Broker => Load::default(),
+            };
+            self.admin.retire_counters(stats::counters(&session));
+            if dropped.frames > 0 {
+                log::debug!(
+                    "{} frames, {} bytes, were queued for {} and are discarded",
+                    dropped.frames,
+                    dropped.bytes,
+                    shown(session.name().as_bytes())
+                );
+            }
+            session.nudge.notify_one();
+        }
+        // The supervisor removes the subscriptions.
+        self.supervisor.wake();
+    }
+
+    /// Lets the supervisor watch a receiver that was found full.
+    pub(super) fn watch(&self, receiver: &Arc<Session>) {
+        self.supervisor.watch(receiver);
+    }
+}

@@ -1,0 +1,464 @@
+//! Receivers that do not keep up: how long they hold their senders back, and what happens then (PROTOCOL.md section
+//! 7).
+//!
+//! A receiver is watched from the moment when a frame finds its queue full. The supervisor looks at it at short
+//! intervals and tells this state machine what the receiver has taken. Senders ask the state machine whether to wait.
+//! All times are intervals in which the broker itself ran: nothing here reads a clock.
+//!
+//! ```text
+//!             hold time ran out, or          nothing taken for
+//!             nothing taken for it           the stall time
+//!   Keeping ────────────────────> Lagging ────────────────────> Stuck
+//!      ^                          │  ^                            │
+//!      └──────────────────────────┘  └────────────────────────────┘
+//!        below half for the hold time     it takes something
+//! ```
+
+use super::options::{Options, SlowPolicy};
+use crate::transport::{Load, Progress};
+
+/// A queue that takes nothing is offered to its socket every 25 ms: a look that sees no offer may only have come in
+/// between. So many milliseconds before an offer count with it; more is time in which the broker did not try.
+const BETWEEN_OFFERS: u64 = 50;
+
+/// How well a receiver keeps up with what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Pace {
+    /// It keeps up, or is slow and holds its senders back.
+    #[default]
+    Keeping,
+    /// It was slow for the hold time: publications and broadcasts do not wait for it.
+    Lagging,
+    /// It took nothing for the stall time: its policy applies.
+    Stuck,
+}
+
+/// The kind of a frame that found the queue full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A publication or a broadcast.
+    ToMany,
+    /// A one-to-one message whose sender awaits no acknowledgement.
+    Message,
+    /// A one-to-one message whose sender awaits the acknowledgement.
+    AcknowledgedMessage {
+        /// How long the message has waited so far, in milliseconds.
+        waited: u64,
+    },
+}
+
+/// The decision about a frame that found the queue full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its sender waits.
+    Wait,
+    /// It is dropped and counted; an acknowledgement says 77.
+    Drop,
+    /// The oldest publications and broadcasts make room for it.
+    DropOldest,
+}
+
+/// The bounds of one receiver.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The frames and bytes that may wait in its queue.
+    pub(super) budget: Load,
+    /// Milliseconds.
+    pub(super) hold: u64,
+    /// Milliseconds.
+    pub(super) stall: u64,
+    pub(super) policy: SlowPolicy,
+}
+
+impl Bounds {
+    pub(super) fn new(options: &Options, budget: Load) -> Bounds {
+        let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Bounds {
+            budget,
+            hold: milliseconds(options.hold),
+            stall: milliseconds(options.stall),
+            policy: options.slow,
+        }
+    }
+
+    /// Returns whether a quarter of the budget was taken between two points, in frames or in bytes.
+    fn is_quarter(&self, since: Progress, now: Progress) -> bool {
+        now.frames.saturating_sub(since.frames) >= (self.budget.frames as u64 / 4).max(1)
+            || now.bytes.saturating_sub(since.bytes) >= (self.budget.bytes as u64 / 4).max(1)
+    }
+
+    fn is_below_half(&self, load: Load) -> bool {
+        load.frames <= self.budget.frames / 2 && load.bytes <= self.budget.bytes / 2
+    }
+}
+
+/// The observations of the supervisor when it looks at a receiver.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    /// Milliseconds since the last look in which the broker ran.
+    pub(super) step: u64,
+    pub(super) progress: Progress,
+    pub(super) load: Load,
+    /// How many senders wait for it.
+    pub(super) waiting: usize,
+}
+
+/// The change that a look has found, on which the supervisor acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// It began to lag: senders of publications and broadcasts wait no longer.
+    Lags,
+    /// It got stuck: its policy applies.
+    Stuck,
+    /// It keeps up again.
+    Recovered,
+    /// It no longer needs to be watched.
+    Unwatched,
+}
+
+/// The state of one receiver.
+#[derive(Debug, Default)]
+pub(super) struct SlowReceiver {
+    watched: bool,
+    pace: Pace,
+    /// The progress at the last look.
+    progress: Progress,
+    /// Milliseconds for which it has taken nothing although the broker tried to write.
+    idle: u64,
+    /// Milliseconds since the last look that saw an offer.
+    unsure: u64,
+    /// Milliseconds of the present hold window in which senders waited, and what had been taken at its beginning.
+    held: u64,
+    held_since: Progress,
+    /// Milliseconds for which it has been below half its budget.
+    calm: u64,
+    /// An acknowledged message has waited for the stall time: others are refused until it is below half its budget.
+    refuses: bool,
+}
+
+impl SlowReceiver {
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// Returns whether acknowledged messages are refused until the queue is below half the budget.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses
+    }
+
+    /// Notes that a frame found the queue full. Returns true when the supervisor must begin to watch the receiver.
+    pub(super) fn note_full(&mut self, progress: Progress, bounds: &Bounds) -> bool {
+        if self.watched {
+            return false;
+        }
+        let pace = match bounds.hold == 0 && bounds.policy != SlowPolicy::Block {
+            true => Pace::Lagging,
+            false => Pace::Keeping,
+        };
+        *self =
+            SlowReceiver { watched: true, pace, progress, held_since: progress, ..SlowReceiver::default() };
+        true
+    }
+
+    /// Decides about a frame that found the queue full. `progress` and `load` are the current values.
+    pub(super) fn verdict(
+        &mut self,
+        wanted: Wanted,
+        progress: Progress,
+        load: Load,
+        bounds: &Bounds,
+    ) -> Verdict {
+        if bounds.policy == SlowPolicy::Block {
+            return Verdict::Wait;
+        }
+        if progress.bytes != self.progress.bytes {
+            // It takes something: this counts before the supervisor's next look.
+            self.idle = 0;
+            if self.pace == Pace::Stuck {
+                self.pace = Pace::Lagging;
+            }
+        }
+        if self.pace == Pace::Stuck {
+            return match bounds.policy {
+                SlowPolicy::DropOld => Verdict::DropOldest,
+                _ => Verdict::Drop,
+            };
+        }
+        self.refuses &= !bounds.is_below_half(load);
+        let waits = match wanted {
+            Wanted::ToMany => self.pace == Pace::Keeping,
+            Wanted::Message => self.idle < bounds.hold,
+            Wanted::AcknowledgedMessage { waited } => {
+                self.refuses |= waited >= bounds.stall;
+                self.idle < bounds.hold && !self.refuses
+            }
+        };
+        if waits { Verdict::Wait } else { Verdict::Drop }
+    }
+
+    /// Updates the state after the supervisor has looked at the receiver.
+    pub(super) fn look(&mut self, sight: Sight, bounds: &Bounds) -> Change {
+        let Sight { step, progress, load, waiting } = sight;
+        let moved = progress.bytes != self.progress.bytes || load.frames == 0;
+        let refused = progress.refusals != self.progress.refusals;
+        self.progress = progress;
+        // Time in which the receiver was offered nothing is not its fault.
+        self.unsure = self.unsure.saturating_add(step).min(step.max(BETWEEN_OFFERS));
+        let counted = if moved || refused { std::mem::take(&mut self.unsure) } else { 0 };
+        let is_calm = bounds.is_below_half(load);
+        if moved {
+            self.idle = 0;
+        } else if !is_calm || waiting > 0 {
+            // Below half its budget it hinders no sender, whether it takes something or not.
+            self.idle = self.idle.saturating_add(counted);
+        }
+        if is_calm {
+            self.calm = self.calm.saturating_add(step);
+            self.refuses = false;
+        } else {
+            self.calm = 0;
+        }
+        match self.pace {
+            _ if bounds.policy == SlowPolicy::Block => self.rest(waiting, bounds),
+            Pace::Keeping => {
+                if waiting > 0 {
+                    self.held = self.held.saturating_add(counted);
+                }
+                if self.idle < bounds.hold && self.held < bounds.hold {
+                    return self.rest(waiting, bounds);
+                }
+                if self.idle < bounds.hold && bounds.is_quarter(self.held_since, progress) {
+                    (self.held, self.held_since) = (0, progress);
+                    return Change::None;
+                }
+                self.pace = Pace::Lagging;
+                self.calm = 0;
+                Change::Lags
+            }
+            Pace::Lagging if self.idle >= bounds.stall => {
+                self.pace = Pace::Stuck;
+                Change::Stuck
+            }
+            Pace::Lagging if bounds.hold == 0 => self.rest(waiting, bounds),
+            Pace::Lagging if self.calm > 0 && self.calm >= bounds.hold => {
+                self.pace = Pace::Keeping;
+                (self.idle, self.held, self.held_since) = (0, 0, progress);
+                Change::Recovered
+            }
+            Pace::Stuck if moved => {
+                self.pace = Pace::Lagging;
+                Change::None
+            }
+            Pace::Lagging | Pace::Stuck => Change::None,
+        }
+    }
+
+    /// Ends the watch of a receiver if no sender waits for it and its queue has been below half for the hold time.
+    fn rest(&mut self, waiting: usize, bounds: &Bounds) -> Change {
+        if waiting > 0 || self.calm < bounds.hold.max(1) {
+            return Change::None;
+        }
+        (self.watched, self.pace) = (false, Pace::Keeping);
+        Change::Unwatched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        budget: Load { frames: 100, bytes: 10_000 },
+        hold: 750,
+        stall: 5_000,
+        policy: SlowPolicy::Disconnect,
+    };
+    const FULL: Load = Load { frames: 100, bytes: 5_000 };
+    const STEP: u64 = 50;
+
+    /// A receiver that is looked at every 50 ms.
+    struct Watched {
+        receiver: SlowReceiver,
+        progress: Progress,
+        bounds: Bounds,
+    }
+
+    impl Watched {
+        fn new(bounds: Bounds) -> Watched {
+            let mut receiver = SlowReceiver::default();
+            assert!(receiver.note_full(Progress::default(), &bounds));
+            Watched { receiver, progress: Progress::default(), bounds }
+        }
+
+        /// Takes `bytes` in each of the looks until `time` has passed; the changes and when they came.
+        fn run(&mut self, time: u64, bytes: u64, load: Load, waiting: usize) -> Vec<(u64, Change)> {
+            let mut changes = vec![];
+            for at in (STEP..=time).step_by(STEP as usize) {
+                self.progress.bytes += bytes;
+                self.progress.refusals += 1;
+                let sight = Sight { step: STEP, progress: self.progress, load, waiting };
+                match self.receiver.look(sight, &self.bounds) {
+                    Change::None => {}
+                    change => changes.push((at, change)),
+                }
+            }
+            changes
+        }
+
+        fn verdict(&mut self, wanted: Wanted) -> Verdict {
+            self.receiver.verdict(wanted, self.progress, FULL, &self.bounds)
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_takes_nothing_lags_and_then_is_stuck() {
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Wait);
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+        assert_eq!(it.run(750, 0, FULL, 1), [(750, Change::Lags)]);
+        for wanted in [Wanted::ToMany, Wanted::Message, Wanted::AcknowledgedMessage { waited: 0 }] {
+            assert_eq!(it.verdict(wanted), Verdict::Drop);
+        }
+        // Whether senders wait does not matter any more.
+        assert_eq!(it.run(4250, 0, FULL, 0), [(4250, Change::Stuck)]);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+        // It moves again: messages wait at the same moment.
+        it.progress.bytes += 1;
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+        assert_eq!(it.receiver.pace(), Pace::Lagging);
+    }
+
+    #[test]
+    fn a_quarter_of_the_budget_in_the_hold_time_is_enough() {
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.run(30_000, 2_500 / 15 + 1, FULL, 1), []);
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.run(30_000, 2_500 / 15 - 1, FULL, 1), [(750, Change::Lags)]);
+        // It moves, so that messages wait for it, and it is never stuck.
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+    }
+
+    #[test]
+    fn time_in_which_no_sender_waits_or_nothing_is_offered_does_not_count() {
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.run(10_000, 1, Load { frames: 80, bytes: 10 }, 0), []);
+        let mut it = Watched::new(BOUNDS);
+        for _ in 0..1000 {
+            let sight = Sight { step: STEP, progress: it.progress, load: FULL, waiting: 3 };
+            assert_eq!(it.receiver.look(sight, &BOUNDS), Change::None);
+        }
+    }
+
+    #[test]
+    fn it_keeps_up_again_after_it_was_below_half_for_the_hold_time() {
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.run(750, 0, FULL, 1), [(750, Change::Lags)]);
+        let half = Load { frames: 50, bytes: 5_000 };
+        assert_eq!(it.run(700, 100, half, 0), []);
+        assert_eq!(it.run(50, 100, FULL, 0), []);
+        assert_eq!(it.run(750, 100, half, 0), [(750, Change::Recovered)]);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Wait);
+        assert_eq!(it.run(50, 100, half, 0), [(50, Change::Unwatched)]);
+        assert!(it.receiver.note_full(it.progress, &BOUNDS));
+    }
+
+    #[test]
+    fn an_acknowledged_message_waits_for_the_stall_time() {
+        let mut it = Watched::new(BOUNDS);
+        it.run(6_000, 1, FULL, 1);
+        assert_eq!(it.verdict(Wanted::AcknowledgedMessage { waited: 4_999 }), Verdict::Wait);
+        assert_eq!(it.verdict(Wanted::AcknowledgedMessage { waited: 5_000 }), Verdict::Drop);
+        assert_eq!(it.verdict(Wanted::AcknowledgedMessage { waited: 0 }), Verdict::Drop);
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+        it.run(STEP, 1, Load { frames: 50, bytes: 0 }, 1);
+        assert_eq!(it.verdict(Wanted::AcknowledgedMessage { waited: 0 }), Verdict::Wait);
+    }
+
+    #[test]
+    fn policies_of_a_stuck_receiver() {
+        for (policy, verdict) in [
+            (SlowPolicy::Disconnect, Verdict::Drop),
+            (SlowPolicy::DropNew, Verdict::Drop),
+            (SlowPolicy::DropOld, Verdict::DropOldest),
+            (SlowPolicy::Block, Verdict::Wait),
+        ] {
+            let mut it = Watched::new(Bounds { policy, ..BOUNDS });
+            let changes = it.run(20_000, 0, FULL, 1);
+            assert_eq!(changes.is_empty(), policy == SlowPolicy::Block, "{policy:?}: {changes:?}");
+            assert_eq!(it.verdict(Wanted::ToMany), verdict);
+        }
+    }
+
+    #[test]
+    fn a_hold_of_zero_holds_no_sender() {
+        let mut it = Watched::new(Bounds { hold: 0, ..BOUNDS });
+        for wanted in [Wanted::ToMany, Wanted::Message, Wanted::AcknowledgedMessage { waited: 0 }] {
+            assert_eq!(it.verdict(wanted), Verdict::Drop);
+        }
+        assert_eq!(it.run(5_000, 0, FULL, 0), [(5_000, Change::Stuck)]);
+        it.progress.bytes += 1;
+        assert_eq!(it.run(50, 0, Load::default(), 0), []);
+    }
+
+    #[test]
+    fn times_of_any_size() {
+        let mut it = Watched::new(Bounds { hold: u64::MAX, stall: u64::MAX, ..BOUNDS });
+        let sight = Sight { step: u64::MAX, progress: Progress::default(), load: FULL, waiting: 1 };
+        it.receiver.look(sight, &it.bounds);
+        it.receiver.look(sight, &it.bounds);
+    }
+
+    #[test]
+    fn a_hold_of_zero_comes_to_rest() {
+        let mut it = Watched::new(Bounds { hold: 0, ..BOUNDS });
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+        let empty = Load::default();
+        // It never holds a sender, not between two looks either, and is not watched for ever.
+        assert_eq!(it.run(STEP, 100, empty, 0), [(STEP, Change::Unwatched)]);
+        assert!(it.receiver.note_full(it.progress, &it.bounds));
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+    }
+
+    #[test]
+    fn looks_more_frequent_than_offers() {
+        // The queue is offered every 25 ms, the looks come every 5 ms.
+        let mut it = Watched::new(Bounds { hold: 0, ..BOUNDS });
+        let mut stuck = None;
+        for at in (5..=20_000).step_by(5) {
+            it.progress.refusals += u64::from(at % 25 == 0);
+            let sight = Sight { step: 5, progress: it.progress, load: FULL, waiting: 0 };
+            if it.receiver.look(sight, &it.bounds) == Change::Stuck {
+                stuck = stuck.or(Some(at));
+            }
+        }
+        assert_eq!(stuck, Some(5_000));
+    }
+
+    #[test]
+    fn a_receiver_below_half_its_budget_is_neither_lagging_nor_stuck() {
+        let mut it = Watched::new(BOUNDS);
+        let some = Load { frames: 10, bytes: 1000 };
+        // It was full for a moment, has taken most of it, and takes nothing more, which hinders nothing.
+        assert_eq!(it.run(STEP, 100, FULL, 1), []);
+        let changes = it.run(700, 0, some, 0);
+        assert_eq!(changes, []);
+        assert_eq!(it.run(STEP, 0, some, 0), [(STEP, Change::Unwatched)]);
+        let mut it = Watched::new(BOUNDS);
+        assert_eq!(it.run(750, 0, FULL, 1), [(750, Change::Lags)]);
+        assert_eq!(it.run(STEP, 100, some, 0), []);
+        assert_eq!(it.run(700, 0, some, 0), [(700, Change::Recovered)]);
+        assert_eq!(it.run(STEP, 0, some, 0), [(STEP, Change::Unwatched)]);
+    }
+
+    #[test]
+    fn progress_that_goes_back() {
+        let mut it = Watched::new(BOUNDS);
+        it.run(STEP, 100, FULL, 1);
+        it.receiver.held_since = Progress { frames: 10, bytes: 10_000, refusals: 0 };
+        it.run(1_000, 1, FULL, 1);
+    }
+}
