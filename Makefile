@@ -29,7 +29,7 @@ test: ## Sets up what is missing and runs every check and test; ends with the co
 
 soak: ## Five minutes of faults and kills, two at full speed; SOAK_SECONDS, FLOOD_SECONDS, BUSRT_SEED
 	SOAK_SECONDS=$${SOAK_SECONDS:-300} FLOOD_SECONDS=$${FLOOD_SECONDS:-120} $(CARGO) test --release --no-fail-fast -p busrt \
-		--features server --test soak --test flood -- --ignored --nocapture
+		--features server --test soak --test hostile_soak --test flood -- --ignored --nocapture
 
 lint: ## Formatting, clippy with every feature set, documentation
 	@tests/run lint

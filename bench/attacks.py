@@ -23,6 +23,7 @@ SECONDS, QUICK_SECONDS = 1.5, 0.7  # of an attack
 LEAD, TAIL = 0.2, 0.3  # for which the probe runs before the attack and after it
 PREPARATION_TIMEOUT = 60.0  # seconds
 PATIENCE = 5.0  # seconds for which the probe waits for its last answers
+ATTACK_END_TIMEOUT = 10.0  # seconds, after the probe has ended
 QUICK_SCALE = 10
 
 
@@ -175,7 +176,7 @@ def _probe(server: Server, attack: Attack | None, seconds: float, quick: bool) -
         if attacker:
             _tell(attacker, "go\n")
         figures = _figures(probe, "the probe", duration + PATIENCE + 10)
-        done = _figures(attacker, "the attack", 10) if attacker else {}
+        done = _figures(attacker, "the attack", ATTACK_END_TIMEOUT) if attacker else {}
     finally:
         for process in (probe, attacker):
             if process:
@@ -222,7 +223,7 @@ def _figures(process: subprocess.Popen, name: str, timeout: float) -> dict:
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise Failure(f"{name} did not end") from None
+        raise Failure(f"{name} did not end in time: is the machine busy?") from None
     if process.returncode != 0:
         raise Failure(f"{name} ended with {process.returncode}")
     return json.loads(output)
