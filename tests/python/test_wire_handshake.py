@@ -34,10 +34,15 @@ def test_what_is_no_name_is_72_and_closed(address, bad):
         assert wire.ended()
 
 
-def test_a_name_may_be_of_any_length_the_wire_can_tell(broker):
-    with broker.wire('n' * 65535) as wire:
-        wire.send(operation(MESSAGE, b'n' * 65535 + b'\0hello'))
-        assert wire.frame() == delivery(MESSAGE, b'n' * 65535, b'hello')
+def test_a_name_may_have_up_to_1024_bytes(broker):
+    with broker.wire('n' * 1024) as wire:
+        wire.send(operation(MESSAGE, b'n' * 1024 + b'\0hello'))
+        assert wire.frame() == delivery(MESSAGE, b'n' * 1024, b'hello')
+    for length in 1025, 65535:
+        with broker.wire() as wire:
+            assert wire.greet() == OK
+            assert wire.register('n' * length) == b'\x72'
+            assert wire.ended()
 
 
 def test_a_taken_name_is_76_and_closed_and_free_again_when_its_owner_goes(broker, name):

@@ -17,7 +17,7 @@ def resident_kb(pid):
 
 
 def test_a_declared_length_allocates_nothing(start):
-    """20 peers that each declare a frame of 4 GiB and send two bytes of it."""
+    """20 peers that each declare a frame as long as the limit, 256 MiB, and send two bytes of it."""
     broker = start()
     with broker.wire('warm.up') as wire:
         wire.send(operation(MESSAGE, b'warm.up\0' + bytes(1000)))
@@ -25,7 +25,7 @@ def test_a_declared_length_allocates_nothing(start):
         before = resident_kb(broker.process.pid)
         wires = [broker.wire(f'hostile.{i}') for i in range(20)]
         for hostile in wires:
-            hostile.send(struct.pack('<IBI', 1, MESSAGE, 0xFFFFFFFF), b'ab')
+            hostile.send(struct.pack('<IBI', 1, MESSAGE, 1 << 28), b'ab')
         for i, hostile in enumerate(wires):
             # The broker has read what they sent: the connection is alive and takes more of it.
             hostile.send(b'x')
@@ -121,16 +121,15 @@ def test_a_receiver_that_does_not_read_does_not_hurt_others(start):
             pass
 
 
-@pytest.mark.parametrize('policy, outcome', [('drop-new', 0x77), ('drop-old', 1)])
-def test_policies_for_a_receiver_that_does_not_read(start, policy, outcome):
+@pytest.mark.parametrize('policy', ['drop-new', 'drop-old'])
+def test_queued_messages_of_a_receiver_that_does_not_read_stay(start, policy):
     broker = start('--queue-size', '10', '--stall-ms', '50', '--slow', policy)
     with broker.wire('stuck') as stuck, broker.wire('sender') as sender:
         payload = bytes(100_000)
         codes = [sender.do(MESSAGE, b'stuck\0' + payload) for _ in range(60)]
         assert codes[0] == 1
-        assert codes[-1] == outcome
-        assert set(codes) <= {1, outcome}
-        received = codes.count(1) if outcome != 1 else None
+        assert codes[-1] == 0x77
+        assert set(codes) == {1, 0x77}
         # It is still there and gets whole frames, as many as were acknowledged.
         frames = 0
         sender.send(operation(PUBLISH, b'x\0'))
@@ -139,10 +138,7 @@ def test_policies_for_a_receiver_that_does_not_read(start, policy, outcome):
         while (frame := stuck.frame()) != ack(99):
             assert frame == delivery(MESSAGE, b'sender', payload)
             frames += 1
-        if received is not None:
-            assert frames == received
-        else:
-            assert 1 <= frames < 60
+        assert frames == codes.count(1)
 
 
 def test_an_honest_flood_loses_nothing(start):

@@ -27,7 +27,7 @@ pub struct Header {
 
 impl Header {
     /// Whether the operation changes subscriptions or exclusions: its body is a list of topics.
-    pub(crate) const fn changes_topics(&self) -> bool {
+    pub const fn changes_topics(&self) -> bool {
         matches!(self.flags & OP_BITS, OP_SUBSCRIBE | OP_UNSUBSCRIBE | OP_EXCLUDE | OP_UNEXCLUDE)
     }
 
