@@ -3,21 +3,21 @@
 //! While a session works without an await, its worker thread serves nothing else: no other sessions, no sockets that
 //! became readable, no timers. Every operation therefore has a price, and every poll of a session's task a budget.
 
-/// What one poll may cost: about two milliseconds.
-const POLL_BUDGET: usize = 2_000_000;
+/// What one poll may cost: about three milliseconds.
+const POLL_BUDGET: usize = 3_000_000;
 
 /// The prices, in units of about a nanosecond.
 pub(super) mod price {
     /// Decoding and routing one frame.
     pub(in crate::broker) const FRAME: usize = 40;
     /// Looking up the receivers of a frame that is not in the caches.
-    pub(in crate::broker) const LOOK_UP: usize = 250;
+    pub(in crate::broker) const LOOK_UP: usize = 100;
     /// Visiting a node of a trie, or gathering a subscriber.
-    pub(in crate::broker) const NODE: usize = 120;
+    pub(in crate::broker) const NODE: usize = 40;
     /// Appending to a receiver's queue.
-    pub(in crate::broker) const APPEND: usize = 80;
+    pub(in crate::broker) const APPEND: usize = 60;
     /// Writing a receiver's queue to its socket, without the bytes.
-    pub(in crate::broker) const FLUSH: usize = 2_000;
+    pub(in crate::broker) const FLUSH: usize = 1_000;
     /// Adding a topic mask or removing it, without its levels.
     pub(in crate::broker) const MASK: usize = 1_500;
     /// One level of a topic mask.

@@ -269,7 +269,8 @@ impl Distributor {
             if self.budget.is_exhausted() {
                 self.pause().await;
             }
-            self.budget.charge(STEP_NODES * price::NODE);
+            // The nodes of a long search are not in the caches of the processor.
+            self.budget.charge(STEP_NODES * price::NODE * 3);
             if let Some(audience) = walk.step(registry, STEP_NODES) {
                 return Ok(audience);
             }

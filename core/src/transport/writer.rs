@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 /// How many times one caller writes what was appended in between before a task takes over.
 const MAX_ROUNDS: usize = 4;
 /// The bytes that one caller writes before a task takes over, and that the task writes before it yields.
-const FLUSH_BYTES: usize = 1024 * 1024;
+const FLUSH_BYTES: usize = 2 * 1024 * 1024;
 
 /// A write is tried again after this time even if the kernel does not report the socket as writable: the kernel does so
 /// only when a good part of its buffer is free, and a slow but steady reader frees little at a time.
@@ -236,9 +236,9 @@ impl Writer {
                     Some(next) => queue = next,
                     None => return total,
                 },
-                Ok(Written::Blocked | Written::Enough) => {
+                Ok(written @ (Written::Blocked | Written::Enough)) => {
                     self.put_back(queue, n, frames);
-                    self.drain_by_task(socket);
+                    self.drain_by_task(socket, written == Written::Blocked);
                     return total;
                 }
                 Err(_) => {
@@ -248,14 +248,15 @@ impl Writer {
             }
         }
         self.put_back_unwritten(queue);
-        self.drain_by_task(socket);
+        self.drain_by_task(socket, false);
         total
     }
 
-    fn drain_by_task(self: &Arc<Self>, socket: Arc<Socket>) {
+    /// Lets a task write the rest. `blocked` says that the socket takes no more for now.
+    fn drain_by_task(self: &Arc<Self>, socket: Arc<Socket>, blocked: bool) {
         let writer = self.clone();
         self.runtime.spawn(async move {
-            if writer.drain(&socket).await.is_err() {
+            if writer.drain(&socket, blocked).await.is_err() {
                 writer.close();
             }
         });
@@ -301,12 +302,11 @@ impl Writer {
     }
 
     /// Writes until nothing waits any more, whenever the socket takes something.
-    async fn drain(&self, socket: &Socket) -> io::Result<()> {
+    async fn drain(&self, socket: &Socket, mut blocked: bool) -> io::Result<()> {
         let mut interest: Option<WriteInterest<'_>> = None;
-        let mut blocked = true;
         loop {
             let waited = Instant::now();
-            if interest.is_none() {
+            if blocked && interest.is_none() {
                 interest = socket.write_interest().ok();
             }
             match &interest {
