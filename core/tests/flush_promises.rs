@@ -177,7 +177,8 @@ async fn an_operation_that_is_given_up_is_flushed() {
         .collect();
     let client = bus.broker.client("local").await.unwrap();
     {
-        let mut publication = std::pin::pin!(client.publish("t", vec![7; 1024 * 1024], busrt::QoS::Processed));
+        let mut publication =
+            std::pin::pin!(client.publish("t", vec![7; 1024 * 1024], busrt::QoS::Processed));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(publication.as_mut().poll(&mut cx).is_pending(), "it is not divided");
     }

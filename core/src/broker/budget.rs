@@ -19,9 +19,9 @@ pub(super) mod price {
     /// Writing a receiver's queue to its socket, without the bytes.
     pub(in crate::broker) const FLUSH: usize = 1_000;
     /// Adding a topic mask or removing it, without its levels.
-    pub(in crate::broker) const MASK: usize = 1_500;
+    pub(in crate::broker) const MASK: usize = 2_500;
     /// One level of a topic mask.
-    pub(in crate::broker) const LEVEL: usize = 250;
+    pub(in crate::broker) const LEVEL: usize = 350;
 
     /// Copying this many bytes within memory.
     #[inline]
