@@ -62,6 +62,9 @@ impl OwnedReceivers {
     }
 }
 
+/// The queues of so many receivers are loaded ahead.
+const PREFETCHED: usize = 8;
+
 /// Where a frame goes.
 #[derive(Clone, Copy)]
 pub(super) struct Route<'r, 'a> {
@@ -130,6 +133,8 @@ impl<'a> FrameBatch<'a> {
                 Receivers::One(one) => OwnedReceivers::One(one.clone()),
                 Receivers::Many(many) => OwnedReceivers::Many(many.clone()),
             };
+            // The frames are delivered after the next frame has been looked up: time enough to load the queues.
+            own.as_slice().iter().take(PREFETCHED).for_each(|receiver| receiver.outbox.prefetch());
             let most = if own.as_slice().len() == 1 { FOR_ONE } else { FOR_MANY };
             (self.receivers, self.most) = (Some(own), most.within(self.options));
             (self.key, self.flags, self.kind) = (route.key, route.flags, frame.kind);

@@ -74,15 +74,16 @@ pub(super) struct Liveness {
     pub(super) has_caches: AtomicBool,
 }
 
-/// A registered client.
+/// A registered client. The outbox comes first, beside the reference count, which is touched with it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Session {
+    pub(super) outbox: Outbox,
     /// Its place in the registry.
     pub(super) id: u32,
     /// The registry's generation when it registered.
     pub(super) born: u64,
     pub(super) identity: Identity,
-    pub(super) outbox: Outbox,
     pub(super) traffic: Traffic,
     pub(super) liveness: Liveness,
     pub(super) replies: ReplyTracker,

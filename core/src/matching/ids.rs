@@ -75,6 +75,9 @@ impl IdSets {
     }
 }
 
+/// So many single ids may be inserted into a list.
+const FEW: usize = 8;
+
 /// Appends the union of sets to a vector: ascending, each id once. What the vector held before stays as it is.
 pub(super) struct Gather<'a> {
     out: &'a mut Vec<u32>,
@@ -102,6 +105,15 @@ impl<'a> Gather<'a> {
                     self.moves -= found.len() - at;
                     self.out.insert(self.start + at, *id);
                 }
+            }
+            // A list that comes after a few single ids: they are inserted into it.
+            _ if self.sorted && found.len() <= FEW => {
+                let mut few = [0; FEW];
+                let few = &mut few[..found.len()];
+                few.copy_from_slice(found);
+                self.out.truncate(self.start);
+                self.out.extend_from_slice(ids);
+                few.iter().for_each(|id| self.add(&[*id]));
             }
             _ => {
                 self.sorted &= found.is_empty();

@@ -1,6 +1,7 @@
 //! A hash table of numbers that grows and shrinks in small steps.
 
 use super::{memory, work};
+use crate::prefetch::prefetch;
 
 /// A hash, and a value plus one; a vacant slot is all zero.
 type Slot = [u32; 2];
@@ -73,6 +74,15 @@ impl Index {
                 return Some(found);
             }
             at = (at + 1) & mask;
+        }
+    }
+
+    /// Starts to load the slot where a search for this hash begins into the processor's cache.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u32) {
+        let mask = self.slots.len().wrapping_sub(1);
+        if let Some(slot) = self.slots.get(hash as usize & mask) {
+            prefetch(slot);
         }
     }
 

@@ -257,19 +257,24 @@ impl TopicTrie {
         budget: &mut usize,
         mut found: impl FnMut(&IdSet, &mut usize) -> bool,
     ) -> bool {
-        if let Some(set) = self.exact_set(topic)
-            && !(charge(budget, 1) && found(set, budget))
-        {
+        // The slot of the topic is rarely in the processor's caches, the upper nodes of the trie are: the slot arrives
+        // while the trie is searched.
+        let hash = self.seed.text(topic.as_bytes());
+        self.index.prefetch(hash);
+        if !self.wild.visit(self.seed, topic, budget, &mut found) {
             return false;
         }
-        self.wild.visit(self.seed, topic, budget, found)
+        match self.exact_set(hash, topic) {
+            Some(set) => charge(budget, 1) && found(set, budget),
+            None => true,
+        }
     }
 
     /// The subscribers to a topic without wildcards.
     #[inline]
-    pub(super) fn exact_set(&self, topic: &str) -> Option<&IdSet> {
+    pub(super) fn exact_set(&self, hash: u32, topic: &str) -> Option<&IdSet> {
         let text = topic.as_bytes();
-        self.index.find_map(self.seed.text(text), |at| {
+        self.index.find_map(hash, |at| {
             let exact = &self.exact[at];
             (exact.topic.bytes() == text).then_some(&exact.ids)
         })

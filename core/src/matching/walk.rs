@@ -203,7 +203,7 @@ impl TopicTrie {
             if *budget == 0 {
                 return Step::More;
             }
-            if let Some(set) = self.exact_set(&walk.topic)
+            if let Some(set) = self.exact_set(self.seed.text(walk.topic.as_bytes()), &walk.topic)
                 && !walk.ids.add_some(self.sets.ids(set), budget)
             {
                 return Step::More;

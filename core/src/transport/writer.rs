@@ -9,6 +9,7 @@ use super::handover::{Handover, NO_OWNER};
 use super::queue::{self, WriteBounds, WriteQueue, Written};
 use super::queue_totals::QueueTotals;
 use super::{Socket, WriteInterest};
+use crate::prefetch::prefetch;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::future::poll_fn;
@@ -212,6 +213,12 @@ impl Writer {
         let result = f(&mut Backlog { state: &mut state });
         self.count(&mut state);
         Some(result)
+    }
+
+    /// Starts to load what [`with`](Writer::with) will touch.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.state);
     }
 
     #[inline]
