@@ -36,6 +36,13 @@ def _processor() -> str:
     return " ".join(found[1].split()) if found else platform.machine()
 
 
+def wake_up_cost(root: Path) -> str:
+    """How long it takes until a thread on a core that sleeps runs: the median, in microseconds."""
+    output = _run(root, str(root / "target/bench/release/loadgen"), "wakeup")
+    found = re.search(r"p50_us=([\d.]+)", output)
+    return f"{found[1]} us" if found else "unknown"
+
+
 def describe(root: Path, load: float, runs: int) -> dict[str, str]:
     """The facts, in the order told."""
     try:
@@ -48,6 +55,7 @@ def describe(root: Path, load: float, runs: int) -> dict[str, str]:
         "Cores": str(cores),
         "Kernel": f"{platform.system()} {platform.release()}",
         "Compiler": " ".join(_run(root, os.environ.get("RUSTC", "rustc"), "--version").split()[:2]) or "unknown",
+        "Waking a core that sleeps": wake_up_cost(root),
         "Load average before": f"{load:.1f}",
         "Runs": str(runs),
     }

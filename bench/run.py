@@ -12,6 +12,7 @@ compared, in pairs of runs. With --attack only the section "under attack" is mea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -92,6 +94,9 @@ def parse_arguments() -> argparse.Namespace:
         help=f"compare with the build BASE_BUSRTD names, in N pairs of runs ({pairs.DEFAULT_PAIRS})",
     )  # fmt: skip
     parser.add_argument("--rows", metavar="NAME,...", help=f"rows for --pairs ({pairs.DEFAULT_ROWS})")
+    parser.add_argument(
+        "--busy", metavar="N", type=int, default=0, help="with --pairs: beside N programs that are always busy (0)"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="how long a run of --pairs takes, about (1.0)")
     parser.add_argument("--ours", metavar="FILE", type=Path, help="busrtd to measure instead of target/release/busrtd")
     kinds = ", ".join(attack.name for attack in attacks.ATTACKS)
@@ -108,6 +113,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--seconds must be more than 0")
     if arguments.pairs is not None and arguments.attack is not None:
         parser.error("--pairs and --attack are measured one after another")
+    if arguments.busy < 0 or (arguments.busy and arguments.pairs is None):
+        parser.error("--busy is a number of programs beside --pairs")
     if (arguments.ours or arguments.json) and arguments.pairs is None and arguments.attack is None:
         parser.error("--ours and --json belong to --pairs and --attack")
     if arguments.ours and not arguments.ours.is_file():
@@ -128,10 +135,25 @@ def compare(arguments: argparse.Namespace) -> int:
         raise Failure("BASE_BUSRTD must name the build to compare with")
     rows, scenarios = arguments.pair_rows
     ours = our_peer(our_program(arguments), "")
-    results = pairs.measure(rows, scenarios, base_peer(program), ours, arguments.pairs, arguments.seconds)
+    with busy_programs(arguments.busy):
+        results = pairs.measure(rows, scenarios, base_peer(program), ours, arguments.pairs, arguments.seconds)
     print(f"\n{report.pairs_text(results)}")
+    beside = f", beside {arguments.busy} busy programs" if arguments.busy else ""
+    print(f"Waking a core that sleeps takes {machine.wake_up_cost(ROOT)}{beside}.")
     write_json(arguments.json, {result.row.name: result.raw() for result in results})
     return 0 if all(result.verdict == "ok" for result in results) else 1
+
+
+@contextlib.contextmanager
+def busy_programs(count: int) -> Iterator[None]:
+    """Programs that always want a core, while the context lasts."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
 
 
 def attack(arguments: argparse.Namespace) -> int:

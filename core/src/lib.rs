@@ -36,6 +36,8 @@ mod frame;
 pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;
+#[cfg(feature = "_io")]
+mod poll_tuner;
 mod prefetch;
 pub mod proto;
 #[cfg_attr(not(any(feature = "broker", feature = "rpc")), allow(dead_code, reason = "only errors are shown"))]

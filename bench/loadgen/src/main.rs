@@ -10,6 +10,7 @@
 //!             beside p2p, delay= us between a flooded receiver's reads
 //! loadgen probe --address ADDR --seconds S [--every-ms 2] [--acknowledged 1]    (probe.rs)
 //! loadgen attack KIND --address ADDR --seconds S [--scale 1]                     (attack/mod.rs)
+//! loadgen wakeup                                                                 (wakeup.rs)
 //! ```
 //! The scenarios print one line of key=value figures, the last one the headline. Exit code 3: a receiver was cut.
 //! Anything else unexpected is a panic: a figure is printed only when all the work was done.
@@ -23,6 +24,7 @@ mod probe;
 mod proto;
 mod scan;
 mod schedule;
+mod wakeup;
 
 use net::Conn;
 use proto::Proto;
@@ -52,10 +54,14 @@ impl Args {
 
 fn main() {
     let a: Vec<String> = std::env::args().skip(1).collect();
+    if a.len() == 1 && a[0] == "wakeup" {
+        return wakeup::run();
+    }
     if a.len() < 3 {
         eprintln!("usage: loadgen PROTO ADDR SCENARIO [key=value ...]");
         eprintln!("       loadgen probe --address ADDR --seconds S [--every-ms 2] [--acknowledged 1]");
         eprintln!("       loadgen attack KIND --address ADDR --seconds S [--scale 1]");
+        eprintln!("       loadgen wakeup");
         std::process::exit(2);
     }
     let lim = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };

@@ -3,8 +3,17 @@
 //! While a session works without an await, its worker thread serves nothing else: no other sessions, no sockets that
 //! became readable, no timers. Every operation therefore has a price, and every poll of a session's task a budget.
 
-/// What one poll may cost: about three milliseconds.
+use std::time::{Duration, Instant};
+
+/// What one poll may cost: about three milliseconds where everything is in the processor's caches.
 const POLL_BUDGET: usize = 3_000_000;
+
+/// How long one poll may take. The prices are those of a warm cache: work on memory that was not touched before, such as
+/// long queues of many receivers, takes a multiple of them.
+const POLL_TIME: Duration = Duration::from_millis(3);
+
+/// The clock is read whenever work of this price has been done.
+const STRETCH: usize = 50_000;
 
 /// The prices, in units of about a nanosecond.
 pub(super) mod price {
@@ -46,18 +55,33 @@ pub(super) mod price {
 #[derive(Debug)]
 pub(super) struct WorkBudget {
     left: usize,
+    /// The clock is read when less than this is left.
+    checkpoint: usize,
+    /// When the clock was read first. Most polls end before.
+    began: Option<Instant>,
 }
 
 impl WorkBudget {
     /// The budget of one poll.
     pub(super) fn new() -> WorkBudget {
-        WorkBudget { left: POLL_BUDGET }
+        WorkBudget { left: POLL_BUDGET, checkpoint: POLL_BUDGET - STRETCH, began: None }
     }
 
     /// Subtracts the price of work.
     #[inline]
     pub(super) fn charge(&mut self, cost: usize) {
         self.left = self.left.saturating_sub(cost);
+        if self.left < self.checkpoint {
+            self.read_clock();
+        }
+    }
+
+    #[cold]
+    fn read_clock(&mut self) {
+        self.checkpoint = self.left.saturating_sub(STRETCH);
+        if self.began.get_or_insert_with(Instant::now).elapsed() >= POLL_TIME {
+            self.left = 0;
+        }
     }
 
     /// Returns whether the session must flush and yield.

@@ -8,6 +8,8 @@
 //! only send, only receive or take their time are not waited for. The rest of a large frame is, once a good piece of
 //! it has come.
 //!
+//! For how long a worker polls, up to the bound of the poller, is learned for each client: see `poll_tuner.rs`.
+//!
 //! Between two polls every other program may run. Only one worker polls at a time. Where other programs want the
 //! cores, which then do not sleep anyway, polling pauses.
 
@@ -34,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// use busrt::broker::{Broker, BusyPoller, Options};
 /// use std::time::Duration;
 ///
-/// let busy_poller = BusyPoller::new(Duration::from_micros(50))?;
+/// let busy_poller = BusyPoller::new(Duration::from_micros(500))?;
 /// let runtime = tokio::runtime::Builder::new_multi_thread()
 ///     .on_thread_park({
 ///         let busy_poller = busy_poller.clone();
@@ -123,8 +125,9 @@ impl BusyPoller {
         let mut expected = 0;
         for receiver in receivers {
             receiver.replies.given(now, inner.bound);
-            if receiver.replies.is_prompt() {
-                expected = now.saturating_add(nanoseconds(inner.bound));
+            match receiver.replies.limit() {
+                0 => {}
+                limit => expected = expected.max(now.saturating_add(limit)),
             }
         }
         inner.expected.store(expected, Relaxed);

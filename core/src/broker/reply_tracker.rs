@@ -1,5 +1,7 @@
-//! Notes which clients answer promptly when they are given something.
+//! Notes which clients answer promptly when they are given something, and for how long it pays to poll for the answer.
 
+use crate::poll_tuner::PollTuner;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +11,10 @@ pub(super) struct ReplyTracker {
     /// When the client was last given something; 0 after a stream, or when it has answered.
     given: AtomicU64,
     prompt: AtomicBool,
+    /// For how long to poll for its next answer.
+    limit: AtomicU64,
+    /// Only the task that reads from the client locks it.
+    tuner: Mutex<PollTuner>,
 }
 
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
@@ -31,12 +37,22 @@ impl ReplyTracker {
         self.prompt.load(Relaxed)
     }
 
-    /// Notes that the client has sent something.
+    /// For how long to poll for the client's next answer, in nanoseconds; 0: it does not pay.
+    pub(super) fn limit(&self) -> u64 {
+        if self.is_prompt() { self.limit.load(Relaxed) } else { 0 }
+    }
+
+    /// Notes that the client has sent something. An answer within `bound` is prompt.
     pub(super) fn spoke(&self, now: u64, bound: Duration) {
         let given = self.given.load(Relaxed);
         self.given.store(0, Relaxed);
         let prompt = given != 0 && now.saturating_sub(given) < nanoseconds(bound);
         self.prompt.store(prompt, Relaxed);
+        if prompt {
+            let mut tuner = self.tuner.lock();
+            tuner.exchanged(now);
+            self.limit.store(tuner.limit(nanoseconds(bound)), Relaxed);
+        }
     }
 
     /// Notes that the client sends or gets more than one frame at a time.

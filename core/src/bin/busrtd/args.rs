@@ -123,8 +123,9 @@ pub(crate) struct Args {
     #[allow(dead_code, reason = "no write waits for a timer")]
     buf_ttl: u64,
 
-    /// How long a worker polls for the answer of a client that answers promptly before it goes to sleep, in
-    /// microseconds, at most 1000; 0: never [default: 50, or 0 on a single core]
+    /// The longest time for which a worker polls for the answer of a client that answers promptly before it goes to
+    /// sleep, in microseconds, at most 1000; 0: never. How long it pays up to this bound is learned for each client
+    /// [default: 500, or 0 on a single core]
     #[arg(long, value_name = "US", help_heading = "Sockets")]
     busy_poll: Option<u64>,
 
@@ -209,7 +210,7 @@ impl Args {
     /// How long a worker polls for an answer; zero on a single core, which would gain nothing.
     pub(crate) fn busy_poll(&self) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Duration::from_micros(self.busy_poll.unwrap_or(if cores > 1 { 50 } else { 0 }))
+        Duration::from_micros(self.busy_poll.unwrap_or(if cores > 1 { 500 } else { 0 }))
     }
 
     pub(crate) fn options(&self) -> Options {
