@@ -299,7 +299,7 @@ impl Client {
         if !qos.needs_ack() {
             return Ok(());
         }
-        confirmation.await.map_err(|e| e.or_context(|| format!("{:?}", operation.subject())))
+        confirmation.await.map_err(|e| e.with_subject(operation.subject()))
     }
 
     /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
