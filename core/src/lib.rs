@@ -32,6 +32,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails"))]
 
 mod error;
+#[cfg(feature = "_io")]
+mod fork;
 mod frame;
 pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]

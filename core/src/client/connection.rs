@@ -19,6 +19,7 @@ use super::reader::Reader;
 use super::resume::{self, Topicbook};
 use super::submission::{Request, Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use crate::proto::decoder::Decoder;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
@@ -76,7 +77,7 @@ pub(super) enum Phase {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     /// A child that inherited the connection through fork must not end its parent's.
-    pid: u32,
+    process: Process,
 }
 
 /// What the tasks of a connection share with it.
@@ -128,7 +129,7 @@ impl Connection {
         decoder.suspend(leftover);
         tokio::spawn(Reader { shared: shared.clone(), decoder }.run());
         tokio::spawn(keep(shared.clone()));
-        Connection { shared, pid: std::process::id() }
+        Connection { shared, process: Process::current() }
     }
 
     /// Sends a request if there is room.
@@ -204,9 +205,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        if self.process.is_current() {
             self.shared.begin_close("the client was dropped");
         }
+        self.process.leak_if_inherited(&self.shared);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::effects::{contain, wake_all};
 use crate::error::{Error, ErrorKind};
+use crate::fork::Process;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
@@ -171,7 +172,7 @@ impl Hub {
             state.streams.push(Arc::downgrade(&stream));
         }
         drop(state);
-        Events(stream)
+        Events { stream, process: Process::current() }
     }
 
     pub(super) fn add_callback(&self, callback: Callback) {
@@ -199,16 +200,26 @@ fn release(callback: Callback) {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let present = self.state.lock().present.clone();
+        let present = self.state.try_lock().map(|state| state.present.clone());
         f.debug_struct("Hub").field("present", &present).finish_non_exhaustive()
     }
 }
 
 /// The events of a client, from the present state on. Any number of them may exist; each yields everything.
 /// It does not keep the client connected. Of events that nobody takes, the newest 256 are kept.
-pub struct Events(Arc<Stream>);
+/// In a child made by fork it yields nothing.
+pub struct Events {
+    stream: Arc<Stream>,
+    process: Process,
+}
 
 impl Events {
+    /// A stream that has ended.
+    pub(super) fn ended() -> Events {
+        let stream = Stream(Mutex::new(Waiting { ended: true, ..Waiting::default() }));
+        Events { stream: Arc::new(stream), process: Process::current() }
+    }
+
     /// The next event; `None` when the client has ended for good. Cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
@@ -216,15 +227,18 @@ impl Events {
 
     /// The next event if one waits.
     pub fn try_recv(&mut self) -> Option<Event> {
-        self.0.0.lock().events.pop_front()
+        self.process.is_current().then(|| self.stream.0.lock().events.pop_front()).flatten()
     }
 
     /// As [`recv`](Events::recv), for those who write futures by hand.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if !self.process.is_current() {
+            return Poll::Ready(None);
+        }
         // Wakers are cloned and dropped without the lock.
         let mut own = None;
         loop {
-            let mut waiting = self.0.0.lock();
+            let mut waiting = self.stream.0.lock();
             match waiting.events.pop_front() {
                 Some(event) => return Poll::Ready(Some(event)),
                 None if waiting.ended => return Poll::Ready(None),
@@ -248,8 +262,14 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = self.0.0.lock().events.len();
+        let waiting = self.stream.0.try_lock().map(|waiting| waiting.events.len());
         f.debug_struct("Events").field("waiting", &waiting).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.process.leak_if_inherited(&self.stream);
     }
 }
 

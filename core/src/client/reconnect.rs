@@ -18,6 +18,7 @@ use super::inbox::End;
 use super::policy::{Reconnect, WhileDown};
 use super::submission::{Request, Submission};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use parking_lot::RwLock;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -33,7 +34,7 @@ const STEADY: Duration = Duration::from_secs(1);
 pub(super) struct Durable {
     shared: Arc<Shared>,
     /// A child that inherited the client through fork must not end its parent's.
-    pid: u32,
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Durable {
             guard.0.supervise(connection).await;
             drop(guard);
         });
-        Durable { shared, pid: std::process::id() }
+        Durable { shared, process: Process::current() }
     }
 
     /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
@@ -153,9 +154,10 @@ impl Durable {
 
 impl Drop for Durable {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        if self.process.is_current() {
             self.shared.end("the client was dropped");
         }
+        self.process.leak_if_inherited(&self.shared);
     }
 }
 

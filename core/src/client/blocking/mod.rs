@@ -256,7 +256,7 @@ pub struct Confirmation {
 impl Confirmation {
     /// Whether [`wait`](Confirmation::wait) would not wait.
     pub fn is_completed(&self) -> bool {
-        self.inner.is_completed()
+        self.owner.check().is_err() || self.inner.is_completed()
     }
 
     /// Waits for the outcome.
@@ -282,6 +282,7 @@ impl Events {
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Event>> {
+        self.owner.check()?;
         match self.inner.try_recv() {
             Some(event) => Ok(Some(event)),
             None => self.owner.wait(self.inner.recv()),
@@ -317,6 +318,7 @@ impl Frames {
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Frame>> {
+        self.owner.check()?;
         match self.inner.try_recv() {
             Some(frame) => Ok(Some(frame)),
             None => self.owner.wait(self.inner.recv()),
@@ -328,6 +330,7 @@ impl Frames {
     /// # Errors
     /// As [`recv`](Frames::recv), and [`Timeout`](ErrorKind::Timeout) when no frame came.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Frame>> {
+        self.owner.check()?;
         if let Some(frame) = self.inner.try_recv() {
             return Ok(Some(frame));
         }

@@ -1,6 +1,7 @@
 //! The one runtime behind all blocking clients of a process.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use once_cell::race::OnceBox;
 use std::cell::Cell;
 use std::future::Future;
@@ -8,27 +9,27 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A process and its runtime. A child made by fork finds its parent's, whose threads it has not got, and
 /// appends its own; nothing here is ever locked, so that a fork at any moment does no harm.
-struct Process {
-    pid: u32,
+struct Instance {
+    process: Process,
     runtime: Runtime,
-    child: OnceBox<Process>,
+    child: OnceBox<Instance>,
 }
 
-static FIRST: OnceBox<Process> = OnceBox::new();
+static FIRST: OnceBox<Instance> = OnceBox::new();
 
-fn process() -> Result<&'static Process> {
-    let pid = std::process::id();
+fn instance() -> Result<&'static Instance> {
+    let process = Process::current();
     let mut slot = &FIRST;
     loop {
-        let process = slot.get_or_try_init(|| start(pid).map(Box::new))?;
-        if process.pid == pid {
-            return Ok(process);
+        let instance = slot.get_or_try_init(|| start(process).map(Box::new))?;
+        if instance.process == process {
+            return Ok(instance);
         }
-        slot = &process.child;
+        slot = &instance.child;
     }
 }
 
-fn start(pid: u32) -> Result<Process> {
+fn start(process: Process) -> Result<Instance> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
     let runtime = Builder::new_multi_thread()
         .worker_threads(threads)
@@ -36,7 +37,7 @@ fn start(pid: u32) -> Result<Process> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(ErrorKind::Io, "the threads of the blocking client").with_source(e))?;
-    Ok(Process { pid, runtime, child: OnceBox::new() })
+    Ok(Instance { process, runtime, child: OnceBox::new() })
 }
 
 thread_local! {
@@ -56,20 +57,20 @@ pub(super) fn wait<F: Future>(future: F) -> Result<F::Output> {
             "the blocking client cannot be used within an async runtime: use busrt::Client there",
         ));
     }
-    Ok(process()?.runtime.block_on(future))
+    Ok(instance()?.runtime.block_on(future))
 }
 
 /// The process something belongs to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Owner(u32);
+pub(super) struct Owner(Process);
 
 impl Owner {
     pub(super) fn current() -> Owner {
-        Owner(std::process::id())
+        Owner(Process::current())
     }
 
     pub(super) fn is_current(self) -> bool {
-        self.0 == std::process::id()
+        self.0.is_current()
     }
 
     /// As [`wait`], for what must not be used in another process than its own.
@@ -79,13 +80,7 @@ impl Owner {
     }
 
     pub(super) fn check(self) -> Result<()> {
-        if self.is_current() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::NotSupported,
-            "this client was connected before the process forked: connect a new one in the child",
-        ))
+        self.0.check()
     }
 }
 
@@ -116,6 +111,6 @@ pub(super) async fn handle<T: Send + 'static>(handler: impl FnOnce() -> T + Send
 #[cfg(test)]
 impl Owner {
     pub(super) fn of_another() -> Owner {
-        Owner(u32::MAX)
+        Owner(Process::of_another())
     }
 }
