@@ -93,7 +93,7 @@ fn a_blocking_client_is_refused_and_its_frames_stay_with_the_parent() {
             && !a.is_connected()
             && a.stats() == Stats::default()
             && {
-                a.on_event(|_| ());
+                a.on_event(|_| ()).detach();
                 drop((frames, events, a.clone(), rpc.clone()));
                 true
             }
@@ -159,7 +159,7 @@ fn refuses(client: Client) {
             && !client.is_connected()
             && client.stats() == Stats::default()
             && {
-                client.on_event(|_| ());
+                client.on_event(|_| ()).detach();
                 drop((frames, events, caller, client));
                 true
             }

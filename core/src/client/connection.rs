@@ -186,6 +186,12 @@ impl Connection {
         self.shared.purpose.sent()
     }
 
+    /// Whether everything that was sent is in the kernel.
+    #[cfg(feature = "runtime")]
+    pub(super) fn is_written(&self) -> bool {
+        self.shared.writer.load().frames == 0
+    }
+
     /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.begin_close(why);
@@ -309,7 +315,7 @@ impl Shared {
     }
 
     /// The program ends the connection: what can be written now is written on this thread.
-    fn begin_close(&self, why: &'static str) {
+    pub(super) fn begin_close(&self, why: &'static str) {
         if self.closing.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -320,7 +326,7 @@ impl Shared {
         // Wakes up the task that sees to the rest.
         self.advance(Phase::Closing);
         if self.purpose.topics.is_none() {
-            self.purpose.inbox.end(End::new(ErrorKind::ConnectionLost, why));
+            self.purpose.inbox.stop(End::new(ErrorKind::ConnectionLost, why));
         }
     }
 
@@ -330,6 +336,11 @@ impl Shared {
         self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
         self.advance(Phase::Closing);
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn refuse(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     fn advance(&self, to: Phase) {
@@ -378,10 +389,13 @@ impl Shared {
         self.writer.close();
         let end = self.cut.lock().take().unwrap_or(end);
         match self.purpose.topics {
-            None => self.purpose.inbox.end(end.clone()),
+            None => self.purpose.inbox.stop(end.clone()),
             Some(_) => self.purpose.inbox.lose(),
         }
         self.acks.end();
+        if self.purpose.topics.is_none() {
+            self.purpose.inbox.tell_end();
+        }
         self.advance(Phase::Ended(end));
     }
 }

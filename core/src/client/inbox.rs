@@ -358,10 +358,15 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. Event
-    /// callbacks run on this thread. Whatever panics, the others are told all the same.
+    /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events.
     pub(crate) fn end(&self, end: End) {
-        let event = Event::disconnected(&end.error());
+        self.stop(end);
+        self.tell_end();
+    }
+
+    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. A panic in one
+    /// waker keeps no other from being woken.
+    pub(crate) fn stop(&self, end: End) {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.end.is_some() {
@@ -375,7 +380,15 @@ impl Inbox {
         contain("a waker", || self.ended.notify_waiters());
         #[cfg(feature = "rpc")]
         self.calls.end();
-        self.events.end(Some(&event));
+    }
+
+    /// Tells the listeners of events, once, that the inbox has ended, if it has. Callbacks run on this thread.
+    /// Everything that waited for an answer has failed before.
+    pub(crate) fn tell_end(&self) {
+        let end = self.state.lock().end.clone();
+        if let Some(end) = end {
+            self.events.end(Some(&Event::disconnected(&end.error(), true)));
+        }
     }
 
     /// The connection is lost, but another may come: what waits for an answer fails.

@@ -16,6 +16,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `connect`, `connection` | registration; the reader, the write path |
+//! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
 //! | `submission`, `pace` | operations on their way out, at once or together |
 //! | `acks`, `calls` | operations and RPC calls that wait for their answer |
 //! | `inbox`, `lanes` | received frames that wait for the program |
@@ -28,6 +29,7 @@
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
 mod acks;
+mod alive;
 mod backlog;
 mod batch;
 mod config;
@@ -52,6 +54,8 @@ mod topics;
 pub mod blocking;
 #[cfg(feature = "rpc")]
 mod calls;
+#[cfg(feature = "runtime")]
+mod connect_blocking;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
@@ -63,7 +67,7 @@ mod tests;
 
 pub use acks::Confirmation;
 pub use config::Config;
-pub use events::{Event, Events};
+pub use events::{Event, EventCallback, Events};
 pub use lanes::Frames;
 pub use policy::{Overflow, Reconnect, WhileDown};
 pub use topics::AsTopics;
@@ -424,6 +428,11 @@ impl Client {
         }
     }
 
+    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
+    }
+
     /// What happens to the connection, from its present state on: a stream of its own for each caller.
     pub fn events(&self) -> Events {
         if self.check_process().is_err() {
@@ -432,13 +441,23 @@ impl Client {
         self.0.inbox.events.subscribe()
     }
 
-    /// Calls `callback` with the present state at once and with every event from now on, on the threads that
-    /// serve the connection: it must not wait. What it captures is dropped when the client ends for good.
-    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) {
+    /// Calls `callback` with the present state now and with every event from now on: one at a time, in the order in
+    /// which [`events`](Client::events) yields them. It runs on the threads that serve the connection and must not
+    /// wait.
+    ///
+    /// The callback is taken back when the value returned is dropped; [`detach`](EventCallback::detach) keeps it until
+    /// the client ends for good. What it has captured is dropped then.
+    ///
+    /// ```no_run
+    /// # fn example(client: busrt::Client) {
+    /// client.on_event(|event| println!("{event:?}")).detach();
+    /// # }
+    /// ```
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) -> EventCallback {
         if self.check_process().is_err() {
-            return;
+            return EventCallback::none();
         }
-        self.0.inbox.events.add_callback(Arc::new(callback));
+        self.0.inbox.events.add_callback(Box::new(callback))
     }
 
     /// Whether this client can send.
@@ -480,13 +499,13 @@ impl Client {
     }
 }
 
-/// A client that may be gone.
-#[cfg(feature = "rpc")]
-pub(crate) struct WeakClient(std::sync::Weak<Inner>);
+/// A client that may have been dropped: it does not keep the connection open.
+#[derive(Clone)]
+pub struct WeakClient(std::sync::Weak<Inner>);
 
-#[cfg(feature = "rpc")]
 impl WeakClient {
-    pub(crate) fn upgrade(&self) -> Option<Client> {
+    /// The client, unless its last clone has been dropped.
+    pub fn upgrade(&self) -> Option<Client> {
         self.0.upgrade().map(Client)
     }
 }
@@ -508,10 +527,6 @@ impl Drop for Inner {
 
 #[cfg(feature = "rpc")]
 impl Client {
-    pub(crate) fn downgrade(&self) -> WeakClient {
-        WeakClient(Arc::downgrade(&self.0))
-    }
-
     pub(crate) fn inbox(&self) -> &Inbox {
         &self.0.inbox
     }
@@ -522,6 +537,12 @@ impl Client {
 
     pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
         lanes::rpc::attach(&self.0.inbox, in_order)
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakClient").field("exists", &(self.0.strong_count() > 0)).finish()
     }
 }
 
