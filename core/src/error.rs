@@ -141,16 +141,26 @@ impl fmt::Display for ErrorKind {
 
 /// An error of the bus: match on [`kind`](Error::kind), show with [`Display`](fmt::Display), follow
 /// the cause with [`source`](StdError::source).
+///
+/// A refusal by the broker has its [`code`](Error::code). An error without a code arose in this process: a wait
+/// that took too long, a lost connection, a name that cannot be sent.
 pub struct Error {
     kind: ErrorKind,
+    code: Option<u8>,
     context: Cow<'static, str>,
+    subject: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind` that says in `context` what failed and where.
     pub fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, context: context.into(), source: None }
+        Error { kind, code: None, context: context.into(), subject: None, source: None }
+    }
+
+    /// The error of a refusal by the broker, with the result code that it answered.
+    pub fn refused(code: u8, context: impl Into<Cow<'static, str>>) -> Error {
+        Error { code: Some(code), ..Error::new(ErrorKind::from_code(code), context) }
     }
 
     /// The same error with its cause.
@@ -159,12 +169,9 @@ impl Error {
         self
     }
 
-    /// The same error saying what failed and where, unless it says so already.
-    #[cfg(feature = "_io")]
-    pub(crate) fn or_context(mut self, context: impl FnOnce() -> String) -> Error {
-        if self.context.is_empty() {
-            self.context = context().into();
-        }
+    /// The same error with what it is about: an address, a name, a mask or a topic.
+    pub fn with_subject(mut self, subject: impl Into<Box<str>>) -> Error {
+        self.subject = Some(subject.into());
         self
     }
 
@@ -178,9 +185,36 @@ impl Error {
         &self.context
     }
 
+    /// The result code of the broker (PROTOCOL.md section 5), if this is a refusal by the broker. A code that the
+    /// protocol does not know is kept as it came; its kind is [`Other`](ErrorKind::Other).
+    pub fn code(&self) -> Option<u8> {
+        self.code
+    }
+
+    /// Whether the broker has refused the operation or the registration.
+    pub fn is_refusal(&self) -> bool {
+        self.code.is_some()
+    }
+
+    /// What the error is about, if that is known: the address of a connection, the receiver, mask or (first) topic
+    /// of an operation.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// The error of the operating system behind this one, if there is any.
+    pub fn io_error(&self) -> Option<&std::io::Error> {
+        self.source.as_ref()?.downcast_ref::<std::io::Error>()
+    }
+
     /// The kind of the operating system's error behind this one, if there is any.
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
-        self.source.as_ref()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+        self.io_error().map(std::io::Error::kind)
+    }
+
+    /// The number of the operating system's error behind this one (`errno`), if there is any.
+    pub fn os_error(&self) -> Option<i32> {
+        self.io_error()?.raw_os_error()
     }
 }
 
@@ -207,6 +241,8 @@ impl fmt::Display for Error {
         f.write_str(self.kind.text())?;
         if !self.context.is_empty() {
             write!(f, ": {}", crate::shown::sentence(&self.context))?;
+        } else if let Some(subject) = &self.subject {
+            write!(f, ": {subject:?}")?;
         }
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
@@ -254,6 +290,18 @@ mod tests {
         assert_eq!(ErrorKind::from_rpc_code(-32118), Some(ErrorKind::Busy));
         assert_eq!(ErrorKind::from_rpc_code(-32601), None);
         assert_eq!(ErrorKind::from_rpc_code(i16::MIN), None);
+    }
+
+    #[test]
+    fn a_refusal_has_its_code() {
+        let e = Error::refused(0x79, "").with_subject("plant/#");
+        assert_eq!((e.kind(), e.code(), e.subject()), (ErrorKind::AccessDenied, Some(0x79), Some("plant/#")));
+        assert_eq!(e.to_string(), "access denied: \"plant/#\"");
+        let e = Error::refused(0x42, "refused");
+        assert_eq!((e.kind(), e.code(), e.is_refusal()), (ErrorKind::Other, Some(0x42), true));
+        let e = Error::from(std::io::Error::from_raw_os_error(13));
+        assert_eq!((e.code(), e.is_refusal(), e.os_error()), (None, false, Some(13)));
+        assert_eq!(e.io_kind(), Some(std::io::ErrorKind::PermissionDenied));
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | connect to a broker | [`client`] | `ipc` (default) |
 //! | call and be called | [`rpc`] | `rpc` (default) |
 //! | do so without an async runtime | [`blocking`] | `blocking` |
+//! | connect from a plain thread, for bindings | [`runtime`] | `runtime` |
 //! | return long results item by item | [`cursor`] | `cursors` |
 //! | run a broker within a program | [`broker`] | `broker` |
 //! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
@@ -32,6 +33,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails"))]
 
 mod error;
+#[cfg(feature = "_io")]
+mod fork;
 mod frame;
 pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
@@ -51,6 +54,8 @@ pub mod client;
 pub mod cursor;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 #[cfg(feature = "_io")]
 pub mod transport;
 

@@ -126,6 +126,54 @@ mod rpc {
             a.client().disconnect().unwrap();
         }
     }
+
+    /// Answers after a while, by calling the caller back.
+    struct Back(OnceLock<busrt::rpc::Caller>);
+
+    impl busrt::rpc::Handlers for &'static Back {
+        async fn on_call(&self, _: Call) -> Result<Bytes, RpcError> {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            Ok(self.0.get().unwrap().call("outer", "inner", "", QoS::Processed).await?.into())
+        }
+    }
+
+    struct Outer(OnceLock<Rpc>);
+
+    impl Handlers for &'static Outer {
+        fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+            if call.method() == "inner" {
+                return Ok("inner".into());
+            }
+            Ok(self.0.get().unwrap().call("back", "", "", QoS::Processed)?.into())
+        }
+    }
+
+    #[test]
+    fn more_handlers_may_wait_than_a_runtime_has_threads() {
+        // tokio has 512 threads for blocking work.
+        const CALLS: usize = 600;
+        let (runtime, bus) = bus();
+        let outer: &'static Outer = Box::leak(Box::new(Outer(OnceLock::new())));
+        let rpc = Rpc::new(Client::connect(&bus.config("outer")).unwrap(), outer).unwrap();
+        outer.0.set(rpc).unwrap();
+        let back: &'static Back = Box::leak(Box::new(Back(OnceLock::new())));
+        let succeeded = runtime.block_on(async {
+            let client = bus.client("back").await;
+            back.0.set(busrt::rpc::Caller::new(client.clone())).unwrap();
+            let _back = busrt::rpc::Rpc::new(client, back);
+            let caller = busrt::rpc::Caller::new(bus.client("user").await);
+            let mut calls = vec![];
+            for _ in 0..CALLS {
+                calls.push(caller.submit("outer", "outer", "", QoS::Processed).await.unwrap());
+            }
+            let mut succeeded = 0;
+            for call in calls {
+                succeeded += usize::from(call.await.is_ok());
+            }
+            succeeded
+        });
+        assert_eq!(succeeded, CALLS);
+    }
 }
 
 mod forked {

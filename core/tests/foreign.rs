@@ -47,7 +47,7 @@ fn touch(client: &Client) {
     let _ = client.stats();
     let _ = client.is_connected();
     let _ = client.events().try_recv();
-    client.on_event(|_| {});
+    client.on_event(|_| {}).detach();
     let _ = poll_once(client.ping());
     let _ = poll_once(client.send("nobody", "x", QoS::Processed));
     let _ = poll_once(Caller::new(client.clone()).call("nobody", "method", "", QoS::Processed));
@@ -329,15 +329,17 @@ fn a_callback_that_ends_clients() {
             let other = Mutex::new(Some(connect(name).await));
             let told = Arc::new(AtomicUsize::new(0));
             let (ended, count) = (client.clone(), told.clone());
-            client.on_event(move |event| {
-                if matches!(event, Event::Disconnected { .. }) {
-                    touch(&ended);
-                    let _ = poll_once(ended.disconnect());
-                    // The last handle.
-                    drop(other.lock().unwrap().take());
-                    count.fetch_add(1, Ordering::SeqCst);
-                }
-            });
+            client
+                .on_event(move |event| {
+                    if matches!(event, Event::Disconnected { .. }) {
+                        touch(&ended);
+                        let _ = poll_once(ended.disconnect());
+                        // The last handle.
+                        drop(other.lock().unwrap().take());
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+                .detach();
             client.disconnect().await;
             becomes(|| told.load(Ordering::SeqCst) == 1).await;
             client.closed().await;
@@ -358,19 +360,21 @@ fn a_callback_that_panics_and_one_whose_drop_panics() {
         let count = |event: &Event, told: &AtomicUsize| {
             told.fetch_add(usize::from(matches!(event, Event::Disconnected { .. })), Ordering::SeqCst);
         };
-        client.on_event(|event| assert_eq!(*event, Event::Connected));
+        client.on_event(|event| assert_eq!(*event, Event::Connected)).detach();
         let bomb = OnDrop::new(|| {
             if !std::thread::panicking() {
                 panic!("the drop of what a callback has captured");
             }
         });
         let counted = told.clone();
-        client.on_event(move |event| {
-            let _captured = &bomb;
-            count(event, &counted);
-        });
+        client
+            .on_event(move |event| {
+                let _captured = &bomb;
+                count(event, &counted);
+            })
+            .detach();
         let counted = told.clone();
-        client.on_event(move |event| count(event, &counted));
+        client.on_event(move |event| count(event, &counted)).detach();
         let mut events = client.events();
         assert_eq!(events.recv().await, Some(Event::Connected));
         let mut frames = client.frames().unwrap();
@@ -482,7 +486,7 @@ fn a_logger_that_sends_over_the_client() {
         log::set_max_level(log::LevelFilter::Debug);
         let sender = bus.broker.client("sender").await.unwrap();
         // The first frame that is dropped is logged, and so is a panic.
-        client.on_event(|event| assert!(!matches!(event, Event::Dropped { .. })));
+        client.on_event(|event| assert!(!matches!(event, Event::Dropped { .. }))).detach();
         for _ in 0..5 {
             sender.send("logged", "x", QoS::No).await.unwrap();
         }

@@ -44,15 +44,17 @@ fn a_callback_that_disconnects_another_client() {
         let first = broker.client("first").await.unwrap();
         let second = broker.client("second").await.unwrap();
         let called = Arc::new(AtomicUsize::new(0));
-        first.on_event({
-            let (broker, called) = (broker.clone(), called.clone());
-            move |event| {
-                if matches!(event, Event::Disconnected { .. }) {
-                    broker.disconnect("second");
-                    called.fetch_add(1, Ordering::SeqCst);
+        first
+            .on_event({
+                let (broker, called) = (broker.clone(), called.clone());
+                move |event| {
+                    if matches!(event, Event::Disconnected { .. }) {
+                        broker.disconnect("second");
+                        called.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
-            }
-        });
+            })
+            .detach();
         assert!(broker.disconnect("first"));
         eventually("both are gone", || !first.is_connected() && !second.is_connected()).await;
         eventually("it was called", || called.load(Ordering::SeqCst) == 1).await;
@@ -68,16 +70,18 @@ fn callbacks_that_disconnect_in_a_chain() {
         let mut clients = vec![];
         for i in 0..20 {
             let client = broker.client(&format!("c{i}")).await.unwrap();
-            client.on_event({
-                let broker = broker.clone();
-                move |event| {
-                    if matches!(event, Event::Disconnected { .. }) {
-                        broker.disconnect(&format!("c{}", i + 1));
-                        broker.clients();
-                        broker.stats();
+            client
+                .on_event({
+                    let broker = broker.clone();
+                    move |event| {
+                        if matches!(event, Event::Disconnected { .. }) {
+                            broker.disconnect(&format!("c{}", i + 1));
+                            broker.clients();
+                            broker.stats();
+                        }
                     }
-                }
-            });
+                })
+                .detach();
             clients.push(client);
         }
         broker.disconnect("c0");
@@ -93,9 +97,11 @@ fn a_callback_that_owns_the_last_handle_of_a_client() {
         let broker = Broker::new(Options::new());
         let first = broker.client("first").await.unwrap();
         let second = broker.client("second").await.unwrap();
-        first.on_event(move |_| {
-            let _ = second.name();
-        });
+        first
+            .on_event(move |_| {
+                let _ = second.name();
+            })
+            .detach();
         assert!(broker.disconnect("first"));
         drop(first);
         eventually("both are gone", || broker.clients().clients.len() == 1).await;
@@ -111,9 +117,11 @@ fn owners_of_handles_at_every_kind_of_end() {
             let broker = Broker::new(Options::new().force_register(true).drain(Duration::ZERO));
             let first = broker.client("first").await.unwrap();
             let second = broker.client("second").await.unwrap();
-            first.on_event(move |_| {
-                let _ = second.name();
-            });
+            first
+                .on_event(move |_| {
+                    let _ = second.name();
+                })
+                .detach();
             match kind {
                 0 => first.disconnect().await,
                 1 => drop(broker.client("first").await.unwrap()),
@@ -134,11 +142,13 @@ fn a_callback_that_owns_the_last_handle_of_the_broker() {
         let first = broker.client("first").await.unwrap();
         let second = broker.client("second").await.unwrap();
         let owned = Mutex::new(Some(broker));
-        first.on_event(move |event| {
-            if matches!(event, Event::Disconnected { .. }) {
-                drop(owned.lock().take());
-            }
-        });
+        first
+            .on_event(move |event| {
+                if matches!(event, Event::Disconnected { .. }) {
+                    drop(owned.lock().take());
+                }
+            })
+            .detach();
         first.disconnect().await;
         drop(first);
         eventually("the broker is gone", || !second.is_connected()).await;
@@ -155,12 +165,14 @@ fn a_callback_while_a_client_is_flooded() {
         broker.listen(&path).await.unwrap();
         let local = broker.client("local").await.unwrap();
         local.subscribe("t", QoS::Processed).await.unwrap();
-        local.on_event({
-            let broker = broker.clone();
-            move |_| {
-                broker.disconnect("flood");
-            }
-        });
+        local
+            .on_event({
+                let broker = broker.clone();
+                move |_| {
+                    broker.disconnect("flood");
+                }
+            })
+            .detach();
         let mut flood = Raw::register(&path, "flood");
         for i in 0..1000 {
             flood.send(PUBLISH, &payload(b"t\0", i, 100));

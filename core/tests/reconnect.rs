@@ -101,12 +101,14 @@ async fn what_is_told_while_it_happens() {
     let client = site.client("a").await;
     let mut events = client.events();
     let told = Arc::new(AtomicUsize::new(0));
-    client.on_event({
-        let told = told.clone();
-        move |_| {
-            told.fetch_add(1, Ordering::SeqCst);
-        }
-    });
+    client
+        .on_event({
+            let told = told.clone();
+            move |_| {
+                told.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .detach();
     assert_eq!(event(&mut events).await, Some(Event::Connected));
     site.down();
     let Some(Event::Disconnected { kind, .. }) = event(&mut events).await else { panic!("no disconnection") };

@@ -42,12 +42,14 @@ impl Member {
         let config = Config::new(address, format!("member.{index}")).reconnect(quick()).timeout(PATIENCE);
         let client = Client::connect(&config).await.unwrap();
         let connected = Arc::new(AtomicU32::new(0));
-        client.on_event({
-            let connected = connected.clone();
-            move |event| {
-                connected.fetch_add(u32::from(*event == Event::Connected), Ordering::SeqCst);
-            }
-        });
+        client
+            .on_event({
+                let connected = connected.clone();
+                move |event| {
+                    connected.fetch_add(u32::from(*event == Event::Connected), Ordering::SeqCst);
+                }
+            })
+            .detach();
         let topics = [format!("own/{index}"), "all/#".to_owned()];
         client.subscribe(topics, QoS::Processed).await.unwrap();
         client.exclude("all/not", QoS::Processed).await.unwrap();

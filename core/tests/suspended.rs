@@ -44,12 +44,14 @@ async fn client() {
     let reconnect = Reconnect::new().delays(Duration::from_millis(10), Duration::from_millis(100));
     let config = Config::new(address, name).reconnect(reconnect).silence(SILENCE).timeout(TIMEOUT);
     let client = Client::connect(&config.ping_interval(Duration::from_millis(50))).await.unwrap();
-    client.on_event(|event| match event {
-        Event::Connected => say("connected"),
-        Event::Disconnected { .. } => say("disconnected"),
-        Event::Reconnecting { .. } => say("reconnecting"),
-        event => say(&format!("{event:?}")),
-    });
+    client
+        .on_event(|event| match event {
+            Event::Connected => say("connected"),
+            Event::Disconnected { .. } => say("disconnected"),
+            Event::Reconnecting { .. } => say("reconnecting"),
+            event => say(&format!("{event:?}")),
+        })
+        .detach();
     let mut frames = client.frames().unwrap();
     client.subscribe("news/#", QoS::Processed).await.unwrap();
     client.exclude("news/not", QoS::Processed).await.unwrap();

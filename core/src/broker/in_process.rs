@@ -6,6 +6,7 @@ use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
 use crate::client::inbox::Inbox;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// One registered in-process client. Dropping it unregisters the client.
 pub(crate) struct LocalLink {
+    /// A child made by fork has a copy of the broker, but none of its threads.
+    process: Process,
     core: Arc<Core>,
     session: Arc<Session>,
     /// Dispatchers that are not in use: as many as there have been operations at the same time. Boxed, since one is
@@ -32,7 +35,12 @@ impl LocalLink {
         let session = core
             .register(identity, Sink::InProcess(inbox))
             .map_err(|kind| Error::new(kind, name.to_owned()))?;
-        Ok(LocalLink { core: core.clone(), session, dispatchers: Mutex::default() })
+        Ok(LocalLink {
+            process: Process::current(),
+            core: core.clone(),
+            session,
+            dispatchers: Mutex::default(),
+        })
     }
 
     /// The broker itself as a sender: it is not registered, and no rules bind it.
@@ -41,7 +49,7 @@ impl LocalLink {
         let name = crate::proto::op::BROKER_NAME.into();
         let identity = Identity { name, kind: ClientKind::Internal, peer: None, port: None };
         let session = Arc::new(Session::new(u32::MAX, 0, identity, Outbox::of_broker(), 0, 0));
-        LocalLink { core: core.clone(), session, dispatchers: Mutex::default() }
+        LocalLink { process: Process::current(), core: core.clone(), session, dispatchers: Mutex::default() }
     }
 
     /// Starts one operation on the caller's thread. If a receiver does not keep up, or the operation takes long, the
@@ -97,6 +105,9 @@ impl LocalLink {
 
     /// Unregisters the client and its secondaries.
     pub(crate) fn disconnect(&self) {
+        if !self.process.is_current() {
+            return;
+        }
         self.core.end(&self.session, "closed by the client");
     }
 
@@ -147,6 +158,8 @@ impl Submitted<'_> {
 impl Drop for LocalLink {
     fn drop(&mut self) {
         self.disconnect();
+        self.process.leak_if_inherited(&self.core);
+        self.process.leak_if_inherited(&self.session);
     }
 }
 

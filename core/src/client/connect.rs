@@ -38,8 +38,8 @@ async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<C
     loop {
         let mut input = &held[..];
         let step = machine.next(&mut input).map_err(|e| {
-            Error::new(ErrorKind::NotSupported, format!("no broker of this protocol{}", at(config)))
-                .with_source(e)
+            let context = format!("no broker of this protocol{}", at(config));
+            about(Error::new(ErrorKind::NotSupported, context).with_source(e), config)
         })?;
         let used = held.len() - input.len();
         held.drain(..used);
@@ -50,7 +50,7 @@ async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<C
                     Ok(0) => {
                         let context =
                             format!("the broker closed the connection before it registered{}", at(config));
-                        return Err(Error::new(ErrorKind::ConnectionLost, context));
+                        return Err(about(Error::new(ErrorKind::ConnectionLost, context), config));
                     }
                     Ok(_) => {}
                     Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -63,7 +63,7 @@ async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<C
             }
             ClientStep::Refused(code) => {
                 let context = format!("Server response: 0x{code:02x}, to {:?}{}", config.name, at(config));
-                return Err(Error::new(ErrorKind::from_code(code), context));
+                return Err(about(Error::refused(code, context), config));
             }
             ClientStep::Registered => break,
         }
@@ -85,9 +85,15 @@ fn at(config: &Config) -> String {
 }
 
 fn io_error(e: io::Error, config: &Config) -> Error {
-    Error::new(ErrorKind::Io, config.address.clone()).with_source(e)
+    about(Error::new(ErrorKind::Io, config.address.clone()).with_source(e), config)
 }
 
 fn late(config: &Config) -> Error {
-    Error::new(ErrorKind::Timeout, format!("no registration within {:?}{}", config.timeout, at(config)))
+    let context = format!("no registration within {:?}{}", config.timeout, at(config));
+    about(Error::new(ErrorKind::Timeout, context), config)
+}
+
+/// The error with the address as its subject, if there is one.
+fn about(error: Error, config: &Config) -> Error {
+    if config.address.is_empty() { error } else { error.with_subject(config.address.as_str()) }
 }

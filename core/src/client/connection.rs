@@ -19,6 +19,7 @@ use super::reader::Reader;
 use super::resume::{self, Topicbook};
 use super::submission::{Request, Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use crate::proto::decoder::Decoder;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
@@ -76,7 +77,7 @@ pub(super) enum Phase {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     /// A child that inherited the connection through fork must not end its parent's.
-    pid: u32,
+    process: Process,
 }
 
 /// What the tasks of a connection share with it.
@@ -128,7 +129,7 @@ impl Connection {
         decoder.suspend(leftover);
         tokio::spawn(Reader { shared: shared.clone(), decoder }.run());
         tokio::spawn(keep(shared.clone()));
-        Connection { shared, pid: std::process::id() }
+        Connection { shared, process: Process::current() }
     }
 
     /// Sends a request if there is room.
@@ -185,6 +186,12 @@ impl Connection {
         self.shared.purpose.sent()
     }
 
+    /// Whether everything that was sent is in the kernel.
+    #[cfg(feature = "runtime")]
+    pub(super) fn is_written(&self) -> bool {
+        self.shared.writer.load().frames == 0
+    }
+
     /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.begin_close(why);
@@ -204,9 +211,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        if self.process.is_current() {
             self.shared.begin_close("the client was dropped");
         }
+        self.process.leak_if_inherited(&self.shared);
     }
 }
 
@@ -307,7 +315,7 @@ impl Shared {
     }
 
     /// The program ends the connection: what can be written now is written on this thread.
-    fn begin_close(&self, why: &'static str) {
+    pub(super) fn begin_close(&self, why: &'static str) {
         if self.closing.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -318,7 +326,7 @@ impl Shared {
         // Wakes up the task that sees to the rest.
         self.advance(Phase::Closing);
         if self.purpose.topics.is_none() {
-            self.purpose.inbox.end(End::new(ErrorKind::ConnectionLost, why));
+            self.purpose.inbox.stop(End::new(ErrorKind::ConnectionLost, why));
         }
     }
 
@@ -328,6 +336,11 @@ impl Shared {
         self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
         self.advance(Phase::Closing);
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn refuse(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     fn advance(&self, to: Phase) {
@@ -376,10 +389,13 @@ impl Shared {
         self.writer.close();
         let end = self.cut.lock().take().unwrap_or(end);
         match self.purpose.topics {
-            None => self.purpose.inbox.end(end.clone()),
+            None => self.purpose.inbox.stop(end.clone()),
             Some(_) => self.purpose.inbox.lose(),
         }
         self.acks.end();
+        if self.purpose.topics.is_none() {
+            self.purpose.inbox.tell_end();
+        }
         self.advance(Phase::Ended(end));
     }
 }

@@ -14,6 +14,9 @@ impl Client {
     /// what waits, then end: they are not waited for. A request that comes while the connection is being ended
     /// gets no answer, as with every client that goes. A handler must not wait for this.
     pub async fn drain(&self, bound: Duration) -> bool {
+        if self.check_process().is_err() {
+            return false;
+        }
         let inbox = &self.0.inbox;
         inbox.seal();
         let work = async {

@@ -1,17 +1,22 @@
 //! What happens to a client's connection, told to the program: as a stream and as callbacks.
+//!
+//! Streams and callbacks have a queue each, filled under one lock, so that all see the same order. A callback is
+//! run by one thread at a time: a thread that finds it running leaves its event in the queue for that one.
 
 use super::effects::{contain, wake_all};
 use crate::error::{Error, ErrorKind};
+use crate::fork::Process;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Events that wait for a program that does not take them: the oldest go.
-const MOST_WAITING: usize = 256;
+/// The number of events that wait for a program that does not take them. Beyond it the oldest are dropped.
+const MAX_WAITING: usize = 256;
 
 /// Something that happened to a client's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,13 +25,15 @@ pub enum Event {
     /// The client is connected, subscriptions and exclusions restored; operations queued meanwhile have been
     /// handed to the connection.
     Connected,
-    /// The connection has ended. Of a client that does not reconnect, or not any more, this is the last event.
+    /// The connection has ended. Operations that waited for an answer over it have failed before this is told.
     #[non_exhaustive]
     Disconnected {
         /// What kind of end.
         kind: ErrorKind,
         /// Why, in words.
         reason: Arc<str>,
+        /// Whether this is the last event: the client does not reconnect, or not any more.
+        last: bool,
     },
     /// The client tries to connect after a delay.
     #[non_exhaustive]
@@ -46,27 +53,25 @@ pub enum Event {
 }
 
 impl Event {
-    pub(super) fn disconnected(error: &Error) -> Event {
-        Event::Disconnected { kind: error.kind(), reason: error.to_string().into() }
+    pub(super) fn disconnected(error: &Error, last: bool) -> Event {
+        Event::Disconnected { kind: error.kind(), reason: error.to_string().into(), last }
     }
 }
 
-type Callback = Arc<dyn Fn(&Event) + Send + Sync>;
-
-/// Whom a client tells.
+/// The listeners of one client.
 #[derive(Default)]
 pub(super) struct Hub {
     state: Mutex<State>,
-    /// Whether anybody listens: most clients have nobody.
+    /// Whether there has ever been a listener. Most clients have none.
     heard: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// What a newcomer is told first.
+    /// The first event of a new listener.
     present: Option<Event>,
     streams: Vec<Weak<Stream>>,
-    callbacks: Vec<Callback>,
+    callbacks: Vec<Arc<Callback>>,
     ended: bool,
 }
 
@@ -75,9 +80,27 @@ struct Stream(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<Event>,
+    events: Queue,
     waker: Option<Waker>,
     ended: bool,
+}
+
+/// The events that a listener has not seen yet.
+#[derive(Default)]
+struct Queue(VecDeque<Event>);
+
+/// A function of the program and the events that it has not been called with yet.
+struct Callback {
+    function: Box<dyn Fn(&Event) + Send + Sync>,
+    state: Mutex<CallbackState>,
+}
+
+#[derive(Default)]
+struct CallbackState {
+    events: Queue,
+    /// A thread calls the function now. It goes on with the events that come in the mean time.
+    is_running: bool,
+    is_removed: bool,
 }
 
 impl Stream {
@@ -85,40 +108,58 @@ impl Stream {
     fn push(&self, event: Option<&Event>, last: bool) -> Option<Waker> {
         let mut waiting = self.0.lock();
         if let Some(event) = event {
-            waiting.append(event);
+            waiting.events.push(event);
         }
         waiting.ended |= last;
         waiting.waker.take()
     }
 }
 
-impl Waiting {
-    fn append(&mut self, event: &Event) {
-        if let (Some(Event::Dropped { frames }), Event::Dropped { frames: more }) =
-            (self.events.back_mut(), event)
+impl Queue {
+    fn push(&mut self, event: &Event) {
+        if let (Some(Event::Dropped { frames }), Event::Dropped { frames: more }) = (self.0.back_mut(), event)
         {
             *frames += more;
             return;
         }
-        if self.events.len() == MOST_WAITING {
-            self.events.pop_front();
+        if self.0.len() == MAX_WAITING {
+            self.0.pop_front();
         }
-        self.events.push_back(event.clone());
+        self.0.push_back(event.clone());
+    }
+}
+
+impl Callback {
+    /// Calls the function with the events that wait, unless another thread does so. The caller holds no lock.
+    fn run(&self) {
+        let mut state = self.state.lock();
+        if mem::replace(&mut state.is_running, true) {
+            return;
+        }
+        while !state.is_removed
+            && let Some(event) = state.events.0.pop_front()
+        {
+            drop(state);
+            // A panic must neither end the connection nor keep other callbacks from being called.
+            contain(format_args!("the callback for {event:?}"), || (self.function)(&event));
+            state = self.state.lock();
+        }
+        state.is_running = false;
     }
 }
 
 impl Hub {
-    /// Tells everybody. The callbacks run on this thread.
+    /// Tells all listeners. Callbacks run on this thread.
     pub(super) fn tell(&self, event: Event) {
         self.pass(Some(&event), false);
     }
 
-    /// Tells everybody the last event there will be.
+    /// Tells all listeners the last event there will be. Further calls do nothing.
     pub(super) fn end(&self, event: Option<&Event>) {
         self.pass(event, true);
     }
 
-    /// Whether somebody would be told.
+    /// Whether there may be a listener.
     pub(super) fn is_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
@@ -139,21 +180,23 @@ impl Hub {
         }
         state.streams.retain(|stream| match stream.upgrade() {
             Some(stream) => {
-                // Under the lock, so that all streams have the same order.
                 wakers.extend(stream.push(event, last));
                 streams.push(stream);
                 true
             }
             None => false,
         });
-        let callbacks = if last { std::mem::take(&mut state.callbacks) } else { state.callbacks.clone() };
+        if let Some(event) = event {
+            state.callbacks.iter().for_each(|callback| callback.state.lock().events.push(event));
+        }
+        let callbacks = if last { mem::take(&mut state.callbacks) } else { state.callbacks.clone() };
         drop(state);
         wake_all(wakers);
         for stream in streams {
             contain("the drop of a waker", || drop(stream));
         }
         for callback in callbacks {
-            event.into_iter().for_each(|event| call(&callback, event));
+            callback.run();
             release(callback);
         }
     }
@@ -163,7 +206,7 @@ impl Hub {
         let mut state = self.state.lock();
         self.heard.store(true, Ordering::Relaxed);
         let mut waiting = stream.0.lock();
-        waiting.events.extend(state.present.clone());
+        waiting.events.0.extend(state.present.clone());
         waiting.ended = state.ended;
         drop(waiting);
         if !state.ended {
@@ -171,44 +214,111 @@ impl Hub {
             state.streams.push(Arc::downgrade(&stream));
         }
         drop(state);
-        Events(stream)
+        Events { stream, process: Process::current() }
     }
 
-    pub(super) fn add_callback(&self, callback: Callback) {
+    /// Adds a callback and calls it with the present state. It is removed when the value returned is dropped.
+    pub(super) fn add_callback(
+        self: &Arc<Self>,
+        function: Box<dyn Fn(&Event) + Send + Sync>,
+    ) -> EventCallback {
+        let callback = Arc::new(Callback { function, state: Mutex::default() });
+        let added = EventCallback {
+            hub: Arc::downgrade(self),
+            callback: Arc::downgrade(&callback),
+            process: Process::current(),
+        };
         let mut state = self.state.lock();
         self.heard.store(true, Ordering::Relaxed);
-        let present = state.present.clone();
+        callback.state.lock().events.0.extend(state.present.clone());
         if !state.ended {
             state.callbacks.push(callback.clone());
         }
         drop(state);
-        present.iter().for_each(|event| call(&callback, event));
+        callback.run();
+        release(callback);
+        added
+    }
+
+    fn remove_callback(&self, callback: &Arc<Callback>) {
+        callback.state.lock().is_removed = true;
+        let mut state = self.state.lock();
+        let index = state.callbacks.iter().position(|other| Arc::ptr_eq(other, callback));
+        let removed = index.map(|index| state.callbacks.remove(index));
+        drop(state);
+        removed.into_iter().for_each(release);
+    }
+}
+
+/// Drops a callback and, if it is the last handle, what the callback has captured.
+fn release(callback: Arc<Callback>) {
+    contain("the drop of a callback", || drop(callback));
+}
+
+/// A callback that has been added to a client, see [`Client::on_event`](super::Client::on_event). Dropping it
+/// takes the callback back: it is not called again, except that a call on another thread which has begun may still
+/// be under way. What the callback has captured is then dropped.
+#[must_use = "the callback is taken back when this is dropped; `detach` keeps it"]
+pub struct EventCallback {
+    hub: Weak<Hub>,
+    callback: Weak<Callback>,
+    process: Process,
+}
+
+impl EventCallback {
+    /// The callback of a client that is not of this process: there is none.
+    pub(super) fn none() -> EventCallback {
+        EventCallback { hub: Weak::new(), callback: Weak::new(), process: Process::current() }
+    }
+
+    /// Keeps the callback until the client ends for good. If it has captured its own [`Client`](super::Client), that
+    /// keeps the client from being dropped: let it capture a [`WeakClient`](super::WeakClient).
+    pub fn detach(mut self) {
+        self.hub = Weak::new();
+    }
+}
+
+impl Drop for EventCallback {
+    fn drop(&mut self) {
+        if !self.process.is_current() {
+            return;
+        }
+        let Some(callback) = self.callback.upgrade() else { return };
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove_callback(&callback);
+        }
         release(callback);
     }
 }
 
-/// A callback that panics must not take the connection with it, nor keep others from being called.
-fn call(callback: &Callback, event: &Event) {
-    contain(format_args!("the callback for {event:?}"), || callback(event));
-}
-
-/// Drops a callback and, if it is the last handle, what the callback has captured.
-fn release(callback: Callback) {
-    contain("the drop of a callback", || drop(callback));
+impl fmt::Debug for EventCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventCallback").field("called", &(self.callback.strong_count() > 0)).finish()
+    }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let present = self.state.lock().present.clone();
+        let present = self.state.try_lock().map(|state| state.present.clone());
         f.debug_struct("Hub").field("present", &present).finish_non_exhaustive()
     }
 }
 
-/// The events of a client, from the present state on. Any number of them may exist; each yields everything.
-/// It does not keep the client connected. Of events that nobody takes, the newest 256 are kept.
-pub struct Events(Arc<Stream>);
+/// The events of a client, from the present state on. There may be any number of streams; each yields all events.
+/// A stream does not keep the client connected. It holds up to 256 events that are not taken yet, the newest ones.
+/// In a child made by fork it yields nothing.
+pub struct Events {
+    stream: Arc<Stream>,
+    process: Process,
+}
 
 impl Events {
+    /// A stream that has ended.
+    pub(super) fn ended() -> Events {
+        let stream = Stream(Mutex::new(Waiting { ended: true, ..Waiting::default() }));
+        Events { stream: Arc::new(stream), process: Process::current() }
+    }
+
     /// The next event; `None` when the client has ended for good. Cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
@@ -216,16 +326,19 @@ impl Events {
 
     /// The next event if one waits.
     pub fn try_recv(&mut self) -> Option<Event> {
-        self.0.0.lock().events.pop_front()
+        self.process.is_current().then(|| self.stream.0.lock().events.0.pop_front()).flatten()
     }
 
-    /// As [`recv`](Events::recv), for those who write futures by hand.
+    /// As [`recv`](Events::recv), for futures that are written by hand.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if !self.process.is_current() {
+            return Poll::Ready(None);
+        }
         // Wakers are cloned and dropped without the lock.
         let mut own = None;
         loop {
-            let mut waiting = self.0.0.lock();
-            match waiting.events.pop_front() {
+            let mut waiting = self.stream.0.lock();
+            match waiting.events.0.pop_front() {
                 Some(event) => return Poll::Ready(Some(event)),
                 None if waiting.ended => return Poll::Ready(None),
                 None if waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {
@@ -248,8 +361,14 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = self.0.0.lock().events.len();
+        let waiting = self.stream.0.try_lock().map(|waiting| waiting.events.0.len());
         f.debug_struct("Events").field("waiting", &waiting).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.process.leak_if_inherited(&self.stream);
     }
 }
 
@@ -259,11 +378,11 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     #[test]
-    fn everybody_is_told_from_the_present_on() {
+    fn all_streams_are_told_from_the_present_on() {
         let hub = Hub::default();
         hub.tell(Event::Connected);
         let mut early = hub.subscribe();
-        let last = Event::disconnected(&Error::new(ErrorKind::Io, "why"));
+        let last = Event::disconnected(&Error::new(ErrorKind::Io, "why"), true);
         hub.tell(Event::Dropped { frames: 2 });
         hub.tell(Event::Dropped { frames: 3 });
         hub.end(Some(&last));
@@ -278,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_listen_costs_a_bounded_amount() {
+    fn a_stream_that_is_not_taken_from_holds_a_bounded_number() {
         let hub = Hub::default();
         let mut events = hub.subscribe();
         for attempt in 0..1000 {
@@ -296,7 +415,7 @@ mod tests {
         let told = Arc::new(AtomicU64::new(0));
         let (inner, count) = (hub.clone(), told.clone());
         hub.tell(Event::Connected);
-        hub.add_callback(Arc::new(move |event| {
+        let callback = hub.add_callback(Box::new(move |event| {
             let _ = inner.subscribe();
             count.fetch_add(1, Ordering::Relaxed);
             assert!(*event == Event::Connected, "a panic");
@@ -305,5 +424,78 @@ mod tests {
         hub.end(None);
         assert_eq!(told.load(Ordering::Relaxed), 2);
         assert_eq!(Arc::strong_count(&hub), 1);
+        drop(callback);
+    }
+
+    #[test]
+    fn a_callback_sees_the_order_of_the_streams_one_event_at_a_time() {
+        let hub = Arc::new(Hub::default());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (entered, has_entered) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = Mutex::new(gone);
+        let mut stream = hub.subscribe();
+        hub.tell(Event::Connected);
+        let adding = std::thread::spawn({
+            let (hub, seen) = (hub.clone(), seen.clone());
+            move || {
+                let function = move |event: &Event| {
+                    if *event == Event::Connected {
+                        entered.send(()).unwrap();
+                        gone.lock().recv().unwrap();
+                    }
+                    seen.lock().push(event.clone());
+                };
+                hub.add_callback(Box::new(function)).detach();
+            }
+        });
+        // While the callback is called with the first event, on another thread, more happens.
+        has_entered.recv().unwrap();
+        hub.tell(Event::Dropped { frames: 1 });
+        hub.end(Some(&Event::disconnected(&ErrorKind::Io.into(), true)));
+        assert!(seen.lock().is_empty());
+        go.send(()).unwrap();
+        adding.join().unwrap();
+        let told: Vec<Event> = std::iter::from_fn(|| stream.try_recv()).collect();
+        assert_eq!(told.len(), 3);
+        assert_eq!(*seen.lock(), told);
+    }
+
+    #[test]
+    fn a_callback_that_is_taken_back_is_not_called_and_not_kept() {
+        let hub = Arc::new(Hub::default());
+        let told = Arc::new(AtomicU64::new(0));
+        let count = |told: &Arc<AtomicU64>| {
+            let told = told.clone();
+            Box::new(move |_: &Event| {
+                told.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let taken_back = hub.add_callback(count(&told));
+        hub.add_callback(count(&told)).detach();
+        hub.tell(Event::Connected);
+        assert_eq!(told.load(Ordering::Relaxed), 2);
+        drop(taken_back);
+        assert_eq!(Arc::strong_count(&told), 2);
+        hub.tell(Event::Connected);
+        assert_eq!(told.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_callback_may_take_itself_back() {
+        let hub = Arc::new(Hub::default());
+        let told = Arc::new(AtomicU64::new(0));
+        let own: Arc<Mutex<Option<EventCallback>>> = Arc::default();
+        let (own_callback, count) = (own.clone(), told.clone());
+        let callback = hub.add_callback(Box::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let callback = own_callback.lock().take();
+            drop(callback);
+        }));
+        *own.lock() = Some(callback);
+        hub.tell(Event::Connected);
+        hub.tell(Event::Connected);
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(Arc::strong_count(&own), 1);
     }
 }

@@ -22,6 +22,7 @@ use super::effects::{DeferredEffects, contain, discard, wake_all};
 use super::events::{Event, Hub};
 use super::policy::Overflow;
 use crate::error::{Error, ErrorKind};
+use crate::fork::Process;
 use crate::frame::Frame;
 use parking_lot::Mutex;
 use room::{Counted, Room};
@@ -68,7 +69,7 @@ pub(crate) struct Inbox {
     overflow: Overflow,
     state: Mutex<State>,
     /// In a child made by fork a lock may be held for ever, by a thread that only the parent has.
-    pid: u32,
+    process: Process,
     /// Names the present consumer: an older one gets nothing more.
     epoch: AtomicU64,
     /// What the program has taken from each lane.
@@ -111,7 +112,7 @@ impl Inbox {
                 late: Vec::new(),
                 end: None,
             }),
-            pid: std::process::id(),
+            process: Process::current(),
             epoch: AtomicU64::new(0),
             taken: Default::default(),
             room: Room::default(),
@@ -123,6 +124,17 @@ impl Inbox {
             #[cfg(feature = "rpc")]
             calls: super::calls::Calls::new(),
         })
+    }
+
+    /// Whether this process is a child of the one that the inbox belongs to, so that it must not be used.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
+    }
+
+    /// The process that the inbox belongs to.
+    pub(crate) fn process(&self) -> Process {
+        self.process
     }
 
     /// Ends the call that `frame` answers; hands it back if it answers none.
@@ -232,8 +244,11 @@ impl Inbox {
     }
 
     /// Makes the caller the one who takes frames; its number. `None` when there is one already and
-    /// the caller does not want to take over.
+    /// the caller does not want to take over, and in a child made by fork.
     pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
+        if self.is_inherited() {
+            return None;
+        }
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.consumer == Consumer::Present && !take_over {
@@ -263,7 +278,7 @@ impl Inbox {
 
     /// The consumer of that number goes: what waits is dropped, and so is what comes.
     pub(crate) fn detach(&self, epoch: u64) {
-        if self.pid != std::process::id() {
+        if self.is_inherited() {
             return;
         }
         let mut state = self.state.lock();
@@ -343,10 +358,15 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. Event
-    /// callbacks run on this thread. Whatever panics, the others are told all the same.
+    /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events.
     pub(crate) fn end(&self, end: End) {
-        let event = Event::disconnected(&end.error());
+        self.stop(end);
+        self.tell_end();
+    }
+
+    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. A panic in one
+    /// waker keeps no other from being woken.
+    pub(crate) fn stop(&self, end: End) {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.end.is_some() {
@@ -360,7 +380,15 @@ impl Inbox {
         contain("a waker", || self.ended.notify_waiters());
         #[cfg(feature = "rpc")]
         self.calls.end();
-        self.events.end(Some(&event));
+    }
+
+    /// Tells the listeners of events, once, that the inbox has ended, if it has. Callbacks run on this thread.
+    /// Everything that waited for an answer has failed before.
+    pub(crate) fn tell_end(&self) {
+        let end = self.state.lock().end.clone();
+        if let Some(end) = end {
+            self.events.end(Some(&Event::disconnected(&end.error(), true)));
+        }
     }
 
     /// The connection is lost, but another may come: what waits for an answer fails.

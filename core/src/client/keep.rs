@@ -1,6 +1,7 @@
 //! The task that keeps time for a connection: pings, deadlines, silence, and the end.
 
 use super::acks::Waiter;
+use super::alive::Alive;
 use super::connection::{Phase, Shared};
 use super::inbox::End;
 use crate::error::ErrorKind;
@@ -66,6 +67,8 @@ impl Watch {
 pub(super) async fn keep(shared: Arc<Shared>) {
     let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
     let mut phase = shared.phase.subscribe();
+    // Held until everything is written.
+    let mut alive = Alive::current();
     let mut next_ping = Instant::now() + interval;
     let mut watch = Watch::new(shared.config.silence, limit);
     let mut excused = false;
@@ -97,6 +100,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = sleep_until(next) => {}
             // An error: the sender is gone, which it cannot be while it is shared.
             _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
+            () = alive.closing() => {
+                shared.begin_close("the runtime was shut down");
+                break;
+            }
         }
         let now = Instant::now();
         excused = !excused && now > next + OVERSLEPT;

@@ -30,6 +30,9 @@ impl Lane {
 
     /// The next frame; `None` when there will be none.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        if self.inbox.is_inherited() {
+            return Poll::Ready(None);
+        }
         if let Some(frame) = self.next_of_batch() {
             return Poll::Ready(Some(frame));
         }
@@ -57,6 +60,9 @@ impl Lane {
 
     /// The next frame if there is one now.
     pub(crate) fn try_recv(&mut self) -> Option<Frame> {
+        if self.inbox.is_inherited() {
+            return None;
+        }
         if self.batch.is_empty() {
             let _ = self.inbox.poll_take(self.epoch, self.lane, &mut self.batch, None);
         }
@@ -64,10 +70,20 @@ impl Lane {
     }
 }
 
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.inbox.is_inherited() {
+            self.inbox.process().leak_if_inherited(&self.inbox);
+            std::mem::forget(std::mem::take(&mut self.batch));
+        }
+    }
+}
+
 /// The frames a client receives, in the order received: the one place to take them from.
 ///
 /// It does not keep the connection open: when the last [`Client`](super::Client) is dropped it yields
-/// what has been received, then ends. Frames that come after it was dropped are discarded.
+/// what has been received, then ends. Frames that come after it was dropped are discarded. In a child made by
+/// fork it yields nothing.
 pub struct Frames(Lane);
 
 impl Frames {
@@ -151,6 +167,7 @@ pub(crate) mod rpc {
 
     impl Drop for Attached {
         fn drop(&mut self) {
+            self.inbox.process().leak_if_inherited(&self.inbox);
             self.inbox.detach(self.epoch);
         }
     }

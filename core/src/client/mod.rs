@@ -16,6 +16,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `connect`, `connection` | registration; the reader, the write path |
+//! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
 //! | `submission`, `pace` | operations on their way out, at once or together |
 //! | `acks`, `calls` | operations and RPC calls that wait for their answer |
 //! | `inbox`, `lanes` | received frames that wait for the program |
@@ -28,6 +29,7 @@
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
 mod acks;
+mod alive;
 mod backlog;
 mod batch;
 mod config;
@@ -52,6 +54,8 @@ mod topics;
 pub mod blocking;
 #[cfg(feature = "rpc")]
 mod calls;
+#[cfg(feature = "runtime")]
+mod connect_blocking;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
@@ -63,7 +67,7 @@ mod tests;
 
 pub use acks::Confirmation;
 pub use config::Config;
-pub use events::{Event, Events};
+pub use events::{Event, EventCallback, Events};
 pub use lanes::Frames;
 pub use policy::{Overflow, Reconnect, WhileDown};
 pub use topics::AsTopics;
@@ -82,6 +86,7 @@ pub(crate) use submission::Request;
 pub(crate) use submission::Tell;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
 use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
@@ -100,6 +105,10 @@ const SECONDARY_TRIES: u32 = 1000;
 /// A client of a broker. Clones are the same client; all methods may be called from any thread, over
 /// and over at the same time.
 ///
+/// A client works only in the process that connected it. In a child made by fork every operation fails with
+/// [`NotSupported`](ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
+/// the parent's connection alone.
+///
 /// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
 /// other when it is queued or written; dropping its future takes back nothing that is under way. When the
 /// last clone is dropped, what was sent is still written, in the background if it does not fit the socket
@@ -109,6 +118,8 @@ const SECONDARY_TRIES: u32 = 1000;
 pub struct Client(Arc<Inner>);
 
 struct Inner {
+    /// A child made by fork must not use the client of its parent.
+    process: Process,
     config: Config,
     link: Link,
     inbox: Arc<Inbox>,
@@ -190,7 +201,7 @@ impl Client {
     }
 
     fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
-        Client(Arc::new(Inner { config, link, inbox, secondaries }))
+        Client(Arc::new(Inner { process: Process::current(), config, link, inbox, secondaries }))
     }
 
     /// The name this client has registered.
@@ -299,7 +310,7 @@ impl Client {
         if !qos.needs_ack() {
             return Ok(());
         }
-        confirmation.await.map_err(|e| e.or_context(|| format!("{:?}", operation.subject())))
+        confirmation.await.map_err(|e| e.with_subject(operation.subject()))
     }
 
     /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
@@ -323,6 +334,7 @@ impl Client {
 
     #[inline]
     fn begin<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
+        self.check_process()?;
         match &self.0.link {
             Link::Wire(connection) => connection.submit(request),
             Link::Durable(durable) => durable.submit(request),
@@ -338,6 +350,7 @@ impl Client {
     /// [`Busy`](ErrorKind::Busy) when somebody else takes them: an earlier [`Frames`] that still exists, or
     /// an RPC server.
     pub fn frames(&self) -> Result<Frames> {
+        self.check_process()?;
         Frames::attach(&self.0.inbox)
     }
 
@@ -347,6 +360,7 @@ impl Client {
     /// # Errors
     /// [`ConnectionLost`](ErrorKind::ConnectionLost).
     pub async fn ping(&self) -> Result<()> {
+        self.check_process()?;
         match &self.0.link {
             Link::Wire(connection) => connection.ping(),
             Link::Durable(durable) => durable.ping(),
@@ -378,6 +392,7 @@ impl Client {
     /// # Errors
     /// As [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
     pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
+        self.check_process()?;
         let mut config = self.0.config.clone();
         config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
         #[cfg(feature = "broker")]
@@ -402,6 +417,9 @@ impl Client {
     /// after the timeout. Operations that the broker has not answered by then, and calls at once, fail
     /// with [`ConnectionLost`](ErrorKind::ConnectionLost).
     pub async fn disconnect(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
         match &self.0.link {
             Link::Wire(connection) => connection.disconnect().await,
             Link::Durable(durable) => durable.disconnect().await,
@@ -410,19 +428,43 @@ impl Client {
         }
     }
 
+    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
+    }
+
     /// What happens to the connection, from its present state on: a stream of its own for each caller.
     pub fn events(&self) -> Events {
+        if self.check_process().is_err() {
+            return Events::ended();
+        }
         self.0.inbox.events.subscribe()
     }
 
-    /// Calls `callback` with the present state at once and with every event from now on, on the threads that
-    /// serve the connection: it must not wait. What it captures is dropped when the client ends for good.
-    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.inbox.events.add_callback(Arc::new(callback));
+    /// Calls `callback` with the present state now and with every event from now on: one at a time, in the order in
+    /// which [`events`](Client::events) yields them. It runs on the threads that serve the connection and must not
+    /// wait.
+    ///
+    /// The callback is taken back when the value returned is dropped; [`detach`](EventCallback::detach) keeps it until
+    /// the client ends for good. What it has captured is dropped then.
+    ///
+    /// ```no_run
+    /// # fn example(client: busrt::Client) {
+    /// client.on_event(|event| println!("{event:?}")).detach();
+    /// # }
+    /// ```
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) -> EventCallback {
+        if self.check_process().is_err() {
+            return EventCallback::none();
+        }
+        self.0.inbox.events.add_callback(Box::new(callback))
     }
 
     /// Whether this client can send.
     pub fn is_connected(&self) -> bool {
+        if self.check_process().is_err() {
+            return false;
+        }
         let link = match &self.0.link {
             Link::Wire(connection) => connection.is_connected(),
             Link::Durable(durable) => durable.is_connected(),
@@ -435,11 +477,17 @@ impl Client {
     /// Waits until the connection has ended and tells why. A client that reconnects ends when the program ends
     /// it, or when it gives up.
     pub async fn closed(&self) -> Error {
+        if let Err(e) = self.check_process() {
+            return e;
+        }
         self.0.inbox.wait_end().await
     }
 
     /// What the client has done so far.
     pub fn stats(&self) -> Stats {
+        if self.check_process().is_err() {
+            return Stats::default();
+        }
         let (w_frames, w_bytes) = match &self.0.link {
             Link::Wire(connection) => connection.sent(),
             Link::Durable(durable) => durable.sent(),
@@ -451,23 +499,34 @@ impl Client {
     }
 }
 
-/// A client that may be gone.
-#[cfg(feature = "rpc")]
-pub(crate) struct WeakClient(std::sync::Weak<Inner>);
+/// A client that may have been dropped: it does not keep the connection open.
+#[derive(Clone)]
+pub struct WeakClient(std::sync::Weak<Inner>);
 
-#[cfg(feature = "rpc")]
 impl WeakClient {
-    pub(crate) fn upgrade(&self) -> Option<Client> {
+    /// The client, unless its last clone has been dropped.
+    pub fn upgrade(&self) -> Option<Client> {
         self.0.upgrade().map(Client)
+    }
+}
+
+impl Client {
+    /// See [`Process::check`]: to be called before anything of the client is touched.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.0.process.check()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The link sees to itself.
+        self.process.leak_if_inherited(&self.inbox);
     }
 }
 
 #[cfg(feature = "rpc")]
 impl Client {
-    pub(crate) fn downgrade(&self) -> WeakClient {
-        WeakClient(Arc::downgrade(&self.0))
-    }
-
     pub(crate) fn inbox(&self) -> &Inbox {
         &self.0.inbox
     }
@@ -478,6 +537,12 @@ impl Client {
 
     pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
         lanes::rpc::attach(&self.0.inbox, in_order)
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakClient").field("exists", &(self.0.strong_count() > 0)).finish()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::connection::{Phase, Shared};
+use super::effects::contain;
 use super::inbox::End;
 use crate::error::ErrorKind;
 use crate::proto::decoder::Decoder;
@@ -9,6 +10,10 @@ use crate::proto::delivery::Header;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The longest time that the drop of a runtime waits for one connection, to write what its client has sent.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 fn io_end(e: &io::Error) -> End {
     End::new(ErrorKind::ConnectionLost, format!("the connection broke: {e}"))
@@ -106,9 +111,19 @@ impl Drop for Reader {
         if self.shared.has_ended() {
             return;
         }
-        // The runtime goes under the task. What was sent before is sent, and nobody may wait for what will
-        // never come.
-        self.shared.writer.flush();
-        self.shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
+        // The runtime is being dropped, and no task runs any more. What was sent is written here, and everything that
+        // waits fails.
+        let shared = &*self.shared;
+        shared.refuse();
+        if !shared.writer.finish_on_this_thread(shared.config.timeout.min(LAST_WRITE)) {
+            contain("the logger", || {
+                log::warn!(
+                    "the runtime of {:?} is gone: not all that was sent is written",
+                    shared.config.name
+                );
+            });
+        }
+        shared.socket.shutdown_write();
+        shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
     }
 }

@@ -8,6 +8,7 @@
 //! a connection is used or dropped, while a payload is dropped, while those who wait for the status are woken.
 
 use super::acks::Confirmation;
+use super::alive::Alive;
 use super::backlog::{Backlog, Entry};
 use super::config::Config;
 use super::connect;
@@ -18,6 +19,7 @@ use super::inbox::End;
 use super::policy::{Reconnect, WhileDown};
 use super::submission::{Request, Submission};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
 use parking_lot::RwLock;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,12 +30,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// programs of one name could evict each other as fast as they can.
 const STEADY: Duration = Duration::from_secs(1);
 
+const RUNTIME_GONE: &str = "the runtime was shut down";
+
 /// What the client holds; dropping it ends the client.
 #[derive(Debug)]
 pub(super) struct Durable {
     shared: Arc<Shared>,
     /// A child that inherited the client through fork must not end its parent's.
-    pid: u32,
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -87,7 +91,7 @@ impl Durable {
             guard.0.supervise(connection).await;
             drop(guard);
         });
-        Durable { shared, pid: std::process::id() }
+        Durable { shared, process: Process::current() }
     }
 
     /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
@@ -138,6 +142,15 @@ impl Durable {
         self.shared.purpose.sent()
     }
 
+    /// Whether everything that was sent over the present connection is in the kernel.
+    #[cfg(feature = "runtime")]
+    pub(super) fn is_written(&self) -> bool {
+        match &*self.shared.state.read() {
+            State::Up(connection) => connection.is_written(),
+            _ => true,
+        }
+    }
+
     /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.end(why);
@@ -153,9 +166,10 @@ impl Durable {
 
 impl Drop for Durable {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        if self.process.is_current() {
             self.shared.end("the client was dropped");
         }
+        self.process.leak_if_inherited(&self.shared);
     }
 }
 
@@ -204,7 +218,8 @@ impl Shared {
         });
     }
 
-    /// The program ends the client. The connection there was is being closed.
+    /// The program ends the client. The connection there was is being closed; the task tells the end when what waits
+    /// for an answer over it has failed.
     fn end(&self, why: &'static str) -> Option<Arc<Connection>> {
         self.end_with(End::new(ErrorKind::ConnectionLost, why), |connection| connection.begin_close(why))
     }
@@ -226,7 +241,10 @@ impl Shared {
             }
             _ => None,
         };
-        self.purpose.inbox.end(end);
+        self.purpose.inbox.stop(end);
+        if connection.is_none() {
+            self.purpose.inbox.tell_end();
+        }
         connection
     }
 
@@ -264,22 +282,30 @@ impl Shared {
 
     async fn supervise(&self, mut connection: Arc<Connection>) {
         let mut step = 0;
+        let mut alive = Alive::current();
         loop {
             let born = Instant::now();
             let end = connection.ended().await;
+            if alive.is_closing() {
+                self.end(RUNTIME_GONE);
+            }
             self.lose(&connection);
             drop(connection);
             if *self.status.borrow() == Status::Ended {
                 return;
             }
             log::info!("{:?} has lost its connection: {}", self.config.name, end.error());
-            self.tell(Event::disconnected(&end.error()));
+            self.tell(Event::disconnected(&end.error(), false));
             if born.elapsed() >= STEADY {
                 step = 0;
             }
             let connected = tokio::select! {
                 connected = self.come_back(&mut step) => connected,
                 () = self.wait_ended() => return,
+                () = alive.closing() => {
+                    self.end(RUNTIME_GONE);
+                    return;
+                }
             };
             connection = match connected {
                 Ok(connection) => connection,
@@ -375,6 +401,7 @@ struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end("the runtime was shut down");
+        self.0.end(RUNTIME_GONE);
+        self.0.purpose.inbox.tell_end();
     }
 }

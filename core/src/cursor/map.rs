@@ -51,9 +51,18 @@ struct Table {
     cleaner: Option<oneshot::Sender<()>>,
 }
 
+/// A cursor that calls share.
+struct Slot<C: ?Sized> {
+    /// The cursor has said so. A call that waited for the lock in the mean time must not ask it again.
+    has_ended: bool,
+    cursor: C,
+}
+
+/// The lock is held across the cursor's awaits, so it is not one that blocks.
+type SharedCursor = Arc<tokio::sync::Mutex<Slot<dyn AnyCursor>>>;
+
 struct Entry {
-    // Held across the cursor's awaits, so not a lock that blocks.
-    cursor: Arc<tokio::sync::Mutex<dyn AnyCursor>>,
+    cursor: SharedCursor,
     used: Instant,
     /// Calls under way: a cursor that takes long is not unused.
     calls: usize,
@@ -77,7 +86,7 @@ impl CursorMap {
     /// Outside of a tokio runtime.
     pub fn add(&self, cursor: impl Cursor) -> Uuid {
         let id = Uuid::new_v4();
-        let cursor = Arc::new(tokio::sync::Mutex::new(cursor));
+        let cursor = Arc::new(tokio::sync::Mutex::new(Slot { has_ended: false, cursor }));
         // Panics here, before anything has changed. The lock is not held while the task is spawned.
         let runtime = Handle::current();
         let mut ended = None;
@@ -135,8 +144,13 @@ impl CursorMap {
     pub async fn next(&self, params: &[u8]) -> Result<Bytes, RpcError> {
         let id = parse(params)?.u;
         let usage = self.begin(id)?;
-        let item = usage.cursor.lock().await.next().await?;
+        let mut slot = usage.cursor.lock().await;
+        if slot.has_ended {
+            return Ok(Bytes::new());
+        }
+        let item = slot.cursor.next().await?;
         if item.is_none() {
+            slot.has_ended = true;
             self.remove(&id);
         }
         Ok(item.unwrap_or_default())
@@ -153,8 +167,13 @@ impl CursorMap {
         let n = usize::try_from(n.unwrap_or(1)).ok().filter(|n| *n <= MAX_BULK);
         let n = n.ok_or_else(|| RpcError::invalid_params(format!("n is over {MAX_BULK}")))?;
         let usage = self.begin(id)?;
-        let items = usage.cursor.lock().await.next_bulk(n).await?;
+        let mut slot = usage.cursor.lock().await;
+        if slot.has_ended {
+            return Ok(pack::list(&[]));
+        }
+        let items = slot.cursor.next_bulk(n).await?;
         if items.len() < n {
+            slot.has_ended = true;
             self.remove(&id);
         }
         Ok(pack::list(&items))
@@ -177,7 +196,7 @@ impl CursorMap {
 struct Usage<'a> {
     map: &'a CursorMap,
     id: Uuid,
-    cursor: Arc<tokio::sync::Mutex<dyn AnyCursor>>,
+    cursor: SharedCursor,
 }
 
 impl Drop for Usage<'_> {
@@ -282,6 +301,42 @@ mod tests {
         assert!(map.is_empty());
         assert_eq!(map.next(&params(id, None)).await.unwrap_err().code(), -32001);
         assert!(map.handle("other", b"").await.is_none());
+    }
+
+    /// Counts how many times it is called, and has no item.
+    struct Empty(Arc<tokio::sync::Notify>, Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Cursor for Empty {
+        async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
+            if self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+                self.0.notified().await;
+            }
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cursor_is_not_called_after_its_end_by_calls_that_waited() {
+        for bulk in [None, Some(2)] {
+            let map = CursorMap::new(Duration::from_secs(60));
+            let (go_on, calls) = (Arc::new(tokio::sync::Notify::new()), Arc::default());
+            let id = map.add(Empty(go_on.clone(), Arc::clone(&calls)));
+            let answers: Vec<_> = (0..3)
+                .map(|_| {
+                    let map = map.clone();
+                    let method = if bulk.is_some() { METHOD_NEXT_BULK } else { METHOD_NEXT };
+                    tokio::spawn(async move { map.handle(method, &params(id, bulk)).await.unwrap() })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            go_on.notify_one();
+            for answer in answers {
+                let end = if bulk.is_some() { &b"\x90"[..] } else { b"" };
+                assert_eq!(answer.await.unwrap().unwrap(), end);
+            }
+            assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
+            assert!(map.is_empty());
+        }
     }
 
     #[tokio::test]

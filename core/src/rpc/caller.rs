@@ -91,6 +91,7 @@ impl Caller {
         deadline: Instant,
     ) -> Result<PendingCall, RpcError> {
         check_method(method)?;
+        self.client.check_process()?;
         let inbox = self.client.inbox();
         let lost = || RpcError::from(Error::new(ErrorKind::ConnectionLost, "the client is not connected"));
         // From here on the guard forgets the call, whatever happens.
@@ -142,7 +143,9 @@ struct Forget {
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.client.inbox().calls.forget(self.id);
+        if self.client.check_process().is_ok() {
+            self.client.inbox().calls.forget(self.id);
+        }
     }
 }
 
@@ -161,6 +164,7 @@ impl Future for PendingCall {
     type Output = Result<Reply, RpcError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self._call.client.check_process()?;
         // The reply counts even if it is late, or if the broker did not see the acknowledgement off.
         if let Poll::Ready(outcome) = Pin::new(&mut self.outcome).poll(cx) {
             let lost = |kind| Error::new(kind, "before the reply came");

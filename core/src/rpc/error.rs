@@ -7,19 +7,37 @@ use crate::proto::rpc::{
 };
 use bytes::Bytes;
 use std::fmt;
+use std::sync::Arc;
 
 /// The failure of a call: a code (PROTOCOL.md section 8) and data, text by convention. A handler returns
 /// it to send an error reply; a caller gets it for that, and for what the bus itself refused.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// A method may answer with a code of the bus. [`origin`](RpcError::origin) tells that from an error of the bus.
+/// Two errors are equal when code, data and origin are.
+#[derive(Clone)]
 pub struct RpcError {
     code: i16,
     data: Bytes,
+    bus: Option<Arc<Error>>,
+}
+
+/// Who says that a call has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The method: the peer has sent an error reply. Also an error that a handler makes, to be sent.
+    Method,
+    /// The broker has refused the call: the method has not seen it. [`Error::code`] has the raw result code.
+    Broker,
+    /// This client: no reply came by the deadline, the connection was lost, or the call could not be sent. The
+    /// method may have run.
+    Client,
 }
 
 impl RpcError {
     /// An error of any code.
     pub fn new(code: i16, data: impl Into<Bytes>) -> RpcError {
-        RpcError { code, data: data.into() }
+        RpcError { code, data: data.into(), bus: None }
     }
 
     /// -32700: the payload or the parameters cannot be read.
@@ -67,22 +85,46 @@ impl RpcError {
         self.data.clone()
     }
 
-    /// The kind of error if the bus itself failed, not the method. A lost connection is
-    /// [`Io`](ErrorKind::Io) here: they share a code.
+    /// The kind that the code stands for, if it is a code of the bus; [`origin`](RpcError::origin) tells who says
+    /// so. A lost connection is [`Io`](ErrorKind::Io) here, because they share a code:
+    /// [`bus_error`](RpcError::bus_error) is exact.
     pub fn kind(&self) -> Option<ErrorKind> {
         ErrorKind::from_rpc_code(self.code)
     }
+
+    /// Who says that the call has failed.
+    pub fn origin(&self) -> Origin {
+        match &self.bus {
+            None => Origin::Method,
+            Some(e) if e.is_refusal() => Origin::Broker,
+            Some(_) => Origin::Client,
+        }
+    }
+
+    /// The error of the bus that this was made of; `None` for one of the method.
+    pub fn bus_error(&self) -> Option<&Error> {
+        self.bus.as_deref()
+    }
 }
+
+impl PartialEq for RpcError {
+    fn eq(&self, other: &RpcError) -> bool {
+        self.code == other.code && self.data == other.data && self.origin() == other.origin()
+    }
+}
+
+impl Eq for RpcError {}
 
 impl From<ErrorKind> for RpcError {
     fn from(kind: ErrorKind) -> RpcError {
-        RpcError::new(kind.rpc_code(), kind.to_string())
+        RpcError::from(Error::from(kind))
     }
 }
 
 impl From<Error> for RpcError {
     fn from(e: Error) -> RpcError {
-        RpcError::new(e.kind().rpc_code(), e.to_string())
+        let error = RpcError::new(e.kind().rpc_code(), e.to_string());
+        RpcError { bus: Some(Arc::new(e)), ..error }
     }
 }
 
@@ -102,7 +144,12 @@ impl fmt::Debug for RpcError {
     }
 }
 
-impl std::error::Error for RpcError {}
+impl std::error::Error for RpcError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The data says the same as the error itself.
+        self.bus.as_deref()?.source()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -121,5 +168,25 @@ mod tests {
         assert_eq!((e.code(), e.kind()), (-32113, Some(ErrorKind::NotRegistered)));
         assert_eq!(RpcError::from(ErrorKind::ConnectionLost).code(), -32115);
         assert_eq!(RpcError::internal("x").kind(), None);
+    }
+
+    #[test]
+    fn a_code_of_the_bus_from_a_method_is_the_methods() {
+        let method = RpcError::new(-32120, "timed out");
+        let own = RpcError::from(ErrorKind::Timeout);
+        let broker = RpcError::from(Error::refused(0x78, ""));
+        assert_eq!([method.kind(), own.kind(), broker.kind()], [Some(ErrorKind::Timeout); 3]);
+        assert_eq!(
+            [method.origin(), own.origin(), broker.origin()],
+            [Origin::Method, Origin::Client, Origin::Broker]
+        );
+        assert_ne!(method, own);
+        assert!(method.bus_error().is_none());
+        assert_eq!(own.bus_error().unwrap().kind(), ErrorKind::Timeout);
+        let lost = RpcError::from(ErrorKind::ConnectionLost);
+        assert_eq!(
+            (lost.kind(), lost.bus_error().unwrap().kind()),
+            (Some(ErrorKind::Io), ErrorKind::ConnectionLost)
+        );
     }
 }

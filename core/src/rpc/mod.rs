@@ -32,7 +32,7 @@ mod handlers;
 mod server;
 
 pub use caller::{Caller, PendingCall};
-pub use error::RpcError;
+pub use error::{Origin, RpcError};
 pub use handlers::{Call, Handlers, Notification, Reply};
 pub(crate) use server::refuse;
 

@@ -5,6 +5,8 @@
 //! and checks the queue again before it stops, so that frames appended in between are written too. Wakers are woken,
 //! and shared bytes dropped, without the lock.
 
+mod last_write;
+
 use super::handover::{Handover, NO_OWNER};
 use super::queue::{self, WriteBounds, WriteQueue, Written};
 use super::queue_totals::QueueTotals;

@@ -67,12 +67,14 @@ impl Node {
             }
         };
         let (log, lost) = (Arc::<Mutex<Log>>::default(), Arc::new(AtomicU64::new(0)));
-        client.on_event({
-            let lost = lost.clone();
-            move |event| {
-                lost.fetch_add(u64::from(matches!(event, Event::Disconnected { .. })), Ordering::SeqCst);
-            }
-        });
+        client
+            .on_event({
+                let lost = lost.clone();
+                move |event| {
+                    lost.fetch_add(u64::from(matches!(event, Event::Disconnected { .. })), Ordering::SeqCst);
+                }
+            })
+            .detach();
         take(&client, log.clone(), wrong.clone());
         while client.subscribe(NEWS, QoS::Processed).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;

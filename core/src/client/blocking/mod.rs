@@ -14,10 +14,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! All clients of a process share a runtime of two threads, made when the first one connects. Within a
-//! program's own async runtime every call fails with [`NotSupported`](ErrorKind::NotSupported), and so does
-//! every use of a client in a child made by fork.
+//! The clients live in the [`runtime`](crate::runtime) of the process. Within an async runtime of the program every
+//! call fails with [`NotSupported`](ErrorKind::NotSupported), and so does every use of a client in a child made by
+//! fork.
 
+#[cfg(feature = "rpc")]
+mod pool;
 #[cfg(feature = "rpc")]
 mod rpc;
 mod runtime;
@@ -30,7 +32,7 @@ pub use rpc::CursorStream;
 #[cfg(feature = "rpc")]
 pub use rpc::{Handlers, PendingCall, Rpc};
 
-use super::{AsTopics, Config, Event, Stats};
+use super::{AsTopics, Config, Event, EventCallback, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::proto::op::QoS;
@@ -38,14 +40,29 @@ use crate::proto::request::Operation;
 use crate::transport::Socket;
 use bytes::Bytes;
 use runtime::Owner;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A client of a broker; see [`crate::Client`], which it is inside. Clones are the same client; all
 /// methods may be called from any thread, over and over at the same time.
+///
+/// When the last clone is dropped, the thread waits until what was sent is in the kernel, at most the
+/// [`timeout`](Config::timeout).
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: crate::Client,
     owner: Owner,
+    _writes: Arc<WaitsInDrop>,
+}
+
+/// What the clones of a client share. Its drop waits for what they have sent.
+#[derive(Debug)]
+struct WaitsInDrop(crate::Client);
+
+impl Drop for WaitsInDrop {
+    fn drop(&mut self) {
+        self.0.wait_written();
+    }
 }
 
 impl Client {
@@ -54,7 +71,7 @@ impl Client {
     /// # Errors
     /// As there.
     pub fn connect(config: &Config) -> Result<Client> {
-        Ok(Client::new(runtime::wait(crate::Client::connect(config))??))
+        Ok(Client::new(crate::Client::connect_blocking(config)?))
     }
 
     /// See [`crate::Client::connect_stream`]. A [`Socket`] can only be made within a runtime: `socket` is
@@ -63,15 +80,15 @@ impl Client {
     /// # Errors
     /// As there, and [`Io`](ErrorKind::Io) when `socket` fails.
     pub fn connect_stream(
-        socket: impl FnOnce() -> std::io::Result<Socket>,
+        socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
     ) -> Result<Client> {
-        let connected = async { crate::Client::connect_stream(socket()?, config).await };
-        Ok(Client::new(runtime::wait(connected)??))
+        Ok(Client::new(crate::Client::connect_stream_blocking(socket, config)?))
     }
 
     fn new(inner: crate::Client) -> Client {
-        Client { inner, owner: Owner::current() }
+        let writes = Arc::new(WaitsInDrop(inner.clone()));
+        Client { inner, owner: Owner::current(), _writes: writes }
     }
 
     /// The async client inside.
@@ -222,8 +239,8 @@ impl Client {
     }
 
     /// See [`crate::Client::on_event`]. The callback must not wait, so that it cannot use blocking clients.
-    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) {
-        self.inner.on_event(callback);
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) -> EventCallback {
+        self.inner.on_event(callback)
     }
 
     /// Whether this client can send.
@@ -256,7 +273,7 @@ pub struct Confirmation {
 impl Confirmation {
     /// Whether [`wait`](Confirmation::wait) would not wait.
     pub fn is_completed(&self) -> bool {
-        self.inner.is_completed()
+        self.owner.check().is_err() || self.inner.is_completed()
     }
 
     /// Waits for the outcome.
@@ -282,6 +299,7 @@ impl Events {
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Event>> {
+        self.owner.check()?;
         match self.inner.try_recv() {
             Some(event) => Ok(Some(event)),
             None => self.owner.wait(self.inner.recv()),
@@ -317,6 +335,7 @@ impl Frames {
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Frame>> {
+        self.owner.check()?;
         match self.inner.try_recv() {
             Some(frame) => Ok(Some(frame)),
             None => self.owner.wait(self.inner.recv()),
@@ -328,6 +347,7 @@ impl Frames {
     /// # Errors
     /// As [`recv`](Frames::recv), and [`Timeout`](ErrorKind::Timeout) when no frame came.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Frame>> {
+        self.owner.check()?;
         if let Some(frame) = self.inner.try_recv() {
             return Ok(Some(frame));
         }

@@ -1,7 +1,8 @@
 //! RPC for programs without an async runtime.
 
 use super::Client;
-use super::runtime::{self, Owner};
+use super::pool::Pool;
+use super::runtime::Owner;
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::proto::op::QoS;
@@ -10,8 +11,12 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The handlers of a blocking RPC server; see [`crate::rpc::Handlers`]. They run on threads of their own
-/// and may wait, for replies to their own calls over the same client too.
+/// The handlers of a blocking RPC server; see [`crate::rpc::Handlers`]. They run on threads that the server has for
+/// them, each with a stack of 1 MiB, and may wait, for replies to their own calls over the same client too.
+///
+/// Each call that is handled has a thread, up to [`max_concurrent`](Options::max_concurrent) of them; threads are
+/// started as they are needed and end when idle. Frames are handled one after another on one thread, notifications on
+/// another. With [`in_order`](Options::in_order) everything is handled on one thread.
 pub trait Handlers: Send + Sync + 'static {
     /// Answers a call.
     ///
@@ -36,24 +41,42 @@ pub trait Handlers: Send + Sync + 'static {
 /// For clients that call and serve nothing.
 impl Handlers for () {}
 
-/// Blocking handlers as the async ones they are run by.
-struct Apart<H>(Arc<H>);
+/// Blocking handlers as async ones, which run them on threads.
+struct OnThreads<H> {
+    handlers: Arc<H>,
+    calls: Arc<Pool>,
+    notifications: Arc<Pool>,
+    frames: Arc<Pool>,
+}
 
-impl<H: Handlers> crate::rpc::Handlers for Apart<H> {
+impl<H> OnThreads<H> {
+    fn new(handlers: H, options: &Options) -> OnThreads<H> {
+        let one = |name| Arc::new(Pool::new(name, 1));
+        let frames = one("busrt-frames");
+        let (calls, notifications) = if options.in_order {
+            (frames.clone(), frames.clone())
+        } else {
+            (Arc::new(Pool::new("busrt-calls", options.max_concurrent)), one("busrt-notify"))
+        };
+        OnThreads { handlers: Arc::new(handlers), calls, notifications, frames }
+    }
+}
+
+impl<H: Handlers> crate::rpc::Handlers for OnThreads<H> {
     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
-        let handlers = self.0.clone();
-        let result = runtime::handle(move || handlers.on_call(call)).await;
-        result.unwrap_or_else(|| Err(RpcError::internal("the server is shutting down")))
+        let handlers = self.handlers.clone();
+        let result = self.calls.run(move || handlers.on_call(call)).await;
+        result.unwrap_or_else(|| Err(RpcError::internal("the server has no thread for this call")))
     }
 
     async fn on_notification(&self, notification: Notification) {
-        let handlers = self.0.clone();
-        runtime::handle(move || handlers.on_notification(notification)).await;
+        let handlers = self.handlers.clone();
+        self.notifications.run(move || handlers.on_notification(notification)).await;
     }
 
     async fn on_frame(&self, frame: Frame) {
-        let handlers = self.0.clone();
-        runtime::handle(move || handlers.on_frame(frame)).await;
+        let handlers = self.handlers.clone();
+        self.frames.run(move || handlers.on_frame(frame)).await;
     }
 }
 
@@ -80,7 +103,7 @@ impl Rpc {
     /// [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn with_options(client: Client, handlers: impl Handlers, options: Options) -> Result<Rpc> {
         let (owner, inner) = (client.owner, client.inner.clone());
-        let handlers = Apart(Arc::new(handlers));
+        let handlers = OnThreads::new(handlers, &options);
         let inner = owner.wait(async { crate::rpc::Rpc::with_options(inner, handlers, options) })?;
         Ok(Rpc { inner, client, owner })
     }

@@ -1,48 +1,9 @@
-//! The one runtime behind all blocking clients of a process.
+//! Waiting for the async client on a plain thread.
 
 use crate::error::{Error, ErrorKind, Result};
-use once_cell::race::OnceBox;
-use std::cell::Cell;
+use crate::fork::Process;
 use std::future::Future;
-use tokio::runtime::{Builder, Handle, Runtime};
-
-/// A process and its runtime. A child made by fork finds its parent's, whose threads it has not got, and
-/// appends its own; nothing here is ever locked, so that a fork at any moment does no harm.
-struct Process {
-    pid: u32,
-    runtime: Runtime,
-    child: OnceBox<Process>,
-}
-
-static FIRST: OnceBox<Process> = OnceBox::new();
-
-fn process() -> Result<&'static Process> {
-    let pid = std::process::id();
-    let mut slot = &FIRST;
-    loop {
-        let process = slot.get_or_try_init(|| start(pid).map(Box::new))?;
-        if process.pid == pid {
-            return Ok(process);
-        }
-        slot = &process.child;
-    }
-}
-
-fn start(pid: u32) -> Result<Process> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("busrt")
-        .enable_all()
-        .build()
-        .map_err(|e| Error::new(ErrorKind::Io, "the threads of the blocking client").with_source(e))?;
-    Ok(Process { pid, runtime, child: OnceBox::new() })
-}
-
-thread_local! {
-    /// Whether this thread runs a blocking handler, where waiting does no harm.
-    static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
-}
+use tokio::runtime::Handle;
 
 /// Waits for `future` on this thread.
 ///
@@ -50,26 +11,26 @@ thread_local! {
 /// [`NotSupported`](ErrorKind::NotSupported) within an async runtime, where waiting would hold up others'
 /// tasks, maybe the very ones it waits for.
 pub(super) fn wait<F: Future>(future: F) -> Result<F::Output> {
-    if Handle::try_current().is_ok() && !IN_HANDLER.get() {
+    if Handle::try_current().is_ok() {
         return Err(Error::new(
             ErrorKind::NotSupported,
             "the blocking client cannot be used within an async runtime: use busrt::Client there",
         ));
     }
-    Ok(process()?.runtime.block_on(future))
+    Ok(crate::runtime::handle()?.block_on(future))
 }
 
 /// The process something belongs to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Owner(u32);
+pub(super) struct Owner(Process);
 
 impl Owner {
     pub(super) fn current() -> Owner {
-        Owner(std::process::id())
+        Owner(Process::current())
     }
 
     pub(super) fn is_current(self) -> bool {
-        self.0 == std::process::id()
+        self.0.is_current()
     }
 
     /// As [`wait`], for what must not be used in another process than its own.
@@ -79,43 +40,13 @@ impl Owner {
     }
 
     pub(super) fn check(self) -> Result<()> {
-        if self.is_current() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::NotSupported,
-            "this client was connected before the process forked: connect a new one in the child",
-        ))
-    }
-}
-
-/// Runs a blocking handler apart from the tasks.
-#[cfg(feature = "rpc")]
-pub(super) async fn handle<T: Send + 'static>(handler: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    struct InHandler;
-
-    impl Drop for InHandler {
-        fn drop(&mut self) {
-            IN_HANDLER.set(false);
-        }
-    }
-
-    let handled = tokio::task::spawn_blocking(move || {
-        IN_HANDLER.set(true);
-        let _in_handler = InHandler;
-        handler()
-    });
-    match handled.await {
-        Ok(output) => Some(output),
-        // The server knows what to do with a panic.
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(_) => None,
+        self.0.check()
     }
 }
 
 #[cfg(test)]
 impl Owner {
     pub(super) fn of_another() -> Owner {
-        Owner(u32::MAX)
+        Owner(Process::of_another())
     }
 }

@@ -1,0 +1,24 @@
+//! What keeps the runtime of the process from being shut down while a connection has something to write.
+
+#[cfg(feature = "runtime")]
+pub(super) use crate::runtime::Alive;
+
+/// Without that runtime there is nothing to keep.
+#[cfg(not(feature = "runtime"))]
+#[derive(Debug)]
+pub(super) struct Alive;
+
+#[cfg(not(feature = "runtime"))]
+impl Alive {
+    pub(super) fn current() -> Alive {
+        Alive
+    }
+
+    pub(super) async fn closing(&mut self) {
+        std::future::pending().await
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,156 @@
+//! The process that a value was made in.
+//!
+//! A child made by `fork` inherits the memory of its parent, but none of its threads. The runtime does not run
+//! there, a lock may be held for ever, and the sockets are those of the parent. A client therefore works only in
+//! the process that made it. [`Process`] tells this without a system call: a handler that the C library runs in
+//! each child increments a counter.
+//!
+//! A child that is made without the C library's `fork`, by a raw system call, is not noticed.
+
+use crate::error::{Error, ErrorKind, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The number of forks between the first process and this one.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// The number of forks that lead to this process, counted from the first call of this function.
+#[inline]
+pub(crate) fn generation() -> u32 {
+    #[cfg(unix)]
+    handler::install();
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// The process that a value belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    /// This process.
+    #[inline]
+    pub(crate) fn current() -> Process {
+        Process(generation())
+    }
+
+    /// Whether the value belongs to this process. Costs one load.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        // `current` has installed the handler.
+        self.0 == GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// Fails in a child of the process that the value belongs to.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported).
+    #[inline]
+    pub(crate) fn check(self) -> Result<()> {
+        if self.is_current() { Ok(()) } else { Err(inherited()) }
+    }
+
+    /// Keeps `value` from being dropped in a child, where its drop would act on what the parent uses.
+    #[inline]
+    pub(crate) fn leak_if_inherited<T: ?Sized>(self, value: &Arc<T>) {
+        if !self.is_current() {
+            std::mem::forget(value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+impl Process {
+    /// A process that is not this one.
+    pub(crate) fn of_another() -> Process {
+        Process(u32::MAX)
+    }
+}
+
+/// The error of every use of a client in a child of the process that connected it.
+#[cold]
+pub(crate) fn inherited() -> Error {
+    Error::new(
+        ErrorKind::NotSupported,
+        "this client was connected before the process forked: connect a new one in the child",
+    )
+}
+
+#[cfg(unix)]
+mod handler {
+    use super::{GENERATION, Ordering};
+    use std::sync::atomic::AtomicBool;
+
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+    #[inline]
+    pub(super) fn install() {
+        if !INSTALLED.load(Ordering::Acquire) {
+            install_now();
+        }
+    }
+
+    /// Two threads may both install it: a child then counts two, which is as good as one. A `Once` would be
+    /// worse, since a child could inherit it half done.
+    #[cold]
+    fn install_now() {
+        // SAFETY: the handler is a function that lives for ever and does what a child may do before `exec`: it
+        // changes an atomic number.
+        let result = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // It fails only without memory. The next call tries again.
+        INSTALLED.store(result == 0, Ordering::Release);
+    }
+
+    extern "C" fn in_child() {
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_another_process() {
+        let process = Process::current();
+        assert!(process.is_current());
+        // SAFETY: takes no arguments; the child compares numbers and ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let grandchild_differs = || {
+                let child = Process::current();
+                // SAFETY: as above.
+                match unsafe { libc::fork() } {
+                    0 => {
+                        let differs = !child.is_current() && !process.is_current();
+                        // SAFETY: ends the process.
+                        unsafe { libc::_exit(i32::from(!differs)) }
+                    }
+                    grandchild => child.is_current() && exit_status(grandchild) == 0,
+                }
+            };
+            let right = !process.is_current() && grandchild_differs();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(i32::from(!right)) };
+        }
+        assert_eq!(exit_status(pid), 0);
+        assert!(process.check().is_ok());
+    }
+
+    fn exit_status(pid: i32) -> i32 {
+        let mut status = -1;
+        // SAFETY: `status` is valid for writes while the call lasts.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        status
+    }
+
+    #[test]
+    fn what_is_inherited_says_so() {
+        let process = Process::of_another();
+        let error = process.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotSupported);
+        assert!(error.to_string().contains("fork"), "{error}");
+        let value = Arc::new(());
+        process.leak_if_inherited(&value);
+        assert_eq!(Arc::strong_count(&value), 2);
+    }
+}

@@ -1,0 +1,244 @@
+//! The runtime of the process, for clients that a plain thread connects.
+//!
+//! A program without an async runtime of its own (the blocking client, a binding to another language) needs
+//! threads that read sockets and keep time. There is one such runtime for the whole process. It is made when it
+//! is first needed and has at most two threads, named `busrt`, which block all signals: a signal is handled by
+//! a thread of the program.
+//!
+//! ```no_run
+//! # fn main() -> busrt::Result<()> {
+//! use busrt::client::{Client, Config};
+//! use busrt::runtime;
+//! use std::time::Duration;
+//!
+//! let client = Client::connect_blocking(&Config::new("/tmp/busrt.sock", "plant.logger"))?;
+//! runtime::handle()?.spawn(async move { client.publish("plant/state", "up", busrt::QoS::No).await });
+//! // At the end of the program; `exit` and the return from `main` do it too.
+//! runtime::shutdown(Duration::from_secs(1));
+//! # Ok(()) }
+//! ```
+//!
+//! **Fork.** A child has none of its parent's threads. The first use in a child makes a runtime of its own;
+//! clients that the parent connected fail there.
+//!
+//! **Exit.** When the process exits, by `exit` or by the return from `main`, the clients of this runtime end in
+//! order: what they have sent is written and the broker has taken it, for at most [`EXIT_TIMEOUT`].
+//! [`shutdown`] does the same earlier. `_exit`, `abort` and a fatal signal do nothing of this.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Process;
+use once_cell::race::OnceBox;
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
+
+/// The longest time that the exit of the process waits for what clients have sent.
+pub const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MAX_THREADS: usize = 2;
+/// The pause between two looks at what is still to be written, at the end.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(1);
+/// The time that the threads have to end when nothing is left to be written.
+const THREADS_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The runtime of one process. A child made by fork finds its parent's, whose threads it has not got, and
+/// appends its own. The chain is never locked, so that a fork at any moment does no harm.
+struct Instance {
+    process: Process,
+    handle: Handle,
+    /// `None` once it is shut down.
+    runtime: Mutex<Option<Runtime>>,
+    /// Becomes true when the connections are to end. Each holds a receiver until all it sent is written.
+    closing: watch::Sender<bool>,
+    child: OnceBox<Instance>,
+}
+
+static FIRST: OnceBox<Instance> = OnceBox::new();
+
+thread_local! {
+    /// Whether this is a thread of the runtime.
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A handle of the runtime, to start tasks on. The first call starts its threads. May be called from any thread.
+///
+/// # Errors
+/// [`Io`](ErrorKind::Io) when the threads cannot be started, [`NotSupported`](ErrorKind::NotSupported) after
+/// [`shutdown`].
+pub fn handle() -> Result<Handle> {
+    let instance = instance()?;
+    if *instance.closing.borrow() {
+        return Err(Error::new(ErrorKind::NotSupported, "the runtime of the bus clients was shut down"));
+    }
+    Ok(instance.handle.clone())
+}
+
+/// Ends all clients of the runtime and then its threads. What the clients have sent is written, and the broker has
+/// closed their connections or the client's timeout has passed, for at most `timeout` altogether. Returns whether
+/// that was done in time. Without a runtime, and in a child made by fork that has none of its own, there is nothing
+/// to do.
+///
+/// Waits on this thread. From a thread of the runtime, which would wait for itself, it only begins the end and
+/// returns false.
+pub fn shutdown(timeout: Duration) -> bool {
+    let Some(instance) = existing() else { return true };
+    let ended = instance.end_connections(timeout);
+    if is_worker() {
+        return false;
+    }
+    let runtime = instance.runtime.lock().take();
+    if let Some(runtime) = runtime {
+        // Within another runtime, it must not be waited for.
+        if Handle::try_current().is_ok() {
+            runtime.shutdown_background();
+        } else {
+            runtime.shutdown_timeout(THREADS_TIMEOUT);
+        }
+    }
+    ended
+}
+
+/// Whether this is a thread of the runtime, which must not wait.
+pub(crate) fn is_worker() -> bool {
+    // An error: the thread is about to end.
+    IS_WORKER.try_with(Cell::get).unwrap_or(false)
+}
+
+/// What a task of a connection holds while there may be something to write. [`shutdown`] waits for it.
+#[derive(Debug)]
+pub(crate) struct Alive(Option<watch::Receiver<bool>>);
+
+impl Alive {
+    /// To be called in a task. In another runtime than this there is nothing to hold.
+    pub(crate) fn current() -> Alive {
+        Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing.subscribe()))
+    }
+
+    /// Returns when the runtime is about to be shut down.
+    pub(crate) async fn closing(&mut self) {
+        if let Some(closing) = &mut self.0
+            && closing.wait_for(|closing| *closing).await.is_ok()
+        {
+            return;
+        }
+        // There is none, or its sender is gone, which it never is.
+        std::future::pending().await
+    }
+
+    /// Whether the runtime is about to be shut down.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.as_ref().is_some_and(|closing| *closing.borrow())
+    }
+}
+
+/// The runtime of this process, if there is one.
+fn existing() -> Option<&'static Instance> {
+    let process = Process::current();
+    let mut instance = FIRST.get()?;
+    while instance.process != process {
+        instance = instance.child.get()?;
+    }
+    Some(instance)
+}
+
+fn instance() -> Result<&'static Instance> {
+    let process = Process::current();
+    let mut slot = &FIRST;
+    loop {
+        let instance = slot.get_or_try_init(|| start(process).map(Box::new))?;
+        if instance.process == process {
+            return Ok(instance);
+        }
+        slot = &instance.child;
+    }
+}
+
+fn start(process: Process) -> Result<Instance> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("busrt")
+        .on_thread_start(|| {
+            IS_WORKER.set(true);
+            block_signals();
+        })
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Io, "the threads of the bus clients").with_source(e))?;
+    #[cfg(unix)]
+    at_exit::install();
+    Ok(Instance {
+        process,
+        handle: runtime.handle().clone(),
+        runtime: Mutex::new(Some(runtime)),
+        closing: watch::Sender::new(false),
+        child: OnceBox::new(),
+    })
+}
+
+impl Instance {
+    /// Begins the end of every connection and waits for it, unless this is a thread of the runtime. Uses no
+    /// variables of the thread and no runtime, so that it works while the process exits.
+    fn end_connections(&self, timeout: Duration) -> bool {
+        self.closing.send_replace(true);
+        let started = Instant::now();
+        loop {
+            if self.closing.receiver_count() == 0 {
+                return true;
+            }
+            if is_worker() || started.elapsed() >= timeout {
+                return false;
+            }
+            std::thread::sleep(SHUTDOWN_POLL);
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // Two threads made one at the same time, maybe within other runtimes, and this one is not used.
+        if let Some(runtime) = self.runtime.get_mut().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Leaves all signals to other threads.
+fn block_signals() {
+    #[cfg(unix)]
+    {
+        let mut signals = std::mem::MaybeUninit::uninit();
+        // SAFETY: `signals` is valid for writes, and filled before it is read; no former mask is asked for.
+        unsafe {
+            libc::sigfillset(signals.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(unix)]
+mod at_exit {
+    use super::{EXIT_TIMEOUT, existing};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Has the C library call [`exiting`] when the process exits. A child inherits this.
+    pub(super) fn install() {
+        static INSTALLED: AtomicBool = AtomicBool::new(false);
+        if !INSTALLED.swap(true, Ordering::Relaxed) {
+            // SAFETY: the handler is a function that lives for ever and does not unwind. It fails only without
+            // memory: then the exit does not wait.
+            unsafe { libc::atexit(exiting) };
+        }
+    }
+
+    extern "C" fn exiting() {
+        // A panic must not reach the C library.
+        let _ = std::panic::catch_unwind(|| {
+            if let Some(instance) = existing() {
+                instance.end_connections(EXIT_TIMEOUT);
+            }
+        });
+    }
+}

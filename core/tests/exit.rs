@@ -1,0 +1,180 @@
+//! Programs that send a burst without acknowledgement and end: what they have sent arrives. Each program is this test
+//! binary once more, running the ignored test `program`.
+#![cfg(all(unix, not(busrt_portable), feature = "broker", feature = "blocking"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::Options;
+use busrt::client::{Client, Config, Frames, Reconnect};
+use busrt::{QoS, blocking, runtime};
+use common::{Bus, PATIENCE, next};
+use std::process::Command;
+use std::time::Duration;
+
+const FRAMES: usize = 100;
+const FRAME_BYTES: usize = 10_000;
+
+const HOW: &str = "BUSRT_TEST_HOW";
+const PATH: &str = "BUSRT_TEST_PATH";
+
+unsafe extern "C" {
+    fn _exit(status: i32) -> !;
+}
+
+/// Ends the process without any handler or destructor.
+fn end() -> ! {
+    // SAFETY: ends the process.
+    unsafe { _exit(0) }
+}
+
+/// Runs a program that ends in the way named `how`, and returns how many of its frames arrive.
+async fn arrived(how: &str) -> usize {
+    let bus = Bus::start(Options::default()).await;
+    let (_receiver, mut frames) = bus.listener("receiver").await;
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "program", "--ignored", "--nocapture"]).env(HOW, how).env(PATH, &bus.path);
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
+    // The broker has everything that the program's socket took once the name is free again.
+    let name = format!("program.{how}");
+    common::eventually("the program is gone", || {
+        !bus.broker.clients().clients.iter().any(|client| client.name == name)
+    })
+    .await;
+    let marker = bus.client("marker").await;
+    marker.send("receiver", "end", QoS::Processed).await.unwrap();
+    count(&mut frames).await
+}
+
+/// Counts frames up to the marker.
+async fn count(frames: &mut Frames) -> usize {
+    let mut count = 0;
+    loop {
+        let frame = next(frames).await;
+        if frame.payload() == b"end" {
+            return count;
+        }
+        assert_eq!(frame.payload().len(), FRAME_BYTES);
+        count += 1;
+    }
+}
+
+fn payload() -> Vec<u8> {
+    vec![7; FRAME_BYTES]
+}
+
+#[test]
+#[ignore = "the program that the other tests run"]
+fn program() {
+    let Ok(how) = std::env::var(HOW) else { return };
+    let config = Config::new(std::env::var(PATH).unwrap(), format!("program.{how}")).timeout(PATIENCE);
+    let config = if how.contains("reconnects") { config.reconnect(Reconnect::new()) } else { config };
+    if how.starts_with("blocking") {
+        let client = blocking::Client::connect(&config).unwrap();
+        for _ in 0..FRAMES {
+            client.send("receiver", payload(), QoS::No).unwrap();
+        }
+        if how.contains("dropped") {
+            drop(client);
+            end();
+        }
+        if how.contains("shutdown") {
+            assert!(runtime::shutdown(PATIENCE));
+            end();
+        }
+        // What is never dropped is written when the process exits.
+        std::mem::forget(client);
+        std::process::exit(0);
+    }
+    let mut builder = if how.contains("threads") {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let own = builder.enable_all().build().unwrap();
+    let client = own.block_on(async {
+        let client = Client::connect(&config).await.unwrap();
+        for _ in 0..FRAMES {
+            client.send("receiver", payload(), QoS::No).await.unwrap();
+        }
+        client
+    });
+    if how.contains("client-first") {
+        drop(client);
+        drop(own);
+    } else {
+        drop(own);
+        drop(client);
+    }
+    end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocking_client_that_is_dropped_has_written_everything() {
+    for how in ["blocking-dropped", "blocking-dropped-reconnects"] {
+        assert_eq!(arrived(how).await, FRAMES, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_exit_of_the_process_writes_what_blocking_clients_sent() {
+    for how in
+        ["blocking-exit", "blocking-exit-reconnects", "blocking-shutdown", "blocking-shutdown-reconnects"]
+    {
+        assert_eq!(arrived(how).await, FRAMES, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_async_client_that_goes_with_its_runtime_has_written_everything() {
+    for order in ["client-first", "runtime-first"] {
+        for kind in ["", "-threads", "-reconnects"] {
+            let how = format!("async-{order}{kind}");
+            assert_eq!(arrived(&how).await, FRAMES, "{how}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn the_threads_of_the_runtime_take_no_signals() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    runtime::handle().unwrap().spawn(async move { started.send(()).unwrap() });
+    has_started.recv_timeout(PATIENCE).unwrap();
+    let mut threads = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        if field("Name:") != "busrt" {
+            continue;
+        }
+        threads += 1;
+        let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
+        // The first 31, but for SIGKILL and SIGSTOP, which cannot be blocked.
+        let all = 0x7fff_ffff & !(1 << 8) & !(1 << 18);
+        assert_eq!(blocked & all, all, "{blocked:x}");
+    }
+    assert!(threads > 0);
+}
+
+/// One test, since there is one runtime.
+#[test]
+fn the_runtime_takes_no_signals_and_is_shut_down_in_order() {
+    #[cfg(target_os = "linux")]
+    the_threads_of_the_runtime_take_no_signals();
+    let broker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bus = broker.block_on(Bus::start(Options::default()));
+    let client = Client::connect_blocking(&bus.config("a")).unwrap();
+    let refused = Client::connect_blocking_with(&bus.config("b"), Duration::from_millis(1), || {
+        Err(busrt::ErrorKind::Other.into())
+    });
+    // The check may come too late, when the client is connected already.
+    drop(refused);
+    assert!(runtime::shutdown(PATIENCE));
+    assert!(!client.is_connected());
+    assert!(runtime::shutdown(PATIENCE));
+    assert!(Client::connect_blocking(&bus.config("c")).is_err());
+}

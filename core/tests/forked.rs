@@ -1,0 +1,198 @@
+//! A child made by fork and the clients of its parent: every use fails or does nothing, nothing hangs, and the
+//! parent's connections stay as they are.
+#![cfg(all(unix, feature = "broker", feature = "rpc", feature = "blocking"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::Options;
+use busrt::client::{Client, Reconnect, Stats};
+use busrt::rpc::Caller;
+use busrt::{ErrorKind, QoS, blocking};
+use common::{Bus, PATIENCE};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+unsafe extern "C" {
+    fn fork() -> i32;
+    fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+    fn _exit(status: i32) -> !;
+    fn alarm(seconds: u32) -> u32;
+}
+
+/// A child that hangs is killed after this time.
+const CHILD_SECONDS: u32 = 10;
+
+/// Runs `child` in a child process and returns its wait status: 0 when it returns true.
+fn in_child(child: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: takes no arguments; the child does what programs that fork do, and ends.
+    let pid = unsafe { fork() };
+    if pid == 0 {
+        // SAFETY: ends the process after the time.
+        unsafe { alarm(CHILD_SECONDS) };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        // SAFETY: ends the process.
+        unsafe { _exit(i32::from(!result.unwrap_or(false))) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` is valid for writes while the call lasts.
+    assert_eq!(unsafe { waitpid(pid, &raw mut status, 0) }, pid);
+    status
+}
+
+fn bus() -> (Runtime, Bus) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bus = runtime.block_on(Bus::start(Options::default()));
+    (runtime, bus)
+}
+
+/// Polls a future once: in a child nothing may be left to wait for.
+fn once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+fn is_refused<T, E: std::fmt::Display>(result: Result<T, E>) -> bool {
+    result.is_err_and(|e| e.to_string().contains("fork"))
+}
+
+#[test]
+fn a_blocking_client_is_refused_and_its_frames_stay_with_the_parent() {
+    let (_runtime, bus) = bus();
+    let a = blocking::Client::connect(&bus.config("a")).unwrap();
+    let rpc = blocking::Rpc::new(blocking::Client::connect(&bus.config("rpc")).unwrap(), ()).unwrap();
+    let mut frames = a.frames().unwrap();
+    let mut events = a.events().unwrap();
+    for i in 0..10u8 {
+        a.send("a", vec![i], QoS::Processed).unwrap();
+    }
+    // The others are in the batch now that the parent has taken.
+    assert_eq!(frames.recv().unwrap().unwrap().payload(), [0]);
+    let status = in_child(|| {
+        is_refused(frames.recv())
+            && is_refused(frames.recv_timeout(Duration::from_millis(1)))
+            && frames.try_recv().is_none()
+            && frames.next().is_none()
+            && is_refused(events.recv())
+            && events.try_recv().is_none()
+            && is_refused(a.events())
+            && is_refused(a.frames())
+            && is_refused(a.publish("t", "x", QoS::No))
+            && is_refused(a.ping())
+            && is_refused(a.disconnect())
+            && is_refused(a.closed())
+            && is_refused(rpc.call("a", "m", "", QoS::No))
+            && is_refused(rpc.notify("a", "", QoS::No))
+            && !a.is_connected()
+            && a.stats() == Stats::default()
+            && {
+                a.on_event(|_| ()).detach();
+                drop((frames, events, a.clone(), rpc.clone()));
+                true
+            }
+    });
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn the_parent_goes_on_after_its_child_dropped_everything() {
+    let (_runtime, bus) = bus();
+    let a = blocking::Client::connect(&bus.config("a")).unwrap();
+    let mut frames = Some(a.frames().unwrap());
+    let mut client = Some(a);
+    let rpc = blocking::Rpc::new(blocking::Client::connect(&bus.config("rpc")).unwrap(), ()).unwrap();
+    let mut server = Some(rpc);
+    let status = in_child(|| {
+        drop((frames.take(), client.take(), server.take()));
+        true
+    });
+    assert_eq!(status, 0);
+    let (a, mut frames, rpc) = (client.unwrap(), frames.unwrap(), server.unwrap());
+    a.send("a", "still there", QoS::Processed).unwrap();
+    assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
+    // The server answers: there is no such method.
+    assert_eq!(rpc.call("rpc", "none", "", QoS::Processed).unwrap_err().code(), -32601);
+}
+
+#[test]
+fn an_async_client_is_refused_too() {
+    let (runtime, bus) = bus();
+    for reconnects in [false, true] {
+        let name = format!("a{reconnects}");
+        let config = bus.config(&name).reconnect(reconnects.then(Reconnect::new));
+        let client = runtime.block_on(Client::connect(&config)).unwrap();
+        refuses(client);
+    }
+    let client = runtime.block_on(bus.broker.client("local")).unwrap();
+    refuses(client);
+}
+
+fn refuses(client: Client) {
+    let name = client.name().to_owned();
+    let mut frames = client.frames().unwrap();
+    let mut events = client.events();
+    let caller = Caller::new(client.clone());
+    let status = in_child(|| {
+        once(client.send(&name, "from the child", QoS::Realtime)).is_some_and(is_refused)
+            && once(client.send(&name, "from the child", QoS::Processed)).is_some_and(is_refused)
+            && once(client.subscribe("t", QoS::No)).is_some_and(is_refused)
+            && once(client.ping()).is_some_and(is_refused)
+            && once(client.secondary()).is_some_and(is_refused)
+            && once(client.disconnect()).is_some()
+            && once(client.drain(PATIENCE)) == Some(false)
+            && once(client.closed()).is_some_and(|e| e.kind() == ErrorKind::NotSupported)
+            && once(caller.call(&name, "m", "", QoS::No)).is_some_and(is_refused)
+            && once(caller.call0(&name, "m", "", QoS::No)).is_some_and(is_refused)
+            && is_refused(client.frames())
+            && matches!(once(frames.recv()), Some(None))
+            && frames.try_recv().is_none()
+            && once(events.recv()) == Some(None)
+            && events.try_recv().is_none()
+            && once(client.events().recv()) == Some(None)
+            && !client.is_connected()
+            && client.stats() == Stats::default()
+            && {
+                client.on_event(|_| ()).detach();
+                drop((frames, events, caller, client));
+                true
+            }
+    });
+    assert_eq!(status, 0, "{name}");
+}
+
+#[test]
+fn a_child_hangs_on_no_lock_that_its_parent_held() {
+    let (_runtime, bus) = bus();
+    let a = blocking::Client::connect(&bus.config("a")).unwrap();
+    let mut frames = a.frames().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..2)
+        .map(|_| {
+            let (a, stop) = (a.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::black_box((a.stats(), a.is_connected(), a.events().is_ok()));
+                }
+            })
+        })
+        .collect();
+    for _ in 0..60 {
+        let status = in_child(|| {
+            let _ = frames.recv_timeout(Duration::from_millis(1));
+            let _ = (a.stats(), a.is_connected(), a.events());
+            true
+        });
+        assert_eq!(status, 0, "a child has hung or failed");
+    }
+    stop.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    a.send("a", "still there", QoS::Processed).unwrap();
+    assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
+}
