@@ -160,7 +160,8 @@ impl Error {
 
     /// The error of a refusal by the broker, with the result code that it answered.
     pub fn refused(code: u8, context: impl Into<Cow<'static, str>>) -> Error {
-        Error { code: Some(code), ..Error::new(ErrorKind::from_code(code), context) }
+        let kind = ErrorKind::from_ack(code).unwrap_or(ErrorKind::Other);
+        Error { code: Some(code), ..Error::new(kind, context) }
     }
 
     /// The same error with its cause.

@@ -111,7 +111,8 @@ impl PollTuner {
     fn fastest(&self) -> usize {
         let mut best = None;
         for (index, limit) in self.limits.iter().enumerate().filter(|(_, limit)| limit.mean > 0) {
-            let is_faster = best.is_none_or(|best: usize| limit.mean * 100 < self.limits[best].mean * WORTHWHILE);
+            let is_faster =
+                best.is_none_or(|best: usize| limit.mean * 100 < self.limits[best].mean * WORTHWHILE);
             if is_faster {
                 best = Some(index);
             }
@@ -148,7 +149,12 @@ mod tests {
 
     /// Runs a conversation whose exchanges take what `took` says for the limit in use; returns how often each limit was
     /// used in the last part of it.
-    fn converse(tuner: &mut PollTuner, now: &mut u64, exchanges: u32, took: impl Fn(u64) -> u64) -> [u32; LIMITS] {
+    fn converse(
+        tuner: &mut PollTuner,
+        now: &mut u64,
+        exchanges: u32,
+        took: impl Fn(u64) -> u64,
+    ) -> [u32; LIMITS] {
         let mut used = [0; LIMITS];
         for exchange in 0..exchanges {
             let limit = tuner.limit(MOST);
@@ -166,7 +172,12 @@ mod tests {
     fn the_fastest_limit_is_found_and_kept() {
         for fastest in [0, 50_000, 200_000, 500_000] {
             let (mut tuner, mut now) = (PollTuner::default(), 1);
-            let used = converse(&mut tuner, &mut now, 40_000, |limit| if limit == fastest { 30_000 } else { 90_000 });
+            let used = converse(
+                &mut tuner,
+                &mut now,
+                40_000,
+                |limit| if limit == fastest { 30_000 } else { 90_000 },
+            );
             let index = used.iter().position(|uses| *uses > 19_000);
             assert_eq!(index.map(|index| tuner.limits.len() > index), Some(true), "{fastest}: {used:?}");
             let (part, of) = PARTS[index.unwrap()];

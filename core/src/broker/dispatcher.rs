@@ -92,6 +92,51 @@ enum Step<'a> {
     Broker,
 }
 
+/// [`Deferred`] without the operation, to outlive the call that began it.
+pub(super) struct Detached {
+    qos: QoS,
+    step: DetachedStep,
+}
+
+enum DetachedStep {
+    Receivers(Vec<Arc<Session>>),
+    Search,
+    Topics(TopicChange, usize, Result<(), ErrorKind>),
+    Broker,
+}
+
+impl<'a> Deferred<'a> {
+    /// Separates what is left to do from the operation. `None` if earlier frames of the batch are left, which is
+    /// never so for an operation of a client in this process.
+    pub(super) fn detach(self) -> Option<Detached> {
+        let step = match self.step {
+            Step::AfterEarlier(_) | Step::Refuse(..) => return None,
+            Step::Receivers(receivers) => DetachedStep::Receivers(receivers),
+            Step::Search => DetachedStep::Search,
+            Step::Topics(change, _, done, result) => DetachedStep::Topics(change, done, result),
+            Step::Broker => DetachedStep::Broker,
+        };
+        Some(Detached { qos: self.qos, step })
+    }
+
+    /// Puts together what [`detach`](Deferred::detach) has separated. `op` is the same operation.
+    pub(super) fn attach(detached: Detached, op: Operation<'a, &'a [u8]>) -> Deferred<'a> {
+        let step = match (detached.step, &op) {
+            (DetachedStep::Receivers(receivers), _) => Step::Receivers(receivers),
+            (
+                DetachedStep::Topics(change, done, result),
+                Operation::Subscribe(topics)
+                | Operation::Unsubscribe(topics)
+                | Operation::Exclude(topics)
+                | Operation::Unexclude(topics),
+            ) => Step::Topics(change, *topics, done, result),
+            (DetachedStep::Broker, _) => Step::Broker,
+            (DetachedStep::Search | DetachedStep::Topics(..), _) => Step::Search,
+        };
+        Deferred { op_id: 0, qos: detached.qos, op, step }
+    }
+}
+
 /// The result of routing an operation.
 enum Routed<'a> {
     Done,

@@ -1,7 +1,7 @@
 //! A client within the broker's process: no bytes, frames are handed over as they are.
 
 use super::core::Core;
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Deferred, Detached, Dispatcher};
 use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
 use crate::client::inbox::Inbox;
@@ -55,10 +55,19 @@ impl LocalLink {
     /// Starts one operation on the caller's thread. If a receiver does not keep up, or the operation takes long, the
     /// future that is returned must be awaited.
     pub(crate) fn submit<'o>(&'o self, op: &'o Operation<'o, Bytes>, qos: QoS) -> Submitted<'o> {
-        if self.session.has_ended() || self.core.is_closing() {
-            return Submitted::Done(Err(ErrorKind::ConnectionLost));
+        match self.begin(op, qos) {
+            Begun::Done(result) => Submitted::Done(result),
+            Begun::Waits(deferred) => Submitted::Waits(Box::pin(self.finish(deferred, op))),
         }
-        let payload = payload_of(op);
+    }
+
+    /// Starts one operation on the caller's thread. What is left to do is returned, to be given to
+    /// [`finish`](LocalLink::finish).
+    pub(crate) fn begin(&self, op: &Operation<'_, Bytes>, qos: QoS) -> Begun {
+        if self.session.has_ended() || self.core.is_closing() {
+            return Begun::Done(Err(ErrorKind::ConnectionLost));
+        }
+        let payload = op.payload_ref();
         let borrowed = borrow(op);
         let (traffic, len) = (&self.session.traffic, body_len(&borrowed) as u64);
         let mut dispatchers = self.dispatchers.lock();
@@ -70,27 +79,38 @@ impl LocalLink {
         let mut dispatcher =
             free.unwrap_or_else(|| Box::new(Dispatcher::new(self.core.clone(), self.session.clone())));
         let submitted = dispatcher.begin(self.session.name(), &self.core).submit(qos, borrowed, payload);
-        match submitted {
-            Ok(None) => {
+        let deferred = match submitted {
+            Ok(None) => Err(Ok(())),
+            Err(kind) => Err(Err(kind)),
+            // Nothing can be before it in its batch.
+            Ok(Some(deferred)) => deferred.detach().ok_or(Err(ErrorKind::Other)),
+        };
+        match deferred {
+            Ok(rest) => Begun::Waits(Unfinished {
+                dispatcher,
+                rest,
+                qos,
+                _in_progress: OwnedInProgress::begin(self.core.clone()),
+            }),
+            Err(result) => {
                 self.give_back(dispatcher, qos);
-                Submitted::Done(Ok(()))
-            }
-            Err(kind) => {
-                self.give_back(dispatcher, qos);
-                Submitted::Done(Err(kind))
-            }
-            Ok(Some(deferred)) => {
-                let waits = InProgress::begin(&self.core);
-                Submitted::Waits(Box::pin(async move {
-                    let _waits = waits;
-                    let mut batch = dispatcher.begin(self.session.name(), &self.core);
-                    let result = batch.complete(*deferred, payload).await;
-                    drop(batch);
-                    self.give_back(dispatcher, qos);
-                    result
-                }))
+                Begun::Done(result)
             }
         }
+    }
+
+    /// Finishes an operation; waits for its receivers if necessary. `op` is the operation that was begun.
+    pub(crate) async fn finish(
+        &self,
+        unfinished: Unfinished,
+        op: &Operation<'_, Bytes>,
+    ) -> Result<(), ErrorKind> {
+        let Unfinished { mut dispatcher, rest, qos, _in_progress } = unfinished;
+        let mut batch = dispatcher.begin(self.session.name(), &self.core);
+        let result = batch.complete(Deferred::attach(rest, borrow(op)), op.payload_ref()).await;
+        drop(batch);
+        self.give_back(dispatcher, qos);
+        result
     }
 
     fn give_back(&self, mut dispatcher: Box<Dispatcher>, qos: QoS) {
@@ -139,6 +159,37 @@ impl Drop for InProgress<'_> {
     }
 }
 
+/// As [`InProgress`], without a borrow.
+struct OwnedInProgress(Arc<Core>);
+
+impl OwnedInProgress {
+    fn begin(core: Arc<Core>) -> OwnedInProgress {
+        core.reading.fetch_add(1, SeqCst);
+        OwnedInProgress(core)
+    }
+}
+
+impl Drop for OwnedInProgress {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, SeqCst);
+        self.0.connection_changed.notify_waiters();
+    }
+}
+
+/// The result of beginning an operation.
+pub(crate) enum Begun {
+    Done(Result<(), ErrorKind>),
+    Waits(Unfinished),
+}
+
+/// What is left to do of an operation.
+pub(crate) struct Unfinished {
+    dispatcher: Box<Dispatcher>,
+    rest: Detached,
+    qos: QoS,
+    _in_progress: OwnedInProgress,
+}
+
 /// What became of an operation so far.
 pub(crate) enum Submitted<'o> {
     Done(Result<(), ErrorKind>),
@@ -169,30 +220,8 @@ impl fmt::Debug for LocalLink {
     }
 }
 
-fn payload_of<'a>(op: &'a Operation<'_, Bytes>) -> Option<&'a Bytes> {
-    match op {
-        Operation::Message { payload, .. }
-        | Operation::Broadcast { payload, .. }
-        | Operation::Publish { payload, .. }
-        | Operation::PublishFor { payload, .. } => Some(payload),
-        _ => None,
-    }
-}
-
 fn borrow<'a>(op: &'a Operation<'a, Bytes>) -> Operation<'a, &'a [u8]> {
-    match op {
-        Operation::Nop => Operation::Nop,
-        Operation::Publish { topic, payload } => Operation::Publish { topic, payload },
-        Operation::PublishFor { topic, receiver, payload } => {
-            Operation::PublishFor { topic, receiver, payload }
-        }
-        Operation::Subscribe(topics) => Operation::Subscribe(*topics),
-        Operation::Unsubscribe(topics) => Operation::Unsubscribe(*topics),
-        Operation::Exclude(topics) => Operation::Exclude(*topics),
-        Operation::Unexclude(topics) => Operation::Unexclude(*topics),
-        Operation::Message { target, payload } => Operation::Message { target, payload },
-        Operation::Broadcast { mask, payload } => Operation::Broadcast { mask, payload },
-    }
+    op.by_ref().map_payload(|payload| &payload[..])
 }
 
 /// The length that the body would have on the wire.

@@ -1,117 +1,63 @@
 //! Operations that wait for the broker's acknowledgement.
 
-use super::effects::contain;
+use super::completions::{CompletionQueue, Raw};
+use super::effects::{contain, wake_all};
+use super::inbox::Inbox;
+use super::outcome::{Answer, Failure};
 use super::resume::Change;
-use crate::error::{Error, ErrorKind, Result};
+use super::slot::Slot;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::task::Waker;
 use tokio::time::Instant;
 
-/// What became of an operation.
-pub(crate) type Answer = std::result::Result<(), ErrorKind>;
-
-/// The outcome of an operation that has been sent, to be awaited now or later: how a program keeps
-/// many operations under way. Dropping it takes nothing back.
+/// Who is told the answer, without what has to happen besides.
 #[derive(Debug)]
-#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
-pub struct Confirmation(State);
-
-#[derive(Debug)]
-enum State {
-    Done(Answer),
-    Waiting(oneshot::Receiver<Answer>),
+pub(super) enum Told {
+    /// A handle.
+    Slot(Arc<Slot<Answer>>),
+    /// A queue, with a token.
+    Queue(CompletionQueue, u64),
 }
 
-impl Confirmation {
-    pub(crate) fn done(answer: Answer) -> Confirmation {
-        Confirmation(State::Done(answer))
-    }
-
-    pub(super) fn pending() -> (oneshot::Sender<Answer>, Confirmation) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Confirmation(State::Waiting(receiver)))
-    }
-
-    /// Whether awaiting it would not wait: the broker has answered, the connection has ended, or the
-    /// QoS asked for no answer.
-    pub fn is_completed(&self) -> bool {
-        match &self.0 {
-            State::Done(_) => true,
-            State::Waiting(answer) => answer.is_terminated() || !answer.is_empty(),
-        }
-    }
-
-    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        if let State::Waiting(receiver) = &mut self.0 {
-            let answer = ready!(Pin::new(receiver).poll(cx)).unwrap_or(Err(ErrorKind::ConnectionLost));
-            self.0 = State::Done(answer);
-        }
-        match self.0 {
-            State::Done(answer) => Poll::Ready(answer),
-            State::Waiting(_) => Poll::Pending,
+impl Told {
+    /// Tells the answer. Returns the waker of who waits for it, to be woken when no lock is held.
+    pub(super) fn tell(self, answer: Answer) -> Option<Waker> {
+        match self {
+            Told::Slot(slot) => slot.complete(answer),
+            Told::Queue(queue, token) => queue.push(token, Raw::Operation(answer)),
         }
     }
 }
 
-impl Future for Confirmation {
-    type Output = Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_answer(cx).map_err(|kind| match kind {
-            ErrorKind::Timeout => Error::new(kind, "the broker did not acknowledge in time"),
-            ErrorKind::ConnectionLost => Error::new(kind, "before the broker acknowledged"),
-            kind => kind.into(),
-        })
-    }
-}
-
-/// Whom to tell.
+/// What an acknowledgement is for.
 #[derive(Debug)]
 pub(crate) enum Waiter {
-    /// Somebody who holds a [`Confirmation`].
-    Program(oneshot::Sender<Answer>),
-    /// Nobody: a reply to a call, whose refusal is only logged.
+    /// The program.
+    Program(Told),
+    /// A call, which a refusal ends.
+    #[cfg(feature = "rpc")]
+    Call(u32),
+    /// A reply to a call, whose refusal is logged.
     #[cfg(feature = "rpc")]
     Reply,
-    /// The book of what a client that reconnects is subscribed to, and maybe the program.
+    /// The subscriptions of a client that reconnects, and maybe the program.
     Topics(Box<Change>),
-    /// Nobody: any byte of the broker answers.
+    /// The liveness of the broker, which any byte shows.
     Probe,
 }
 
 impl Waiter {
-    pub(crate) fn confirmation() -> (Waiter, Confirmation) {
-        let (sender, confirmation) = Confirmation::pending();
-        (Waiter::Program(sender), confirmation)
-    }
-
-    /// Whether somebody's progress depends on the answer.
+    /// Whether the progress of the program depends on the answer. That of a call depends on the reply, which is
+    /// counted elsewhere.
     fn is_awaited(&self) -> bool {
         match self {
             Waiter::Program(_) => true,
-            #[cfg(feature = "rpc")]
-            Waiter::Reply => false,
             Waiter::Topics(change) => change.is_awaited(),
-            Waiter::Probe => false,
-        }
-    }
-
-    pub(crate) fn tell(self, answer: Answer) {
-        match self {
-            // An error: the confirmation has been dropped.
-            Waiter::Program(sender) => drop(sender.send(answer)),
             #[cfg(feature = "rpc")]
-            Waiter::Reply => {
-                if let Err(kind) = answer {
-                    log::debug!("a reply was refused: {kind}");
-                }
-            }
-            Waiter::Topics(change) => change.settle(answer),
-            Waiter::Probe => {}
+            Waiter::Call(_) | Waiter::Reply => false,
+            Waiter::Probe => false,
         }
     }
 }
@@ -119,21 +65,29 @@ impl Waiter {
 #[derive(Debug)]
 struct Entry {
     op_id: u32,
-    since: Instant,
+    /// `None`: until the connection ends.
+    deadline: Option<Instant>,
     waiter: Waiter,
 }
 
 /// The table of one connection. Acknowledgements come in the order of their operations, so that the
 /// first entry is nearly always the one.
 #[derive(Debug)]
-pub(crate) struct Acks(Mutex<Table>);
+pub(crate) struct Acks {
+    /// Holds the calls of the client.
+    #[cfg_attr(not(feature = "rpc"), expect(dead_code, reason = "only calls are looked up there"))]
+    inbox: Arc<Inbox>,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug)]
 struct Table {
     last_id: u32,
     entries: VecDeque<Entry>,
-    /// How many of the entries somebody waits for.
+    /// The number of entries that the program waits for.
     awaited: usize,
+    /// No entry has an earlier deadline.
+    next_deadline: Option<Instant>,
     ended: bool,
 }
 
@@ -143,34 +97,50 @@ impl Table {
         self.awaited -= usize::from(waiter.is_awaited());
         Some(waiter)
     }
+
+    /// The entry of an operation. Op ids only grow, and wrap around.
+    fn find(&self, op_id: u32) -> Option<usize> {
+        let first = self.entries.front()?.op_id;
+        if first == op_id {
+            return Some(0);
+        }
+        let distance = |id: u32| id.wrapping_sub(first);
+        self.entries.binary_search_by_key(&distance(op_id), |entry| distance(entry.op_id)).ok()
+    }
+}
+
+/// An entry of the table has been made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Registered {
+    pub(super) op_id: u32,
+    /// Its deadline, if it is earlier than those of all others.
+    pub(super) next_deadline: Option<Instant>,
 }
 
 impl Acks {
-    pub(crate) fn new() -> Acks {
-        Acks(Mutex::new(Table { last_id: 0, entries: VecDeque::new(), awaited: 0, ended: false }))
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Acks {
+        let table =
+            Table { last_id: 0, entries: VecDeque::new(), awaited: 0, next_deadline: None, ended: false };
+        Acks { inbox, table: Mutex::new(table) }
     }
 
-    /// Makes an entry and returns its op id; `None` when the connection has ended. To be called before
-    /// the bytes can reach the socket.
-    pub(crate) fn register(&self, since: Instant, waiter: Waiter) -> Option<u32> {
-        let mut table = self.0.lock();
+    /// Makes an entry. To be called before the bytes can reach the socket.
+    ///
+    /// # Errors
+    /// The waiter itself when the connection has ended. The caller drops it when it holds no lock.
+    pub(super) fn register(&self, deadline: Option<Instant>, waiter: Waiter) -> Result<Registered, Waiter> {
+        let mut table = self.table.lock();
         if table.ended {
-            return None;
+            return Err(waiter);
         }
         // 0 is what operations without acknowledgement carry.
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
         table.awaited += usize::from(waiter.is_awaited());
-        table.entries.push_back(Entry { op_id, since, waiter });
-        Some(op_id)
-    }
-
-    /// Takes back an entry whose operation was not sent after all. The caller drops the waiter, when it holds no
-    /// lock.
-    pub(crate) fn unregister(&self, op_id: u32) -> Option<Waiter> {
-        let mut table = self.0.lock();
-        let index = table.entries.iter().rposition(|e| e.op_id == op_id)?;
-        table.remove(index)
+        table.entries.push_back(Entry { op_id, deadline, waiter });
+        let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
+        table.next_deadline = next_deadline.or(table.next_deadline);
+        Ok(Registered { op_id, next_deadline })
     }
 
     /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it.
@@ -179,60 +149,104 @@ impl Acks {
         if acks.is_empty() {
             return;
         }
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         for (op_id, code) in acks.drain(..) {
-            let Some(index) = table.entries.iter().position(|e| e.op_id == op_id) else { continue };
-            let answer = ErrorKind::from_ack(code).map_or(Ok(()), Err);
-            told.extend(table.remove(index).map(|waiter| (waiter, answer)));
+            let Some(index) = table.find(op_id) else { continue };
+            told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
         }
         drop(table);
-        tell_all(told.drain(..));
+        self.tell_all(told.drain(..));
     }
 
-    /// Whether somebody waits for an acknowledgement.
+    /// Whether the program waits for an acknowledgement.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.0.lock().awaited > 0
+        self.table.lock().awaited > 0
     }
 
-    /// Fails every entry made at `limit` or before. Returns when the oldest of the others was made.
-    pub(crate) fn expire(&self, limit: Instant) -> Option<Instant> {
+    /// Fails every entry whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
+    pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut late = Vec::new();
-        let mut table = self.0.lock();
-        // Entries are in the order of their times, but for what blocked senders change by a hair.
-        while table.entries.front().is_some_and(|e| e.since <= limit) {
-            late.extend(table.remove(0));
+        let mut table = self.table.lock();
+        if table.next_deadline.is_none_or(|next| next > now) {
+            return table.next_deadline;
         }
-        let oldest = table.entries.front().map(|e| e.since);
+        let entries = std::mem::take(&mut table.entries);
+        let mut next = None;
+        table.entries = entries
+            .into_iter()
+            .filter_map(|entry| match entry.deadline {
+                Some(at) if at <= now => {
+                    late.push(entry.waiter);
+                    None
+                }
+                at => {
+                    next = next.into_iter().chain(at).min();
+                    Some(entry)
+                }
+            })
+            .collect();
+        table.next_deadline = next;
+        table.awaited -= late.iter().filter(|waiter| waiter.is_awaited()).count();
         drop(table);
-        tell_all(late.into_iter().map(|waiter| (waiter, Err(ErrorKind::Timeout))));
-        oldest
+        self.tell_all(late.into_iter().map(|waiter| (waiter, Err(Failure::Timeout))));
+        next
     }
 
     /// Fails everything, now and from now on.
     pub(crate) fn end(&self) {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         table.ended = true;
         table.awaited = 0;
         let entries = std::mem::take(&mut table.entries);
         drop(table);
-        tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(ErrorKind::ConnectionLost))));
+        self.tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(Failure::Lost))));
     }
-}
 
-/// Tells every waiter its answer, which runs wakers and loggers: the caller holds no lock. A panic in one of
-/// them keeps no other from being told.
-fn tell_all(mut told: impl Iterator<Item = (Waiter, Answer)>) {
-    while !contain("a waker", || told.by_ref().for_each(|(waiter, answer)| waiter.tell(answer))) {}
+    /// Tells every waiter its answer, then wakes those who wait for one, which are woken once for all of them. Runs
+    /// wakers and loggers: the caller holds no lock. A panic in one of them keeps no other from being told.
+    fn tell_all(&self, told: impl Iterator<Item = (Waiter, Answer)>) {
+        let mut wakers = Vec::new();
+        for (waiter, answer) in told {
+            match waiter {
+                Waiter::Program(told) => wakers.extend(told.tell(answer)),
+                Waiter::Topics(change) => wakers.extend(change.settle(answer)),
+                // A lost connection ends all calls, and a late acknowledgement none: the reply may be on its way.
+                #[cfg(feature = "rpc")]
+                Waiter::Call(id) => {
+                    if let Err(failure @ Failure::Refused(_)) = answer {
+                        wakers.extend(self.inbox.calls.fail(id, failure));
+                    }
+                }
+                #[cfg(feature = "rpc")]
+                Waiter::Reply => {
+                    if let Err(failure) = answer {
+                        contain("the logger", || log::debug!("a reply was refused: {}", failure.kind()));
+                    }
+                }
+                Waiter::Probe => {}
+            }
+        }
+        if !wakers.is_empty() {
+            wake_all(wakers);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Config;
+    use super::super::pending::PendingOperation;
     use super::*;
+    use crate::error::ErrorKind;
     use std::time::Duration;
 
-    fn register(acks: &Acks, since: Instant) -> (u32, Confirmation) {
-        let (waiter, confirmation) = Waiter::confirmation();
-        (acks.register(since, waiter).unwrap(), confirmation)
+    fn table() -> Acks {
+        Acks::new(Inbox::new(&Config::new("", "me")))
+    }
+
+    fn register(acks: &Acks, deadline: Option<Instant>) -> (u32, PendingOperation) {
+        let (slot, pending) = PendingOperation::waiting();
+        (acks.register(deadline, Waiter::Program(Told::Slot(slot))).unwrap().op_id, pending)
     }
 
     fn complete(acks: &Acks, list: &[(u32, u8)]) {
@@ -241,62 +255,85 @@ mod tests {
 
     #[tokio::test]
     async fn in_order_and_out_of_order() {
-        let acks = Acks::new();
-        let now = Instant::now();
-        let (ids, confirmations): (Vec<_>, Vec<_>) = (0..4).map(|_| register(&acks, now)).unzip();
+        let acks = table();
+        let (ids, pending): (Vec<_>, Vec<_>) = (0..4).map(|_| register(&acks, None)).unzip();
         assert_eq!(ids, [1, 2, 3, 4]);
         complete(&acks, &[(1, 1), (3, 0x71), (99, 1)]);
-        let done: Vec<_> = confirmations.iter().map(Confirmation::is_completed).collect();
+        let done: Vec<_> = pending.iter().map(PendingOperation::is_completed).collect();
         assert_eq!(done, [true, false, true, false]);
         complete(&acks, &[(2, 1), (4, 0xff)]);
         assert!(!acks.is_awaited());
         let mut kinds = vec![];
-        for confirmation in confirmations {
-            kinds.push(confirmation.await.err().map(|e| e.kind()));
+        for pending in pending {
+            kinds.push(pending.await.err().map(|e| e.kind()));
         }
         assert_eq!(kinds, [None, None, Some(ErrorKind::NotRegistered), Some(ErrorKind::NotDelivered)]);
     }
 
     #[tokio::test]
     async fn the_end_fails_what_waits_and_what_comes() {
-        let acks = Acks::new();
-        let (_, confirmation) = register(&acks, Instant::now());
+        let acks = table();
+        let (_, pending) = register(&acks, None);
         acks.end();
-        assert!(confirmation.is_completed());
-        assert_eq!(confirmation.await.unwrap_err().kind(), ErrorKind::ConnectionLost);
-        assert!(acks.register(Instant::now(), Waiter::confirmation().0).is_none());
+        assert!(pending.is_completed() && !pending.is_acknowledged());
+        assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::ConnectionLost);
+        let (slot, _pending) = PendingOperation::waiting();
+        assert!(acks.register(None, Waiter::Program(Told::Slot(slot))).is_err());
     }
 
     #[tokio::test]
-    async fn what_is_late_fails_and_the_rest_stays() {
-        let acks = Acks::new();
+    async fn each_entry_has_its_own_deadline_or_none() {
+        let acks = table();
         let start = Instant::now();
-        let (_, first) = register(&acks, start);
-        let (id, second) = register(&acks, start + Duration::from_secs(2));
-        assert_eq!(acks.expire(start + Duration::from_secs(1)), Some(start + Duration::from_secs(2)));
+        let after = |seconds| Some(start + Duration::from_secs(seconds));
+        let (_, never) = register(&acks, None);
+        let (_, second) = register(&acks, after(5));
+        let (_, first) = register(&acks, after(1));
+        let (id, third) = register(&acks, after(9));
+        assert_eq!(acks.expire(start), after(1));
+        assert_eq!(acks.expire(start + Duration::from_secs(1)), after(5));
         assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Timeout);
         assert!(!second.is_completed());
-        complete(&acks, &[(1, 1), (id, 1)]);
-        second.await.unwrap();
+        assert_eq!(acks.expire(start + Duration::from_secs(6)), after(9));
+        complete(&acks, &[(2, 1), (id, 1)]);
+        assert!(third.is_acknowledged() && second.is_completed() && !second.is_acknowledged());
+        assert_eq!(acks.expire(start + Duration::from_secs(9)), None);
+        assert!(!never.is_completed() && acks.is_awaited());
     }
 
     #[tokio::test]
-    async fn a_completed_confirmation_stays_completed() {
-        let acks = Acks::new();
-        let (id, mut confirmation) = register(&acks, Instant::now());
+    async fn a_completed_operation_stays_completed() {
+        let acks = table();
+        let (id, mut pending) = register(&acks, None);
+        assert!(pending.result().is_none() && pending.wait_timeout(Duration::ZERO).is_none());
         complete(&acks, &[(id, 1)]);
         for _ in 0..2 {
-            assert!(confirmation.is_completed());
-            (&mut confirmation).await.unwrap();
+            assert!(pending.is_completed());
+            (&mut pending).await.unwrap();
+            pending.wait_timeout(Duration::ZERO).unwrap().unwrap();
         }
     }
 
     #[test]
+    fn results_of_one_read_come_with_one_wake_up() {
+        let (acks, queue) = (table(), CompletionQueue::new());
+        for token in 10..13 {
+            acks.register(None, Waiter::Program(Told::Queue(queue.clone(), token))).unwrap();
+        }
+        complete(&acks, &[(1, 1), (3, 0x71), (2, 1)]);
+        let mut batch = vec![];
+        queue.take(&mut batch, 10);
+        let results: Vec<_> = batch.iter().map(|c| (c.token, c.error().is_none())).collect();
+        assert_eq!(results, [(10, true), (12, false), (11, true)]);
+    }
+
+    #[test]
     fn ids_wrap_past_zero() {
-        let acks = Acks::new();
-        acks.0.lock().last_id = u32::MAX;
-        assert_eq!(register(&acks, Instant::now()).0, 1);
-        assert!(acks.unregister(1).is_some());
-        assert!(!acks.is_awaited());
+        let acks = table();
+        acks.table.lock().last_id = u32::MAX - 1;
+        let (ids, pending): (Vec<_>, Vec<_>) = (0..3).map(|_| register(&acks, None)).unzip();
+        assert_eq!(ids, [u32::MAX, 1, 2]);
+        complete(&acks, &[(2, 1), (u32::MAX, 1), (1, 1)]);
+        assert!(pending.iter().all(PendingOperation::is_acknowledged) && !acks.is_awaited());
     }
 }

@@ -1,9 +1,10 @@
 //! Operations that wait for a connection: see [`WhileDown::Queue`](super::WhileDown::Queue).
 
-use super::encode::encode_head;
+use super::encode::EncodedRequest;
+use super::request::{Payload, Request};
 use crate::error::Result;
 use crate::proto::op::QoS;
-use crate::proto::request::Operation;
+use crate::proto::request::{Operation, Topics};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -23,7 +24,7 @@ pub(super) struct Entry {
     name: Box<str>,
     payload: Bytes,
     prefix: Box<[u8]>,
-    pub(super) qos: QoS,
+    qos: QoS,
 }
 
 #[derive(Debug)]
@@ -32,40 +33,60 @@ enum Kind {
     PublishFor(Box<str>),
     Message,
     Broadcast,
+    // Changes of topics, whose masks are joined in the name.
+    Subscribe,
+    Unsubscribe,
+    Exclude,
+    Unexclude,
 }
 
 impl Entry {
-    /// A copy of an operation; `None` if it is of a kind that does not wait.
+    /// A copy of a request that asks for no acknowledgement; `None` if it is of a kind that does not wait.
     ///
     /// # Errors
-    /// It cannot be sent, ever.
-    pub(super) fn new(operation: &Operation<'_, Bytes>, prefix: &[u8], qos: QoS) -> Result<Option<Entry>> {
-        let (kind, name, payload) = match operation {
-            Operation::Publish { topic, payload } => (Kind::Publish, *topic, payload),
-            Operation::PublishFor { topic, receiver, payload } => {
-                (Kind::PublishFor(Box::from(*receiver)), *topic, payload)
-            }
-            Operation::Message { target, payload } => (Kind::Message, *target, payload),
-            Operation::Broadcast { mask, payload } => (Kind::Broadcast, *mask, payload),
-            _ => return Ok(None),
-        };
-        // Who queues it must be told, nobody else would be.
-        encode_head(operation, prefix, 0, qos, &mut Vec::new())?;
-        Ok(Some(Entry { kind, name: name.into(), payload: payload.clone(), prefix: prefix.into(), qos }))
+    /// It can never be sent.
+    pub(super) fn new(request: &Request<'_>) -> Result<Option<Entry>> {
+        if request.operation.payload_ref().is_none() || request.qos.needs_ack() {
+            return Ok(None);
+        }
+        // Validated now: once it is queued, an error could no longer be reported to the caller.
+        EncodedRequest::new(request, request.qos)?;
+        Ok(Entry::copy(request))
     }
 
-    pub(super) fn operation(&self) -> Operation<'_, Bytes> {
-        let payload = self.payload.clone();
-        match &self.kind {
+    /// A copy of any request; `None` for a ping.
+    pub(super) fn copy(request: &Request<'_>) -> Option<Entry> {
+        let (kind, name) = match &request.operation {
+            Operation::Publish { topic, .. } => (Kind::Publish, Box::from(*topic)),
+            Operation::PublishFor { topic, receiver, .. } => {
+                (Kind::PublishFor(Box::from(*receiver)), Box::from(*topic))
+            }
+            Operation::Message { target, .. } => (Kind::Message, Box::from(*target)),
+            Operation::Broadcast { mask, .. } => (Kind::Broadcast, Box::from(*mask)),
+            Operation::Subscribe(topics) => (Kind::Subscribe, joined(topics)),
+            Operation::Unsubscribe(topics) => (Kind::Unsubscribe, joined(topics)),
+            Operation::Exclude(topics) => (Kind::Exclude, joined(topics)),
+            Operation::Unexclude(topics) => (Kind::Unexclude, joined(topics)),
+            Operation::Nop => return None,
+        };
+        let payload = request.operation.payload_ref().map_or(Bytes::new(), |payload| payload.to_shared());
+        let prefix = [request.envelope, request.prefix].concat().into();
+        Some(Entry { kind, name, payload, prefix, qos: request.qos })
+    }
+
+    pub(super) fn request(&self) -> Request<'_> {
+        let payload = Payload::Shared(&self.payload);
+        let operation = match &self.kind {
             Kind::Publish => Operation::Publish { topic: &self.name, payload },
             Kind::PublishFor(receiver) => Operation::PublishFor { topic: &self.name, receiver, payload },
             Kind::Message => Operation::Message { target: &self.name, payload },
             Kind::Broadcast => Operation::Broadcast { mask: &self.name, payload },
-        }
-    }
-
-    pub(super) fn prefix(&self) -> &[u8] {
-        &self.prefix
+            Kind::Subscribe => Operation::Subscribe(Topics::Joined(&self.name)),
+            Kind::Unsubscribe => Operation::Unsubscribe(Topics::Joined(&self.name)),
+            Kind::Exclude => Operation::Exclude(Topics::Joined(&self.name)),
+            Kind::Unexclude => Operation::Unexclude(Topics::Joined(&self.name)),
+        };
+        Request::new(operation, self.qos).prefix(&self.prefix)
     }
 
     fn cost(&self) -> usize {
@@ -75,6 +96,10 @@ impl Entry {
         };
         ENTRY + self.name.len() + receiver + self.prefix.len() + self.payload.len()
     }
+}
+
+fn joined(topics: &Topics<'_>) -> Box<str> {
+    topics.iter().collect::<Vec<_>>().join("\0").into()
 }
 
 impl Backlog {
@@ -115,11 +140,9 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::proto::request::Topics;
 
     fn entry(payload: &'static [u8]) -> Entry {
-        let operation = Operation::Message { target: "b", payload: Bytes::from_static(payload) };
-        Entry::new(&operation, b"", QoS::No).unwrap().unwrap()
+        Entry::new(&Request::message("b", payload, QoS::No)).unwrap().unwrap()
     }
 
     #[test]
@@ -138,8 +161,12 @@ mod tests {
 
     #[test]
     fn what_could_never_be_sent_is_refused() {
-        let wrong = Operation::Message { target: "a\0b", payload: Bytes::new() };
-        assert_eq!(Entry::new(&wrong, b"", QoS::No).unwrap_err().kind(), ErrorKind::Data);
-        assert!(Entry::new(&Operation::Subscribe(Topics::Joined("t")), b"", QoS::No).unwrap().is_none());
+        let wrong = Request::message("a\0b", "", QoS::No);
+        assert_eq!(Entry::new(&wrong).unwrap_err().kind(), ErrorKind::Data);
+        let topics = ["a", "b"];
+        let subscribe = Request::new(Operation::Subscribe(Topics::List(&topics)), QoS::No);
+        assert!(Entry::new(&subscribe).unwrap().is_none());
+        assert_eq!(Entry::copy(&subscribe).unwrap().request().operation, subscribe.operation);
+        assert!(Entry::new(&Request::message("b", "", QoS::Processed)).unwrap().is_none());
     }
 }

@@ -1,7 +1,8 @@
 //! What one read brought: frames and acknowledgements.
 
-use super::acks::{Answer, Waiter};
+use super::acks::Waiter;
 use super::inbox::Inbox;
+use super::outcome::Answer;
 use crate::frame::Frame;
 use crate::proto::DecodeError;
 use crate::proto::decoder::{Body, Decoder};

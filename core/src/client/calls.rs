@@ -1,83 +1,189 @@
 //! RPC calls that wait for their reply.
 
-use super::effects::contain;
-use crate::error::ErrorKind;
+use super::completions::{CompletionQueue, Raw};
+use super::effects::wake_all;
+use super::outcome::{Failure, Outcome};
+use super::slot::Slot;
 use crate::frame::Frame;
 use crate::proto::op::primary_name;
 use crate::proto::rpc::Envelope;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::oneshot;
+use std::task::Waker;
+use tokio::time::Instant;
 
-/// The frame of a reply or an error reply, or why there will be none.
-pub(crate) type Outcome = std::result::Result<Frame, ErrorKind>;
+/// The number of calls without a reply so far whose late reply is recognized and dropped.
+const MAX_LATE: usize = 1024;
 
 /// The table of one client. Replies are taken out of the stream of frames by whoever receives, so that
 /// they never queue behind frames.
 #[derive(Debug)]
 pub(crate) struct Calls {
     table: Mutex<Table>,
-    /// As many as the table has: a look at it costs less than the lock.
+    /// The number of calls in the table: reading it costs less than the lock.
     pending: AtomicUsize,
+    /// The same with the calls whose late replies are dropped.
+    expected: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Table {
     last_id: u32,
     waiting: HashMap<u32, Waiting>,
+    /// Calls that have ended without a reply, the oldest first.
+    late: VecDeque<(u32, Name)>,
+    /// No call has an earlier deadline.
+    next_deadline: Option<Instant>,
     ended: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     /// The primary name of the client that was called.
-    target: Box<str>,
+    target: Name,
+    /// `None`: until the connection ends.
+    deadline: Option<Instant>,
+    /// The request waits for room or for a connection: the loss of a connection does not concern it.
+    unsent: bool,
     caller: Caller,
 }
 
-/// The program that waits for the outcome of a call. Ending and dropping it runs the program's waker, so that
-/// neither happens under a lock.
+/// A name that is stored without an allocation if it is short.
 #[derive(Debug)]
-pub(super) struct Caller(oneshot::Sender<Outcome>);
+enum Name {
+    Short(u8, [u8; Name::SHORT]),
+    Long(Box<str>),
+}
+
+impl Name {
+    const SHORT: usize = 30;
+
+    fn new(name: &str) -> Name {
+        let mut bytes = [0; Name::SHORT];
+        match bytes.get_mut(..name.len()) {
+            Some(start) => {
+                start.copy_from_slice(name.as_bytes());
+                Name::Short(name.len() as u8, bytes)
+            }
+            None => Name::Long(name.into()),
+        }
+    }
+
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Name::Short(len, bytes) => bytes[..usize::from(*len)] == *name.as_bytes(),
+            Name::Long(own) => **own == *name,
+        }
+    }
+}
+
+/// Who is told the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
+/// lock.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// A handle.
+    Slot(Arc<Slot<Outcome>>),
+    /// A queue, with a token.
+    Queue(CompletionQueue, u64),
+    /// No one any more: the reply is late.
+    Late,
+}
 
 impl Caller {
+    /// Tells the outcome. Returns the waker of who waits for it, to be woken when no lock is held. With many
+    /// outcomes, the wakers are woken after all of them are told.
+    pub(super) fn tell(self, outcome: Outcome) -> Option<Waker> {
+        match self {
+            Caller::Slot(slot) => slot.complete(outcome),
+            Caller::Queue(queue, token) => queue.push(token, Raw::Call(outcome)),
+            Caller::Late => None,
+        }
+    }
+
+    /// Tells the outcome of one call and wakes who waits for it. The caller holds no lock.
     pub(super) fn end(self, outcome: Outcome) {
-        // An error: the call has just been dropped.
-        drop(self.0.send(outcome));
+        wake_all(self.tell(outcome));
+    }
+}
+
+impl Table {
+    fn remove(&mut self, id: u32) -> Option<Waiting> {
+        self.waiting.remove(&id)
+    }
+
+    /// Remembers a call that has ended without a reply. Returns what is forgotten for it.
+    fn expect_late(&mut self, id: u32, target: Name) -> Option<(u32, Name)> {
+        let oldest = if self.late.len() >= MAX_LATE { self.late.pop_front() } else { None };
+        self.late.push_back((id, target));
+        oldest
     }
 }
 
 impl Calls {
     pub(crate) fn new() -> Calls {
-        let table = Table { last_id: 0, waiting: HashMap::new(), ended: false };
-        Calls { table: Mutex::new(table), pending: AtomicUsize::new(0) }
+        let table = Table {
+            last_id: 0,
+            waiting: HashMap::new(),
+            late: VecDeque::new(),
+            next_deadline: None,
+            ended: false,
+        };
+        Calls { table: Mutex::new(table), pending: AtomicUsize::new(0), expected: AtomicUsize::new(0) }
     }
 
-    /// Makes an entry for a call to `target` and returns its id; `None` when the connection has ended.
-    pub(crate) fn register(&self, target: &str) -> Option<(u32, oneshot::Receiver<Outcome>)> {
-        let target = Box::from(primary_name(target));
+    fn publish_counts(&self, table: &Table) {
+        let pending = table.waiting.len();
+        self.pending.store(pending, Ordering::SeqCst);
+        self.expected.store(pending + table.late.len(), Ordering::SeqCst);
+    }
+
+    /// Makes an entry for a call to `target`. Returns its id, and its deadline if it is earlier than all others.
+    ///
+    /// # Errors
+    /// The caller itself when the client has ended.
+    pub(crate) fn register(
+        &self,
+        target: &str,
+        deadline: Option<Instant>,
+        caller: Caller,
+    ) -> Result<(u32, Option<Instant>), Caller> {
+        let target = Name::new(primary_name(target));
         let mut table = self.table.lock();
         if table.ended {
-            return None;
+            return Err(caller);
         }
+        let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
+        table.next_deadline = next_deadline.or(table.next_deadline);
         loop {
             // 0 would mean that no reply is wanted.
             table.last_id = table.last_id.checked_add(1).unwrap_or(1);
             let id = table.last_id;
             if let Entry::Vacant(free) = table.waiting.entry(id) {
-                let (sender, receiver) = oneshot::channel();
-                free.insert(Waiting { target, caller: Caller(sender) });
-                self.pending.store(table.waiting.len(), Ordering::SeqCst);
-                return Some((id, receiver));
+                free.insert(Waiting { target, deadline, unsent: false, caller });
+                self.publish_counts(&table);
+                return Ok((id, next_deadline));
             }
         }
+    }
+
+    /// Notes whether the request of a call waits to be sent. Returns false when the call has ended: the request must
+    /// not be sent then.
+    pub(crate) fn set_unsent(&self, id: u32, unsent: bool) -> bool {
+        let mut table = self.table.lock();
+        table.waiting.get_mut(&id).map(|waiting| waiting.unsent = unsent).is_some()
     }
 
     /// Whether a call waits for its reply.
     pub(crate) fn is_awaited(&self) -> bool {
         self.pending.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a message may be a reply, late or not.
+    pub(crate) fn expects_replies(&self) -> bool {
+        self.expected.load(Ordering::SeqCst) > 0
     }
 
     /// Removes the call that `frame`, a message, answers, and returns who waits for it.
@@ -87,54 +193,117 @@ impl Calls {
     /// # Errors
     /// The frame itself when it answers no call.
     pub(super) fn take(&self, frame: Frame) -> Result<(Caller, Frame), Frame> {
-        if !self.is_awaited() {
+        if !self.expects_replies() {
             return Err(frame);
         }
         let id = match Envelope::parse(frame.payload()) {
             Ok(Envelope::Reply { id, .. } | Envelope::ErrorReply { id, .. }) => id,
             _ => return Err(frame),
         };
+        let sender = frame.primary_sender();
         let mut table = self.table.lock();
-        match table.waiting.entry(id) {
-            Entry::Occupied(entry) if *entry.get().target == *frame.primary_sender() => {
-                let waiting = entry.remove();
-                self.pending.store(table.waiting.len(), Ordering::SeqCst);
-                Ok((waiting.caller, frame))
-            }
-            _ => Err(frame),
+        if table.waiting.get(&id).is_some_and(|waiting| waiting.target.is(sender)) {
+            let waiting = table.remove(id);
+            self.publish_counts(&table);
+            return match waiting {
+                Some(waiting) => Ok((waiting.caller, frame)),
+                None => Err(frame),
+            };
         }
+        let Some(at) = table.late.iter().position(|(late, target)| *late == id && target.is(sender)) else {
+            return Err(frame);
+        };
+        table.late.remove(at);
+        self.publish_counts(&table);
+        Ok((Caller::Late, frame))
     }
 
-    /// Forgets a call.
-    pub(crate) fn forget(&self, id: u32) {
+    /// Forgets a call whose request has been sent: its late reply is dropped. Returns whether it was in the table.
+    pub(crate) fn forget(&self, id: u32) -> bool {
+        self.remove(id, |_| None).is_some()
+    }
+
+    /// Forgets a call whose request was not sent. Returns whether it was in the table: else its outcome is told.
+    pub(crate) fn unregister(&self, id: u32) -> bool {
         let mut table = self.table.lock();
-        let waiting = table.waiting.remove(&id);
-        self.pending.store(table.waiting.len(), Ordering::SeqCst);
+        let waiting = table.remove(id);
+        self.publish_counts(&table);
         drop(table);
-        // Drops the waker of the program.
-        drop(waiting);
+        // May drop a waker, which is foreign code.
+        waiting.is_some()
+    }
+
+    /// Ends a call without a reply. Returns the waker of who waits for it, to be woken when no lock is held.
+    pub(crate) fn fail(&self, id: u32, failure: Failure) -> Option<Waker> {
+        self.remove(id, |caller| caller.tell(Err(failure))).flatten()
+    }
+
+    /// Removes a call; `None` when there is none.
+    fn remove(&self, id: u32, end: impl FnOnce(Caller) -> Option<Waker>) -> Option<Option<Waker>> {
+        let mut table = self.table.lock();
+        let waiting = table.remove(id)?;
+        let forgotten = if waiting.unsent { None } else { table.expect_late(id, waiting.target) };
+        self.publish_counts(&table);
+        drop(table);
+        drop(forgotten);
+        Some(end(waiting.caller))
+    }
+
+    /// Fails every call whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut late = Vec::new();
+        let mut table = self.table.lock();
+        if table.next_deadline.is_none_or(|next| next > now) {
+            return table.next_deadline;
+        }
+        let mut next = None;
+        let ended = table.waiting.extract_if(|_, waiting| match waiting.deadline {
+            Some(at) if at <= now => true,
+            at => {
+                next = next.into_iter().chain(at).min();
+                false
+            }
+        });
+        let ended: Vec<_> = ended.collect();
+        for (id, waiting) in ended {
+            if !waiting.unsent {
+                table.expect_late(id, waiting.target);
+            }
+            late.push(waiting.caller);
+        }
+        table.next_deadline = next;
+        self.publish_counts(&table);
+        drop(table);
+        fail_all(late, Failure::Timeout);
+        next
     }
 
     /// Fails everything, now and from now on.
     pub(crate) fn end(&self) {
-        self.fail(true);
-    }
-
-    /// Fails everything that waits: the connection is lost, but another may come.
-    pub(crate) fn lose(&self) {
-        self.fail(false);
-    }
-
-    fn fail(&self, ended: bool) {
         let mut table = self.table.lock();
-        table.ended |= ended;
+        table.ended = true;
+        table.late.clear();
         let waiting = std::mem::take(&mut table.waiting);
-        self.pending.store(0, Ordering::SeqCst);
+        self.publish_counts(&table);
         drop(table);
-        for (_, call) in waiting {
-            contain("the waker of a caller", || call.caller.end(Err(ErrorKind::ConnectionLost)));
-        }
+        fail_all(waiting.into_values().map(|waiting| waiting.caller), Failure::Lost);
     }
+
+    /// Fails every call that has been sent: the connection is lost, but another may come.
+    pub(crate) fn lose(&self) {
+        let mut table = self.table.lock();
+        table.late.clear();
+        let lost: Vec<_> = table.waiting.extract_if(|_, waiting| !waiting.unsent).collect();
+        self.publish_counts(&table);
+        drop(table);
+        fail_all(lost.into_iter().map(|(_, waiting)| waiting.caller), Failure::Lost);
+    }
+}
+
+/// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
+fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
+    let wakers: Vec<_> = callers.into_iter().filter_map(|caller| caller.tell(Err(failure))).collect();
+    wake_all(wakers);
 }
 
 #[cfg(test)]
@@ -143,6 +312,7 @@ mod tests {
     use crate::proto::delivery::Delivery;
     use crate::proto::op::FrameKind;
     use crate::proto::rpc::{error_header, reply_header};
+    use std::time::Duration;
 
     fn message(sender: &str, payload: Vec<u8>) -> Frame {
         let delivery =
@@ -154,50 +324,102 @@ mod tests {
         message(sender, reply_header(id).to_vec())
     }
 
-    /// Ends the call that a frame answers; returns whether there was one.
+    fn register(calls: &Calls, target: &str, deadline: Option<Instant>) -> (u32, Arc<Slot<Outcome>>) {
+        let slot = Slot::new();
+        (calls.register(target, deadline, Caller::Slot(slot.clone())).unwrap().0, slot)
+    }
+
+    /// Ends the call that a frame answers; returns whether the frame is a reply, late or not.
     fn complete(calls: &Calls, frame: Frame) -> bool {
         calls.take(frame).map(|(caller, frame)| caller.end(Ok(frame))).is_ok()
     }
 
+    fn failure(slot: &Slot<Outcome>) -> Option<Failure> {
+        slot.get().and_then(Result::err)
+    }
+
     #[test]
     fn a_reply_must_fit_in_id_and_primary_name() {
-        let calls = Calls::new();
-        let (id, mut outcome) = calls.register("srv%%2").unwrap();
-        assert_eq!(id, 1);
-        for stranger in
-            [reply("other", 1), reply("srv", 2), message("srv", vec![0, 1, 2]), message("srv", vec![])]
-        {
-            assert!(!complete(&calls, stranger));
+        for target in ["srv", &"long".repeat(20)] {
+            let calls = Calls::new();
+            let (id, outcome) = register(&calls, &format!("{target}%%2"), None);
+            assert_eq!(id, 1);
+            for stranger in
+                [reply("other", 1), reply(target, 2), message(target, vec![0, 1, 2]), message(target, vec![])]
+            {
+                assert!(!complete(&calls, stranger));
+            }
+            assert!(!outcome.is_completed());
+            assert!(complete(&calls, message(&format!("{target}%%1"), error_header(1, -32603).to_vec())));
+            assert!(outcome.get().unwrap().is_ok());
+            assert!(!calls.is_awaited());
+            assert!(!complete(&calls, reply(target, 1)));
         }
-        assert!(outcome.try_recv().is_err());
-        assert!(complete(&calls, message("srv%%1", error_header(1, -32603).to_vec())));
-        assert!(outcome.try_recv().unwrap().is_ok());
-        assert!(!calls.is_awaited());
-        assert!(!complete(&calls, reply("srv", 1)));
     }
 
     #[test]
     fn ids_wrap_past_zero_and_skip_those_in_use() {
         let calls = Calls::new();
-        let first = calls.register("a").unwrap();
+        let first = register(&calls, "a", None).0;
         calls.table.lock().last_id = u32::MAX - 1;
-        let ids: Vec<_> = (0..2).map(|_| calls.register("a").unwrap().0).collect();
-        assert_eq!((first.0, &ids[..]), (1, &[u32::MAX, 2][..]));
+        let ids: Vec<_> = (0..2).map(|_| register(&calls, "a", None).0).collect();
+        assert_eq!((first, &ids[..]), (1, &[u32::MAX, 2][..]));
     }
 
     #[test]
     fn forgotten_and_lost() {
         let calls = Calls::new();
-        let (id, mut outcome) = calls.register("a").unwrap();
-        let (_, mut lost) = calls.register("a").unwrap();
-        calls.forget(id);
-        assert!(!complete(&calls, reply("a", id)));
-        assert!(outcome.try_recv().is_err());
+        let (id, forgotten) = register(&calls, "a", None);
+        let (_, lost) = register(&calls, "a", None);
+        assert!(calls.forget(id) && !calls.forget(id));
+        assert!(complete(&calls, reply("a", id)), "a late reply is recognized");
+        assert!(!complete(&calls, reply("a", id)), "only once");
+        assert!(!forgotten.is_completed());
         calls.lose();
-        let (_, mut next) = calls.register("a").unwrap();
-        assert_eq!(lost.try_recv().unwrap().unwrap_err(), ErrorKind::ConnectionLost);
+        let (_, next) = register(&calls, "a", None);
+        assert_eq!(failure(&lost), Some(Failure::Lost));
         calls.end();
-        assert_eq!(next.try_recv().unwrap().unwrap_err(), ErrorKind::ConnectionLost);
-        assert!(calls.register("a").is_none());
+        assert_eq!(failure(&next), Some(Failure::Lost));
+        assert!(calls.register("a", None, Caller::Late).is_err());
+    }
+
+    #[test]
+    fn a_request_that_was_not_sent_survives_the_connection_and_is_not_sent_after_its_end() {
+        let calls = Calls::new();
+        let (id, outcome) = register(&calls, "a", None);
+        assert!(calls.set_unsent(id, true));
+        calls.lose();
+        assert!(!outcome.is_completed() && calls.set_unsent(id, false));
+        calls.lose();
+        assert_eq!(failure(&outcome), Some(Failure::Lost));
+        assert!(!calls.set_unsent(id, false));
+    }
+
+    #[test]
+    fn deadlines() {
+        let calls = Calls::new();
+        let start = Instant::now();
+        let after = |seconds| Some(start + Duration::from_secs(seconds));
+        let (_, never) = register(&calls, "a", None);
+        let (id, first) = register(&calls, "a", after(1));
+        let (_, second) = register(&calls, "a", after(2));
+        assert_eq!(calls.expire(start), after(1));
+        assert_eq!(calls.expire(start + Duration::from_secs(1)), after(2));
+        assert_eq!(failure(&first), Some(Failure::Timeout));
+        assert!(complete(&calls, reply("a", id)), "a late reply is dropped");
+        assert_eq!(calls.expire(start + Duration::from_secs(3)), None);
+        assert_eq!(failure(&second), Some(Failure::Timeout));
+        assert!(!never.is_completed());
+    }
+
+    #[test]
+    fn late_replies_are_remembered_up_to_a_number() {
+        let calls = Calls::new();
+        for _ in 0..MAX_LATE + 10 {
+            let id = register(&calls, "a", None).0;
+            calls.forget(id);
+        }
+        assert_eq!(calls.table.lock().late.len(), MAX_LATE);
+        assert!(!complete(&calls, reply("a", 10)) && complete(&calls, reply("a", 11)));
     }
 }

@@ -27,6 +27,7 @@ pub struct Config {
     pub(crate) overflow: Overflow,
     pub(crate) reconnect: Option<Reconnect>,
     pub(crate) while_down: WhileDown,
+    pub(crate) write_through: bool,
 }
 
 impl Config {
@@ -47,6 +48,7 @@ impl Config {
             overflow: Overflow::default(),
             reconnect: None,
             while_down: WhileDown::default(),
+            write_through: false,
         }
     }
 
@@ -128,6 +130,16 @@ impl Config {
             WhileDown::Wait(bound) => WhileDown::Wait(bound.min(LONGEST_WAIT)),
             policy => policy,
         };
+        self
+    }
+
+    /// Writes every operation before the call that sends it returns, if the socket takes it; off unless set.
+    ///
+    /// Else operations that follow each other within microseconds are written together: up to 4 KiB wait for at most
+    /// about 1 ms, as long as the client's runtime runs its tasks. What waits is lost if the process ends in that time
+    /// without [`flush`](super::Client::flush), [`disconnect`](super::Client::disconnect) or a drop of the client.
+    pub fn write_through(mut self, write_through: bool) -> Config {
+        self.write_through = write_through;
         self
     }
 

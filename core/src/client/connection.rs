@@ -1,34 +1,42 @@
 //! One connection to a broker over a socket: the write path, the task that reads, the task that keeps
 //! time.
 //!
-//! Requests are encoded on the caller's thread and written there too, unless a burst of small ones makes
-//! it worth to let a task write them together. The reader completes acknowledgements and replies itself
-//! and leaves frames in the inbox.
+//! Requests are encoded on the caller's thread and written there too. Small ones that come in a burst are written
+//! together, by a task or by the caller. The reader completes acknowledgements and replies itself and leaves frames in
+//! the inbox.
 //!
 //! The tasks hold [`Shared`], never the [`Connection`]: dropping that begins the end. What was sent is
 //! written, our direction is ended, what the broker still sends is read until it closes too (closing
 //! with unread bytes would make TCP discard what is on its way), all within the timeout.
 
-use super::acks::{Acks, Confirmation, Waiter};
+use super::acks::{Acks, Registered, Told, Waiter};
+use super::burst::BurstDetector;
 use super::config::Config;
-use super::encode::encode_head;
+use super::encode::EncodedRequest;
 use super::inbox::{End, Inbox};
 use super::keep::keep;
-use super::pace::Pace;
+use super::pending::PendingOperation;
 use super::reader::Reader;
+use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
 use super::resume::{self, Topicbook};
-use super::submission::{Request, Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
 use crate::proto::decoder::Decoder;
-use crate::proto::request::{self, Operation};
-use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
-use bytes::Bytes;
+use crate::proto::op::QoS;
+use crate::proto::request;
+use crate::transport::writer::next_ticket;
+use crate::transport::{Load, Socket, Writer};
 use parking_lot::Mutex;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::watch;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+
+/// A burst of requests is written by the caller when so many bytes wait.
+const COALESCE_BYTES: usize = 4096;
 
 /// What a connection works for, and may be one of several to do so.
 #[derive(Debug, Clone)]
@@ -46,9 +54,6 @@ pub(super) struct Sent {
     frames: AtomicU64,
     bytes: AtomicU64,
 }
-
-/// Every sender lets the same task flush.
-const FLUSHED_BY_TASK: u32 = 0;
 
 impl Purpose {
     /// A client that ends with its connection, or one that does not.
@@ -88,8 +93,10 @@ pub(super) struct Shared {
     pub(super) purpose: Purpose,
     pub(super) acks: Acks,
     pub(super) config: Config,
-    /// Set when the phase is no longer [`Phase::Open`]: a look at it costs less.
+    /// Set when the phase is no longer [`Phase::Open`]: reading it costs less.
     closing: AtomicBool,
+    /// Whether the program has begun to end it.
+    close_begun: AtomicBool,
     pub(super) phase: watch::Sender<Phase>,
     /// Why this side has cut the connection.
     cut: Mutex<Option<End>>,
@@ -98,8 +105,13 @@ pub(super) struct Shared {
     pub(super) born: Instant,
     /// When the last byte came, in ns since `born`.
     pub(super) heard: AtomicU64,
-    /// Of the requests.
-    pace: Pace,
+    burst: BurstDetector,
+    /// Whether a task is about to flush.
+    flush_scheduled: AtomicBool,
+    /// When the heartbeat wakes up, in ns since `born`.
+    heartbeat_at: AtomicU64,
+    /// Wakes the heartbeat earlier.
+    pub(super) alarm: Notify,
 }
 
 impl Connection {
@@ -114,16 +126,20 @@ impl Connection {
         let shared = Arc::new(Shared {
             socket,
             writer,
+            acks: Acks::new(purpose.inbox.clone()),
             purpose,
-            acks: Acks::new(),
             config: config.clone(),
             closing: AtomicBool::new(false),
+            close_begun: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
             cut: Mutex::new(None),
             parked: AtomicBool::new(false),
             born: Instant::now(),
             heard: AtomicU64::new(0),
-            pace: Pace::default(),
+            burst: BurstDetector::default(),
+            flush_scheduled: AtomicBool::new(false),
+            heartbeat_at: AtomicU64::new(u64::MAX),
+            alarm: Notify::new(),
         });
         let mut decoder = Decoder::new(u32::MAX);
         decoder.suspend(leftover);
@@ -134,37 +150,58 @@ impl Connection {
 
     /// Sends a request if there is room.
     #[inline]
-    pub(super) fn try_submit(&self, request: Request<'_>) -> Result<Option<Confirmation>> {
-        self.shared.try_submit(request)
+    pub(super) fn try_submit(
+        &self,
+        request: &Request<'_>,
+        to: AnswerTo<'_>,
+        bound: Bound,
+    ) -> Result<Submitted> {
+        self.shared.try_submit(request, to, bound)
     }
 
-    /// Sends a request at once if there is room.
-    #[inline]
-    pub(super) fn submit<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
-        Ok(match self.try_submit(request)? {
-            Some(confirmation) => Submission::Sent(confirmation),
-            None => Submission::Waits(Box::pin(self.submit_when_there_is_room(request))),
+    /// Ready when there is room for a request, or none can be sent any more. Else the waker is registered under the
+    /// ticket; see [`forget_room`](Connection::forget_room).
+    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let room = self.shared.writer.poll_below(ticket, self.shared.room(), cx);
+        // The second look sees an end that began before the waker was registered.
+        if room.is_ready() || !self.is_connected() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Sends a request that no program waits for, within the timeout.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<()> {
+        let ticket = next_ticket();
+        let sent = poll_fn(|cx| {
+            loop {
+                match self.try_submit(request, AnswerTo::Nothing, Bound::Bounded) {
+                    Ok(TrySend::Sent(_)) => return Poll::Ready(Ok(())),
+                    Ok(TrySend::NoRoom) => ready!(self.poll_room(ticket, cx)),
+                    Err(e) => return Poll::Ready(Err(e)),
+                }
+            }
+        });
+        let sent = timeout(self.shared.config.timeout, sent).await;
+        self.forget_room(ticket);
+        sent.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))
         })
     }
 
-    /// Sends a request, once there is room.
-    pub(super) async fn send(&self, request: Request<'_>) -> Result<Confirmation> {
-        self.submit(request)?.sent().await
+    /// Takes back the registration of [`poll_room`](Connection::poll_room) or
+    /// [`poll_written`](Connection::poll_written).
+    pub(super) fn forget_room(&self, ticket: u64) {
+        self.shared.writer.forget_waiter(ticket);
     }
 
-    async fn submit_when_there_is_room(&self, request: Request<'_>) -> Result<Confirmation> {
-        let shared = &*self.shared;
-        loop {
-            // The broker may be waiting for this client to take frames before it reads on.
-            let _blocked = shared.purpose.inbox.block();
-            let (frames, bytes) = (shared.config.queue_size, shared.config.queue_bytes);
-            timeout(shared.config.timeout, shared.writer.wait_below(frames, bytes))
-                .await
-                .map_err(|_| Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))?;
-            if let Some(confirmation) = shared.try_submit(request)? {
-                return Ok(confirmation);
-            }
-        }
+    /// Writes what can be written now. Returns the position in the stream that is reached when everything sent so
+    /// far is in the kernel.
+    pub(super) fn begin_flush(&self) -> u64 {
+        self.shared.writer.flush();
+        self.shared.writer.position()
+    }
+
+    /// Ready with true when everything before the position is in the kernel, with false when it never will be.
+    pub(super) fn poll_written(&self, position: u64, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
+        self.shared.writer.poll_written(ticket, position, cx)
     }
 
     /// Sends a ping.
@@ -197,6 +234,13 @@ impl Connection {
         self.shared.begin_close(why);
     }
 
+    /// Begins the end, and fails what waits for an answer now.
+    pub(super) fn close(&self, why: &'static str) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.acks.end();
+        self.shared.begin_close(why);
+    }
+
     /// Waits until the connection has ended and tells why.
     pub(super) async fn ended(&self) -> End {
         self.shared.wait_ended().await
@@ -219,107 +263,170 @@ impl Drop for Connection {
 }
 
 impl Shared {
-    /// Queues a request, and writes it or sees to it that it is written; `None` when there is no room.
-    fn try_submit(&self, request: Request<'_>) -> Result<Option<Confirmation>> {
-        let Request { operation, prefix, qos, tell } = request;
+    /// How much may wait to be written before there is no room.
+    fn room(&self) -> Load {
+        Load { frames: self.config.queue_size, bytes: self.config.queue_bytes }
+    }
+
+    fn now(&self) -> Duration {
+        Instant::now().duration_since(self.born)
+    }
+
+    /// Queues a request, and writes it or has it written.
+    fn try_submit(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        to: AnswerTo<'_>,
+        bound: Bound,
+    ) -> Result<Submitted> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(lost());
         }
-        let (now, program_waits) = (Instant::now(), qos.needs_ack());
-        let flush_at_once = qos.is_realtime() || !self.pace.is_burst(now.duration_since(self.born));
-        let book = self.purpose.topics.as_ref().filter(|_| resume::is_change(operation));
-        let qos = if book.is_some() { qos.acknowledged() } else { qos };
-        let (mut waiter, confirmation) = match tell {
-            Tell::Program if book.is_some() => self.change(operation, program_waits),
-            _ if !qos.needs_ack() => (None, Confirmation::done(Ok(()))),
-            Tell::Program => {
-                let (waiter, confirmation) = Waiter::confirmation();
-                (Some(waiter), confirmation)
-            }
-            #[cfg(feature = "rpc")]
-            Tell::Log => (Some(Waiter::Reply), Confirmation::done(Ok(()))),
-        };
-        let mut unsent = None;
+        if bound == Bound::Bounded && request.is_copied() && !self.writer.load().is_below(self.room()) {
+            return Ok(TrySend::NoRoom);
+        }
+        let is_change = self.purpose.topics.is_some() && resume::is_change(&request.operation);
+        let qos = if is_change { request.qos.acknowledged() } else { request.qos };
+        // Everything is checked before anything is queued or registered.
+        let mut encoded = EncodedRequest::new(request, qos)?;
+        let body_len = encoded.body_len();
+        let now = (qos.needs_ack() || !self.is_coalescing()).then(|| self.now());
+        let write_now = self.must_write_now(qos, now);
+        let (mut waiter, pending) = self.waiter(request, qos, to);
+        let deadline = now.and_then(|now| self.deadline(request, now)).filter(|_| waiter.is_some());
         let queued = self.writer.with(|backlog| {
-            let load = backlog.load();
-            if load.frames >= self.config.queue_size || load.bytes >= self.config.queue_bytes {
-                return Ok(None);
+            if bound == Bound::Bounded && !backlog.load().is_below(self.room()) {
+                return Ok::<_, Waiter>(None);
             }
             // The entry is made before the bytes can leave, and in their order.
-            let op_id = match waiter.take() {
-                None => 0,
-                Some(waiter) => self.acks.register(now, waiter).ok_or_else(lost)?,
+            let registered = match waiter.take() {
+                None => Registered { op_id: 0, next_deadline: None },
+                Some(waiter) => self.acks.register(deadline, waiter)?,
             };
-            let mut encoded = Ok(());
-            let mut body = 0;
-            let mut head = |out: &mut Vec<u8>| {
-                let start = out.len();
-                encoded = encode_head(operation, prefix, op_id, qos, out);
-                body = (out.len() - start).saturating_sub(request::HEADER_LEN);
-            };
-            match operation_payload(operation) {
-                Some(payload) if payload.len() >= LARGE_PAYLOAD => {
-                    backlog.queue().push_with(head, payload.clone(), false)
-                }
-                Some(payload) => backlog.queue().push(|out| {
-                    let start = out.len();
-                    head(out);
-                    if out.len() > start {
-                        out.extend_from_slice(payload);
-                    }
-                }),
-                None => backlog.queue().push(head),
-            }
-            if let Err(e) = encoded {
-                unsent = self.acks.unregister(op_id);
-                return Err(e);
-            }
-            body += operation_payload(operation).map_or(0, Bytes::len);
-            Ok(Some((body, !flush_at_once && backlog.promise_flush(FLUSHED_BY_TASK))))
+            encoded.push(registered.op_id, backlog.queue());
+            Ok(Some((registered.next_deadline, backlog.queue().bytes())))
         });
-        drop(unsent);
-        let queued = queued.unwrap_or_else(|| Err(lost()));
-        if queued.is_err() {
-            // The queue counts a frame without bytes until it has been written.
-            self.writer.flush();
-        }
-        let Some((body, flush_later)) = queued? else { return Ok(None) };
+        let (next_deadline, waiting) = match queued {
+            Some(Ok(Some(queued))) => queued,
+            Some(Ok(None)) => return Ok(TrySend::NoRoom),
+            Some(Err(_)) | None => return Err(lost()),
+        };
         self.purpose.sent.frames.fetch_add(1, Ordering::Relaxed);
-        self.purpose.sent.bytes.fetch_add(body as u64, Ordering::Relaxed);
-        if flush_at_once {
+        self.purpose.sent.bytes.fetch_add(body_len as u64, Ordering::Relaxed);
+        if let Some(at) = next_deadline {
+            self.alarm_at(at);
+        }
+        if write_now || waiting >= COALESCE_BYTES {
             self.writer.flush();
-        } else if flush_later {
-            self.writer.flush_by_task();
+            self.burst.wrote(self.now());
+        } else {
+            self.flush_soon();
         }
         if qos.needs_ack() {
             self.purpose.inbox.unpark();
         }
-        Ok(Some(confirmation))
+        Ok(TrySend::Sent(pending))
     }
 
-    /// Whoever waits for a change of topics: the book of a client that reconnects, and maybe the program.
-    fn change(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        program_waits: bool,
-    ) -> (Option<Waiter>, Confirmation) {
-        let (told, confirmation) = match program_waits {
-            true => {
-                let (told, confirmation) = Confirmation::pending();
-                (Some(told), confirmation)
-            }
-            false => (None, Confirmation::done(Ok(()))),
+    /// Whether requests wait for the task that flushes.
+    fn is_coalescing(&self) -> bool {
+        self.flush_scheduled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request is written before the call returns; `now` is known unless others wait to be written.
+    fn must_write_now(&self, qos: QoS, now: Option<Duration>) -> bool {
+        if qos.is_realtime() || self.config.write_through {
+            return true;
+        }
+        let Some(now) = now.filter(|_| !self.is_coalescing()) else {
+            self.burst.continues();
+            return false;
         };
-        let change = self.purpose.topics.as_ref().and_then(|book| book.change(operation, told));
-        (change.map(|change| Waiter::Topics(Box::new(change))), confirmation)
+        let awaits_answers = |since: Duration| {
+            let pipelined = qos.needs_ack() && self.acks.is_awaited();
+            !pipelined && self.heard.load(Ordering::Relaxed) > since.as_nanos() as u64
+        };
+        !self.burst.is_burst(now, awaits_answers)
+    }
+
+    /// Lets a task flush, unless one is about to.
+    fn flush_soon(self: &Arc<Self>) {
+        if self.flush_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = self.clone();
+        self.writer.runtime().spawn(async move {
+            // Cleared before: what is queued after the flush schedules another one.
+            shared.flush_scheduled.store(false, Ordering::SeqCst);
+            shared.writer.flush();
+            shared.burst.wrote(shared.now());
+        });
+    }
+
+    fn deadline(&self, request: &Request<'_>, now: Duration) -> Option<Instant> {
+        request.deadline.after(self.born + now, self.config.timeout)
+    }
+
+    /// The entry of a request in the table of acknowledgements, and the handle for the program.
+    fn waiter(
+        &self,
+        request: &Request<'_>,
+        qos: QoS,
+        to: AnswerTo<'_>,
+    ) -> (Option<Waiter>, PendingOperation) {
+        let mut pending = PendingOperation::done(Ok(()));
+        let told = match to {
+            _ if !request.qos.needs_ack() => None,
+            AnswerTo::Handle => {
+                let (slot, handle) = PendingOperation::waiting();
+                pending = handle;
+                Some(Told::Slot(slot))
+            }
+            AnswerTo::Queue(queue, token) => Some(Told::Queue(queue.clone(), token)),
+            #[cfg(feature = "rpc")]
+            AnswerTo::Call(id) => return (Some(Waiter::Call(id)), pending),
+            #[cfg(feature = "rpc")]
+            AnswerTo::Log => return (Some(Waiter::Reply), pending),
+            AnswerTo::Nothing => None,
+        };
+        let book = self.purpose.topics.as_ref().filter(|_| qos.needs_ack());
+        let waiter = match book {
+            Some(book) if resume::is_change(&request.operation) => {
+                book.change(&request.operation, told).map(|change| Waiter::Topics(Box::new(change)))
+            }
+            _ => told.map(Waiter::Program),
+        };
+        (waiter.or_else(|| qos.needs_ack().then_some(Waiter::Probe)), pending)
+    }
+
+    /// Has the heartbeat look at the deadlines at that time at the latest.
+    fn alarm_at(&self, at: Instant) {
+        let at = at.saturating_duration_since(self.born).as_nanos() as u64;
+        if self.heartbeat_at.fetch_min(at, Ordering::SeqCst) > at {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// The heartbeat looks at the deadlines now: later ones have to wake it.
+    pub(super) fn heartbeat_looks(&self) {
+        self.heartbeat_at.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// The heartbeat sleeps until then.
+    pub(super) fn heartbeat_sleeps(&self, until: Instant) {
+        let until = until.saturating_duration_since(self.born).as_nanos() as u64;
+        self.heartbeat_at.fetch_min(until, Ordering::SeqCst);
     }
 
     /// The program ends the connection: what can be written now is written on this thread.
     pub(super) fn begin_close(&self, why: &'static str) {
-        if self.closing.swap(true, Ordering::Relaxed) {
+        self.closing.store(true, Ordering::Relaxed);
+        if self.close_begun.swap(true, Ordering::Relaxed) {
             return;
         }
         self.writer.flush();
+        // Those who wait for room are told that there will be none.
+        self.writer.wake_waiters();
         if self.writer.load().frames == 0 {
             self.socket.shutdown_write();
         }
@@ -388,11 +495,12 @@ impl Shared {
         self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
         let end = self.cut.lock().take().unwrap_or(end);
+        // Operations fail before the program is told of the end.
+        self.acks.end();
         match self.purpose.topics {
             None => self.purpose.inbox.stop(end.clone()),
             Some(_) => self.purpose.inbox.lose(),
         }
-        self.acks.end();
         if self.purpose.topics.is_none() {
             self.purpose.inbox.tell_end();
         }
@@ -402,14 +510,4 @@ impl Shared {
 
 pub(super) fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
-}
-
-fn operation_payload<'a>(operation: &'a Operation<'_, Bytes>) -> Option<&'a Bytes> {
-    match operation {
-        Operation::Publish { payload, .. }
-        | Operation::PublishFor { payload, .. }
-        | Operation::Message { payload, .. }
-        | Operation::Broadcast { payload, .. } => Some(payload),
-        _ => None,
-    }
 }

@@ -1,17 +1,11 @@
-//! Waits of any length. A program may ask for `Duration::MAX`; a point in time that far away does not exist.
+//! Intervals of any length. A program may ask for `Duration::MAX`; a point in time that far away does not exist.
 
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Longer than any program waits, and still a time from now that can be told.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Timers are no finer than this. A task that repeats something after no time at all would never rest.
 pub(crate) const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-
-/// The time that lies `wait` ahead, or the longest wait.
-pub(crate) fn deadline(wait: Duration) -> Instant {
-    Instant::now() + wait.min(LONGEST_WAIT)
-}
 
 /// The wait nearest to `wait` that can be repeated.
 pub(crate) fn interval(wait: Duration) -> Duration {
@@ -24,9 +18,6 @@ mod tests {
 
     #[test]
     fn any_duration_is_taken() {
-        let now = Instant::now();
-        assert!(deadline(Duration::MAX) >= now + LONGEST_WAIT);
-        assert!(deadline(Duration::ZERO) >= now);
         assert_eq!(interval(Duration::MAX), LONGEST_WAIT);
         assert_eq!(interval(Duration::ZERO), SHORTEST_WAIT);
     }

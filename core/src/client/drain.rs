@@ -40,7 +40,7 @@ impl Client {
             Link::Wire(connection) => connection.begin_close(why),
             Link::Durable(durable) => durable.begin_close(why),
             #[cfg(feature = "broker")]
-            Link::Local(local) => local.disconnect(&self.0.inbox),
+            Link::Local(local) => local.disconnect(),
         }
     }
 }

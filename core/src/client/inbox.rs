@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fork::Process;
 use crate::frame::Frame;
 use parking_lot::Mutex;
-use room::{Counted, Room};
+use room::Room;
 use state::{Consumer, Queue, State};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -79,6 +79,9 @@ pub(crate) struct Inbox {
     /// How many operations of this client cannot go on before something has been received.
     blocked: AtomicUsize,
     pub(super) events: Arc<Hub>,
+    pub(super) timer: super::timer::Timer,
+    /// Those who wait for room to send within the broker's process.
+    pub(super) senders: super::waiters::Waiters,
     #[cfg(feature = "rpc")]
     pub(super) work: super::drain::rpc::Work,
     #[cfg(feature = "rpc")]
@@ -90,6 +93,16 @@ pub(crate) struct Inbox {
 struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// An operation waits for something to be received, until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Blocked(Arc<Inbox>);
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.0.blocked.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Inbox {
@@ -119,6 +132,8 @@ impl Inbox {
             ended: Notify::new(),
             blocked: AtomicUsize::new(0),
             events: Arc::default(),
+            timer: super::timer::Timer::default(),
+            senders: super::waiters::Waiters::default(),
             #[cfg(feature = "rpc")]
             work: Default::default(),
             #[cfg(feature = "rpc")]
@@ -156,7 +171,7 @@ impl Inbox {
     #[cfg(feature = "rpc")]
     #[inline]
     fn take_call(&self, frame: Frame) -> Result<(super::calls::Caller, Frame), Frame> {
-        if frame.kind() != crate::FrameKind::Message || !self.calls.is_awaited() {
+        if frame.kind() != crate::FrameKind::Message || !self.calls.expects_replies() {
             return Err(frame);
         }
         let (caller, frame) = self.calls.take(frame)?;
@@ -237,10 +252,10 @@ impl Inbox {
     }
 
     /// Declares, until the value is dropped, that an operation waits for something to be received.
-    pub(crate) fn block(&self) -> impl Drop + use<'_> {
-        let blocked = Counted::new(&self.blocked);
+    pub(crate) fn block(self: &Arc<Self>) -> Blocked {
+        self.blocked.fetch_add(1, Ordering::SeqCst);
         self.unpark();
-        blocked
+        Blocked(self.clone())
     }
 
     /// Makes the caller the one who takes frames; its number. `None` when there is one already and
@@ -378,6 +393,7 @@ impl Inbox {
         effects.settle();
         self.room.tell();
         contain("a waker", || self.ended.notify_waiters());
+        self.senders.wake_all();
         #[cfg(feature = "rpc")]
         self.calls.end();
     }

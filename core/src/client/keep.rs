@@ -3,7 +3,10 @@
 use super::acks::Waiter;
 use super::alive::Alive;
 use super::connection::{Phase, Shared};
+use super::deadline::SHORTEST_WAIT;
+use super::encode::EncodedRequest;
 use super::inbox::End;
+use super::request::Request;
 use crate::error::ErrorKind;
 use crate::proto::op::QoS;
 use crate::proto::request::{Operation, Topics};
@@ -74,14 +77,14 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut excused = false;
     loop {
         let now = Instant::now();
-        // A request that is made while this sleeps is late after the next look.
-        let mut next = next_ping.min(now + limit);
+        let mut next = next_ping;
+        shared.heartbeat_looks();
         if excused {
             next = next.min(now + EXCUSE);
         } else {
-            let oldest = now.checked_sub(limit).and_then(|then| shared.acks.expire(then));
-            if let Some(oldest) = oldest {
-                next = next.min(oldest + limit);
+            if let Some(deadline) = shared.acks.expire(now) {
+                // Deadlines that are close together are looked at together.
+                next = next.min(deadline.max(now + SHORTEST_WAIT));
             }
             match watch.look(now, shared.heard(now)) {
                 Verdict::Wait(Some(at)) => next = next.min(at),
@@ -96,8 +99,11 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
             }
         }
+        shared.heartbeat_sleeps(next);
+        let mut is_earlier = false;
         tokio::select! {
             () = sleep_until(next) => {}
+            () = shared.alarm.notified() => is_earlier = true,
             // An error: the sender is gone, which it cannot be while it is shared.
             _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
             () = alive.closing() => {
@@ -106,7 +112,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             }
         }
         let now = Instant::now();
-        excused = !excused && now > next + OVERSLEPT;
+        excused = !excused && !is_earlier && now > next + OVERSLEPT;
         if excused {
             watch.excuse(now);
         }
@@ -149,14 +155,15 @@ impl Shared {
 
     /// Asks the broker for any answer at all.
     fn probe(&self, now: Instant) {
-        let topics = Topics::Joined(PROBE_TOPIC);
+        let qos = QoS::RealtimeProcessed;
+        let request = Request::new(Operation::Unsubscribe(Topics::Joined(PROBE_TOPIC)), qos);
+        // An error: the topic has a NUL, which it has not.
+        let Ok(mut encoded) = EncodedRequest::new(&request, qos) else { return };
+        let deadline = now.checked_add(self.config.timeout);
         self.writer.with(|backlog| {
-            let Some(op_id) = self.acks.register(now, Waiter::Probe) else { return };
-            backlog.queue().push(|out| {
-                let operation: Operation<'_, bytes::Bytes> = Operation::Unsubscribe(topics);
-                // An error: the topic has a NUL, which it has not.
-                let _ = operation.encode_head(op_id, QoS::RealtimeProcessed, out);
-            });
+            if let Ok(registered) = self.acks.register(deadline, Waiter::Probe) {
+                encoded.push(registered.op_id, backlog.queue());
+            }
         });
         self.writer.flush();
     }

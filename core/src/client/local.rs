@@ -1,58 +1,177 @@
-//! The link of a client within the broker's process: operations are routed on the caller's task.
+//! The link of a client within the broker's process: operations are routed on the caller's thread.
+//!
+//! An operation that cannot be finished at once, because a receiver has no room or because it takes long, is finished
+//! by a task. Until then the link has no room: further operations wait for it, or queue behind it.
 
-use super::acks::{Answer, Confirmation};
+use super::acks::Told;
+use super::backlog::Entry;
 use super::config::Config;
+use super::effects::wake_all;
 use super::inbox::{End, Inbox};
-use super::submission::{Request, Submission, Tell};
+use super::outcome::{Answer, Failure};
+use super::pending::PendingOperation;
+use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::room::RoomState;
 use super::{Client, Link};
-use crate::broker::in_process::{LocalLink, Submitted};
+use crate::broker::in_process::{Begun, LocalLink, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
 use crate::proto::request::Operation;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::runtime::Handle;
 
 impl Client {
     /// A client within the broker's process.
     pub(crate) fn local(name: String, link: LocalLink, inbox: Arc<Inbox>, mut config: Config) -> Client {
         config.name = name;
         inbox.events.tell(super::Event::Connected);
-        Client::new(config, Link::Local(Local::new(link)), inbox, Arc::default())
+        let link = Link::Local(Local::new(link, inbox.clone()));
+        Client::new(config, link, inbox, Arc::default())
     }
 }
 
 /// A [`LocalLink`], as a client sees it.
-pub(crate) struct Local {
+pub(crate) struct Local(Arc<Shared>);
+
+/// What the task that finishes operations shares with the client.
+struct Shared {
     link: LocalLink,
+    inbox: Arc<Inbox>,
+    /// The runtime that the client was made in.
+    runtime: Option<Handle>,
+    queue: Mutex<Queue>,
+}
+
+/// Operations that are not finished, in their order.
+#[derive(Default)]
+struct Queue {
+    /// Whether the task runs.
+    is_running: bool,
+    entries: VecDeque<Deferred>,
+}
+
+/// An operation that the task finishes.
+struct Deferred {
+    entry: Entry,
+    to: Target,
+    /// `None` if it has not begun.
+    begun: Option<Unfinished>,
+}
+
+/// Who is told the answer, owned.
+enum Target {
+    Told(Told),
+    #[cfg(feature = "rpc")]
+    Call(u32),
+    #[cfg(feature = "rpc")]
+    Log,
+    Nothing,
+}
+
+/// The result of beginning an operation for a task that waits.
+pub(crate) enum LocalSubmit<'a> {
+    Done(Submitted),
+    Waits(Pin<Box<dyn Future<Output = Result<Submitted>> + Send + 'a>>),
 }
 
 impl Local {
-    fn new(link: LocalLink) -> Local {
-        Local { link }
+    fn new(link: LocalLink, inbox: Arc<Inbox>) -> Local {
+        let runtime = Handle::try_current().ok();
+        Local(Arc::new(Shared { link, inbox, runtime, queue: Mutex::default() }))
     }
 
-    /// Routes an operation on the caller's thread: at once, if its payload is all there and its receivers have
-    /// room, else when that is awaited.
-    #[inline]
-    pub(crate) fn submit<'o>(&'o self, request: Request<'o>, inbox: &'o Inbox) -> Result<Submission<'o>> {
-        check_names(request.operation)?;
-        if request.prefix.is_empty() {
-            return self.route(request, inbox);
+    /// Routes an operation on the caller's thread.
+    pub(crate) fn try_submit(
+        &self,
+        request: &Request<'_>,
+        to: AnswerTo<'_>,
+        bound: Bound,
+    ) -> Result<Submitted> {
+        let shared = &self.0;
+        check(request)?;
+        if !shared.link.is_connected() {
+            return Err(lost());
         }
-        Ok(Submission::Waits(Box::pin(async move {
-            let joined = with_prefix(request.operation, request.prefix);
-            self.route(Request { operation: &joined, ..request }, inbox)?.sent().await
-        })))
+        let mut queue = shared.queue.lock();
+        if queue.is_running {
+            if bound == Bound::Bounded {
+                return Ok(TrySend::NoRoom);
+            }
+            let (target, pending) = target(to, request.qos);
+            let Some(entry) = Entry::copy(request) else { return Ok(TrySend::Sent(pending)) };
+            queue.entries.push_back(Deferred { entry, to: target, begun: None });
+            return Ok(TrySend::Sent(pending));
+        }
+        drop(queue);
+        let operation = with_shared_payload(request);
+        let unfinished = match shared.link.begin(&operation, request.qos) {
+            Begun::Done(answer) => return shared.confirm(answer, request.qos, to),
+            Begun::Waits(unfinished) => unfinished,
+        };
+        let (target, pending) = target(to, request.qos);
+        if let Some(entry) = Entry::copy(&super::shared(&operation, request.qos)) {
+            shared.defer(Deferred { entry, to: target, begun: Some(unfinished) })?;
+        }
+        Ok(TrySend::Sent(pending))
     }
 
-    fn route<'o>(&'o self, request: Request<'o>, inbox: &'o Inbox) -> Result<Submission<'o>> {
-        match self.link.submit(request.operation, request.qos) {
-            Submitted::Done(answer) => confirm(answer, request).map(Submission::Sent),
-            Submitted::Waits(routed) => Ok(Submission::Waits(Box::pin(async move {
+    /// As [`try_submit`](Local::try_submit), for a task that waits until the operation is finished: it finishes the
+    /// operation itself.
+    #[inline]
+    pub(crate) fn submit<'a>(&'a self, request: &Request<'a>, to: AnswerTo<'a>) -> Result<LocalSubmit<'a>> {
+        let shared = &self.0;
+        check(request)?;
+        if shared.queue.lock().is_running {
+            return Ok(LocalSubmit::Done(TrySend::NoRoom));
+        }
+        let (operation, qos) = (with_shared_payload(request), request.qos);
+        match shared.link.begin(&operation, qos) {
+            Begun::Done(answer) => shared.confirm(answer, qos, to).map(LocalSubmit::Done),
+            Begun::Waits(unfinished) => Ok(LocalSubmit::Waits(Box::pin(async move {
                 // A receiver has no room. It may be waiting for this client in turn.
-                let _blocked = inbox.block();
-                confirm(routed.await, request)
+                let _blocked = shared.inbox.block();
+                let answer = shared.link.finish(unfinished, &operation).await;
+                shared.confirm(answer, qos, to)
             }))),
         }
+    }
+
+    /// As [`Durable::poll_room`](super::reconnect::Durable::poll_room).
+    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Result<RoomState> {
+        match self.poll_flushed(ticket, cx) {
+            Poll::Ready(Ok(())) => Ok(RoomState::Ready),
+            Poll::Ready(Err(e)) => Err(e),
+            Poll::Pending => Ok(RoomState::Full),
+        }
+    }
+
+    /// Ready when every operation is finished.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub(super) fn poll_flushed(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let shared = &self.0;
+        let look = || {
+            if !shared.link.is_connected() {
+                return Poll::Ready(Err(lost()));
+            }
+            if shared.queue.lock().is_running { Poll::Pending } else { Poll::Ready(Ok(())) }
+        };
+        if look().is_pending() {
+            shared.inbox.senders.register(ticket, cx.waker());
+        }
+        // The second look sees what has changed before.
+        look()
+    }
+
+    pub(super) fn forget_room(&self, ticket: u64) {
+        self.0.inbox.senders.forget(ticket);
     }
 
     pub(crate) fn ping(&self) -> Result<()> {
@@ -60,49 +179,181 @@ impl Local {
     }
 
     pub(crate) fn secondary(&self, name: &str, inbox: Arc<Inbox>) -> Result<Local> {
-        self.link.secondary(name, inbox).map(Local::new)
+        let link = self.0.link.secondary(name, inbox.clone())?;
+        Ok(Local::new(link, inbox))
     }
 
-    pub(crate) fn disconnect(&self, inbox: &Inbox) {
-        inbox.end(End::new(ErrorKind::ConnectionLost, "disconnected by this client"));
-        self.link.disconnect();
+    pub(crate) fn disconnect(&self) {
+        self.0.inbox.end(End::new(ErrorKind::ConnectionLost, "disconnected by this client"));
+        self.0.link.disconnect();
+        self.0.inbox.senders.wake_all();
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.link.is_connected()
+        self.0.link.is_connected()
     }
 
     pub(crate) fn sent(&self) -> (u64, u64) {
-        self.link.sent()
+        self.0.link.sent()
     }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        self.link.disconnect();
+        self.0.link.disconnect();
     }
 }
 
-/// What the program is told of what became of an operation.
-fn confirm(answer: Answer, request: Request<'_>) -> Result<Confirmation> {
-    match (answer, request.tell) {
-        (Err(ErrorKind::ConnectionLost), _) => {
-            Err(Error::new(ErrorKind::ConnectionLost, "the client is not connected"))
+impl Shared {
+    /// What the program is told of a finished operation.
+    fn confirm(
+        &self,
+        answer: std::result::Result<(), ErrorKind>,
+        qos: QoS,
+        to: AnswerTo<'_>,
+    ) -> Result<Submitted> {
+        if answer == Err(ErrorKind::ConnectionLost) {
+            return Err(lost());
         }
-        (answer, Tell::Program) if request.qos.needs_ack() => Ok(Confirmation::done(answer)),
+        let answer = answer.map_err(|kind| Failure::Refused(kind.code()));
+        if let AnswerTo::Handle = to {
+            let answer = if qos.needs_ack() { answer } else { Ok(()) };
+            return Ok(TrySend::Sent(PendingOperation::done(answer)));
+        }
+        let (target, pending) = target(to, qos);
+        self.tell(target, answer);
+        Ok(TrySend::Sent(pending))
+    }
+
+    /// Tells the answer. Runs wakers and the logger: the caller holds no lock.
+    fn tell(&self, target: Target, answer: Answer) {
+        let waker = match target {
+            Target::Told(told) => told.tell(answer),
+            #[cfg(feature = "rpc")]
+            Target::Call(id) => match answer {
+                Err(failure @ Failure::Refused(_)) => self.inbox.calls.fail(id, failure),
+                _ => None,
+            },
+            #[cfg(feature = "rpc")]
+            Target::Log => {
+                if let Err(failure) = answer {
+                    log::debug!("a reply was refused: {}", failure.kind());
+                }
+                None
+            }
+            Target::Nothing => None,
+        };
+        wake_all(waker);
+    }
+
+    /// Lets the task finish an operation.
+    ///
+    /// # Errors
+    /// There is no runtime.
+    fn defer(self: &Arc<Self>, deferred: Deferred) -> Result<()> {
+        let Some(runtime) = &self.runtime else {
+            return Err(Error::new(ErrorKind::NotSupported, "the client was made outside of a runtime"));
+        };
+        let mut queue = self.queue.lock();
+        queue.entries.push_back(deferred);
+        let was_running = std::mem::replace(&mut queue.is_running, true);
+        drop(queue);
+        if !was_running {
+            let task = Finisher { shared: self.clone(), is_done: false };
+            runtime.spawn(task.run());
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// The next operation to be finished. When there is none, the link has room again.
+    fn next_deferred(&self) -> Option<Deferred> {
+        let mut queue = self.queue.lock();
+        let next = queue.entries.pop_front();
+        queue.is_running = next.is_some();
+        next
+    }
+}
+
+/// The task that finishes operations. When it is dropped, also with its runtime, nothing is left waiting.
+struct Finisher {
+    shared: Arc<Shared>,
+    /// Whether it has found nothing left to do: another task may run already.
+    is_done: bool,
+}
+
+impl Finisher {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        // A receiver that has no room may be waiting for this client in turn.
+        let _blocked = shared.inbox.block();
+        loop {
+            let Some(Deferred { entry, to, begun }) = shared.next_deferred() else {
+                self.is_done = true;
+                shared.inbox.senders.wake_all();
+                return;
+            };
+            let request = entry.request();
+            let operation = with_shared_payload(&request);
+            let begun = match begun {
+                Some(unfinished) => Begun::Waits(unfinished),
+                None => shared.link.begin(&operation, request.qos),
+            };
+            let answer = match begun {
+                Begun::Done(answer) => answer,
+                Begun::Waits(unfinished) => Box::pin(shared.link.finish(unfinished, &operation)).await,
+            };
+            shared.tell(to, answer.map_err(Failure::of_kind));
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+}
+
+impl Drop for Finisher {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut queue = self.shared.queue.lock();
+        let left = std::mem::take(&mut queue.entries);
+        queue.is_running = false;
+        drop(queue);
+        for deferred in left {
+            self.shared.tell(deferred.to, Err(Failure::Lost));
+        }
+        self.shared.inbox.senders.wake_all();
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::ConnectionLost, "the client is not connected")
+}
+
+/// Who is told the answer, and the handle for the program.
+fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
+    let done = || PendingOperation::done(Ok(()));
+    match to {
         #[cfg(feature = "rpc")]
-        (Err(kind), Tell::Log) => {
-            log::debug!("a reply was refused: {kind}");
-            Ok(Confirmation::done(Ok(())))
+        AnswerTo::Call(id) if qos.needs_ack() => (Target::Call(id), done()),
+        #[cfg(feature = "rpc")]
+        AnswerTo::Log => (Target::Log, done()),
+        AnswerTo::Handle if qos.needs_ack() => {
+            let (slot, pending) = PendingOperation::waiting();
+            (Target::Told(Told::Slot(slot)), pending)
         }
-        _ => Ok(Confirmation::done(Ok(()))),
+        AnswerTo::Queue(queue, token) if qos.needs_ack() => {
+            (Target::Told(Told::Queue(queue.clone(), token)), done())
+        }
+        _ => (Target::Nothing, done()),
     }
 }
 
-/// Names and topics over a socket end at a NUL: one with a NUL must not mean something else here.
-fn check_names(operation: &Operation<'_, Bytes>) -> Result<()> {
+/// Over a socket, names and topics end at a NUL, and a body has less than 4 GiB: what could not be sent there is
+/// refused here too.
+fn check(request: &Request<'_>) -> Result<()> {
     let has_nul = |text: &str| text.as_bytes().contains(&0);
-    let wrong = match operation {
+    let is_wrong = match &request.operation {
         Operation::Publish { topic, .. } => has_nul(topic),
         Operation::PublishFor { topic, receiver, .. } => has_nul(topic) || has_nul(receiver),
         Operation::Message { target, .. } => has_nul(target),
@@ -113,17 +364,23 @@ fn check_names(operation: &Operation<'_, Bytes>) -> Result<()> {
         | Operation::Unexclude(topics) => topics.iter().any(has_nul),
         _ => false,
     };
-    if wrong { Err(Error::new(ErrorKind::Data, "a name or topic with a NUL")) } else { Ok(()) }
+    if is_wrong {
+        return Err(Error::new(ErrorKind::Data, "a name or topic with a NUL"));
+    }
+    if u32::try_from(request.payload_len()).is_err() {
+        return Err(Error::new(ErrorKind::Data, "a payload over 4 GiB"));
+    }
+    Ok(())
 }
 
-fn with_prefix<'a>(operation: &Operation<'a, Bytes>, prefix: &[u8]) -> Operation<'a, Bytes> {
-    let mut joined = operation.clone();
-    if let Operation::Publish { payload, .. }
-    | Operation::PublishFor { payload, .. }
-    | Operation::Message { payload, .. }
-    | Operation::Broadcast { payload, .. } = &mut joined
-    {
-        *payload = [prefix, payload].concat().into();
-    }
-    joined
+/// The operation with its whole payload in one piece.
+fn with_shared_payload<'a>(request: &Request<'a>) -> Operation<'a, Bytes> {
+    let Request { operation, envelope, prefix, .. } = request;
+    operation.by_ref().map_payload(|payload| {
+        if envelope.is_empty() && prefix.is_empty() {
+            payload.to_shared()
+        } else {
+            [envelope, prefix, payload.bytes()].concat().into()
+        }
+    })
 }

@@ -17,8 +17,11 @@
 //! | --- | --- |
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
-//! | `submission`, `pace` | operations on their way out, at once or together |
-//! | `acks`, `calls` | operations and RPC calls that wait for their answer |
+//! | `request`, `send`, `encode` | operations on their way out |
+//! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
+//! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
+//! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
+//! | `wait`, `waiters` | waiting on plain threads, and whom to wake |
 //! | `inbox`, `lanes` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
@@ -32,6 +35,8 @@ mod acks;
 mod alive;
 mod backlog;
 mod batch;
+mod burst;
+mod completions;
 mod config;
 mod connect;
 mod connection;
@@ -40,15 +45,23 @@ mod drain;
 pub(crate) mod effects;
 mod encode;
 mod events;
+mod flush;
 mod keep;
 mod lanes;
-mod pace;
+mod outcome;
+mod pending;
 mod policy;
 mod reader;
 mod reconnect;
+mod request;
 mod resume;
-mod submission;
+mod room;
+mod send;
+mod slot;
+mod timer;
 mod topics;
+mod wait;
+mod waiters;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -65,15 +78,20 @@ pub mod topic_broker;
 #[cfg(unix)]
 mod tests;
 
-pub use acks::Confirmation;
+pub use completions::{Completed, Completion, CompletionQueue};
 pub use config::Config;
 pub use events::{Event, EventCallback, Events};
+pub use flush::Flush;
 pub use lanes::Frames;
+pub use pending::PendingOperation;
 pub use policy::{Overflow, Reconnect, WhileDown};
+pub use request::{Deadline, Payload, Request, TrySend};
+pub use room::Room;
 pub use topics::AsTopics;
+pub use wait::{DEFAULT_SLICE, Wait};
 
 #[cfg(feature = "rpc")]
-pub(crate) use calls::Outcome;
+pub(crate) use calls::Caller as CallTarget;
 #[cfg(feature = "rpc")]
 pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
@@ -81,9 +99,11 @@ pub(crate) use lanes::{
     Lane,
     rpc::{Attached, RpcLanes},
 };
-pub(crate) use submission::Request;
 #[cfg(feature = "rpc")]
-pub(crate) use submission::Tell;
+pub(crate) use outcome::{Failure, Outcome};
+pub(crate) use request::{AnswerTo, Bound};
+#[cfg(feature = "rpc")]
+pub(crate) use slot::Slot;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
@@ -97,7 +117,6 @@ use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use submission::Submission;
 
 /// How many numbers [`Client::secondary`] tries before it gives up.
 const SECONDARY_TRIES: u32 = 1000;
@@ -290,57 +309,26 @@ impl Client {
     }
 
     async fn run(&self, operation: &Operation<'_, Bytes>, qos: QoS) -> Result<()> {
-        self.run_with(operation, &[], qos).await
+        self.run_request(&shared(operation, qos)).await
     }
 
-    /// Sends an operation, with `prefix` before its payload, and waits for its outcome.
+    /// Sends a request and waits for its outcome.
     #[inline]
-    pub(crate) async fn run_with(
-        &self,
-        operation: &Operation<'_, Bytes>,
-        prefix: &[u8],
-        qos: QoS,
-    ) -> Result<()> {
-        // Not by way of `sent`: most operations are, and their confirmation need not be moved.
-        let confirmation = match self.begin(Request::new(operation, prefix, qos))? {
-            Submission::Sent(confirmation) => confirmation,
-            Submission::Waits(rest) => rest.await?,
-        };
-        submission::let_others_run().await;
-        if !qos.needs_ack() {
+    pub(crate) async fn run_request(&self, request: &Request<'_>) -> Result<()> {
+        let pending = self.submit_to(request, AnswerTo::Handle).await?;
+        if !request.qos.needs_ack() {
             return Ok(());
         }
-        confirmation.await.map_err(|e| e.with_subject(operation.subject()))
+        pending.await.map_err(|e| e.with_subject(request.operation.subject()))
     }
 
     /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
-    /// way. It waits only for room to send.
+    /// way. It waits only for room to send: as [`submit_request`](Client::submit_request).
     ///
     /// # Errors
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL, and
-    /// [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
-    pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<Confirmation> {
-        match operation {
-            Operation::Nop => self.ping().await.map(|()| Confirmation::done(Ok(()))),
-            operation => self.submit_request(Request::new(&operation, &[], qos)).await,
-        }
-    }
-
-    /// As [`submit`](Client::submit).
-    #[inline]
-    pub(crate) async fn submit_request(&self, request: Request<'_>) -> Result<Confirmation> {
-        self.begin(request)?.sent().await
-    }
-
-    #[inline]
-    fn begin<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
-        self.check_process()?;
-        match &self.0.link {
-            Link::Wire(connection) => connection.submit(request),
-            Link::Durable(durable) => durable.submit(request),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.submit(request, &self.0.inbox),
-        }
+    /// As [`submit_request`](Client::submit_request).
+    pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
+        self.submit_to(&shared(&operation, qos), AnswerTo::Handle).await
     }
 
     /// The frames this client receives. Frames that come before it is called wait, up to the queue's
@@ -360,13 +348,7 @@ impl Client {
     /// # Errors
     /// [`ConnectionLost`](ErrorKind::ConnectionLost).
     pub async fn ping(&self) -> Result<()> {
-        self.check_process()?;
-        match &self.0.link {
-            Link::Wire(connection) => connection.ping(),
-            Link::Durable(durable) => durable.ping(),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.ping(),
-        }
+        self.submit_to(&Request::new(Operation::Nop, QoS::No), AnswerTo::Nothing).await.map(drop)
     }
 
     /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has
@@ -424,7 +406,7 @@ impl Client {
             Link::Wire(connection) => connection.disconnect().await,
             Link::Durable(durable) => durable.disconnect().await,
             #[cfg(feature = "broker")]
-            Link::Local(local) => local.disconnect(&self.0.inbox),
+            Link::Local(local) => local.disconnect(),
         }
     }
 
@@ -499,6 +481,11 @@ impl Client {
     }
 }
 
+/// A request with a payload that is shared.
+fn shared<'a>(operation: &'a Operation<'a, Bytes>, qos: QoS) -> Request<'a> {
+    Request::new(operation.by_ref().map_payload(Payload::Shared), qos)
+}
+
 /// A client that may have been dropped: it does not keep the connection open.
 #[derive(Clone)]
 pub struct WeakClient(std::sync::Weak<Inner>);
@@ -527,7 +514,7 @@ impl Drop for Inner {
 
 #[cfg(feature = "rpc")]
 impl Client {
-    pub(crate) fn inbox(&self) -> &Inbox {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.0.inbox
     }
 

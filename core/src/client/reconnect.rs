@@ -7,24 +7,27 @@
 //! The lock is never held across an await, nor while anything runs that may come back into the client: while
 //! a connection is used or dropped, while a payload is dropped, while those who wait for the status are woken.
 
-use super::acks::Confirmation;
 use super::alive::Alive;
 use super::backlog::{Backlog, Entry};
 use super::config::Config;
 use super::connect;
 use super::connection::{Connection, Purpose, lost};
-use super::deadline::deadline;
 use super::events::Event;
 use super::inbox::End;
+use super::pending::PendingOperation;
 use super::policy::{Reconnect, WhileDown};
-use super::submission::{Request, Submission};
+use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::room::RoomState;
+use super::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
 use parking_lot::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 /// A connection that lasted so long was no accident: delays begin anew after it. Others go on growing, or two
 /// programs of one name could evict each other as fast as they can.
@@ -48,6 +51,10 @@ struct Shared {
     state: RwLock<State>,
     /// The state without its content, to wait for.
     status: watch::Sender<Status>,
+    /// Those who wait for a connection.
+    waiters: Waiters,
+    /// Whether an operation of the queue is being handed to a connection that is not in force yet.
+    handing_over: AtomicBool,
     /// Of a secondary: what must be there before it.
     primary: Option<Weak<Shared>>,
 }
@@ -83,6 +90,8 @@ impl Durable {
             purpose,
             state: RwLock::new(State::Up(connection.clone())),
             status: watch::Sender::new(Status::Up),
+            waiters: Waiters::default(),
+            handing_over: AtomicBool::new(false),
             primary,
         });
         shared.tell(Event::Connected);
@@ -94,40 +103,91 @@ impl Durable {
         Durable { shared, process: Process::current() }
     }
 
-    /// Sends a request as [`Connection::submit`], or does what the policy says while there is no connection.
-    pub(super) fn submit<'o>(&'o self, request: Request<'o>) -> Result<Submission<'o>> {
-        let current = self.shared.connection()?;
-        if let Some(Ok(Some(confirmation))) = current.map(|connection| connection.try_submit(request)) {
-            return Ok(Submission::Sent(confirmation));
-        }
-        Ok(Submission::Waits(Box::pin(self.submit_patiently(request))))
-    }
-
-    async fn submit_patiently(&self, request: Request<'_>) -> Result<Confirmation> {
-        let Request { operation, prefix, qos, .. } = request;
+    /// Sends a request over the present connection, or does what the policy says while there is none.
+    pub(super) fn try_submit(
+        &self,
+        request: &Request<'_>,
+        to: AnswerTo<'_>,
+        bound: Bound,
+    ) -> Result<Submitted> {
         let shared = &*self.shared;
-        let mut until = None;
         loop {
             if let Some(connection) = shared.connection()? {
-                match connection.send(request).await {
+                match connection.try_submit(request, to, bound) {
                     // It has not been sent.
                     Err(e) if e.kind() == ErrorKind::ConnectionLost => shared.lose(&connection),
                     result => return result,
                 }
             }
+            match shared.config.while_down {
+                WhileDown::Fail => return Err(lost()),
+                WhileDown::Wait(_) => return Ok(TrySend::NoRoom),
+                WhileDown::Queue(bytes) => {
+                    let entry = if to.is_call() { None } else { Entry::new(request)? };
+                    let Some(entry) = entry else { return Ok(TrySend::NoRoom) };
+                    if let Some(queued) = shared.enqueue(entry, bytes) {
+                        return queued.map(|()| TrySend::Sent(PendingOperation::done(Ok(()))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it is worth to try to send again. Unless it is, the waker is registered under the ticket; see
+    /// [`forget_room`](Durable::forget_room).
+    ///
+    /// # Errors
+    /// Nothing can be sent, now and later.
+    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Result<RoomState> {
+        let shared = &*self.shared;
+        loop {
+            if let Some(connection) = shared.connection()? {
+                if connection.poll_room(ticket, cx).is_pending() {
+                    return Ok(RoomState::Full);
+                }
+                if connection.is_connected() {
+                    return Ok(RoomState::Ready);
+                }
+                shared.lose(&connection);
+            }
             let bound = match shared.config.while_down {
                 WhileDown::Fail => return Err(lost()),
                 WhileDown::Wait(bound) => bound,
-                WhileDown::Queue(bytes) => match Entry::new(operation, prefix, qos)? {
-                    Some(entry) if !qos.needs_ack() => match shared.enqueue(entry, bytes) {
-                        Some(queued) => return queued.map(|()| Confirmation::done(Ok(()))),
-                        None => continue,
-                    },
-                    _ => shared.config.timeout,
-                },
+                WhileDown::Queue(_) => shared.config.timeout,
             };
-            shared.wait_up(*until.get_or_insert_with(|| deadline(bound))).await?;
+            shared.waiters.register(ticket, cx.waker());
+            // The second look sees what has changed before.
+            if shared.connection()?.is_none() {
+                return Ok(RoomState::Down(bound));
+            }
         }
+    }
+
+    /// Takes back the registration of [`poll_room`](Durable::poll_room) or [`poll_written`](Durable::poll_written).
+    pub(super) fn forget_room(&self, ticket: u64) {
+        self.shared.waiters.forget(ticket);
+        if let Ok(Some(connection)) = self.shared.connection() {
+            connection.forget_room(ticket);
+        }
+    }
+
+    /// Ready with the connection that everything sent so far is written to: when operations that wait for a connection
+    /// have been handed to one.
+    ///
+    /// # Errors
+    /// [`ConnectionLost`](ErrorKind::ConnectionLost): the client has ended, or nothing waits for a connection that it
+    /// has not got.
+    pub(super) fn poll_connection(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<Arc<Connection>>> {
+        let shared = &*self.shared;
+        let look = || match &*shared.state.read() {
+            State::Up(connection) => Poll::Ready(Ok(connection.clone())),
+            State::Down(backlog) if backlog.len() > 0 || shared.is_handing_over() => Poll::Pending,
+            State::Down(_) | State::Ended => Poll::Ready(Err(lost())),
+        };
+        if look().is_pending() {
+            shared.waiters.register(ticket, cx.waker());
+        }
+        look()
     }
 
     pub(super) fn ping(&self) -> Result<()> {
@@ -154,6 +214,12 @@ impl Durable {
     /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.end(why);
+    }
+
+    /// Ends the client, and fails what waits for an answer now.
+    pub(super) fn close(&self, why: &'static str) {
+        let end = End::new(ErrorKind::ConnectionLost, why);
+        self.shared.end_with(end, |connection| connection.close(why));
     }
 
     /// Ends the client when what was sent is written, within the timeout.
@@ -199,6 +265,11 @@ impl Shared {
             };
             std::mem::replace(status, present) != present
         });
+        self.waiters.wake_all();
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::SeqCst)
     }
 
     /// The present connection, if there is one; an error when the client has ended.
@@ -264,14 +335,6 @@ impl Shared {
         };
         drop(state);
         queued
-    }
-
-    async fn wait_up(&self, until: Instant) -> Result<()> {
-        let mut status = self.status.subscribe();
-        match timeout_at(until, status.wait_for(|status| *status != Status::Down)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::ConnectionLost, "the client was not connected in time")),
-        }
     }
 
     /// Returns when the program has ended the client.
@@ -363,6 +426,7 @@ impl Shared {
             let up = self.change(|state| {
                 if let State::Down(backlog) = state {
                     next = backlog.pop();
+                    self.handing_over.store(next.is_some(), Ordering::SeqCst);
                 }
                 // The last look at the backlog and the new state are one step: nothing is left behind.
                 let up = next.is_none() && matches!(state, State::Down(_));
@@ -373,8 +437,7 @@ impl Shared {
             }
             // Nothing is left, and yet it is not in force: the program has just ended the client.
             let entry = next.ok_or_else(lost)?;
-            let operation = entry.operation();
-            if let Err(e) = connection.send(Request::new(&operation, entry.prefix(), entry.qos)).await {
+            if let Err(e) = connection.send(&entry.request()).await {
                 // It has not been sent.
                 self.requeue(entry);
                 return Err(e);
@@ -392,6 +455,7 @@ impl Shared {
             backlog.unpop(entry);
         }
         drop(state);
+        self.handing_over.store(false, Ordering::SeqCst);
         drop(entry);
     }
 }

@@ -4,17 +4,17 @@
 //! program was told to have failed is not restored behind its back. Those whose outcome the program did not
 //! want to know are acknowledged all the same, to keep the order, and count though the connection is lost.
 
-use super::acks::Answer;
+use super::acks::Told;
 use super::connection::Connection;
-use super::submission::Request;
+use super::outcome::{Answer, Failure};
+use super::request::{AnswerTo, Bound, Payload, Request, TrySend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, TOPIC_WARN};
 use crate::proto::request::{Operation, Topics};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::task::Waker;
 
 /// A frame of restored topics is not longer than this, unless a single topic is: brokers may have a limit.
 const MOST_BYTES: usize = 32 * 1024;
@@ -46,7 +46,7 @@ pub(super) struct Change {
     act: Act,
     topics: Box<str>,
     /// `None` if the program does not want to know.
-    told: Option<oneshot::Sender<Answer>>,
+    told: Option<Told>,
 }
 
 impl Topicbook {
@@ -58,8 +58,8 @@ impl Topicbook {
     /// The change that `operation` makes, if it makes one.
     pub(super) fn change(
         self: &Arc<Self>,
-        operation: &Operation<'_, Bytes>,
-        told: Option<oneshot::Sender<Answer>>,
+        operation: &Operation<'_, Payload<'_>>,
+        told: Option<Told>,
     ) -> Option<Change> {
         let (act, topics) = change_of(operation)?;
         let topics = topics.iter().collect::<Vec<_>>().join("\0").into();
@@ -79,7 +79,14 @@ impl Topicbook {
             .chain((!warnings).then_some(Operation::Unsubscribe(Topics::Joined(TOPIC_WARN))))
             .chain(subscriptions.iter().map(|topics| Operation::Subscribe(Topics::Joined(topics))));
         for operation in operations {
-            pending.push(connection.send(Request::new(&operation, &[], QoS::RealtimeProcessed)).await?);
+            let request = Request::new(operation, QoS::RealtimeProcessed);
+            // Another connection would not do: the bound of this one does not count.
+            match connection.try_submit(&request, AnswerTo::Handle, Bound::Unbounded)? {
+                TrySend::Sent(operation) => pending.push(operation),
+                TrySend::NoRoom => {}
+            }
+            // What is restored is bounded by what the program has subscribed. Others run in between.
+            tokio::task::coop::consume_budget().await;
         }
         for confirmation in pending {
             match confirmation.await {
@@ -95,11 +102,11 @@ impl Topicbook {
 }
 
 /// Whether `operation` is about topics.
-pub(super) fn is_change(operation: &Operation<'_, Bytes>) -> bool {
+pub(super) fn is_change<P>(operation: &Operation<'_, P>) -> bool {
     change_of(operation).is_some()
 }
 
-fn change_of<'a>(operation: &Operation<'a, Bytes>) -> Option<(Act, Topics<'a>)> {
+fn change_of<'a, P>(operation: &Operation<'a, P>) -> Option<(Act, Topics<'a>)> {
     match operation {
         Operation::Subscribe(topics) => Some((Act::Subscribe, *topics)),
         Operation::Unsubscribe(topics) => Some((Act::Unsubscribe, *topics)),
@@ -129,9 +136,10 @@ impl Change {
         self.told.is_some()
     }
 
-    /// The broker has answered, or will not.
-    pub(super) fn settle(self, answer: Answer) {
-        let counts = match answer {
+    /// The broker has answered, or will not. Returns the waker of who waits for the answer, to be woken when no lock is
+    /// held.
+    pub(super) fn settle(self, answer: Answer) -> Option<Waker> {
+        let counts = match answer.map_err(Failure::kind) {
             // Some topics may have been denied; the others are subscribed.
             Ok(()) | Err(ErrorKind::AccessDenied) => true,
             Err(_) => self.told.is_none(),
@@ -139,10 +147,7 @@ impl Change {
         if counts {
             self.apply();
         }
-        if let Some(told) = self.told {
-            // An error: the confirmation has been dropped.
-            let _ = told.send(answer);
-        }
+        self.told.and_then(|told| told.tell(answer))
     }
 
     fn apply(&self) {
@@ -165,6 +170,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slot::Slot;
     use super::*;
 
     fn subscriptions(book: &Topicbook) -> Vec<String> {
@@ -174,15 +180,16 @@ mod tests {
     #[test]
     fn what_counts_is_what_the_program_was_told() {
         let book = Topicbook::new();
-        let change = |topics, act: fn(Topics<'static>) -> Operation<'static, Bytes>, told: bool| {
-            let told = told.then(|| oneshot::channel().0);
-            book.change(&act(Topics::Joined(topics)), told).unwrap()
-        };
+        let change =
+            |topics, act: fn(Topics<'static>) -> Operation<'static, Payload<'static>>, told: bool| {
+                let told = told.then(|| Told::Slot(Slot::new()));
+                book.change(&act(Topics::Joined(topics)), told).unwrap()
+            };
         change("a\0b", Operation::Subscribe, true).settle(Ok(()));
-        change("c", Operation::Subscribe, true).settle(Err(ErrorKind::ConnectionLost));
-        change("d", Operation::Subscribe, false).settle(Err(ErrorKind::ConnectionLost));
-        change("e", Operation::Subscribe, true).settle(Err(ErrorKind::AccessDenied));
-        change("a", Operation::Unsubscribe, true).settle(Err(ErrorKind::Timeout));
+        change("c", Operation::Subscribe, true).settle(Err(Failure::Lost));
+        change("d", Operation::Subscribe, false).settle(Err(Failure::Lost));
+        change("e", Operation::Subscribe, true).settle(Err(Failure::Refused(0x79)));
+        change("a", Operation::Unsubscribe, true).settle(Err(Failure::Timeout));
         change("b", Operation::Unsubscribe, false).settle(Ok(()));
         change("x", Operation::Exclude, true).settle(Ok(()));
         assert_eq!(subscriptions(&book), ["a", "d", "e"]);

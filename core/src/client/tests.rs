@@ -79,7 +79,7 @@ fn handles_can_go_anywhere() {
     fn check_future<T: Send>(_: impl FnOnce(Client) -> T) {}
     check::<Client>();
     check::<Frames>();
-    check::<Confirmation>();
+    check::<PendingOperation>();
     check_future(|c| async move { c.send("a", "b", QoS::No).await });
     check_future(|c| async move { c.subscribe(vec![String::new()], QoS::No).await });
     check_future(|c| async move { c.secondary().await });

@@ -192,6 +192,27 @@ impl<P: AsRef<[u8]>> Operation<'_, P> {
     /// # Errors
     /// A name or topic with a NUL in it, or a body longer than a `u32` can tell.
     pub fn encode_head(&self, op_id: u32, qos: QoS, out: &mut Vec<u8>) -> crate::Result<()> {
+        self.encode_head_for(self.payload().map_or(0, <[u8]>::len), op_id, qos, out)
+    }
+
+    /// The payload, if this operation has one.
+    pub fn payload(&self) -> Option<&[u8]> {
+        self.payload_ref().map(P::as_ref)
+    }
+}
+
+impl<P> Operation<'_, P> {
+    /// Appends what [`encode_head`](Operation::encode_head) appends, for a payload of `payload_len` bytes.
+    ///
+    /// # Errors
+    /// As [`encode_head`](Operation::encode_head).
+    pub fn encode_head_for(
+        &self,
+        payload_len: usize,
+        op_id: u32,
+        qos: QoS,
+        out: &mut Vec<u8>,
+    ) -> crate::Result<()> {
         let start = out.len();
         let op = self.code();
         Header { op_id, flags: qos.flags(op), len: 0 }.write(out);
@@ -208,7 +229,7 @@ impl<P: AsRef<[u8]>> Operation<'_, P> {
             | Operation::Exclude(topics)
             | Operation::Unexclude(topics) => put_topics(out, topics),
         };
-        let len = out.len() - start - HEADER_LEN + self.payload().map_or(0, <[u8]>::len);
+        let len = (out.len() - start - HEADER_LEN).saturating_add(payload_len);
         let checked = written.and_then(|()| {
             u32::try_from(len).map_err(|_| {
                 crate::Error::new(crate::ErrorKind::Data, format!("a body of {len} bytes is over 4 GiB"))
@@ -225,20 +246,54 @@ impl<P: AsRef<[u8]>> Operation<'_, P> {
             }
         }
     }
+}
 
-    /// The payload, if this operation has one.
-    pub fn payload(&self) -> Option<&[u8]> {
+impl<'a, P> Operation<'a, P> {
+    /// The same operation with another payload.
+    pub fn map_payload<Q>(self, map: impl FnOnce(P) -> Q) -> Operation<'a, Q> {
+        match self {
+            Operation::Nop => Operation::Nop,
+            Operation::Publish { topic, payload } => Operation::Publish { topic, payload: map(payload) },
+            Operation::PublishFor { topic, receiver, payload } => {
+                Operation::PublishFor { topic, receiver, payload: map(payload) }
+            }
+            Operation::Subscribe(topics) => Operation::Subscribe(topics),
+            Operation::Unsubscribe(topics) => Operation::Unsubscribe(topics),
+            Operation::Exclude(topics) => Operation::Exclude(topics),
+            Operation::Unexclude(topics) => Operation::Unexclude(topics),
+            Operation::Message { target, payload } => Operation::Message { target, payload: map(payload) },
+            Operation::Broadcast { mask, payload } => Operation::Broadcast { mask, payload: map(payload) },
+        }
+    }
+
+    /// The same operation with its payload borrowed.
+    pub fn by_ref(&self) -> Operation<'a, &P> {
+        match self {
+            Operation::Nop => Operation::Nop,
+            Operation::Publish { topic, payload } => Operation::Publish { topic, payload },
+            Operation::PublishFor { topic, receiver, payload } => {
+                Operation::PublishFor { topic, receiver, payload }
+            }
+            Operation::Subscribe(topics) => Operation::Subscribe(*topics),
+            Operation::Unsubscribe(topics) => Operation::Unsubscribe(*topics),
+            Operation::Exclude(topics) => Operation::Exclude(*topics),
+            Operation::Unexclude(topics) => Operation::Unexclude(*topics),
+            Operation::Message { target, payload } => Operation::Message { target, payload },
+            Operation::Broadcast { mask, payload } => Operation::Broadcast { mask, payload },
+        }
+    }
+
+    /// The payload as it is held, if this operation has one.
+    pub fn payload_ref(&self) -> Option<&P> {
         match self {
             Operation::Publish { payload, .. }
             | Operation::PublishFor { payload, .. }
             | Operation::Message { payload, .. }
-            | Operation::Broadcast { payload, .. } => Some(payload.as_ref()),
+            | Operation::Broadcast { payload, .. } => Some(payload),
             _ => None,
         }
     }
-}
 
-impl<'a, P> Operation<'a, P> {
     /// What the operation is about: the receiver, the mask, or the (first) topic.
     pub fn subject(&self) -> &'a str {
         match self {

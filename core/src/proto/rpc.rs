@@ -99,11 +99,16 @@ impl<'a> Envelope<'a> {
 /// What goes before the parameters of a request. `method` must not contain a NUL.
 pub fn request_header(id: u32, method: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(6 + method.len());
+    put_request_header(id, method, &mut out);
+    out
+}
+
+/// Appends what [`request_header`] returns.
+pub fn put_request_header(id: u32, method: &str, out: &mut Vec<u8>) {
     out.push(REQUEST);
     out.extend_from_slice(&id.to_le_bytes());
     out.extend_from_slice(method.as_bytes());
     out.push(0);
-    out
 }
 
 /// What goes before the result in a reply.

@@ -1,25 +1,63 @@
 //! The calling side.
 
+use super::pending::{PendingCall, error_of};
 use super::{Reply, RpcError};
-use crate::client::deadline;
-use crate::client::{Client, Confirmation, Outcome, Request};
+use crate::client::{
+    AnswerTo, Bound, CallTarget, Client, CompletionQueue, Deadline, Payload, PendingOperation, Request, Slot,
+    TrySend,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
-use crate::proto::request::Operation;
-use crate::proto::rpc::{NOTIFICATION, request_header};
+use crate::proto::rpc::{NOTIFICATION, put_request_header};
 use bytes::Bytes;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// Makes RPC calls over a client, and serves nothing: frames, messages that answer no call among them,
 /// stay with whoever takes the client's [`frames`](Client::frames). Clones are the same caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     client: Client,
+}
+
+/// A call to be made: what [`Caller::try_call`] and its like take.
+#[derive(Debug, Clone, Copy)]
+pub struct CallRequest<'a> {
+    target: &'a str,
+    method: &'a str,
+    params: Payload<'a>,
+    prefix: &'a [u8],
+    qos: QoS,
+    deadline: Deadline,
+}
+
+impl<'a> CallRequest<'a> {
+    /// A call of `method` of the client `target`, with the client's timeout as its deadline. With a `qos` that asks
+    /// for an acknowledgement the call fails as soon as the broker refuses it.
+    pub fn new(
+        target: &'a str,
+        method: &'a str,
+        params: impl Into<Payload<'a>>,
+        qos: QoS,
+    ) -> CallRequest<'a> {
+        CallRequest { target, method, params: params.into(), prefix: &[], qos, deadline: Deadline::Default }
+    }
+
+    /// The beginning of the parameters, so that a header need not be joined with what follows it.
+    pub fn prefix(mut self, prefix: &'a [u8]) -> CallRequest<'a> {
+        self.prefix = prefix;
+        self
+    }
+
+    /// How long the reply is awaited, with the time to find room; the client's timeout unless set.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> CallRequest<'a> {
+        self.deadline = deadline.into();
+        self
+    }
 }
 
 impl Caller {
@@ -52,7 +90,8 @@ impl Caller {
         self.submit(target, method, params, qos).await?.await
     }
 
-    /// As [`call`](Caller::call), with a deadline of its own.
+    /// As [`call`](Caller::call), with a deadline of its own, which counts from here: it ends the wait for room and
+    /// for a connection too.
     ///
     /// # Errors
     /// As [`call`](Caller::call).
@@ -64,14 +103,16 @@ impl Caller {
         qos: QoS,
         deadline: Duration,
     ) -> Result<Reply, RpcError> {
-        self.start(target, method, params.into(), qos, deadline::deadline(deadline)).await?.await
+        let params = params.into();
+        self.start(&CallRequest::new(target, method, &params, qos).deadline(deadline)).await?.await
     }
 
     /// Sends a call and hands out its outcome as a future of its own, so that many can be under way. It
     /// waits only for room to send; the deadline counts from here.
     ///
     /// # Errors
-    /// -32115 the connection was lost, -32114 a name with a NUL, -32120 the broker takes nothing more.
+    /// -32115 the connection was lost, -32114 a name with a NUL, -32120 no room before the deadline. The request is
+    /// not sent then, now or later.
     pub async fn submit(
         &self,
         target: &str,
@@ -79,29 +120,131 @@ impl Caller {
         params: impl Into<Bytes>,
         qos: QoS,
     ) -> Result<PendingCall, RpcError> {
-        self.start(target, method, params.into(), qos, deadline::deadline(self.client.timeout())).await
+        let params = params.into();
+        self.start(&CallRequest::new(target, method, &params, qos)).await
     }
 
-    async fn start(
+    /// As [`submit`](Caller::submit).
+    ///
+    /// # Errors
+    /// As [`submit`](Caller::submit).
+    pub async fn start(&self, call: &CallRequest<'_>) -> Result<PendingCall, RpcError> {
+        let slot = Slot::new();
+        let (id, fixed) = self.register(call, CallTarget::Slot(slot.clone()))?;
+        // From here on the handle forgets the call, whatever happens.
+        let mut pending = PendingCall::new(self.client.clone(), id, slot);
+        let header = Header::new(id, fixed.method);
+        let request = fixed.request(&header.0);
+        let mut sending = pin!(self.client.submit_to(&request, AnswerTo::Call(id)));
+        // The outcome and the submission race: after the one, the other does not happen.
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = pending.poll_outcome(cx) {
+                return Poll::Ready(outcome.map(drop));
+            }
+            sending.as_mut().poll(cx).map_ok(drop)
+        });
+        match sent.await {
+            Ok(()) => Ok(pending),
+            Err(e) => {
+                pending.was_not_sent();
+                Err(error_of(e))
+            }
+        }
+    }
+
+    /// Sends a call now, on the caller's thread, if there is room. Needs no runtime and never waits.
+    ///
+    /// # Errors
+    /// As [`submit`](Caller::submit), without -32120.
+    pub fn try_call(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
+        self.call_now(call, Bound::Bounded)
+    }
+
+    /// As [`try_call`](Caller::try_call), but sends though there is no room: see [`Client::send_in_order`].
+    ///
+    /// # Errors
+    /// As [`try_call`](Caller::try_call).
+    pub fn call_in_order(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
+        self.call_now(call, Bound::Unbounded)
+    }
+
+    /// As [`try_call`](Caller::try_call); the outcome goes to `completions` with `token`. Returns the id of the call,
+    /// by which it can be [cancelled](Caller::cancel).
+    ///
+    /// # Errors
+    /// As [`try_call`](Caller::try_call). Nothing goes to `completions` then.
+    pub fn try_call_to(
         &self,
-        target: &str,
-        method: &str,
-        params: Bytes,
-        qos: QoS,
-        deadline: Instant,
-    ) -> Result<PendingCall, RpcError> {
-        check_method(method)?;
+        call: &CallRequest<'_>,
+        completions: &CompletionQueue,
+        token: u64,
+    ) -> Result<TrySend<u32>, RpcError> {
+        self.send_now(call, CallTarget::Queue(completions.clone(), token), Bound::Bounded)
+    }
+
+    /// As [`call_in_order`](Caller::call_in_order); the outcome goes to `completions` with `token`.
+    ///
+    /// # Errors
+    /// As [`try_call_to`](Caller::try_call_to).
+    pub fn call_in_order_to(
+        &self,
+        call: &CallRequest<'_>,
+        completions: &CompletionQueue,
+        token: u64,
+    ) -> Result<TrySend<u32>, RpcError> {
+        self.send_now(call, CallTarget::Queue(completions.clone(), token), Bound::Unbounded)
+    }
+
+    /// Forgets a call that was started with a completion queue: nothing more goes there, and its late reply is dropped.
+    /// Returns false if its outcome is there already.
+    pub fn cancel(&self, id: u32) -> bool {
+        self.client.check_process().is_ok() && self.client.inbox().calls.forget(id)
+    }
+
+    fn call_now(&self, call: &CallRequest<'_>, bound: Bound) -> Result<TrySend<PendingCall>, RpcError> {
+        let slot = Slot::new();
+        let sent = self.send_now(call, CallTarget::Slot(slot.clone()), bound)?;
+        Ok(sent.map(|id| PendingCall::new(self.client.clone(), id, slot)))
+    }
+
+    fn send_now(
+        &self,
+        call: &CallRequest<'_>,
+        to: CallTarget,
+        bound: Bound,
+    ) -> Result<TrySend<u32>, RpcError> {
+        let (id, fixed) = self.register(call, to)?;
+        let header = Header::new(id, fixed.method);
+        let sent = self.client.attempt(&fixed.request(&header.0), AnswerTo::Call(id), bound);
+        match sent {
+            Ok(TrySend::Sent(_)) => Ok(TrySend::Sent(id)),
+            // Its outcome is told already, if the connection has just been lost.
+            _ if !self.client.inbox().calls.unregister(id) => Ok(TrySend::Sent(id)),
+            Ok(TrySend::NoRoom) => Ok(TrySend::NoRoom),
+            Err(e) => Err(error_of(e)),
+        }
+    }
+
+    /// Makes the entry of a call. Returns its id, and the call with its deadline as a point in time.
+    fn register<'a>(
+        &self,
+        call: &CallRequest<'a>,
+        to: CallTarget,
+    ) -> Result<(u32, CallRequest<'a>), RpcError> {
+        check_method(call.method)?;
         self.client.check_process()?;
+        let (now, timeout) = (Instant::now(), self.client.timeout());
+        let deadline = call.deadline.after(now, timeout);
         let inbox = self.client.inbox();
-        let lost = || RpcError::from(Error::new(ErrorKind::ConnectionLost, "the client is not connected"));
-        // From here on the guard forgets the call, whatever happens.
-        let (id, outcome) = inbox.calls.register(target).ok_or_else(lost)?;
-        let call = Forget { client: self.client.clone(), id };
+        let (id, alarm) = inbox
+            .calls
+            .register(call.target, deadline, to)
+            .map_err(|_| Error::new(ErrorKind::ConnectionLost, "the client is not connected"))?;
+        if let Some(at) = alarm {
+            inbox.alarm(at);
+        }
         inbox.unpark();
-        let operation = Operation::Message { target, payload: params };
-        let ack =
-            self.client.submit_request(Request::new(&operation, &request_header(id, method), qos)).await?;
-        Ok(PendingCall { outcome, ack: Some(ack), deadline: Box::pin(sleep_until(deadline)), _call: call })
+        Ok((id, call.deadline(deadline.map_or(Deadline::Never, |at| Deadline::At(at.into_std())))))
     }
 
     /// Calls a method and wants no reply.
@@ -110,7 +253,8 @@ impl Caller {
     /// As [`Client::send`].
     pub async fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         check_method(method)?;
-        self.send(target, &request_header(0, method), params.into(), qos).await
+        let header = Header::new(0, method);
+        self.send(target, &header.0, params.into(), qos).await
     }
 
     /// Sends a notification.
@@ -122,8 +266,40 @@ impl Caller {
     }
 
     async fn send(&self, target: &str, prefix: &[u8], payload: Bytes, qos: QoS) -> Result<()> {
-        let operation = Operation::Message { target, payload };
-        self.client.run_with(&operation, prefix, qos).await
+        self.client.run_request(&Request::message(target, &payload, qos).prefix(prefix)).await
+    }
+
+    /// Calls a method that sends no reply, now if there is room: see [`Client::try_send`]. The deadline is that of the
+    /// acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Client::try_send`].
+    pub fn try_call0(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingOperation>> {
+        check_method(call.method)?;
+        let header = Header::new(0, call.method);
+        self.client.try_send(&call.request(&header.0))
+    }
+
+    /// Sends a notification now if there is room: see [`Client::try_send`].
+    ///
+    /// # Errors
+    /// As [`Client::try_send`].
+    pub fn try_notify<'a>(
+        &self,
+        target: &'a str,
+        payload: impl Into<Payload<'a>>,
+        qos: QoS,
+    ) -> Result<TrySend<PendingOperation>> {
+        self.client.try_send(&Request::message(target, payload, qos).envelope(&[NOTIFICATION]))
+    }
+}
+
+impl<'a> CallRequest<'a> {
+    fn request(&self, header: &'a [u8]) -> Request<'a> {
+        Request::message(self.target, self.params, self.qos)
+            .envelope(header)
+            .prefix(self.prefix)
+            .deadline(self.deadline)
     }
 }
 
@@ -134,57 +310,31 @@ fn check_method(method: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a call from the table of those that wait.
-#[derive(Debug)]
-struct Forget {
-    client: Client,
-    id: u32,
+/// A longer buffer is freed instead of kept for the next call.
+const MAX_KEPT_BYTES: usize = 4096;
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-impl Drop for Forget {
-    fn drop(&mut self) {
-        if self.client.check_process().is_ok() {
-            self.client.inbox().calls.forget(self.id);
-        }
+/// The envelope of a request, in a buffer that belongs to the thread while there is none.
+struct Header(Vec<u8>);
+
+impl Header {
+    fn new(id: u32, method: &str) -> Header {
+        // Fails only while the thread ends.
+        let mut header = Header(SPARE.try_with(Cell::take).unwrap_or_default());
+        put_request_header(id, method, &mut header.0);
+        header
     }
 }
 
-/// A call that has been sent: a future of its reply. Dropping it forgets the call.
-#[derive(Debug)]
-#[must_use = "a call is forgotten when this is dropped"]
-pub struct PendingCall {
-    outcome: oneshot::Receiver<Outcome>,
-    /// `None` once it says that the call is on its way.
-    ack: Option<Confirmation>,
-    deadline: Pin<Box<Sleep>>,
-    _call: Forget,
-}
-
-impl Future for PendingCall {
-    type Output = Result<Reply, RpcError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self._call.client.check_process()?;
-        // The reply counts even if it is late, or if the broker did not see the acknowledgement off.
-        if let Poll::Ready(outcome) = Pin::new(&mut self.outcome).poll(cx) {
-            let lost = |kind| Error::new(kind, "before the reply came");
-            return Poll::Ready(match outcome {
-                Ok(Ok(frame)) => Reply::new(frame),
-                Ok(Err(kind)) => Err(lost(kind).into()),
-                Err(_) => Err(lost(ErrorKind::ConnectionLost).into()),
-            });
+impl Drop for Header {
+    fn drop(&mut self) {
+        if self.0.capacity() <= MAX_KEPT_BYTES {
+            let mut spare = std::mem::take(&mut self.0);
+            spare.clear();
+            let _ = SPARE.try_with(|kept| kept.set(spare));
         }
-        if let Some(Poll::Ready(answer)) = self.ack.as_mut().map(|ack| ack.poll_answer(cx)) {
-            self.ack = None;
-            match answer {
-                // The reply may be on its way all the same: the deadline decides.
-                Ok(()) | Err(ErrorKind::Timeout) => {}
-                Err(kind) => return Poll::Ready(Err(Error::new(kind, "the call was refused").into())),
-            }
-        }
-        self.deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(Error::new(ErrorKind::Timeout, "no reply in time").into()))
     }
 }

@@ -200,8 +200,11 @@ pub struct Reply {
 const RESULT_AT: usize = 5;
 
 impl Reply {
-    /// The outcome in a message that a call waited for.
-    pub(super) fn new(frame: Frame) -> Result<Reply, RpcError> {
+    /// Reads the message that answers a call: what a [completion](crate::client::Completed::Call) holds.
+    ///
+    /// # Errors
+    /// The error reply of the method, or -32700 if the message is no reply.
+    pub fn new(frame: Frame) -> Result<Reply, RpcError> {
         let all = frame.payload_bytes();
         match Envelope::parse(&all) {
             Ok(Envelope::Reply { .. }) => Ok(Reply { frame }),

@@ -29,11 +29,13 @@
 mod caller;
 mod error;
 mod handlers;
+mod pending;
 mod server;
 
-pub use caller::{Caller, PendingCall};
+pub use caller::{CallRequest, Caller};
 pub use error::{Origin, RpcError};
 pub use handlers::{Call, Handlers, Notification, Reply};
+pub use pending::PendingCall;
 pub(crate) use server::refuse;
 
 use crate::client::{Attached, Client};

@@ -3,11 +3,12 @@
 use super::handlers::{Call, Handlers, Notification};
 use super::{Options, RpcError};
 use crate::client::effects::{contain, panic_text};
-use crate::client::{Attached, Client, Confirmation, Lane, Request, RpcLanes, Tell, WeakClient, Working};
+use crate::client::{
+    AnswerTo, Attached, Client, Lane, PendingOperation, Request, RpcLanes, WeakClient, Working,
+};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::proto::op::{FrameKind, QoS};
-use crate::proto::request::Operation;
 use crate::proto::rpc::{Envelope, error_header, reply_header};
 use crate::shown::shown;
 use bytes::Bytes;
@@ -134,9 +135,9 @@ async fn answer(
     header: &[u8],
     payload: Bytes,
     qos: QoS,
-) -> crate::Result<Confirmation> {
-    let operation = Operation::Message { target, payload };
-    client.submit_request(Request { tell: Tell::Log, ..Request::new(&operation, header, qos) }).await
+) -> crate::Result<PendingOperation> {
+    let request = Request::message(target, &payload, qos).prefix(header);
+    client.submit_to(&request, AnswerTo::Log).await
 }
 
 /// Answers requests that came when their client was about to go as if it were gone.

@@ -99,12 +99,20 @@ struct State {
     waiters: Vec<Waiter>,
 }
 
-/// Waits until the queue is below a bound.
+/// Waits for a condition.
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
-    below: Load,
+    condition: Condition,
     waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Condition {
+    /// The queue is below a bound.
+    Below(Load),
+    /// So many bytes have been written since the connection began.
+    Written(u64),
 }
 
 /// A place in the order in which waiters are woken: earlier tickets first.
@@ -122,18 +130,26 @@ impl State {
         }
     }
 
-    /// Takes out the wakers of those whose bound is reached. The one with the earliest ticket comes last: a task
+    fn holds(&self, load: Load, condition: Condition) -> bool {
+        match condition {
+            Condition::Below(bound) => load.is_below(bound),
+            Condition::Written(position) => self.progress.bytes >= position,
+        }
+    }
+
+    /// Takes out the wakers of those whose condition holds. The one with the earliest ticket comes last: a task
     /// that is woken last runs first on the worker that wakes it.
     fn take_due(&mut self) -> Vec<Waker> {
         if self.waiters.is_empty() {
             return Vec::new();
         }
         let load = self.load();
-        let mut due: Vec<Waker> = self
-            .waiters
-            .extract_if(.., |waiter| load.is_below(waiter.below))
+        let mut waiters = std::mem::take(&mut self.waiters);
+        let mut due: Vec<Waker> = waiters
+            .extract_if(.., |waiter| self.holds(load, waiter.condition))
             .map(|waiter| waiter.waker)
             .collect();
+        self.waiters = waiters;
         if due.len() > 1 {
             due.rotate_left(1);
         }
@@ -279,6 +295,11 @@ impl Writer {
         }
     }
 
+    /// The runtime that the tasks of this writer run on.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Flushes from a task, for a batch that has promised to flush but need not do so immediately.
     pub fn flush_by_task(self: &Arc<Self>) {
         let writer = self.clone();
@@ -405,16 +426,33 @@ impl Writer {
     /// these may be so, and by [`wake_waiters`](Writer::wake_waiters). A caller that no longer waits must call
     /// [`forget_waiter`](Writer::forget_waiter).
     pub fn poll_below(&self, ticket: u64, below: Load, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_condition(ticket, Condition::Below(below), cx)
+    }
+
+    /// The position in the stream, in bytes since the connection began, at which everything appended so far ends. Means
+    /// nothing if frames are dropped from the queue.
+    pub fn position(&self) -> u64 {
+        let state = self.state.lock();
+        state.progress.bytes + state.load().bytes as u64
+    }
+
+    /// Ready with true when everything before that position is written, and with false once closed before. Else as
+    /// [`poll_below`](Writer::poll_below).
+    pub fn poll_written(&self, ticket: u64, position: u64, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_condition(ticket, Condition::Written(position), cx)
+    }
+
+    fn poll_condition(&self, ticket: u64, condition: Condition, cx: &mut Context<'_>) -> Poll<bool> {
         // Cloning a waker and dropping a replaced one run the executor's code: both are done without the lock.
         let waker = cx.waker().clone();
         let mut state = self.state.lock();
-        if state.socket.is_none() {
-            return Poll::Ready(false);
+        let is_open = state.socket.is_some();
+        // A closed queue is empty, but not because there is room.
+        let holds = state.holds(state.load(), condition);
+        if !is_open || holds {
+            return Poll::Ready(holds && (is_open || matches!(condition, Condition::Written(_))));
         }
-        if state.load().is_below(below) {
-            return Poll::Ready(true);
-        }
-        let waiter = Waiter { ticket, below, waker };
+        let waiter = Waiter { ticket, condition, waker };
         let replaced = match state.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
             Ok(at) => Some(std::mem::replace(&mut state.waiters[at], waiter)),
             Err(at) => {
@@ -571,6 +609,30 @@ mod tests {
             let small = taken(super::super::Buffers { send: Some(4096), receive: None });
             assert!(small < taken(super::super::Buffers { send: Some(128 * 1024), receive: None }));
         }
+    }
+
+    #[tokio::test]
+    async fn a_position_is_reached_when_everything_before_it_is_written() {
+        let (writer, mut peer) = pair();
+        writer.with(|b| b.queue().push_with(|_| {}, Bytes::from(vec![1; 4_000_000]), false)).unwrap();
+        writer.flush();
+        let middle = writer.position();
+        push(&writer, &[2; 1_000_000]);
+        writer.flush();
+        let end = writer.position();
+        assert_eq!((middle, end), (4_000_000, 5_000_000));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(writer.poll_written(1, middle, &mut cx).is_pending());
+        writer.forget_waiter(1);
+        let reader = tokio::task::spawn_blocking(move || {
+            peer.read_exact(&mut vec![0; 5_000_000]).unwrap();
+            peer
+        });
+        assert!(poll_fn(|cx| writer.poll_written(1, end, cx)).await);
+        writer.close();
+        assert_eq!(writer.poll_written(2, middle, &mut cx), Poll::Ready(true));
+        assert_eq!(writer.poll_written(2, end + 1, &mut cx), Poll::Ready(false));
+        drop(reader.await.unwrap());
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "server")]
 pub mod daemon;
+pub mod fake;
 pub mod probe;
 pub mod proxy;
 pub mod random;

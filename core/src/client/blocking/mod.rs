@@ -262,11 +262,11 @@ impl Client {
     }
 }
 
-/// The outcome of an operation that has been sent; see [`super::Confirmation`].
+/// The outcome of an operation that has been sent; see [`super::PendingOperation`].
 #[derive(Debug)]
 #[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
 pub struct Confirmation {
-    inner: super::Confirmation,
+    inner: super::PendingOperation,
     owner: Owner,
 }
 

@@ -19,7 +19,7 @@ use crate::args::{Args, Load, OpenQos, usage};
 use crate::failure::{Failure, Result};
 use crate::measure::{Meter, OpenReport, OpenStage, progress};
 use crate::output::Output;
-use busrt::client::Confirmation;
+use busrt::client::PendingOperation;
 use busrt::proto::request::Operation;
 use busrt::{Client, ErrorKind, QoS};
 use clap::error::ErrorKind as UsageError;
@@ -265,7 +265,7 @@ async fn receive(run: Arc<Run>, worker: Worker, share: u64) -> Result<Part> {
 }
 
 /// Takes the acknowledgements of one worker, which come in the order of its messages.
-async fn confirm(run: Arc<Run>, mut sent: UnboundedReceiver<(Instant, Confirmation)>) -> Result<Part> {
+async fn confirm(run: Arc<Run>, mut sent: UnboundedReceiver<(Instant, PendingOperation)>) -> Result<Part> {
     let mut latency = meter()?;
     while let Some((due, confirmation)) = sent.recv().await {
         match confirmation.await {
@@ -291,7 +291,7 @@ struct Line {
     due: Option<Instant>,
     /// Since when its connection has taken nothing more.
     blocked: Option<Instant>,
-    confirmations: Option<UnboundedSender<(Instant, Confirmation)>>,
+    confirmations: Option<UnboundedSender<(Instant, PendingOperation)>>,
 }
 
 /// Sends the messages of some workers when they are due, on a thread of its own.

@@ -1,0 +1,174 @@
+//! Results of operations and calls in a queue, each with the token that the program gave it.
+
+#[cfg(feature = "rpc")]
+use super::outcome::Outcome;
+use super::outcome::{Answer, Failure};
+use super::wait::Wait;
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Collects the results of operations and calls that were started with it. Clones are the same queue.
+///
+/// The results of one read of a connection come with one wake-up. A result costs no allocation and no task, apart
+/// from the growth of the queue. All methods may be called from any thread; the queue may serve any number of
+/// clients. It holds as many results as operations were started with it: the program bounds them by what it starts.
+#[derive(Clone, Default)]
+pub struct CompletionQueue(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    completed: VecDeque<(u64, Raw)>,
+    waker: Option<Waker>,
+}
+
+/// A result as it was found. The error is made when the program takes it.
+pub(super) enum Raw {
+    Operation(Answer),
+    #[cfg(feature = "rpc")]
+    Call(Outcome),
+}
+
+/// One result.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Completion {
+    /// What the program gave with the operation or call.
+    pub token: u64,
+    /// The result.
+    pub result: Completed,
+}
+
+/// What became of an operation or call.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Completed {
+    /// Of an operation: what awaiting it returns ([`PendingOperation`](super::PendingOperation)).
+    Operation(Result<()>),
+    /// Of a call: the message that answers it, to be read by [`Reply::new`](crate::rpc::Reply::new), or why there
+    /// is none.
+    Call(Result<Frame>),
+}
+
+impl CompletionQueue {
+    /// An empty queue.
+    pub fn new() -> CompletionQueue {
+        CompletionQueue::default()
+    }
+
+    /// Appends a result. Returns the waker of the taker, to be woken when no lock is held.
+    pub(super) fn push(&self, token: u64, result: Raw) -> Option<Waker> {
+        let mut state = self.0.lock();
+        state.completed.push_back((token, result));
+        state.waker.take()
+    }
+
+    /// Appends to `batch` the results that wait, at most `most` of them. Returns how many.
+    pub fn take(&self, batch: &mut Vec<Completion>, most: usize) -> usize {
+        let mut state = self.0.lock();
+        let count = state.completed.len().min(most);
+        batch.reserve(count);
+        batch.extend(state.completed.drain(..count).map(Completion::from));
+        count
+    }
+
+    /// The oldest result, if one waits.
+    pub fn try_take(&self) -> Option<Completion> {
+        self.0.lock().completed.pop_front().map(Completion::from)
+    }
+
+    /// How many results wait.
+    pub fn len(&self) -> usize {
+        self.0.lock().completed.len()
+    }
+
+    /// Whether no result waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ready when a result waits. Else the waker is woken once, with the next result. One waker is registered at a
+    /// time: the last.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Cloned and dropped without the lock.
+        let waker = cx.waker().clone();
+        let mut state = self.0.lock();
+        if !state.completed.is_empty() {
+            return Poll::Ready(());
+        }
+        let former = state.waker.replace(waker);
+        drop(state);
+        drop(former);
+        Poll::Pending
+    }
+
+    /// Waits until a result waits.
+    pub async fn ready(&self) {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+
+    /// Waits on this thread until a result waits; false when the time is over.
+    ///
+    /// # Errors
+    /// That of the check in `wait`.
+    pub fn wait(&self, wait: Wait<'_>) -> Result<bool> {
+        Ok(wait.on(|cx| self.poll_ready(cx))?.is_some())
+    }
+}
+
+impl From<(u64, Raw)> for Completion {
+    fn from((token, result): (u64, Raw)) -> Completion {
+        let result = match result {
+            Raw::Operation(answer) => Completed::Operation(answer.map_err(Failure::of_operation)),
+            #[cfg(feature = "rpc")]
+            Raw::Call(outcome) => Completed::Call(outcome.map_err(Failure::of_call)),
+        };
+        Completion { token, result }
+    }
+}
+
+impl Completion {
+    /// The error, if the operation failed or the call was not answered.
+    pub fn error(&self) -> Option<&Error> {
+        match &self.result {
+            Completed::Operation(result) => result.as_ref().err(),
+            Completed::Call(result) => result.as_ref().err(),
+        }
+    }
+}
+
+impl fmt::Debug for CompletionQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompletionQueue").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use std::time::Duration;
+
+    #[test]
+    fn in_order_and_in_batches() {
+        let queue = CompletionQueue::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(queue.poll_ready(&mut cx).is_pending());
+        assert!(queue.push(1, Raw::Operation(Ok(()))).is_some());
+        for token in 2..5 {
+            assert!(queue.push(token, Raw::Operation(Err(Failure::Refused(0x71)))).is_none());
+        }
+        assert!(queue.poll_ready(&mut cx).is_ready());
+        let mut batch = vec![];
+        assert_eq!((queue.take(&mut batch, 3), queue.len()), (3, 1));
+        assert_eq!(queue.take(&mut batch, 3), 1);
+        assert_eq!(batch.iter().map(|c| c.token).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert!(batch[0].error().is_none());
+        assert_eq!(batch[3].error().unwrap().kind(), ErrorKind::NotRegistered);
+        assert!(!queue.wait(Wait::at_most(Duration::from_millis(1))).unwrap());
+    }
+}

@@ -1,0 +1,87 @@
+//! Waiting until what was sent is with the kernel.
+
+use super::connection::{Connection, lost};
+use super::wait::Wait;
+use super::{Client, Link};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::writer::next_ticket;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// Waits until everything that was sent before is with the kernel: what the process has sent is then not lost when it
+/// ends. The broker may not have read it; that it has is what an acknowledgement says.
+///
+/// A future for any executor, and [`wait`](Flush::wait) for a plain thread. What can be written now is written on the
+/// thread that polls it first.
+///
+/// # Errors
+/// [`ConnectionLost`](ErrorKind::ConnectionLost) when the connection ends before.
+#[derive(Debug)]
+#[must_use = "it is only waited for here"]
+pub struct Flush {
+    client: Client,
+    ticket: u64,
+    /// Of a client that reconnects: the connection that everything has been handed to.
+    connection: Option<Arc<Connection>>,
+    /// The position in the stream of the connection that has to be reached.
+    position: Option<u64>,
+}
+
+impl Flush {
+    pub(super) fn new(client: Client) -> Flush {
+        Flush { client, ticket: next_ticket(), connection: None, position: None }
+    }
+
+    /// As awaiting it, for those who write futures by hand.
+    pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let connection = match &self.client.0.link {
+            Link::Wire(connection) => connection,
+            Link::Durable(durable) => {
+                if self.connection.is_none() {
+                    self.connection = Some(ready!(durable.poll_connection(self.ticket, cx))?);
+                }
+                match &self.connection {
+                    Some(connection) => connection,
+                    None => return Poll::Ready(Err(lost())),
+                }
+            }
+            #[cfg(feature = "broker")]
+            Link::Local(local) => return local.poll_flushed(self.ticket, cx),
+        };
+        let position = *self.position.get_or_insert_with(|| connection.begin_flush());
+        connection.poll_written(position, self.ticket, cx).map(|written| {
+            if written {
+                Ok(())
+            } else {
+                Err(Error::new(ErrorKind::ConnectionLost, "before everything was written"))
+            }
+        })
+    }
+
+    /// Waits on this thread; false when the time of `wait` is over.
+    ///
+    /// # Errors
+    /// As awaiting it, and that of the check in `wait`.
+    pub fn wait(&mut self, wait: Wait<'_>) -> Result<bool> {
+        wait.on(|cx| self.poll_done(cx))?.transpose().map(|done| done.is_some())
+    }
+}
+
+impl Future for Flush {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_done(cx)
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.client.0.link.forget_room(self.ticket);
+        if let Some(connection) = &self.connection {
+            connection.forget_room(self.ticket);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The handle of an operation that has been sent.
+
+use super::outcome::{Answer, Failure};
+use super::slot::Slot;
+use super::wait::Wait;
+use crate::error::Result;
+use crate::fork::Process;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// The outcome of an operation that has been sent, to be awaited now or later: how a program keeps many operations
+/// under way. It may be awaited on any executor, or on a plain thread by [`wait`](PendingOperation::wait), which can
+/// be repeated. Dropping it takes nothing back.
+///
+/// # Errors
+/// Each of its results is what the broker has answered, [`Timeout`](crate::ErrorKind::Timeout) when no answer came
+/// before the operation's [`Deadline`](super::Deadline), or [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
+#[derive(Debug)]
+#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
+pub struct PendingOperation(State);
+
+#[derive(Debug)]
+enum State {
+    Done(Answer),
+    Waiting(Arc<Slot<Answer>>, Process),
+}
+
+impl PendingOperation {
+    pub(crate) fn done(answer: Answer) -> PendingOperation {
+        PendingOperation(State::Done(answer))
+    }
+
+    pub(super) fn waiting() -> (Arc<Slot<Answer>>, PendingOperation) {
+        let slot = Slot::new();
+        (slot.clone(), PendingOperation(State::Waiting(slot, Process::current())))
+    }
+
+    /// Whether awaiting it would not wait: the broker has answered, the operation has failed, or its QoS asked for
+    /// no answer.
+    pub fn is_completed(&self) -> bool {
+        match &self.0 {
+            State::Done(_) => true,
+            State::Waiting(slot, process) => !process.is_current() || slot.is_completed(),
+        }
+    }
+
+    /// Whether it has succeeded so far as is known: the broker has acknowledged it, or its QoS asked for no answer.
+    pub fn is_acknowledged(&self) -> bool {
+        self.answer() == Some(Ok(()))
+    }
+
+    /// The outcome, if there is one.
+    pub fn result(&self) -> Option<Result<()>> {
+        if let Err(e) = self.check_process() {
+            return Some(Err(e));
+        }
+        self.answer().map(|answer| answer.map_err(Failure::of_operation))
+    }
+
+    /// Fails in a child of the process that sent the operation.
+    fn check_process(&self) -> Result<()> {
+        match &self.0 {
+            State::Done(_) => Ok(()),
+            State::Waiting(_, process) => process.check(),
+        }
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        match &self.0 {
+            State::Done(answer) => Some(*answer),
+            State::Waiting(slot, process) => process.is_current().then(|| slot.get()).flatten(),
+        }
+    }
+
+    /// As awaiting it, for those who write futures by hand.
+    pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_process()?;
+        self.poll_answer(cx).map_err(Failure::of_operation)
+    }
+
+    pub(crate) fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Answer> {
+        match &self.0 {
+            State::Done(answer) => Poll::Ready(*answer),
+            State::Waiting(slot, _) => slot.poll(cx),
+        }
+    }
+
+    /// Waits for the outcome on this thread; `None` when the time of `wait` is over. It can be waited for again.
+    ///
+    /// # Errors
+    /// That of the check in `wait`; the inner result is the outcome.
+    pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<()>>> {
+        wait.on(|cx| self.poll_result(cx))
+    }
+
+    /// As [`wait`](PendingOperation::wait), at most `timeout` and without a check.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
+        self.wait(Wait::at_most(timeout)).ok().flatten()
+    }
+}
+
+impl Future for PendingOperation {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_result(cx)
+    }
+}

@@ -1,0 +1,183 @@
+//! Waiting on a plain thread, without a runtime.
+
+use crate::error::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// The time between two checks unless set.
+pub const DEFAULT_SLICE: Duration = Duration::from_millis(50);
+
+/// How long a plain thread waits, and what it checks in between.
+///
+/// Without a check the thread sleeps until it is woken or its time is over. With one, it sleeps in slices, 50 ms
+/// unless set, and runs the check after each: how a language with signals of its own handles them.
+///
+/// A thread that runs the tasks of an async runtime must not wait: it may wait for itself.
+pub struct Wait<'a> {
+    deadline: Option<Instant>,
+    slice: Duration,
+    check: Option<&'a mut dyn FnMut() -> Result<()>>,
+}
+
+impl<'a> Wait<'a> {
+    /// Waits until the end of what is awaited.
+    pub fn forever() -> Wait<'a> {
+        Wait { deadline: None, slice: DEFAULT_SLICE, check: None }
+    }
+
+    /// Waits at most so long. A time too long to be told is forever.
+    pub fn at_most(timeout: Duration) -> Wait<'a> {
+        Wait { deadline: Instant::now().checked_add(timeout), ..Wait::forever() }
+    }
+
+    /// Waits until that moment, or forever.
+    pub fn until(deadline: impl Into<Option<Instant>>) -> Wait<'a> {
+        Wait { deadline: deadline.into(), ..Wait::forever() }
+    }
+
+    /// Runs `check` on this thread between slices. Its error ends the wait and is returned.
+    pub fn check(mut self, check: &'a mut dyn FnMut() -> Result<()>) -> Wait<'a> {
+        self.check = Some(check);
+        self
+    }
+
+    /// The time between two checks, at least 1 ms.
+    pub fn slice(mut self, slice: Duration) -> Wait<'a> {
+        self.slice = slice.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Polls until the result is ready. `None`: the time is over. Any waker of `poll` unparks this thread.
+    ///
+    /// # Errors
+    /// That of the check.
+    pub fn on<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<Option<T>> {
+        let Wait { deadline, slice, mut check } = self;
+        let parker = Parker::of_this_thread();
+        let waker = Waker::from(parker.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut next_check = check.is_some().then(|| Instant::now() + slice);
+        loop {
+            if let Poll::Ready(result) = poll(&mut cx) {
+                return Ok(Some(result));
+            }
+            loop {
+                if parker.take() {
+                    break;
+                }
+                let until = match (deadline, next_check) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                let Some(until) = until else {
+                    std::thread::park();
+                    continue;
+                };
+                let now = Instant::now();
+                if now < until {
+                    std::thread::park_timeout(until - now);
+                    continue;
+                }
+                if deadline.is_some_and(|deadline| deadline <= now) {
+                    // What has come in the last moment counts.
+                    return Ok(match poll(&mut cx) {
+                        Poll::Ready(result) => Some(result),
+                        Poll::Pending => None,
+                    });
+                }
+                if let Some(check) = &mut check {
+                    check()?;
+                }
+                next_check = Some(Instant::now() + slice);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Wait<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wait").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// Unparks a thread. The flag tells a wake-up from a spurious return.
+struct Parker {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+thread_local! {
+    static PARKER: Arc<Parker> = Parker::new();
+}
+
+impl Parker {
+    fn new() -> Arc<Parker> {
+        Arc::new(Parker { thread: std::thread::current(), woken: AtomicBool::new(false) })
+    }
+
+    fn of_this_thread() -> Arc<Parker> {
+        // Fails only while the thread ends.
+        PARKER.try_with(Arc::clone).unwrap_or_else(|_| Parker::new())
+    }
+
+    fn take(&self) -> bool {
+        self.woken.swap(false, Ordering::Acquire)
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::Release) {
+            self.thread.unpark();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::Slot;
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    #[test]
+    fn woken_from_another_thread() {
+        let slot = Slot::new();
+        let thread = std::thread::spawn({
+            let slot = slot.clone();
+            move || Wait::forever().on(|cx| slot.poll(cx)).unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        slot.complete(7).into_iter().for_each(Waker::wake);
+        assert_eq!(thread.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn again_and_again() {
+        let slot = Slot::<u8>::new();
+        for _ in 0..2 {
+            assert_eq!(Wait::at_most(Duration::from_millis(5)).on(|cx| slot.poll(cx)).unwrap(), None);
+        }
+        slot.complete(1);
+        assert_eq!(Wait::at_most(Duration::ZERO).on(|cx| slot.poll(cx)).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn a_check_ends_the_wait() {
+        let slot = Slot::<()>::new();
+        let mut checks = 0;
+        let mut check = || {
+            checks += 1;
+            if checks < 3 { Ok(()) } else { Err(Error::new(ErrorKind::Other, "interrupted")) }
+        };
+        let wait = Wait::at_most(Duration::MAX).slice(Duration::ZERO).check(&mut check);
+        assert_eq!(wait.on(|cx| slot.poll(cx)).unwrap_err().context(), "interrupted");
+        assert_eq!(checks, 3);
+    }
+}

@@ -1,0 +1,88 @@
+//! Wakers of those who wait for a condition, each under a ticket of its own.
+
+use super::effects::wake_all;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+
+/// Wakers under tickets (`transport::writer::next_ticket`).
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    wakers: Mutex<Vec<(u64, Waker)>>,
+    /// The number of wakers: reading it costs less than the lock.
+    count: AtomicUsize,
+}
+
+impl Waiters {
+    /// Registers a waker. The caller checks the condition once more after this.
+    pub(super) fn register(&self, ticket: u64, waker: &Waker) {
+        // Cloned and dropped without the lock.
+        let waker = waker.clone();
+        let mut wakers = self.wakers.lock();
+        let former = match wakers.iter_mut().find(|(registered, _)| *registered == ticket) {
+            Some((_, registered)) => Some(std::mem::replace(registered, waker)),
+            None => {
+                wakers.push((ticket, waker));
+                self.count.store(wakers.len(), Ordering::SeqCst);
+                None
+            }
+        };
+        drop(wakers);
+        drop(former);
+    }
+
+    /// Takes back a registration.
+    pub(super) fn forget(&self, ticket: u64) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut wakers = self.wakers.lock();
+        let at = wakers.iter().position(|(registered, _)| *registered == ticket);
+        let former = at.map(|at| wakers.swap_remove(at));
+        self.count.store(wakers.len(), Ordering::SeqCst);
+        drop(wakers);
+        drop(former);
+    }
+
+    /// Wakes all of them, in the order in which they were registered. The caller holds no lock.
+    pub(super) fn wake_all(&self) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut registered = self.wakers.lock();
+        let wakers = std::mem::take(&mut *registered);
+        self.count.store(0, Ordering::SeqCst);
+        drop(registered);
+        wake_all(wakers.into_iter().map(|(_, waker)| waker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_ticket_is_woken_once() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let waiters = Waiters::default();
+        for ticket in [1, 2, 1, 3] {
+            waiters.register(ticket, &waker);
+        }
+        waiters.forget(3);
+        waiters.forget(4);
+        waiters.wake_all();
+        waiters.wake_all();
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+}

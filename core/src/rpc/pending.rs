@@ -1,0 +1,118 @@
+//! The handle of a call that has been sent.
+
+use super::{Reply, RpcError};
+use crate::client::{Client, Failure, Outcome, Slot, Wait};
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A call that has been sent: a future of its reply, for any executor. On a plain thread, [`wait`](PendingCall::wait)
+/// can be repeated with any timeout. Dropping it forgets the call, whose late reply is dropped.
+///
+/// # Errors
+/// Each of its results is as that of [`Caller::call`](super::Caller::call). The deadline of the call is kept whether
+/// it is waited for or not.
+#[derive(Debug)]
+#[must_use = "a call is forgotten when this is dropped"]
+pub struct PendingCall {
+    client: Client,
+    id: u32,
+    slot: Arc<Slot<Outcome>>,
+    /// Whether the request may have been sent.
+    sent: bool,
+}
+
+impl PendingCall {
+    pub(super) fn new(client: Client, id: u32, slot: Arc<Slot<Outcome>>) -> PendingCall {
+        PendingCall { client, id, slot, sent: true }
+    }
+
+    /// No reply can come.
+    pub(super) fn was_not_sent(&mut self) {
+        self.sent = false;
+    }
+
+    /// The id of the call, which the reply carries.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether awaiting it would not wait: the reply is there, or the call has failed.
+    pub fn is_completed(&self) -> bool {
+        self.client.check_process().is_err() || self.slot.is_completed()
+    }
+
+    /// The reply or the failure, if there is one.
+    pub fn result(&self) -> Option<Result<Reply, RpcError>> {
+        if let Err(e) = self.client.check_process() {
+            return Some(Err(e.into()));
+        }
+        self.slot.get().map(read)
+    }
+
+    /// As awaiting it, for those who write futures by hand.
+    pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<Reply, RpcError>> {
+        self.client.check_process()?;
+        self.slot.poll(cx).map(read)
+    }
+
+    pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Result<Frame>> {
+        self.slot.poll(cx).map_err(Failure::of_call)
+    }
+
+    /// Waits on this thread for the reply; `None` when the time of `wait` is over, which does not end the call.
+    ///
+    /// # Errors
+    /// That of the check in `wait`; the inner result is that of the call.
+    pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
+        wait.on(|cx| self.poll_result(cx))
+    }
+
+    /// As [`wait`](PendingCall::wait), at most `timeout` and without a check.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
+        self.wait(Wait::at_most(timeout)).ok().flatten()
+    }
+
+    /// Forgets the call.
+    pub fn cancel(self) {
+        drop(self);
+    }
+}
+
+fn read(outcome: Outcome) -> Result<Reply, RpcError> {
+    match outcome {
+        Ok(frame) => Reply::new(frame),
+        Err(failure) => Err(error_of(failure.of_call())),
+    }
+}
+
+/// What a call fails with when the bus has failed.
+pub(super) fn error_of(error: Error) -> RpcError {
+    error.into()
+}
+
+impl Future for PendingCall {
+    type Output = Result<Reply, RpcError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_result(cx)
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        if self.client.check_process().is_err() {
+            return;
+        }
+        let calls = &self.client.inbox().calls;
+        if self.sent {
+            calls.forget(self.id);
+        } else {
+            calls.unregister(self.id);
+        }
+    }
+}
