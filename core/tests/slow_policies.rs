@@ -253,7 +253,8 @@ async fn unread_acknowledgements_end_a_stuck_client() {
 async fn an_in_process_receiver_is_never_disconnected() {
     for slow in [SlowPolicy::Disconnect, SlowPolicy::DropNew] {
         let bus = Bus::start(small_queues(slow)).await;
-        let local = bus.broker.client_with(&bus.config("local").queue_size(64)).await.unwrap();
+        let local =
+            bus.broker.client_with(&bus.config("local").inbox_bytes(64 * common::held_by(6))).await.unwrap();
         let mut frames = local.frames().unwrap();
         let a = bus.client("a").await;
         let mut accepted = 0u32;

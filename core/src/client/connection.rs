@@ -15,11 +15,10 @@ use super::encode::encode_head;
 use super::inbox::{End, Inbox};
 use super::keep::keep;
 use super::pace::Pace;
-use super::reader::Reader;
+use super::reader::{Input, Reader};
 use super::resume::{self, Topicbook};
 use super::submission::{Request, Submission, Tell};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::decoder::Decoder;
 use crate::proto::request::{self, Operation};
 use crate::transport::{LARGE_PAYLOAD, Socket, Writer};
 use bytes::Bytes;
@@ -99,6 +98,8 @@ pub(super) struct Shared {
     pub(super) heard: AtomicU64,
     /// Of the requests.
     pace: Pace,
+    /// Locked by whoever reads, and only tried.
+    pub(super) input: Mutex<Input>,
 }
 
 impl Connection {
@@ -123,10 +124,9 @@ impl Connection {
             born: Instant::now(),
             heard: AtomicU64::new(0),
             pace: Pace::default(),
+            input: Mutex::new(Input::new(leftover)),
         });
-        let mut decoder = Decoder::new(u32::MAX);
-        decoder.suspend(leftover);
-        tokio::spawn(Reader { shared: shared.clone(), decoder }.run());
+        tokio::spawn(Reader::new(shared.clone()).run());
         tokio::spawn(keep(shared.clone()));
         Connection { shared, pid: std::process::id() }
     }
@@ -173,6 +173,12 @@ impl Connection {
         }
         self.shared.ping();
         Ok(())
+    }
+
+    /// Reads once on this thread: see [`Shared::read_now`].
+    #[cfg(test)]
+    pub(super) fn read_now(&self) -> bool {
+        self.shared.read_now()
     }
 
     /// Whether requests can be sent.
@@ -343,6 +349,11 @@ impl Shared {
     /// Whether nothing more is read.
     pub(super) fn has_ended(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Ended(_))
+    }
+
+    /// Returns whether this side ends the connection, or it has ended.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Whether the reader waits for the program to take frames.

@@ -18,12 +18,13 @@
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `submission`, `pace` | operations on their way out, at once or together |
 //! | `acks`, `calls` | operations and RPC calls that wait for their answer |
-//! | `inbox`, `lanes` | received frames that wait for the program |
+//! | `inbox`, `lanes`, `tempo` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
 //! | `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | what a program is told of this, and what it can choose |
 //! | `deadline` | waits of any length |
+//! | `wake` | how a queue tells its taker that it holds something |
 //! | `drain` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
@@ -46,7 +47,9 @@ mod reader;
 mod reconnect;
 mod resume;
 mod submission;
+mod tempo;
 mod topics;
+mod wake;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -56,6 +59,8 @@ pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
 pub mod topic_broker;
+#[cfg(feature = "rpc")]
+mod weak;
 
 #[cfg(test)]
 #[cfg(unix)]
@@ -67,19 +72,21 @@ pub use events::{Event, Events};
 pub use lanes::Frames;
 pub use policy::{Overflow, Reconnect, WhileDown};
 pub use topics::AsTopics;
+#[cfg(unix)]
+pub use wake::WakeFd;
+pub use wake::WakeUp;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Outcome;
 #[cfg(feature = "rpc")]
 pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
-pub(crate) use lanes::{
-    Lane,
-    rpc::{Attached, RpcLanes},
-};
+pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
 pub(crate) use submission::Request;
 #[cfg(feature = "rpc")]
 pub(crate) use submission::Tell;
+#[cfg(feature = "rpc")]
+pub(crate) use weak::WeakClient;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
@@ -114,6 +121,9 @@ struct Inner {
     inbox: Arc<Inbox>,
     /// The number of the last secondary, shared by a primary and all its secondaries.
     secondaries: Arc<AtomicU32>,
+    /// The runtime in which the client was made, if it was made in one.
+    #[cfg(feature = "rpc")]
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 /// What the client is connected over.
@@ -190,7 +200,14 @@ impl Client {
     }
 
     fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
-        Client(Arc::new(Inner { config, link, inbox, secondaries }))
+        Client(Arc::new(Inner {
+            config,
+            link,
+            inbox,
+            secondaries,
+            #[cfg(feature = "rpc")]
+            runtime: tokio::runtime::Handle::try_current().ok(),
+        }))
     }
 
     /// The name this client has registered.
@@ -331,12 +348,12 @@ impl Client {
         }
     }
 
-    /// The frames this client receives. Frames that come before it is called wait, up to the queue's
-    /// size.
+    /// The frames this client receives. Frames that come before it is called wait, up to
+    /// [`inbox_bytes`](Config::inbox_bytes).
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) when somebody else takes them: an earlier [`Frames`] that still exists, or
-    /// an RPC server.
+    /// [`Busy`](ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by an RPC
+    /// server.
     pub fn frames(&self) -> Result<Frames> {
         Frames::attach(&self.0.inbox)
     }
@@ -448,36 +465,6 @@ impl Client {
         };
         let (r_frames, r_bytes, queue, dropped) = self.0.inbox.counters();
         Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped }
-    }
-}
-
-/// A client that may be gone.
-#[cfg(feature = "rpc")]
-pub(crate) struct WeakClient(std::sync::Weak<Inner>);
-
-#[cfg(feature = "rpc")]
-impl WeakClient {
-    pub(crate) fn upgrade(&self) -> Option<Client> {
-        self.0.upgrade().map(Client)
-    }
-}
-
-#[cfg(feature = "rpc")]
-impl Client {
-    pub(crate) fn downgrade(&self) -> WeakClient {
-        WeakClient(Arc::downgrade(&self.0))
-    }
-
-    pub(crate) fn inbox(&self) -> &Inbox {
-        &self.0.inbox
-    }
-
-    pub(crate) fn timeout(&self) -> std::time::Duration {
-        self.0.config.timeout
-    }
-
-    pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
-        lanes::rpc::attach(&self.0.inbox, in_order)
     }
 }
 
