@@ -200,7 +200,7 @@ async fn a_reader_that_stops_holds_the_sender_back_and_loses_nothing() {
     let bus = Bus::start(Options::default().queue_size(64).stall(PATIENCE)).await;
     for transport in common::TRANSPORTS {
         let bus = &Bus { transport, ..Bus::start(Options::default().queue_size(64).stall(PATIENCE)).await };
-        let config = bus.config("b").queue_size(64);
+        let config = bus.config("b").inbox_bytes(64 * common::held_by(10_000));
         let b = match transport {
             common::Transport::Local => bus.broker.client_with(&config).await.unwrap(),
             _ => Client::connect(&config).await.unwrap(),
@@ -234,7 +234,7 @@ async fn two_that_send_to_each_other_without_reading_are_not_stuck() {
         let mut tasks = vec![];
         let mut clients = vec![];
         for name in ["a", "b"] {
-            let config = bus.config(name).queue_size(4);
+            let config = bus.config(name).inbox_bytes(4 * common::held_by(6));
             clients.push(match transport {
                 common::Transport::Local => bus.broker.client_with(&config).await.unwrap(),
                 _ => Client::connect(&config).await.unwrap(),

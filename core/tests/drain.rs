@@ -117,7 +117,7 @@ async fn frames_yield_what_waits_and_what_was_sent_arrives() {
 async fn a_full_queue_drops_what_it_is_told_to() {
     on_every_transport(async |bus| {
         for (overflow, first) in [(Overflow::DropOld, 90), (Overflow::DropNew, 0)] {
-            let config = bus.config("b").queue_size(10).overflow(overflow);
+            let config = bus.config("b").inbox_bytes(10 * common::held_by(3)).overflow(overflow);
             let b = match bus.transport {
                 common::Transport::Local => bus.broker.client_with(&config).await.unwrap(),
                 _ => busrt::Client::connect(&config).await.unwrap(),

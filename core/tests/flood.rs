@@ -286,7 +286,10 @@ async fn flood(length: Duration) {
     let port = format!("127.0.0.1:{}", free_port());
     let daemon = Daemon::start(&[path.clone(), port.clone()], &BOUNDS);
     let config = |index: usize, name: String| {
-        Config::new([&path, &port][index % 2], name).timeout(PATIENCE).queue_size(1024)
+        Config::new([&path, &port][index % 2], name)
+            .timeout(PATIENCE)
+            .queue_size(1024)
+            .inbox_bytes(256 * 1024)
     };
     let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Wrong::default());
     let mut sinks = vec![];

@@ -260,7 +260,7 @@ fn the_owner_of_a_payload_that_makes_room() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
         for overflow in [Overflow::DropOld, Overflow::DropNew] {
-            let config = bus.config("receiver").queue_size(1).overflow(overflow);
+            let config = bus.config("receiver").inbox_bytes(1).overflow(overflow);
             let receiver = bus.broker.client_with(&config).await.unwrap();
             let mut frames = receiver.frames().unwrap();
             let sender = bus.broker.client("sender").await.unwrap();
@@ -479,7 +479,7 @@ impl log::Log for BusLogger {
 fn a_logger_that_sends_over_the_client() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
-        let config = bus.config("logged").queue_size(2).overflow(Overflow::DropOld);
+        let config = bus.config("logged").inbox_bytes(200).overflow(Overflow::DropOld);
         let client = bus.broker.client_with(&config).await.unwrap();
         assert!(LOGGER.0.set(client.clone()).is_ok());
         log::set_logger(&LOGGER).unwrap();

@@ -272,8 +272,10 @@ fn payloads_that_call_back_when_they_are_released() {
         let sender = broker.client("sender").await.unwrap();
         let mut receiver = Raw::register(&path, "receiver");
         receiver.subscribe("t");
-        let local =
-            broker.client_with(&busrt::client::Config::new("", "local").queue_size(16)).await.unwrap();
+        let local = broker
+            .client_with(&busrt::client::Config::new("", "local").inbox_bytes(16 * common::held_by(10)))
+            .await
+            .unwrap();
         local.subscribe("t", QoS::Processed).await.unwrap();
         const COUNT: usize = 100;
         for _ in 0..COUNT {

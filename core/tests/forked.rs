@@ -6,8 +6,8 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, Reconnect, Stats};
-use busrt::rpc::Caller;
+use busrt::client::{Client, Reconnect, Request, Stats, Wait};
+use busrt::rpc::{Caller, Incoming, Serving};
 use busrt::{ErrorKind, QoS, blocking};
 use common::{Bus, PATIENCE};
 use std::future::Future;
@@ -139,6 +139,8 @@ fn refuses(client: Client) {
     let mut frames = client.frames().unwrap();
     let mut events = client.events();
     let caller = Caller::new(client.clone());
+    let (mut room, mut flush) = (client.room(), client.flush());
+    let request = Request::message(&name, "from the child", QoS::Processed);
     let status = in_child(|| {
         once(client.send(&name, "from the child", QoS::Realtime)).is_some_and(is_refused)
             && once(client.send(&name, "from the child", QoS::Processed)).is_some_and(is_refused)
@@ -153,6 +155,12 @@ fn refuses(client: Client) {
             && is_refused(client.frames())
             && matches!(once(frames.recv()), Some(None))
             && frames.try_recv().is_none()
+            && frames.take_batch(&mut vec![], 10, 1000).is_none()
+            && is_refused(client.try_send(&request))
+            && is_refused(client.send_in_order(&request))
+            && once(client.submit_request(&request)).is_some_and(is_refused)
+            && is_refused(room.wait(Wait::at_most(Duration::from_millis(1))))
+            && is_refused(flush.wait(Wait::at_most(Duration::from_millis(1))))
             && once(events.recv()) == Some(None)
             && events.try_recv().is_none()
             && once(client.events().recv()) == Some(None)
@@ -160,7 +168,8 @@ fn refuses(client: Client) {
             && client.stats() == Stats::default()
             && {
                 client.on_event(|_| ()).detach();
-                drop((frames, events, caller, client));
+                client.close();
+                drop((frames, events, caller, room, flush, client));
                 true
             }
     });
@@ -195,4 +204,46 @@ fn a_child_hangs_on_no_lock_that_its_parent_held() {
     busy.into_iter().for_each(|thread| thread.join().unwrap());
     a.send("a", "still there", QoS::Processed).unwrap();
     assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
+}
+
+#[test]
+fn a_child_serves_nothing() {
+    let (runtime, bus) = bus();
+    let server = runtime.block_on(Client::connect(&bus.config("server"))).unwrap();
+    let caller = Caller::new(runtime.block_on(Client::connect(&bus.config("caller"))).unwrap());
+    let mut serving = Serving::new(&server);
+    let calls: Vec<_> =
+        (0..3).map(|_| runtime.block_on(caller.submit("server", "m", "", QoS::Processed)).unwrap()).collect();
+    let mut batch = vec![];
+    while batch.is_empty() {
+        serving.requests.take_batch(&mut batch, 1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (mut kept, mut parts) = (Some(batch), Some(serving));
+    let status = in_child(|| {
+        let mut serving = parts.take().unwrap();
+        for incoming in kept.take().unwrap() {
+            match incoming {
+                Incoming::Request(_, responder) => responder.reply("from the child"),
+                other => panic!("{other:?}"),
+            }
+        }
+        serving.requests.take_batch(&mut vec![], 10).is_none() && {
+            drop((serving, server.clone()));
+            true
+        }
+    });
+    assert_eq!(status, 0);
+    let (mut batch, mut serving) = (kept.unwrap(), parts.unwrap());
+    while batch.len() < calls.len() {
+        assert!(serving.requests.wait_batch(&mut batch, 10));
+    }
+    for incoming in batch {
+        let Incoming::Request(_, responder) = incoming else { panic!("no request") };
+        responder.reply("from the parent");
+    }
+    for call in calls {
+        let reply = call.wait_timeout(PATIENCE).expect("no reply").unwrap();
+        assert_eq!(reply.payload(), b"from the parent");
+    }
 }

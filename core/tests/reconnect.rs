@@ -467,7 +467,7 @@ async fn a_broker_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn a_half_open_connection_is_noticed_though_the_program_takes_no_frames() {
     let mut site = Site::start().await;
-    let config = site.config("a").queue_size(4).ping_interval(Duration::from_millis(5));
+    let config = site.config("a").inbox_bytes(4 * common::held_by(3)).ping_interval(Duration::from_millis(5));
     let client = Client::connect(&config).await.unwrap();
     let mut events = client.events();
     connected(&mut events).await;

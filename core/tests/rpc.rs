@@ -197,7 +197,7 @@ async fn a_handler_that_calls_back_with_a_full_queue_gets_its_reply() {
     for in_order in [false, true] {
         for transport in common::TRANSPORTS {
             let bus = Bus { transport, ..Bus::start(Default::default()).await };
-            let config = bus.config("plant").queue_size(8);
+            let config = bus.config("plant").inbox_bytes(8 * common::held_by(16));
             let client = match transport {
                 common::Transport::Local => bus.broker.client_with(&config).await.unwrap(),
                 _ => Client::connect(&config).await.unwrap(),

@@ -5,6 +5,7 @@
 mod common;
 
 use busrt::broker::{Broker, Options, SlowPolicy};
+use busrt::client::Config;
 use busrt::{ErrorKind, QoS};
 use common::raw::{ACK, Item, MESSAGE, PUBLISH, Raw, SUBSCRIBE, numbered, payload};
 use common::slow::{
@@ -96,7 +97,8 @@ async fn drop_new_refuses_and_counts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_refusal_goes_uncounted() {
     let broker = Broker::new(small_queues(SlowPolicy::DropNew));
-    let stuck = broker.client("stuck").await.unwrap();
+    let config = Config::new("", "stuck").inbox_bytes(1000);
+    let stuck = broker.client_with(&config).await.unwrap();
     let _frames = stuck.frames().unwrap();
     let mut senders = vec![];
     for name in ["a", "b", "c"] {
@@ -253,7 +255,8 @@ async fn unread_acknowledgements_end_a_stuck_client() {
 async fn an_in_process_receiver_is_never_disconnected() {
     for slow in [SlowPolicy::Disconnect, SlowPolicy::DropNew] {
         let bus = Bus::start(small_queues(slow)).await;
-        let local = bus.broker.client_with(&bus.config("local").queue_size(64)).await.unwrap();
+        let local =
+            bus.broker.client_with(&bus.config("local").inbox_bytes(64 * common::held_by(6))).await.unwrap();
         let mut frames = local.frames().unwrap();
         let a = bus.client("a").await;
         let mut accepted = 0u32;

@@ -6,6 +6,7 @@ use super::handshake;
 use super::long_text::PIECE;
 use super::session::Session;
 use crate::proto::decoder::{Body, Decoder};
+use crate::proto::op::{OP_BITS, OP_NOP};
 use crate::proto::request::Header;
 use crate::shown::shown;
 use crate::transport::{Socket, Writer};
@@ -270,9 +271,10 @@ struct Counted {
 }
 
 impl Counted {
+    /// Pings and progress reports do not count.
     #[inline]
     fn add(&mut self, header: &Header, body: usize) {
-        if header.flags != 0 {
+        if header.flags & OP_BITS != OP_NOP {
             self.frames += 1;
             self.bytes += body as u64;
             self.total += 1;
@@ -374,7 +376,7 @@ async fn dispatch_shared(
 fn count_frames(decoder: &mut Decoder<Header>, input: &mut &[u8]) -> u64 {
     let mut frames = 0;
     while let Ok(Some((header, _))) = decoder.next(input) {
-        frames += u64::from(header.flags != 0);
+        frames += u64::from(header.flags & OP_BITS != OP_NOP);
     }
     decoder.suspend(input);
     frames

@@ -250,8 +250,11 @@ impl<'a> Batch<'_, 'a> {
             Err(e) => return Dispatch::Rejected(Rejection::Malformed(e)),
         };
         let (op_id, qos) = (header.op_id, header.qos());
-        // It is not acknowledged, whatever its flags say.
+        // With flags it is a progress report. It is not acknowledged, whatever they say.
         if matches!(op, Operation::Nop) {
+            if header.flags != 0 {
+                self.dispatcher.distributor.session.outbox.note_report();
+            }
             return Dispatch::Done;
         }
         let step = match self.route(qos, &op, collects, owner) {

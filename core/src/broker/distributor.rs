@@ -379,7 +379,7 @@ impl Distributor {
         }
         let read = |cx: &mut Context<'_>| match session.has_ended() {
             true => Poll::Ready(()),
-            false => held.poll_room(0, cx).map(|_| ()),
+            false => held.poll_room(None, cx).map(|_| ()),
         };
         let ((), has_waited) = hold_back(core, session, read).await;
         if has_waited {

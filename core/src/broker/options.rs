@@ -33,7 +33,7 @@ pub struct Options {
     /// back does not count. Default: 5 s.
     pub timeout: Duration,
     /// Frames that may wait for one receiver before its senders are held back. A client within the process has the
-    /// bounds of its own [`Config`](crate::client::Config) instead. Default: 8192.
+    /// bound of its own [`Config`](crate::client::Config) instead, in bytes. Default: 8192.
     pub queue_size: usize,
     /// Bytes that may wait for one receiver before its senders are held back. An empty queue takes a frame of any
     /// size. Default: 16 MiB.

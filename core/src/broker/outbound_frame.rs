@@ -122,6 +122,11 @@ impl<'a> OutboundFrame<'a> {
         self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
     }
 
+    /// What decides about the lane of a client in this process: the kind, and the first byte of the payload.
+    pub(super) fn lane_key(&self) -> (FrameKind, Option<u8>) {
+        (self.delivery.kind, self.delivery.payload.first().copied())
+    }
+
     pub(super) fn is_message(&self) -> bool {
         self.delivery.kind == FrameKind::Message
     }

@@ -59,6 +59,8 @@ pub(super) struct Outbox {
     slow: Mutex<SlowReceiver>,
     /// How often the supervisor has looked at it.
     looks: AtomicU64,
+    /// The progress reports that it has sent.
+    reports: AtomicU64,
     /// Senders that wait for room.
     held_senders: AtomicUsize,
     /// Frames dropped because the receiver did not keep up; counted by any of its senders.
@@ -100,6 +102,7 @@ impl Outbox {
             slow: Mutex::default(),
             refuses: AtomicBool::new(false),
             looks: AtomicU64::new(0),
+            reports: AtomicU64::new(0),
             held_senders: AtomicUsize::new(0),
             w_frames: Counter::default(),
             w_bytes: Counter::default(),
@@ -299,6 +302,11 @@ impl Outbox {
         }
     }
 
+    /// Notes a progress report of the client: its program takes frames, though its socket may take none.
+    pub(super) fn note_report(&self) {
+        self.reports.fetch_add(1, Relaxed);
+    }
+
     /// Returns whether the client is within this process.
     pub(super) fn is_in_process(&self) -> bool {
         matches!(self.sink, Sink::InProcess(_))
@@ -329,15 +337,15 @@ impl Outbox {
     /// A sender that waits calls it once more after [`hold_sender`](Outbox::hold_sender): in between the supervisor may
     /// have ended the watch of a receiver for which no sender waited.
     pub(super) fn note_full(&self) -> bool {
-        let progress = self.progress();
-        self.slow.lock().note_full(progress, &self.bounds)
+        let (progress, reports) = (self.progress(), self.reports.load(Relaxed));
+        self.slow.lock().note_full(progress, reports, &self.bounds)
     }
 
     /// Decides about a frame that finds the queue full.
     pub(super) fn verdict(&self, wanted: Wanted) -> Verdict {
-        let (progress, load) = (self.progress(), self.load());
+        let (progress, reports, load) = (self.progress(), self.reports.load(Relaxed), self.load());
         let mut slow = self.slow.lock();
-        let verdict = slow.verdict(wanted, progress, load, &self.current_bounds());
+        let verdict = slow.verdict(wanted, progress, reports, load, &self.current_bounds());
         self.refuses.store(slow.refuses(), Relaxed);
         verdict
     }
@@ -353,10 +361,10 @@ impl Outbox {
     /// call, in milliseconds.
     pub(super) fn look(&self, step: u64) -> Change {
         self.looks.fetch_add(1, Relaxed);
-        let (progress, load) = (self.progress(), self.load());
+        let (progress, reports, load) = (self.progress(), self.reports.load(Relaxed), self.load());
         let mut slow = self.slow.lock();
         // Read under the lock: a sender that is not counted yet notes once more that the receiver is full.
-        let sight = Sight { step, progress, load, waiting: self.held_senders() };
+        let sight = Sight { step, progress, reports, load, waiting: self.held_senders() };
         let change = slow.look(sight, &self.current_bounds());
         self.refuses.store(slow.refuses(), Relaxed);
         change
@@ -453,7 +461,7 @@ impl HeldSender<'_> {
                 }
             }
             // Ready means that there may be room now.
-            match self.poll_room(frame.wire_len(), cx) {
+            match self.poll_room(Some(frame), cx) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(LatePush::Gone),
                 Poll::Pending => return Poll::Pending,
@@ -461,23 +469,30 @@ impl HeldSender<'_> {
         }
     }
 
-    /// Ready with true when there is room for `len` bytes and a little more, and with false when the client has left.
-    /// Else the waker is woken when there may be room.
-    pub(super) fn poll_room(&mut self, len: usize, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready with true when there is room for `frame` and a little more, and with false when the client has left. Else
+    /// the waker is woken when there may be room.
+    pub(super) fn poll_room(
+        &mut self,
+        frame: Option<&OutboundFrame<'_>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
         match &self.outbox.sink {
             Sink::Socket(writer) => {
                 let budget = self.outbox.budget();
                 let frames = budget.frames - budget.frames / RESUME_PART;
+                let len = frame.map_or(0, OutboundFrame::wire_len);
                 let spare = RESUME_BYTES.min(budget.bytes / RESUME_PART).max(len);
                 let bytes = budget.bytes.saturating_sub(spare);
                 writer.poll_below(self.ticket, Load { frames: frames.max(1), bytes: bytes.max(1) }, cx)
             }
             Sink::InProcess(inbox) => {
+                let Some(frame) = frame else { return Poll::Ready(true) };
                 if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     self.forget();
                     self.waker = Some(cx.waker().clone());
                 }
-                inbox.poll_room(cx)
+                let (kind, first) = frame.lane_key();
+                inbox.poll_room(kind, first, cx)
             }
             Sink::Broker => Poll::Ready(true),
         }

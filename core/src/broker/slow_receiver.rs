@@ -63,6 +63,9 @@ pub(super) enum Verdict {
 pub(super) struct Bounds {
     /// The frames and bytes that may wait in its queue.
     pub(super) budget: Load,
+    /// It holds its senders of publications and broadcasts for another hold time if it has taken this much, or a
+    /// quarter of its budget if that is less.
+    pub(super) keeps_up: Load,
     /// Milliseconds.
     pub(super) hold: u64,
     /// Milliseconds.
@@ -75,16 +78,19 @@ impl Bounds {
         let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Bounds {
             budget,
+            keeps_up: Load { frames: options.queue_size / 4, bytes: options.queue_bytes / 4 },
             hold: milliseconds(options.hold),
             stall: milliseconds(options.stall),
             policy: options.slow,
         }
     }
 
-    /// Returns whether a quarter of the budget was taken between two points, in frames or in bytes.
+    /// Returns whether enough was taken between two points, in frames or in bytes.
     fn is_quarter(&self, since: Progress, now: Progress) -> bool {
-        now.frames.saturating_sub(since.frames) >= (self.budget.frames as u64 / 4).max(1)
-            || now.bytes.saturating_sub(since.bytes) >= (self.budget.bytes as u64 / 4).max(1)
+        let frames = (self.budget.frames / 4).min(self.keeps_up.frames).max(1);
+        let bytes = (self.budget.bytes / 4).min(self.keeps_up.bytes).max(1);
+        now.frames.saturating_sub(since.frames) >= frames as u64
+            || now.bytes.saturating_sub(since.bytes) >= bytes as u64
     }
 
     fn is_below_half(&self, load: Load) -> bool {
@@ -98,6 +104,8 @@ pub(super) struct Sight {
     /// Milliseconds since the last look in which the broker ran.
     pub(super) step: u64,
     pub(super) progress: Progress,
+    /// The progress reports that it has sent.
+    pub(super) reports: u64,
     pub(super) load: Load,
     /// How many senders wait for it.
     pub(super) waiting: usize,
@@ -125,6 +133,10 @@ pub(super) struct SlowReceiver {
     pace: Pace,
     /// The progress at the last look.
     progress: Progress,
+    /// The progress reports at the last look. A client whose inbox is full sends them while its program takes frames:
+    /// it takes something, even if its socket takes nothing, since the kernel frees the memory of frames in large
+    /// pieces.
+    reports: u64,
     /// Milliseconds for which it has taken nothing although the broker tried to write.
     idle: u64,
     /// Milliseconds since the last look that saw an offer.
@@ -149,7 +161,7 @@ impl SlowReceiver {
     }
 
     /// Notes that a frame found the queue full. Returns true when the supervisor must begin to watch the receiver.
-    pub(super) fn note_full(&mut self, progress: Progress, bounds: &Bounds) -> bool {
+    pub(super) fn note_full(&mut self, progress: Progress, reports: u64, bounds: &Bounds) -> bool {
         if self.watched {
             return false;
         }
@@ -157,23 +169,30 @@ impl SlowReceiver {
             true => Pace::Lagging,
             false => Pace::Keeping,
         };
-        *self =
-            SlowReceiver { watched: true, pace, progress, held_since: progress, ..SlowReceiver::default() };
+        *self = SlowReceiver {
+            watched: true,
+            pace,
+            progress,
+            reports,
+            held_since: progress,
+            ..SlowReceiver::default()
+        };
         true
     }
 
-    /// Decides about a frame that found the queue full. `progress` and `load` are the current values.
+    /// Decides about a frame that found the queue full. `progress`, `reports` and `load` are the current values.
     pub(super) fn verdict(
         &mut self,
         wanted: Wanted,
         progress: Progress,
+        reports: u64,
         load: Load,
         bounds: &Bounds,
     ) -> Verdict {
         if bounds.policy == SlowPolicy::Block {
             return Verdict::Wait;
         }
-        if progress.bytes != self.progress.bytes {
+        if progress.bytes != self.progress.bytes || reports != self.reports {
             // It takes something: this counts before the supervisor's next look.
             self.idle = 0;
             if self.pace == Pace::Stuck {
@@ -200,10 +219,10 @@ impl SlowReceiver {
 
     /// Updates the state after the supervisor has looked at the receiver.
     pub(super) fn look(&mut self, sight: Sight, bounds: &Bounds) -> Change {
-        let Sight { step, progress, load, waiting } = sight;
-        let moved = progress.bytes != self.progress.bytes || load.frames == 0;
+        let Sight { step, progress, reports, load, waiting } = sight;
+        let moved = progress.bytes != self.progress.bytes || reports != self.reports || load.frames == 0;
         let refused = progress.refusals != self.progress.refusals;
-        self.progress = progress;
+        (self.progress, self.reports) = (progress, reports);
         // Time in which the receiver was offered nothing is not its fault.
         self.unsure = self.unsure.saturating_add(step).min(step.max(BETWEEN_OFFERS));
         let counted = if moved || refused { std::mem::take(&mut self.unsure) } else { 0 };
@@ -271,6 +290,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds {
         budget: Load { frames: 100, bytes: 10_000 },
+        keeps_up: Load { frames: usize::MAX, bytes: usize::MAX },
         hold: 750,
         stall: 5_000,
         policy: SlowPolicy::Disconnect,
@@ -282,14 +302,15 @@ mod tests {
     struct Watched {
         receiver: SlowReceiver,
         progress: Progress,
+        reports: u64,
         bounds: Bounds,
     }
 
     impl Watched {
         fn new(bounds: Bounds) -> Watched {
             let mut receiver = SlowReceiver::default();
-            assert!(receiver.note_full(Progress::default(), &bounds));
-            Watched { receiver, progress: Progress::default(), bounds }
+            assert!(receiver.note_full(Progress::default(), 0, &bounds));
+            Watched { receiver, progress: Progress::default(), reports: 0, bounds }
         }
 
         /// Takes `bytes` in each of the looks until `time` has passed; the changes and when they came.
@@ -298,7 +319,8 @@ mod tests {
             for at in (STEP..=time).step_by(STEP as usize) {
                 self.progress.bytes += bytes;
                 self.progress.refusals += 1;
-                let sight = Sight { step: STEP, progress: self.progress, load, waiting };
+                let sight =
+                    Sight { step: STEP, progress: self.progress, reports: self.reports, load, waiting };
                 match self.receiver.look(sight, &self.bounds) {
                     Change::None => {}
                     change => changes.push((at, change)),
@@ -308,7 +330,7 @@ mod tests {
         }
 
         fn verdict(&mut self, wanted: Wanted) -> Verdict {
-            self.receiver.verdict(wanted, self.progress, FULL, &self.bounds)
+            self.receiver.verdict(wanted, self.progress, self.reports, FULL, &self.bounds)
         }
     }
 
@@ -348,7 +370,7 @@ mod tests {
         assert_eq!(it.run(10_000, 1, Load { frames: 80, bytes: 10 }, 0), []);
         let mut it = Watched::new(BOUNDS);
         for _ in 0..1000 {
-            let sight = Sight { step: STEP, progress: it.progress, load: FULL, waiting: 3 };
+            let sight = Sight { step: STEP, progress: it.progress, reports: 0, load: FULL, waiting: 3 };
             assert_eq!(it.receiver.look(sight, &BOUNDS), Change::None);
         }
     }
@@ -363,7 +385,7 @@ mod tests {
         assert_eq!(it.run(750, 100, half, 0), [(750, Change::Recovered)]);
         assert_eq!(it.verdict(Wanted::ToMany), Verdict::Wait);
         assert_eq!(it.run(50, 100, half, 0), [(50, Change::Unwatched)]);
-        assert!(it.receiver.note_full(it.progress, &BOUNDS));
+        assert!(it.receiver.note_full(it.progress, it.reports, &BOUNDS));
     }
 
     #[test]
@@ -407,7 +429,8 @@ mod tests {
     #[test]
     fn times_of_any_size() {
         let mut it = Watched::new(Bounds { hold: u64::MAX, stall: u64::MAX, ..BOUNDS });
-        let sight = Sight { step: u64::MAX, progress: Progress::default(), load: FULL, waiting: 1 };
+        let sight =
+            Sight { step: u64::MAX, progress: Progress::default(), reports: 0, load: FULL, waiting: 1 };
         it.receiver.look(sight, &it.bounds);
         it.receiver.look(sight, &it.bounds);
     }
@@ -419,7 +442,7 @@ mod tests {
         let empty = Load::default();
         // It never holds a sender, not between two looks either, and is not watched for ever.
         assert_eq!(it.run(STEP, 100, empty, 0), [(STEP, Change::Unwatched)]);
-        assert!(it.receiver.note_full(it.progress, &it.bounds));
+        assert!(it.receiver.note_full(it.progress, it.reports, &it.bounds));
         assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
     }
 
@@ -430,7 +453,7 @@ mod tests {
         let mut stuck = None;
         for at in (5..=20_000).step_by(5) {
             it.progress.refusals += u64::from(at % 25 == 0);
-            let sight = Sight { step: 5, progress: it.progress, load: FULL, waiting: 0 };
+            let sight = Sight { step: 5, progress: it.progress, reports: 0, load: FULL, waiting: 0 };
             if it.receiver.look(sight, &it.bounds) == Change::Stuck {
                 stuck = stuck.or(Some(at));
             }
@@ -452,6 +475,23 @@ mod tests {
         assert_eq!(it.run(STEP, 100, some, 0), []);
         assert_eq!(it.run(700, 0, some, 0), [(700, Change::Recovered)]);
         assert_eq!(it.run(STEP, 0, some, 0), [(STEP, Change::Unwatched)]);
+    }
+
+    #[test]
+    fn a_receiver_that_reports_progress_takes_something() {
+        let mut it = Watched::new(BOUNDS);
+        for _ in 0..40 {
+            it.reports += 1;
+            it.run(250, 0, FULL, 1);
+        }
+        // It is slow: messages wait for it, and it is not stuck after ten seconds.
+        assert_eq!(it.receiver.pace(), Pace::Lagging);
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+        assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
+        it.reports += 1;
+        assert_eq!(it.run(5_050, 0, FULL, 1), [(5_050, Change::Stuck)]);
+        it.reports += 1;
+        assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
     }
 
     #[test]

@@ -144,8 +144,14 @@ impl Acks {
     }
 
     /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it.
-    /// `told` is scratch space.
-    pub(crate) fn complete(&self, acks: &mut Vec<(u32, u8)>, told: &mut Vec<(Waiter, Answer)>) {
+    /// `told` is scratch space. The wakers of those who wait are added to `wakers`, to be woken when no lock is held and
+    /// the replies of the same read are told too. Runs loggers: the caller holds no lock.
+    pub(crate) fn complete(
+        &self,
+        acks: &mut Vec<(u32, u8)>,
+        told: &mut Vec<(Waiter, Answer)>,
+        wakers: &mut Vec<Waker>,
+    ) {
         if acks.is_empty() {
             return;
         }
@@ -155,7 +161,7 @@ impl Acks {
             told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
         }
         drop(table);
-        self.tell_all(told.drain(..));
+        self.tell(told.drain(..), wakers);
     }
 
     /// Whether the program waits for an acknowledgement.
@@ -206,6 +212,14 @@ impl Acks {
     /// wakers and loggers: the caller holds no lock. A panic in one of them keeps no other from being told.
     fn tell_all(&self, told: impl Iterator<Item = (Waiter, Answer)>) {
         let mut wakers = Vec::new();
+        self.tell(told, &mut wakers);
+        if !wakers.is_empty() {
+            wake_all(wakers);
+        }
+    }
+
+    /// Tells every waiter its answer. The wakers of those who wait for one are added to `wakers`.
+    fn tell(&self, told: impl Iterator<Item = (Waiter, Answer)>, wakers: &mut Vec<Waker>) {
         for (waiter, answer) in told {
             match waiter {
                 Waiter::Program(told) => wakers.extend(told.tell(answer)),
@@ -225,9 +239,6 @@ impl Acks {
                 }
                 Waiter::Probe => {}
             }
-        }
-        if !wakers.is_empty() {
-            wake_all(wakers);
         }
     }
 }
@@ -250,7 +261,9 @@ mod tests {
     }
 
     fn complete(acks: &Acks, list: &[(u32, u8)]) {
-        acks.complete(&mut list.to_vec(), &mut vec![]);
+        let mut wakers = vec![];
+        acks.complete(&mut list.to_vec(), &mut vec![], &mut wakers);
+        wake_all(wakers);
     }
 
     #[tokio::test]

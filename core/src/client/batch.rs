@@ -1,7 +1,10 @@
-//! What one read brought: frames and acknowledgements.
+//! The frames, replies and acknowledgements of one read.
 
-use super::acks::Waiter;
+use super::acks::{Acks, Waiter};
+use super::effects::wake_all;
 use super::inbox::Inbox;
+#[cfg(feature = "rpc")]
+use super::inbox::Reply;
 use super::outcome::Answer;
 use crate::frame::Frame;
 use crate::proto::DecodeError;
@@ -11,22 +14,28 @@ use crate::proto::op::FrameKind;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::ops::Range;
+use std::task::Waker;
 
 /// Small frames that arrive together share an allocation of about this length: one for each would cost
-/// more than all the rest, and one for everything would be kept whole by whoever keeps a single frame.
+/// more than all the rest, and one for everything would be kept whole by a program that keeps a single frame.
 const SHARED: usize = 4096;
 
-/// The read buffer and what is made of its content. Belongs to a thread while nothing is read, so that
-/// idle connections hold none.
+/// The read buffer and its decoded content. Belongs to a thread while nothing is read, so that idle connections hold
+/// none.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) buf: Vec<u8>,
     /// Frames that answer no call.
     pub(crate) frames: Vec<Frame>,
+    /// Replies, and the calls that they end.
+    #[cfg(feature = "rpc")]
+    replies: Vec<Reply>,
     /// Op ids and result codes.
-    pub(crate) acks: Vec<(u32, u8)>,
-    /// Scratch space for telling those who wait for the acknowledgements.
-    pub(crate) told: Vec<(Waiter, Answer)>,
+    acks: Vec<(u32, u8)>,
+    /// Scratch space of [`Acks::complete`].
+    told: Vec<(Waiter, Answer)>,
+    /// Of those who wait for the acknowledgements and replies.
+    wakers: Vec<Waker>,
     group: Vec<Span>,
 }
 
@@ -59,11 +68,11 @@ impl Batch {
         }
     }
 
-    /// Decodes what is in `buf`, and keeps in `decoder` what is not whole. Replies go to the calls in
-    /// `inbox` at once.
+    /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Calls in `inbox` that are
+    /// answered are removed from it, to be ended by [`settle`](Batch::settle).
     ///
     /// # Errors
-    /// Bytes that are no frame; the frames before them are there.
+    /// Bytes that are no frame. The frames before them are decoded.
     pub(crate) fn decode(&mut self, decoder: &mut Decoder<Header>, inbox: &Inbox) -> Result<(), DecodeError> {
         let buf = std::mem::take(&mut self.buf);
         let decoded = self.decode_from(&buf, decoder, inbox);
@@ -137,8 +146,33 @@ impl Batch {
         result
     }
 
-    fn deliver(&mut self, frame: Frame, inbox: &Inbox) {
-        self.frames.extend(inbox.complete(frame));
+    fn deliver(
+        &mut self,
+        frame: Frame,
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] inbox: &Inbox,
+    ) {
+        #[cfg(feature = "rpc")]
+        match inbox.take_call(frame) {
+            Ok(reply) => self.replies.push(reply),
+            Err(frame) => self.frames.push(frame),
+        }
+        #[cfg(not(feature = "rpc"))]
+        self.frames.push(frame);
+    }
+
+    /// Queues the frames, then tells the acknowledgements and the replies, then wakes those who wait for them: a program
+    /// that is told an answer finds the frames that came before it, and a queue of completions is woken once. Runs
+    /// wakers and loggers: the caller holds no lock.
+    pub(crate) fn settle(&mut self, inbox: &Inbox, acks: &Acks) {
+        inbox.append(&mut self.frames);
+        acks.complete(&mut self.acks, &mut self.told, &mut self.wakers);
+        #[cfg(feature = "rpc")]
+        if !self.replies.is_empty() {
+            inbox.count_replies(self.replies.iter().map(|(_, frame)| frame));
+            let replies = self.replies.drain(..);
+            self.wakers.extend(replies.filter_map(|(caller, frame)| caller.tell(Ok(frame))));
+        }
+        wake_all(self.wakers.drain(..));
     }
 }
 

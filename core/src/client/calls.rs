@@ -1,7 +1,7 @@
 //! RPC calls that wait for their reply.
 
 use super::completions::{CompletionQueue, Raw};
-use super::effects::wake_all;
+use super::effects::{discard, wake_all};
 use super::outcome::{Failure, Outcome};
 use super::slot::Slot;
 use crate::frame::Frame;
@@ -99,13 +99,11 @@ impl Caller {
         match self {
             Caller::Slot(slot) => slot.complete(outcome),
             Caller::Queue(queue, token) => queue.push(token, Raw::Call(outcome)),
-            Caller::Late => None,
+            Caller::Late => {
+                outcome.into_iter().for_each(discard);
+                None
+            }
         }
-    }
-
-    /// Tells the outcome of one call and wakes who waits for it. The caller holds no lock.
-    pub(super) fn end(self, outcome: Outcome) {
-        wake_all(self.tell(outcome));
     }
 }
 
@@ -300,6 +298,13 @@ impl Calls {
     }
 }
 
+/// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
+#[cfg(any(feature = "broker", test))]
+pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
+    let wakers: Vec<_> = replies.into_iter().filter_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
+    wake_all(wakers);
+}
+
 /// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
 fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
     let wakers: Vec<_> = callers.into_iter().filter_map(|caller| caller.tell(Err(failure))).collect();
@@ -331,7 +336,7 @@ mod tests {
 
     /// Ends the call that a frame answers; returns whether the frame is a reply, late or not.
     fn complete(calls: &Calls, frame: Frame) -> bool {
-        calls.take(frame).map(|(caller, frame)| caller.end(Ok(frame))).is_ok()
+        calls.take(frame).map(|reply| answer_all([reply])).is_ok()
     }
 
     fn failure(slot: &Slot<Outcome>) -> Option<Failure> {

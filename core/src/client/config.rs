@@ -20,7 +20,8 @@ pub struct Config {
     pub(crate) ping_interval: Duration,
     pub(crate) queue_size: usize,
     pub(crate) queue_bytes: usize,
-    pub(crate) overrun_bytes: usize,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) inbox_awaiting_bytes: usize,
     pub(crate) buf_size: usize,
     pub(crate) socket_buffers: Buffers,
     pub(crate) silence: Option<Duration>,
@@ -41,7 +42,8 @@ impl Config {
             ping_interval: Duration::from_secs(1),
             queue_size: 8192,
             queue_bytes: 16 * 1024 * 1024,
-            overrun_bytes: 64 * 1024 * 1024,
+            inbox_bytes: 64 * 1024 * 1024,
+            inbox_awaiting_bytes: 64 * 1024 * 1024,
             buf_size: 64 * 1024,
             socket_buffers: Buffers::default(),
             silence: Some(Duration::from_secs(5)),
@@ -66,8 +68,8 @@ impl Config {
         self
     }
 
-    /// How many received frames may wait for the program, and how many sent ones for the socket, at
-    /// least 1; 8192 unless set. One read buffer may come on top.
+    /// How many frames that were sent may wait for the socket, at least 1; 8192 unless set. When the bound is reached,
+    /// operations wait for room.
     pub fn queue_size(mut self, frames: usize) -> Config {
         self.queue_size = frames.max(1);
         self
@@ -79,10 +81,21 @@ impl Config {
         self
     }
 
-    /// How many bytes of received frames may wait while an acknowledgement or a reply is awaited, so
-    /// that a handler that waits for one while its own queue is full gets it; 64 MiB unless set.
-    pub fn overrun_bytes(mut self, bytes: usize) -> Config {
-        self.overrun_bytes = bytes.max(1);
+    /// How many bytes of received frames may wait for the program, at least 1; 64 MiB unless set. Each frame counts
+    /// with its body and [`size_of::<Frame>()`](crate::Frame). What happens then is set by
+    /// [`overflow`](Config::overflow). One read buffer may come on top, and an empty inbox takes a frame of any size.
+    ///
+    /// An RPC server that handles calls beside frames may hold twice as much, so that a slow handler of frames does not
+    /// keep calls from being received.
+    pub fn inbox_bytes(mut self, bytes: usize) -> Config {
+        self.inbox_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes of received frames may wait on top of that while an acknowledgement, a reply or room to send is
+    /// awaited; 64 MiB unless set. The answer comes behind frames that a handler cannot take while it waits for it.
+    pub fn inbox_awaiting_bytes(mut self, bytes: usize) -> Config {
+        self.inbox_awaiting_bytes = bytes;
         self
     }
 
@@ -107,7 +120,7 @@ impl Config {
         self
     }
 
-    /// What happens to received frames when the queue is full: reading stops unless set.
+    /// What happens to received frames when the inbox is full: reading stops unless set.
     pub fn overflow(mut self, overflow: Overflow) -> Config {
         self.overflow = overflow;
         self

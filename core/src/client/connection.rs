@@ -16,12 +16,11 @@ use super::encode::EncodedRequest;
 use super::inbox::{End, Inbox};
 use super::keep::keep;
 use super::pending::PendingOperation;
-use super::reader::Reader;
+use super::reader::{Input, Reader};
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
 use super::resume::{self, Topicbook};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
-use crate::proto::decoder::Decoder;
 use crate::proto::op::QoS;
 use crate::proto::request;
 use crate::transport::writer::next_ticket;
@@ -112,6 +111,8 @@ pub(super) struct Shared {
     heartbeat_at: AtomicU64,
     /// Wakes the heartbeat earlier.
     pub(super) alarm: Notify,
+    /// Locked by whoever reads, and only tried.
+    pub(super) input: Mutex<Input>,
 }
 
 impl Connection {
@@ -140,10 +141,9 @@ impl Connection {
             flush_scheduled: AtomicBool::new(false),
             heartbeat_at: AtomicU64::new(u64::MAX),
             alarm: Notify::new(),
+            input: Mutex::new(Input::new(leftover)),
         });
-        let mut decoder = Decoder::new(u32::MAX);
-        decoder.suspend(leftover);
-        tokio::spawn(Reader { shared: shared.clone(), decoder }.run());
+        tokio::spawn(Reader::new(shared.clone()).run());
         tokio::spawn(keep(shared.clone()));
         Connection { shared, process: Process::current() }
     }
@@ -211,6 +211,12 @@ impl Connection {
         }
         self.shared.ping();
         Ok(())
+    }
+
+    /// Reads once on this thread: see [`Shared::read_now`].
+    #[cfg(test)]
+    pub(super) fn read_now(&self) -> bool {
+        self.shared.read_now()
     }
 
     /// Whether requests can be sent.
@@ -463,6 +469,11 @@ impl Shared {
     /// Whether nothing more is read.
     pub(super) fn has_ended(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Ended(_))
+    }
+
+    /// Returns whether this side ends the connection, or it has ended.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Whether the reader waits for the program to take frames.

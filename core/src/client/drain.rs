@@ -101,6 +101,11 @@ pub(crate) mod rpc {
             inbox.work.begin();
             Working(inbox)
         }
+
+        /// Whether this process is a child of the one that does the work.
+        pub(crate) fn is_inherited(&self) -> bool {
+            self.0.is_inherited()
+        }
     }
 
     impl Clone for Working {
@@ -111,7 +116,11 @@ pub(crate) mod rpc {
 
     impl Drop for Working {
         fn drop(&mut self) {
-            self.0.work.end();
+            if self.is_inherited() {
+                self.0.process().leak_if_inherited(&self.0);
+            } else {
+                self.0.work.end();
+            }
         }
     }
 }

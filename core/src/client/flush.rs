@@ -36,6 +36,7 @@ impl Flush {
 
     /// As awaiting it, for those who write futures by hand.
     pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.client.check_process()?;
         let connection = match &self.client.0.link {
             Link::Wire(connection) => connection,
             Link::Durable(durable) => {
@@ -79,6 +80,9 @@ impl Future for Flush {
 
 impl Drop for Flush {
     fn drop(&mut self) {
+        if self.client.check_process().is_err() {
+            return;
+        }
         self.client.0.link.forget_room(self.ticket);
         if let Some(connection) = &self.connection {
             connection.forget_room(self.ticket);

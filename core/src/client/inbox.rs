@@ -1,47 +1,53 @@
 //! Received frames that wait for the program.
 //!
-//! One budget of frames and bytes, and up to three lanes, so that with RPC a slow handler of one kind
-//! of frame holds up only its kind. Whoever receives (the reader of a connection, or the broker itself
-//! for a client within its process) appends; when the budget is used up it waits for room, except while
-//! the program awaits an acknowledgement or a reply: what it awaits is behind the frames it cannot take
-//! meanwhile.
+//! Frames wait in up to three lanes, so that with RPC a slow handler of one kind of frame holds up only its kind. The
+//! receiving side appends: the reader of a connection, or the broker itself for a client within its process. It waits
+//! for room when the bound is reached. The bound is in bytes and not in frames: a program that is busy for a while with
+//! each of many small frames must not stop its connection for long.
+//!
+//! - In one lane (plain frames, RPC in order) `inbox_bytes` may wait.
+//! - An RPC server that handles calls beside frames has three lanes. A reader cannot know where the next frame belongs,
+//!   so it goes on until twice `inbox_bytes` wait in all lanes together: a lane that is full leaves as much for the
+//!   others. The broker knows: a frame for a client within its process waits for room in its own lane only.
+//! - While the program awaits an acknowledgement, a reply or room to send, `inbox_awaiting_bytes` more may wait, since
+//!   the answer comes behind frames that the program cannot take until then.
 //!
 //! The program takes frames in small batches, so that the lock is taken once for many of them.
 
+mod bounds;
+#[cfg(feature = "rpc")]
+pub(crate) mod hand;
 #[cfg(feature = "broker")]
 mod local;
 mod room;
 mod state;
+mod taking;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use state::{Amount, Mode};
+pub(crate) use state::Mode;
+pub(crate) use taking::BATCH_FRAMES;
 
 use super::config::Config;
-use super::effects::{DeferredEffects, contain, discard, wake_all};
+use super::effects::{DeferredEffects, contain};
 use super::events::{Event, Hub};
 use super::policy::Overflow;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Process;
 use crate::frame::Frame;
+use bounds::Bounds;
 use parking_lot::Mutex;
 use room::Room;
-use state::{Consumer, Queue, State};
+use state::State;
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
-/// How many lanes there are: frames, notifications, calls.
+/// The number of lanes: frames, notifications, calls.
 pub(crate) const LANES: usize = 3;
-/// Where frames go, and with handling in order everything else too.
+/// The lane of publications and broadcasts, and of everything if there is one lane only.
 pub(crate) const LANE_FRAMES: usize = 0;
-/// What a lane's receiver takes at once: so many frames,
-const BATCH_FRAMES: usize = 128;
-/// or as many as reach so many bytes.
-const BATCH_BYTES: usize = 64 * 1024;
 
 /// Why there will be no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,20 +69,18 @@ impl End {
 /// Received frames that wait for the program. All methods may be called from any thread.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    budget: Amount,
-    /// The bound in bytes while something is awaited.
-    overrun_bytes: usize,
+    bounds: Bounds,
     overflow: Overflow,
     state: Mutex<State>,
     /// In a child made by fork a lock may be held for ever, by a thread that only the parent has.
     process: Process,
-    /// Names the present consumer: an older one gets nothing more.
+    /// The number of the present consumer: an older one gets nothing more.
     epoch: AtomicU64,
-    /// What the program has taken from each lane.
+    /// The frames that the program has taken from each lane.
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
-    /// How many operations of this client cannot go on before something has been received.
+    /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
     pub(super) events: Arc<Hub>,
     pub(super) timer: super::timer::Timer,
@@ -88,12 +92,16 @@ pub(crate) struct Inbox {
     pub(crate) calls: super::calls::Calls,
 }
 
-/// Frames that the program has taken from a lane, and the bytes they held. The lane's receiver alone writes.
+/// Frames that the program has taken from a lane, and the bytes they held. Only the lane's taker writes.
 #[derive(Debug, Default)]
 struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
 }
+
+/// A reply that was received: the call that it ends, and its frame.
+#[cfg(feature = "rpc")]
+pub(super) type Reply = (super::calls::Caller, Frame);
 
 /// An operation waits for something to be received, until the value is dropped.
 #[derive(Debug)]
@@ -109,22 +117,9 @@ impl Inbox {
     /// An inbox with the bounds of `config`.
     pub(crate) fn new(config: &Config) -> Arc<Inbox> {
         Arc::new(Inbox {
-            budget: Amount { frames: config.queue_size, bytes: config.queue_bytes },
-            overrun_bytes: config.overrun_bytes.max(config.queue_bytes),
+            bounds: Bounds::new(config),
             overflow: config.overflow,
-            state: Mutex::new(State {
-                mode: Mode::Plain,
-                consumer: Consumer::Never,
-                lanes: Default::default(),
-                waiting: Amount::default(),
-                starved: false,
-                received: (0, 0),
-                dropped: 0,
-                sealed: false,
-                #[cfg(feature = "rpc")]
-                late: Vec::new(),
-                end: None,
-            }),
+            state: Mutex::new(State::new()),
             process: Process::current(),
             epoch: AtomicU64::new(0),
             taken: Default::default(),
@@ -152,37 +147,31 @@ impl Inbox {
         self.process
     }
 
-    /// Ends the call that `frame` answers; hands it back if it answers none.
-    #[inline]
-    pub(crate) fn complete(&self, frame: Frame) -> Option<Frame> {
-        #[cfg(feature = "rpc")]
-        return match self.take_call(frame) {
-            Ok((caller, frame)) => {
-                contain("the waker of a caller", || caller.end(Ok(frame)));
-                None
-            }
-            Err(frame) => Some(frame),
-        };
-        #[cfg(not(feature = "rpc"))]
-        Some(frame)
-    }
-
-    /// Removes the call that `frame` answers, and counts the frame.
+    /// Removes the call that `frame` answers. The caller ends the call after the frames received before the reply are
+    /// queued, and counts the reply with [`count_replies`](Inbox::count_replies).
+    ///
+    /// # Errors
+    /// The frame itself when it answers no call.
     #[cfg(feature = "rpc")]
     #[inline]
-    fn take_call(&self, frame: Frame) -> Result<(super::calls::Caller, Frame), Frame> {
+    pub(super) fn take_call(&self, frame: Frame) -> Result<Reply, Frame> {
         if frame.kind() != crate::FrameKind::Message || !self.calls.expects_replies() {
             return Err(frame);
         }
-        let (caller, frame) = self.calls.take(frame)?;
-        let mut state = self.state.lock();
-        state.received.0 += 1;
-        state.received.1 += frame.body_len() as u64;
-        drop(state);
-        Ok((caller, frame))
+        self.calls.take(frame)
     }
 
-    /// Appends what one read brought, whatever the budget, and empties `frames`.
+    /// Counts replies as received frames.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn count_replies<'f>(&self, replies: impl Iterator<Item = &'f Frame>) {
+        let mut state = self.state.lock();
+        for frame in replies {
+            state.received.0 += 1;
+            state.received.1 += frame.body_len() as u64;
+        }
+    }
+
+    /// Appends the frames of one read, whatever the bound, and empties `frames`.
     pub(crate) fn append(&self, frames: &mut Vec<Frame>) {
         if frames.is_empty() {
             return;
@@ -191,37 +180,37 @@ impl Inbox {
         let mut dropped = 0;
         let mut state = self.state.lock();
         for frame in frames.drain(..) {
-            dropped += state.append(frame, self.budget, self.overflow, &mut effects);
+            dropped += state.append(frame, self.bounds, self.overflow, &mut effects);
         }
         drop(state);
         effects.tell_dropped(&self.events, dropped);
         effects.settle();
     }
 
-    /// Whether whoever receives must wait. `awaited` says whether the program awaits something that
-    /// only the caller knows of.
-    pub(crate) fn must_wait(&self, awaited: impl FnOnce() -> bool) -> bool {
+    /// The bytes that the reader of a connection may append now, 0 if it must wait. `awaited` returns whether the
+    /// program awaits something that only the caller knows of.
+    pub(crate) fn room(&self, awaited: impl FnOnce() -> bool) -> usize {
         if self.overflow != Overflow::Wait {
-            return false;
+            return usize::MAX;
         }
         let mut state = self.state.lock();
-        if state.end.is_some()
-            || state.sealed
-            || state.consumer != Consumer::Present
-            || !state.is_full(self.budget)
-        {
-            return false;
+        if !state.holds_back() {
+            return usize::MAX;
+        }
+        let (bound, waiting) = (state.bound(self.bounds), state.waiting.bytes);
+        if waiting < bound {
+            return bound - waiting;
         }
         state.starved = true;
-        let beyond = state.waiting.bytes >= self.overrun_bytes;
         drop(state);
-        beyond || !(self.is_awaited() || awaited())
+        let beyond = bound.saturating_add(self.bounds.awaiting).saturating_sub(waiting);
+        if beyond > 0 && (self.is_awaited() || awaited()) { beyond } else { 0 }
     }
 
-    /// Waits until whoever receives may go on; `false` when the inbox has ended. `awaited` is as in
-    /// [`must_wait`](Inbox::must_wait).
+    /// Waits until the reader of a connection may go on; false when the inbox has ended. `awaited` is as in
+    /// [`room`](Inbox::room).
     pub(crate) async fn wait_room_unless(&self, awaited: impl Fn() -> bool) -> bool {
-        if !self.must_wait(&awaited) {
+        if self.room(&awaited) > 0 {
             return !self.has_ended();
         }
         let _waiting = self.room.wait();
@@ -229,7 +218,7 @@ impl Inbox {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if !self.must_wait(&awaited) {
+            if self.room(&awaited) > 0 {
                 return !self.has_ended();
             }
             room.await;
@@ -258,113 +247,12 @@ impl Inbox {
         Blocked(self.clone())
     }
 
-    /// Makes the caller the one who takes frames; its number. `None` when there is one already and
-    /// the caller does not want to take over, and in a child made by fork.
-    pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
-        if self.is_inherited() {
-            return None;
-        }
-        let mut effects = DeferredEffects::default();
-        let mut state = self.state.lock();
-        if state.consumer == Consumer::Present && !take_over {
-            return None;
-        }
-        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        state.consumer = Consumer::Present;
-        // The former consumer wakes up and finds that it has been replaced.
-        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
-        if state.mode != mode {
-            state.mode = mode;
-            state.waiting = Amount::default();
-            for lane in std::mem::take(&mut state.lanes) {
-                lane.into_frames().into_iter().for_each(|frame| state.enqueue(frame, &mut effects));
-            }
-        }
-        drop(state);
-        effects.settle();
-        self.room.tell();
-        Some(epoch)
-    }
-
-    /// Whether the consumer of that number is the present one.
-    pub(crate) fn is_attached(&self, epoch: u64) -> bool {
-        self.epoch.load(Ordering::Acquire) == epoch
-    }
-
-    /// The consumer of that number goes: what waits is dropped, and so is what comes.
-    pub(crate) fn detach(&self, epoch: u64) {
-        if self.is_inherited() {
-            return;
-        }
-        let mut state = self.state.lock();
-        if self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return;
-        }
-        state.consumer = Consumer::Gone;
-        state.mode = Mode::Plain;
-        state.waiting = Amount::default();
-        let mut lanes = std::mem::take(&mut state.lanes);
-        drop(state);
-        wake_all(lanes.iter_mut().filter_map(|lane| lane.waker.take()));
-        lanes.into_iter().flat_map(Queue::into_frames).for_each(discard);
-        self.room.tell();
-    }
-
-    /// Moves the next frames of a lane to `batch`, which is empty: `Ready(false)` when there will be none, or
-    /// when the caller is not the consumer any more.
-    pub(crate) fn poll_take(
-        &self,
-        epoch: u64,
-        lane: usize,
-        batch: &mut VecDeque<Frame>,
-        cx: Option<&mut Context<'_>>,
-    ) -> Poll<bool> {
-        let most = Amount { frames: BATCH_FRAMES.min(self.budget.frames.div_ceil(8)), bytes: BATCH_BYTES };
-        // Wakers are cloned and dropped without the lock.
-        let mut own = None;
-        loop {
-            let mut state = self.state.lock();
-            if !self.is_attached(epoch) {
-                return Poll::Ready(false);
-            }
-            if state.take(lane, batch, most) > 0 {
-                // What is left may belong to a lane that is not emptied.
-                let tell = state.starved
-                    && (state.lanes[lane].is_empty() || state.has_room_worth_telling(self.budget));
-                state.starved &= !tell;
-                drop(state);
-                if tell {
-                    self.room.tell();
-                }
-                return Poll::Ready(true);
-            }
-            if state.end.is_some() || state.sealed {
-                return Poll::Ready(false);
-            }
-            let Some(cx) = cx.as_deref() else { return Poll::Pending };
-            let registered = &mut state.lanes[lane].waker;
-            if registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
-            if own.is_none() {
-                drop(state);
-                own = Some(cx.waker().clone());
-                continue;
-            }
-            let former = std::mem::replace(registered, own);
-            drop(state);
-            drop(former);
-            return Poll::Pending;
-        }
-    }
-
-    /// Counts a frame that the program has taken from `lane`. Only the lane's receiver may call it.
-    #[inline]
-    pub(crate) fn took(&self, lane: usize, frame: &Frame) {
-        let Taken { frames, bytes } = &self.taken[lane];
-        frames.store(frames.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let held = Amount::of(frame).bytes as u64;
-        bytes.store(bytes.load(Ordering::Relaxed) + held, Ordering::Relaxed);
+    /// How many frames the program has taken since the beginning, and the bytes that they held in the queue, in the
+    /// measure of the bounds.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        self.taken.iter().fold((0, 0), |(frames, bytes), lane| {
+            (frames + lane.frames.load(Ordering::Relaxed), bytes + lane.bytes.load(Ordering::Relaxed))
+        })
     }
 
     /// Frames received, their bytes, frames waiting, frames dropped.
@@ -388,7 +276,7 @@ impl Inbox {
             return;
         }
         state.end = Some(end);
-        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
+        state.take_wakers().for_each(|waker| effects.wake(waker));
         drop(state);
         effects.settle();
         self.room.tell();
@@ -407,18 +295,18 @@ impl Inbox {
         }
     }
 
-    /// The connection is lost, but another may come: what waits for an answer fails.
+    /// The connection is lost, but another may come: calls under way fail.
     pub(crate) fn lose(&self) {
         #[cfg(feature = "rpc")]
         self.calls.lose();
     }
 
-    /// Takes nothing more in: whoever takes frames gets what waits, then the end.
+    /// Queues no more frames: the program gets those that wait, then the end.
     pub(crate) fn seal(&self) {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         state.sealed = true;
-        state.lanes.iter_mut().filter_map(|lane| lane.waker.take()).for_each(|waker| effects.wake(waker));
+        state.take_wakers().for_each(|waker| effects.wake(waker));
         drop(state);
         effects.settle();
         self.room.tell();
@@ -430,12 +318,12 @@ impl Inbox {
         std::mem::take(&mut self.state.lock().late)
     }
 
-    /// Whether nothing more is received.
+    /// Returns whether nothing more is received.
     pub(crate) fn has_ended(&self) -> bool {
         self.state.lock().end.is_some()
     }
 
-    /// Waits for the end and tells its reason.
+    /// Waits for the end and returns its reason.
     pub(crate) async fn wait_end(&self) -> Error {
         loop {
             let ended = self.ended.notified();

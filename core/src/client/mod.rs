@@ -22,12 +22,13 @@
 //! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
 //! | `wait`, `waiters` | waiting on plain threads, and whom to wake |
-//! | `inbox`, `lanes` | received frames that wait for the program |
+//! | `inbox`, `lanes`, `tempo` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
 //! | `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | what a program is told of this, and what it can choose |
 //! | `deadline` | waits of any length |
+//! | `wake` | how a queue tells its taker that it holds something |
 //! | `drain` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
@@ -58,10 +59,13 @@ mod resume;
 mod room;
 mod send;
 mod slot;
+mod tempo;
 mod timer;
 mod topics;
 mod wait;
 mod waiters;
+mod wake;
+mod weak;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -89,16 +93,17 @@ pub use request::{Deadline, Payload, Request, TrySend};
 pub use room::Room;
 pub use topics::AsTopics;
 pub use wait::{DEFAULT_SLICE, Wait};
+#[cfg(unix)]
+pub use wake::WakeFd;
+pub use wake::WakeUp;
+pub use weak::WeakClient;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Caller as CallTarget;
 #[cfg(feature = "rpc")]
 pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
-pub(crate) use lanes::{
-    Lane,
-    rpc::{Attached, RpcLanes},
-};
+pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
 pub(crate) use request::{AnswerTo, Bound};
@@ -331,12 +336,12 @@ impl Client {
         self.submit_to(&shared(&operation, qos), AnswerTo::Handle).await
     }
 
-    /// The frames this client receives. Frames that come before it is called wait, up to the queue's
-    /// size.
+    /// The frames this client receives. Frames that come before it is called wait, up to
+    /// [`inbox_bytes`](Config::inbox_bytes).
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) when somebody else takes them: an earlier [`Frames`] that still exists, or
-    /// an RPC server.
+    /// [`Busy`](ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by an RPC
+    /// server.
     pub fn frames(&self) -> Result<Frames> {
         self.check_process()?;
         Frames::attach(&self.0.inbox)
@@ -410,11 +415,6 @@ impl Client {
         }
     }
 
-    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
-    pub fn downgrade(&self) -> WeakClient {
-        WeakClient(Arc::downgrade(&self.0))
-    }
-
     /// What happens to the connection, from its present state on: a stream of its own for each caller.
     pub fn events(&self) -> Events {
         if self.check_process().is_err() {
@@ -486,17 +486,6 @@ fn shared<'a>(operation: &'a Operation<'a, Bytes>, qos: QoS) -> Request<'a> {
     Request::new(operation.by_ref().map_payload(Payload::Shared), qos)
 }
 
-/// A client that may have been dropped: it does not keep the connection open.
-#[derive(Clone)]
-pub struct WeakClient(std::sync::Weak<Inner>);
-
-impl WeakClient {
-    /// The client, unless its last clone has been dropped.
-    pub fn upgrade(&self) -> Option<Client> {
-        self.0.upgrade().map(Client)
-    }
-}
-
 impl Client {
     /// See [`Process::check`]: to be called before anything of the client is touched.
     #[inline]
@@ -509,27 +498,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The link sees to itself.
         self.process.leak_if_inherited(&self.inbox);
-    }
-}
-
-#[cfg(feature = "rpc")]
-impl Client {
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.0.inbox
-    }
-
-    pub(crate) fn timeout(&self) -> std::time::Duration {
-        self.0.config.timeout
-    }
-
-    pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
-        lanes::rpc::attach(&self.0.inbox, in_order)
-    }
-}
-
-impl fmt::Debug for WeakClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakClient").field("exists", &(self.0.strong_count() > 0)).finish()
     }
 }
 

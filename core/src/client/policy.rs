@@ -78,17 +78,17 @@ pub enum WhileDown {
     Queue(usize),
 }
 
-/// What a client does with frames that it receives when its queue is full because the program does not take
-/// them. Whatever is dropped is counted ([`Stats::dropped`](super::Stats::dropped)) and told
-/// ([`Event::Dropped`](super::Event::Dropped)).
+/// What a client does with received frames when its inbox is full because the program does not take them. Every dropped
+/// frame is counted ([`Stats::dropped`](super::Stats::dropped)) and told ([`Event::Dropped`](super::Event::Dropped)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It stops reading. To the broker it is then a receiver that takes nothing: it holds its senders back for a
-    /// while, and is disconnected in the end, if that is the broker's policy. While an acknowledgement or a reply is
-    /// awaited, it reads on, up to [`overrun_bytes`](super::Config::overrun_bytes).
+    /// It reads only as much as the program makes room for. To the broker it is then a slow receiver, which holds back
+    /// its senders for a while; the client reports to the broker that the program takes frames, as long as it does, so
+    /// that it is not taken for a receiver that takes nothing. While an acknowledgement or a reply is awaited, it reads
+    /// on, up to [`inbox_awaiting_bytes`](super::Config::inbox_awaiting_bytes) more.
     #[default]
     Wait,
-    /// The oldest frames make room.
+    /// The oldest frames of the same kind make room.
     DropOld,
     /// New frames are dropped.
     DropNew,

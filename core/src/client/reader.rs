@@ -1,4 +1,4 @@
-//! The task that reads one connection: hands out what comes until it ends.
+//! Reading a connection: the task that does it, and [`Shared::read_now`] for threads that poll the socket themselves.
 
 use super::batch::Batch;
 use super::connection::{Phase, Shared};
@@ -7,6 +7,8 @@ use super::inbox::End;
 use crate::error::ErrorKind;
 use crate::proto::decoder::Decoder;
 use crate::proto::delivery::Header;
+use crate::proto::request;
+use bytes::BufMut;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +16,54 @@ use std::time::Duration;
 
 /// The longest time that the drop of a runtime waits for one connection, to write what its client has sent.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+use tokio::time::{Instant, sleep_until};
+
+/// While the inbox has no room, the broker is told at most this often that the program takes frames.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// The least that is read at once, in bytes, however little room there is.
+const LEAST_READ: usize = 4096;
+
+/// The state of the incoming byte stream. Whoever holds its lock reads; the lock is only tried, never waited for, so
+/// that a waker that runs under it may come back.
+#[derive(Debug)]
+pub(super) struct Input {
+    decoder: Decoder<Header>,
+    /// Why nothing more can be read, found by a thread that is not the reader's task.
+    end: Option<End>,
+}
+
+impl Input {
+    /// The input after the registration; `leftover` has been read with it.
+    pub(super) fn new(leftover: &[u8]) -> Input {
+        let mut decoder = Decoder::new(u32::MAX);
+        decoder.suspend(leftover);
+        Input { decoder, end: None }
+    }
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Nothing is read: whole frames may have come with the registration.
+    Leftover,
+    /// The socket, if the runtime has seen that it is readable.
+    Runtime,
+    /// The socket, whatever the runtime has seen.
+    Kernel,
+}
+
+/// The result of one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Bytes were read, and everything in them was queued or completed.
+    Some,
+    /// There is nothing to read.
+    Nothing,
+    /// Another thread is reading.
+    Busy,
+    /// The inbox has no room.
+    NoRoom,
+}
 
 fn io_end(e: &io::Error) -> End {
     End::new(ErrorKind::ConnectionLost, format!("the connection broke: {e}"))
@@ -21,11 +71,17 @@ fn io_end(e: &io::Error) -> End {
 
 /// The task that reads.
 pub(super) struct Reader {
-    pub(super) shared: Arc<Shared>,
-    pub(super) decoder: Decoder<Header>,
+    shared: Arc<Shared>,
+    /// When the last progress report was sent, and how many frames the program had taken then.
+    reported: (Instant, u64),
 }
 
 impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Reader {
+        let reported = (shared.born, shared.purpose.inbox.taken().0);
+        Reader { shared, reported }
+    }
+
     pub(super) async fn run(mut self) {
         let end = self.read().await;
         self.shared.finish(end);
@@ -33,76 +89,51 @@ impl Reader {
 
     async fn read(&mut self) -> End {
         let shared = self.shared.clone();
-        // What came with the registration may be whole frames already.
-        if let Err(end) = self.receive(false) {
-            return end;
-        }
+        let mut source = Source::Leftover;
         loop {
-            // Not reading is what holds back the broker, and through it the senders.
-            self.wait_room().await;
-            // While there is always something to read, this never waits: others must run all the same.
-            tokio::task::coop::consume_budget().await;
-            if let Err(e) = shared.socket.readable().await {
-                return io_end(&e);
-            }
-            if let Err(end) = self.receive(true) {
-                return end;
+            match shared.read(source) {
+                Ok(Read::Busy) => tokio::task::yield_now().await,
+                Ok(Read::NoRoom) => {
+                    // Not reading is what holds back the broker, and through it the senders.
+                    self.wait_room().await;
+                }
+                Ok(Read::Some | Read::Nothing) => {
+                    source = Source::Runtime;
+                    // While there is always something to read, this never waits: others must run all the same.
+                    tokio::task::coop::consume_budget().await;
+                    if let Err(e) = shared.socket.readable().await {
+                        return io_end(&e);
+                    }
+                }
+                Err(end) => return end,
             }
         }
     }
 
-    /// Waits until the program has room for more, or the connection is to end.
-    async fn wait_room(&self) {
-        let shared = &*self.shared;
-        let awaited = || shared.acks.is_awaited();
-        if !shared.purpose.inbox.must_wait(awaited) {
-            return;
-        }
+    /// Waits until the inbox has room, or the connection is to end. In the meantime the broker is told that the
+    /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
+    async fn wait_room(&mut self) {
+        let shared = self.shared.clone();
+        let inbox = &shared.purpose.inbox;
         shared.parked.store(true, Ordering::Relaxed);
         let mut phase = shared.phase.subscribe();
-        tokio::select! {
-            _ = shared.purpose.inbox.wait_room_unless(awaited) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+        let mut room = std::pin::pin!(inbox.wait_room_unless(|| shared.acks.is_awaited()));
+        let mut closing = std::pin::pin!(phase.wait_for(|phase| *phase != Phase::Open));
+        loop {
+            tokio::select! {
+                _ = &mut room => break,
+                _ = &mut closing => break,
+                () = sleep_until(self.reported.0 + REPORT_INTERVAL) => {
+                    let taken = inbox.taken().0;
+                    if taken != self.reported.1 {
+                        shared.report_progress();
+                    }
+                    self.reported = (Instant::now(), taken);
+                }
+            }
         }
         shared.hear();
         shared.parked.store(false, Ordering::Relaxed);
-    }
-
-    /// Reads once, unless told not to, and hands out what came.
-    fn receive(&mut self, from_socket: bool) -> std::result::Result<(), End> {
-        let shared = &*self.shared;
-        let mut batch = Batch::take();
-        let read = match self.decoder.large_body() {
-            Some(mut room) if from_socket => shared.socket.try_read_buf(&mut room),
-            _ => {
-                self.decoder.resume(&mut batch.buf);
-                if from_socket {
-                    batch.buf.reserve(shared.config.buf_size);
-                    shared.socket.try_read_buf(&mut batch.buf)
-                } else {
-                    Ok(batch.buf.len().max(1))
-                }
-            }
-        };
-        let result = match read {
-            Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
-            Ok(_) => {
-                shared.hear();
-                let decoded = batch.decode(&mut self.decoder, &shared.purpose.inbox);
-                shared.acks.complete(&mut batch.acks, &mut batch.told);
-                shared.purpose.inbox.append(&mut batch.frames);
-                decoded.map_err(|e| {
-                    End::new(ErrorKind::Data, format!("what the broker sent cannot be read: {e}"))
-                })
-            }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                self.decoder.suspend(&batch.buf);
-                Ok(())
-            }
-            Err(e) => Err(io_end(&e)),
-        };
-        batch.give();
-        result
     }
 }
 
@@ -125,5 +156,97 @@ impl Drop for Reader {
         }
         shared.socket.shutdown_write();
         shared.finish(End::new(ErrorKind::ConnectionLost, "the runtime was shut down"));
+    }
+}
+
+impl Shared {
+    /// Reads once on the calling thread, which needs no runtime: frames are queued, then acknowledgements and replies
+    /// are told. For threads that wait for one of them and poll the socket themselves. Returns whether bytes were read.
+    ///
+    /// Runs wakers: the caller holds no lock. When the connection has ended, the reader's task tells so.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for waiting threads that poll the socket"))]
+    pub(super) fn read_now(&self) -> bool {
+        if self.purpose.inbox.is_inherited() || self.has_ended() {
+            return false;
+        }
+        match self.read(Source::Kernel) {
+            Ok(read) => read == Read::Some,
+            Err(end) => {
+                // The end of the stream is found again by the reader's task; an error is reported only once.
+                if let Some(mut input) = self.input.try_lock() {
+                    input.end.get_or_insert(end);
+                }
+                self.socket.shutdown();
+                false
+            }
+        }
+    }
+
+    /// Reads once and hands out what came.
+    fn read(&self, source: Source) -> Result<Read, End> {
+        let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
+        if let Some(end) = &input.end {
+            return Err(end.clone());
+        }
+        let room = match source {
+            Source::Leftover => usize::MAX,
+            // A connection that ends is read to its end.
+            _ if self.is_closing() => usize::MAX,
+            _ => match self.purpose.inbox.room(|| self.acks.is_awaited()) {
+                0 => return Ok(Read::NoRoom),
+                room => room,
+            },
+        };
+        self.read_at_most(&mut input, source, room.max(LEAST_READ))
+    }
+
+    fn read_at_most(&self, input: &mut Input, source: Source, most: usize) -> Result<Read, End> {
+        let decoder = &mut input.decoder;
+        let mut batch = Batch::take();
+        let read = match decoder.large_body() {
+            Some(body) if source != Source::Leftover => self.read_socket(source, body.limit(most)),
+            _ => {
+                decoder.resume(&mut batch.buf);
+                if source == Source::Leftover {
+                    Ok(batch.buf.len().max(1))
+                } else {
+                    let most = most.min(self.config.buf_size);
+                    batch.buf.reserve(most);
+                    self.read_socket(source, (&mut batch.buf).limit(most))
+                }
+            }
+        };
+        let result = match read {
+            Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
+            Ok(_) => {
+                self.hear();
+                let inbox = &self.purpose.inbox;
+                let decoded = batch.decode(decoder, inbox);
+                batch.settle(inbox, &self.acks);
+                let unreadable =
+                    |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
+                decoded.map(|()| Read::Some).map_err(unreadable)
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                decoder.suspend(&batch.buf);
+                Ok(Read::Nothing)
+            }
+            Err(e) => Err(io_end(&e)),
+        };
+        batch.give();
+        result
+    }
+
+    fn read_socket(&self, source: Source, mut room: impl BufMut) -> io::Result<usize> {
+        match source {
+            Source::Kernel => self.socket.read_now(&mut room),
+            _ => self.socket.try_read_buf(&mut room),
+        }
+    }
+
+    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3).
+    fn report_progress(&self) {
+        self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PROGRESS)));
+        self.writer.flush();
     }
 }

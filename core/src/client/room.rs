@@ -55,6 +55,7 @@ impl Room {
     }
 
     fn look(&mut self, cx: &mut Context<'_>) -> Result<RoomState> {
+        self.client.check_process()?;
         let state = self.client.0.link.poll_room(self.ticket, cx);
         match state {
             Ok(RoomState::Full | RoomState::Down(_)) => {
@@ -86,7 +87,9 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.client.0.link.forget_room(self.ticket);
+        if self.client.check_process().is_ok() {
+            self.client.0.link.forget_room(self.ticket);
+        }
     }
 }
 
@@ -207,7 +210,9 @@ impl<'a> Sending<'a> {
     }
 
     fn clear_alarm(&mut self) {
-        if let Some(at) = self.alarm.take() {
+        if let Some(at) = self.alarm.take()
+            && self.room.client.check_process().is_ok()
+        {
             self.room.client.0.inbox.forget_wake_at(at, self.room.ticket);
         }
     }

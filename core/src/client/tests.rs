@@ -1,9 +1,11 @@
 //! The client against a broker of a few lines, which sends and expects exact bytes.
 
+mod receiving;
+
 use super::*;
 use crate::proto::delivery::{self, Delivery};
 use crate::proto::op::{FrameKind, GREETING};
-use crate::proto::request::PING;
+use crate::proto::request::{self, PING};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -41,6 +43,14 @@ impl FakeBroker {
         self.send(b"\x01").await;
         self.expect(b"\x02\0me").await;
         self.send(&[b"\x01", more].concat()).await;
+    }
+
+    /// The bytes that have come so far.
+    fn read_now(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        let n = self.0.try_read(&mut bytes).unwrap_or(0);
+        bytes.truncate(n);
+        bytes
     }
 
     async fn rest(&mut self) -> Vec<u8> {
@@ -344,88 +354,6 @@ async fn one_place_takes_the_frames() {
     assert!(second.try_recv().is_none());
     broker.send(&message(b"x")).await;
     assert_eq!(second.recv().await.unwrap().sender(), "peer");
-}
-
-#[tokio::test]
-async fn a_full_queue_stops_reading() {
-    let config = config().queue_size(16).buf_size(256);
-    let (client, mut broker) = connected(&config).await;
-    let mut frames = client.frames().unwrap();
-    let count = 50_000u32;
-    let sender = tokio::spawn(async move {
-        for i in 0..count {
-            broker.send(&message(&i.to_le_bytes())).await;
-        }
-        broker
-    });
-    eventually(|| client.stats().queue >= 16).await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    // A read buffer may come on top.
-    assert!(client.stats().queue <= 16 + 256 / 10, "{}", client.stats().queue);
-    assert!(!sender.is_finished());
-    for i in 0..count {
-        assert_eq!(frames.recv().await.unwrap().payload(), i.to_le_bytes());
-    }
-    sender.await.unwrap();
-    assert_eq!(client.stats().dropped, 0);
-}
-
-#[tokio::test]
-async fn what_is_awaited_is_read_for() {
-    let config = config().queue_size(16).buf_size(256);
-    let (client, mut broker) = connected(&config).await;
-    let mut frames = client.frames().unwrap();
-    let flood: Vec<u8> = (0..20_000u32).flat_map(|i| message(&i.to_le_bytes())).collect();
-    let sender = tokio::spawn(async move {
-        broker.send(&flood).await;
-        broker.send(&delivery::ack(1, 1)).await;
-        broker
-    });
-    eventually(|| client.stats().queue >= 16).await;
-    client.send("b", "x", QoS::Processed).await.unwrap();
-    let _broker = sender.await.unwrap();
-    assert_eq!(client.stats().queue, 20_000);
-    for i in 0..20_000u32 {
-        assert_eq!(frames.recv().await.unwrap().payload(), i.to_le_bytes());
-    }
-}
-
-#[tokio::test]
-async fn what_is_awaited_is_read_for_up_to_a_bound() {
-    let config = config()
-        .queue_size(16)
-        .overrun_bytes(100_000)
-        .queue_bytes(50_000)
-        .timeout(Duration::from_millis(200));
-    let (client, mut broker) = connected(&config).await;
-    let _frames = client.frames().unwrap();
-    let sender = tokio::spawn(async move {
-        for _ in 0..1000 {
-            broker.send(&message(&[0; 10_000])).await;
-        }
-        broker.send(&delivery::ack(1, 1)).await;
-    });
-    assert_eq!(client.send("b", "x", QoS::Processed).await.unwrap_err().kind(), ErrorKind::Timeout);
-    assert!(client.stats().queue < 1000);
-    assert!(!sender.is_finished());
-    sender.abort();
-}
-
-#[tokio::test]
-async fn a_program_that_takes_no_frames_is_not_held_back() {
-    let config = config().queue_size(16);
-    let (client, mut broker) = connected(&config).await;
-    for i in 0..1000u32 {
-        broker.send(&message(&i.to_le_bytes())).await;
-    }
-    broker.send(&delivery::ack(1, 1)).await;
-    client.send("b", "x", QoS::Processed).await.unwrap();
-    let stats = client.stats();
-    assert_eq!((stats.r_frames, stats.queue, stats.dropped), (1000, 16, 984));
-    // What came first waits for it all the same.
-    assert_eq!(client.frames().unwrap().recv().await.unwrap().payload(), 0u32.to_le_bytes());
 }
 
 #[tokio::test]

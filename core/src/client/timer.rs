@@ -56,6 +56,14 @@ impl Drop for Timer {
     }
 }
 
+impl Timer {
+    /// The runtime of the client; `None` if it was made outside of one.
+    #[cfg(feature = "rpc")]
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
+    }
+}
+
 impl Inbox {
     /// Has the deadlines checked at that time at the latest.
     pub(crate) fn alarm(self: &Arc<Self>, at: Instant) {

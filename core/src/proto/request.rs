@@ -13,6 +13,9 @@ use super::{DecodeError, decoder, find_nul, split_text};
 pub const HEADER_LEN: usize = 9;
 /// A ping: nine zero bytes.
 pub const PING: [u8; HEADER_LEN] = [0; HEADER_LEN];
+/// A progress report: operation 0 with QoS 1 and a body of one NUL. It tells a broker that this client takes frames
+/// though its socket takes no bytes. A broker that does not know it does nothing, and does not acknowledge it.
+pub const PROGRESS: [u8; HEADER_LEN + 1] = [0, 0, 0, 0, QoS::Processed.flags(OP_NOP), 1, 0, 0, 0, 0];
 
 /// A request's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

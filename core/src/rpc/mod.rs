@@ -1,6 +1,7 @@
 //! Remote procedure calls on top of a client (PROTOCOL.md section 8).
 //!
-//! A [`Caller`] calls; an [`Rpc`] calls and serves what its [`Handlers`] answer.
+//! A [`Caller`] calls; an [`Rpc`] calls and serves what its [`Handlers`] answer; a [`Serving`] hands out requests in
+//! batches, for programs without a runtime.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,14 +30,18 @@
 mod caller;
 mod error;
 mod handlers;
+mod intake;
 mod pending;
+mod responder;
 mod server;
 
 pub use caller::{CallRequest, Caller};
 pub use error::{Origin, RpcError};
 pub use handlers::{Call, Handlers, Notification, Reply};
+pub use intake::{Incoming, Intake, Serving};
 pub use pending::PendingCall;
-pub(crate) use server::refuse;
+pub use responder::Responder;
+pub(crate) use responder::refuse;
 
 use crate::client::{Attached, Client};
 use crate::error::Result;
@@ -89,8 +94,8 @@ struct Inner {
 }
 
 impl Rpc {
-    /// Serves `handlers` over `client`, whose frames it takes over, those that wait already among them. If
-    /// somebody takes them so far, they end there.
+    /// Serves `handlers` over `client`, whose frames it takes over from their present consumer: those that wait, and
+    /// those that an RPC server has taken and not begun to handle. The former consumer gets no more.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

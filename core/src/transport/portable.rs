@@ -100,6 +100,14 @@ impl Socket {
         }
     }
 
+    /// As [`try_read_buf`](Socket::try_read_buf): this path only reads what the runtime has seen.
+    ///
+    /// # Errors
+    /// As [`try_read_buf`](Socket::try_read_buf).
+    pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        self.try_read_buf(buf)
+    }
+
     /// Writes as much as the socket takes now.
     ///
     /// # Errors

@@ -136,6 +136,16 @@ impl Socket {
         emptied.map_or(result, Ok)
     }
 
+    /// As [`try_read_buf`](Socket::try_read_buf), but asks the kernel whatever the runtime has seen, and leaves the
+    /// readiness as it is. Any thread may call it, without a runtime.
+    ///
+    /// # Errors
+    /// As [`try_read_buf`](Socket::try_read_buf).
+    pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        let fd = self.fd.get_ref();
+        if self.peer.is_some() { recv(fd, buf) } else { recvmsg(fd, buf).map(|(n, _)| n) }
+    }
+
     /// Returns whether an urgent byte has come so far. To be asked after a read: an urgent byte that stopped that
     /// read has either been reported already, or is reported later together with new readiness.
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -35,6 +35,11 @@ pub enum Transport {
 
 pub const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Tcp, Transport::Local];
 
+/// The bytes that a frame with a body of that length holds in an inbox.
+pub fn held_by(body: usize) -> usize {
+    size_of::<Frame>() + body
+}
+
 /// A broker that listens on a temporary socket and a free port.
 pub struct Bus {
     pub broker: Broker,
@@ -84,6 +89,11 @@ impl Bus {
     pub fn peer(&self, name: &str) -> Peer {
         Peer::register(&self.path, name)
     }
+}
+
+/// Whether all clients but the broker's own are gone.
+pub fn no_client_is_left(bus: &Bus) -> bool {
+    bus.broker.clients().clients.iter().all(|client| client.name == ".broker")
 }
 
 /// Runs a case over each transport, on a broker of its own.

@@ -109,7 +109,10 @@ impl Storm {
         let straight = [path, port];
         let reconnect = Reconnect::new().delays(Duration::from_millis(2), Duration::from_millis(100));
         let config = |address: &str, name: String| {
-            let config = Config::new(address, name).reconnect(reconnect.clone()).queue_size(256);
+            let config = Config::new(address, name)
+                .reconnect(reconnect.clone())
+                .queue_size(256)
+                .inbox_bytes(64 * 1024);
             config
                 .ping_interval(Duration::from_millis(100))
                 .while_down(WhileDown::Wait(PATIENCE))

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(256..=1 << 30), global = true, help_heading = "Connection")]
     pub(crate) buf_size: Option<u32>,
 
-    /// Frames that may wait in this client, in each direction [default: 8192]
+    /// Sent frames that may wait for the socket [default: 8192]
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..), global = true, help_heading = "Connection")]
     pub(crate) queue_size: Option<u32>,
 

@@ -1,14 +1,14 @@
 //! What the broker needs of the inbox of a client within its process.
 
-use super::state::Consumer;
+use super::state::State;
 use super::{End, Inbox};
 use crate::client::effects::{DeferredEffects, discard};
 use crate::client::events::Event;
 use crate::client::policy::Overflow;
 use crate::error::ErrorKind;
 use crate::frame::Frame;
+use crate::proto::op::FrameKind;
 use crate::transport::Load;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 impl Inbox {
@@ -33,33 +33,49 @@ impl Inbox {
         #[cfg(feature = "rpc")]
         let frame = match self.take_call(frame) {
             Ok((caller, frame)) => {
+                self.count_replies(std::iter::once(&frame));
                 effects.reply(caller, frame);
                 return Ok(());
             }
             Err(frame) => frame,
         };
         let mut state = self.state.lock();
-        let full = state.is_full(self.budget)
-            && self.overflow == Overflow::Wait
-            && state.consumer == Consumer::Present
-            && !state.sealed
-            && state.end.is_none();
-        if full && (state.waiting.bytes >= self.overrun_bytes || !self.is_awaited()) {
+        let lane = state.lane_of(frame.kind(), frame.payload().first().copied());
+        if self.overflow == Overflow::Wait
+            && let Some(lane) = lane
+            && self.is_full(&state, lane)
+        {
             return Err(frame);
         }
-        let dropped = state.append(frame, self.budget, self.overflow, effects);
+        let dropped = state.append(frame, self.bounds, self.overflow, effects);
         drop(state);
         effects.tell_dropped(&self.events, dropped);
         Ok(())
     }
 
-    /// Whether [`push`](Inbox::push) would take a frame: ready as soon as a sixteenth of the budget is free; false
-    /// when the inbox has ended. For one task that waits for many inboxes. Registers the waker until it is woken,
-    /// once for each task. The caller takes back the registration with
-    /// [`forget_room`](Inbox::forget_room) when it waits no longer, or it costs a wake-up later and keeps the
-    /// task's memory until then. Clones and drops wakers: the caller holds no lock.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let must_wait = || self.must_wait(|| false);
+    /// Returns whether a frame must wait for room in this lane.
+    fn is_full(&self, state: &State, lane: usize) -> bool {
+        let (waiting, bound) = (state.lane_bytes(lane), self.bounds.lane);
+        waiting >= bound
+            && state.holds_back()
+            && (waiting >= bound.saturating_add(self.bounds.awaiting) || !self.is_awaited())
+    }
+
+    /// Ready with true when [`push`](Inbox::push) would take a frame of that kind whose payload begins with `first`,
+    /// with false when the inbox has ended. For one task that waits for many inboxes. Registers the waker until it is
+    /// woken, once for each task, which happens when there is room worth telling. The caller takes back the
+    /// registration with [`forget_room`](Inbox::forget_room) when it waits no longer, or it costs a wake-up later and
+    /// keeps the task's memory until then. Clones and drops wakers: the caller holds no lock.
+    pub(crate) fn poll_room(&self, kind: FrameKind, first: Option<u8>, cx: &mut Context<'_>) -> Poll<bool> {
+        let must_wait = || {
+            if self.overflow != Overflow::Wait {
+                return false;
+            }
+            let mut state = self.state.lock();
+            let full = state.lane_of(kind, first).is_some_and(|lane| self.is_full(&state, lane));
+            state.starved |= full;
+            full
+        };
         // The second look sees what has changed before the waker was registered.
         if must_wait() {
             self.room.register(cx.waker());
@@ -80,17 +96,9 @@ impl Inbox {
         self.room.tell();
     }
 
-    /// What may wait before there is no room.
+    /// The bound of a lane. The number of frames is not bounded.
     pub(crate) fn budget(&self) -> Load {
-        Load { frames: self.budget.frames, bytes: self.budget.bytes }
-    }
-
-    /// How many frames the program has taken since the beginning, and the bytes that they held in the queue,
-    /// in the measure of [`load`](Inbox::load).
-    pub(crate) fn taken(&self) -> (u64, u64) {
-        self.taken.iter().fold((0, 0), |(frames, bytes), lane| {
-            (frames + lane.frames.load(Ordering::Relaxed), bytes + lane.bytes.load(Ordering::Relaxed))
-        })
+        Load { frames: usize::MAX, bytes: self.bounds.lane }
     }
 
     /// Frames received so far and the bytes of their bodies.

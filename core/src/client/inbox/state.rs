@@ -1,20 +1,21 @@
-//! What waits in an inbox, and the rules for what comes.
+//! The frames that wait in an inbox, and the rules for those that come.
 
+use super::bounds::{Amount, Bounds};
+#[cfg(feature = "rpc")]
+use super::hand::Hand;
 use super::{End, LANE_FRAMES, LANES};
 use crate::client::effects::DeferredEffects;
 use crate::client::policy::Overflow;
 use crate::frame::Frame;
 use crate::proto::op::FrameKind;
 use std::collections::VecDeque;
+#[cfg(feature = "rpc")]
+use std::sync::Arc;
 use std::task::Waker;
 
-/// How many requests that come too late are told so.
+/// The most requests that came too late and are answered so.
 #[cfg(feature = "rpc")]
 const MOST_LATE: usize = 1024;
-
-/// Those who wait for room are told when this part of the budget is free. Telling at the first free place would
-/// wake them for a handful of frames each time.
-const ROOM_SHARE: usize = 16;
 
 /// How frames are spread over the lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,42 +30,25 @@ pub(crate) enum Mode {
     },
 }
 
-/// Who takes frames.
+impl Mode {
+    /// Returns whether frames are spread over several lanes.
+    fn has_lanes(self) -> bool {
+        match self {
+            Mode::Plain => false,
+            #[cfg(feature = "rpc")]
+            Mode::Rpc { in_order } => !in_order,
+        }
+    }
+}
+
+/// Whether the program takes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consumer {
-    /// Nobody so far: frames are kept up to the budget, what comes then is dropped.
+    /// It has not begun to: frames are kept up to the bound of their lane, further ones are dropped.
     Never,
     Present,
-    /// Nobody any more: frames are dropped.
+    /// It has stopped: frames are dropped.
     Gone,
-}
-
-/// Frames and the bytes they hold in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
-    pub(crate) frames: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Amount {
-    pub(super) fn of(frame: &Frame) -> Amount {
-        Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
-    }
-
-    /// How much of this budget has to be free before those who wait for room are told.
-    pub(super) fn worth_telling(self) -> Amount {
-        Amount { frames: (self.frames / ROOM_SHARE).max(1), bytes: (self.bytes / ROOM_SHARE).max(1) }
-    }
-
-    pub(super) fn add(&mut self, other: Amount) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-    }
-
-    pub(super) fn sub(&mut self, other: Amount) {
-        self.frames -= other.frames;
-        self.bytes -= other.bytes;
-    }
 }
 
 #[derive(Debug)]
@@ -73,15 +57,19 @@ pub(super) struct State {
     pub(super) consumer: Consumer,
     pub(super) lanes: [Queue; LANES],
     pub(super) waiting: Amount,
-    /// Whether whoever receives has found no room since it was last told that there is some.
+    /// True if the receiving side has found no room since it was last woken for it.
     pub(super) starved: bool,
+    /// Frames received, and the bytes of their bodies.
     pub(super) received: (u64, u64),
     pub(super) dropped: u64,
-    /// Nothing more is taken in: what waits is the last.
+    /// True if no more frames are queued: those that wait are the last.
     pub(super) sealed: bool,
     /// RPC requests that came after that, to be refused.
     #[cfg(feature = "rpc")]
     pub(super) late: Vec<Frame>,
+    /// The frames that an RPC server has taken from each lane and not handled yet.
+    #[cfg(feature = "rpc")]
+    pub(super) hands: [Option<Arc<Hand>>; LANES],
     pub(super) end: Option<End>,
 }
 
@@ -110,6 +98,18 @@ impl Queue {
         self.amount.add(Amount::of(&frame));
         self.droppable += usize::from(!is_message(&frame));
         self.frames.push_back(frame);
+    }
+
+    /// Puts a frame before all others.
+    fn push_front(&mut self, frame: Frame) {
+        self.amount.add(Amount::of(&frame));
+        if is_message(&frame) {
+            self.messages_first += 1;
+        } else {
+            self.droppable += 1;
+            self.messages_first = 0;
+        }
+        self.frames.push_front(frame);
     }
 
     fn pop(&mut self) -> Option<(Frame, Amount)> {
@@ -161,37 +161,70 @@ impl Queue {
 }
 
 impl State {
-    pub(super) fn is_full(&self, budget: Amount) -> bool {
-        self.waiting.frames >= budget.frames || self.waiting.bytes >= budget.bytes
+    pub(super) fn new() -> State {
+        State {
+            mode: Mode::Plain,
+            consumer: Consumer::Never,
+            lanes: Default::default(),
+            waiting: Amount::default(),
+            starved: false,
+            received: (0, 0),
+            dropped: 0,
+            sealed: false,
+            #[cfg(feature = "rpc")]
+            late: Vec::new(),
+            #[cfg(feature = "rpc")]
+            hands: Default::default(),
+            end: None,
+        }
     }
 
-    /// The lane of a frame; `None` if it belongs nowhere.
-    fn lane_of(
+    /// The bytes at which the reader of a connection stops: what it reads next may belong to any lane. With several
+    /// lanes, one that is full leaves as much for the others.
+    pub(super) fn bound(&self, bounds: Bounds) -> usize {
+        if self.mode.has_lanes() { bounds.lane.saturating_mul(2) } else { bounds.lane }
+    }
+
+    /// Returns whether frames that find no room wait, rather than being dropped or queued all the same.
+    pub(super) fn holds_back(&self) -> bool {
+        self.consumer == Consumer::Present && !self.sealed && self.end.is_none()
+    }
+
+    /// The lane of a message, publication or broadcast whose payload begins with `first`; `None` if the consumer
+    /// cannot handle it.
+    pub(super) fn lane_of(
         &self,
-        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] frame: &Frame,
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] kind: FrameKind,
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] first: Option<u8>,
     ) -> Option<usize> {
         match self.mode {
             Mode::Plain => Some(LANE_FRAMES),
             #[cfg(feature = "rpc")]
             Mode::Rpc { in_order } => {
-                let lane = crate::client::lanes::rpc::lane_of(frame)?;
+                let lane = crate::client::lanes::rpc::lane_of(kind, first)?;
                 Some(if in_order { LANE_FRAMES } else { lane })
             }
         }
     }
 
-    /// Whether enough is free to tell those who wait for room.
-    pub(super) fn has_room_worth_telling(&self, budget: Amount) -> bool {
-        let share = budget.worth_telling();
-        self.waiting.frames.saturating_add(share.frames) <= budget.frames
-            && self.waiting.bytes.saturating_add(share.bytes) <= budget.bytes
+    /// The bytes that wait in a lane.
+    pub(super) fn lane_bytes(&self, lane: usize) -> usize {
+        self.lanes[lane].amount.bytes
+    }
+
+    /// Returns whether so much is free, after frames were taken from `lane`, that the receiving side should go on.
+    pub(super) fn has_room_worth_telling(&self, lane: usize, bounds: Bounds) -> bool {
+        let (room, lane) = (bounds.room(), &self.lanes[lane]);
+        lane.is_empty()
+            || lane.amount.bytes.saturating_add(room) <= bounds.lane
+            || self.waiting.bytes.saturating_add(room) <= self.bound(bounds)
     }
 
     /// Queues a received frame, or drops it. Returns how many frames were dropped, others among them.
     pub(super) fn append(
         &mut self,
         frame: Frame,
-        budget: Amount,
+        bounds: Bounds,
         overflow: Overflow,
         effects: &mut DeferredEffects,
     ) -> u64 {
@@ -206,8 +239,14 @@ impl State {
             self.keep_late(frame, effects);
             return 1;
         }
+        let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
+            effects.not_rpc(frame);
+            return 0;
+        };
         let mut dropped = 0;
-        if self.is_full(budget) && (self.consumer == Consumer::Never || overflow != Overflow::Wait) {
+        if self.lane_bytes(lane) >= bounds.lane
+            && (self.consumer == Consumer::Never || overflow != Overflow::Wait)
+        {
             if self.dropped == 0 {
                 effects.log_overflow();
             }
@@ -217,14 +256,14 @@ impl State {
                 return 1;
             }
             // One large frame may take the room of many.
-            while self.is_full(budget)
-                && let Some(oldest) = self.drop_oldest()
+            while self.lane_bytes(lane) >= bounds.lane
+                && let Some(oldest) = self.drop_oldest(lane)
             {
                 effects.discard(oldest);
                 dropped += 1;
             }
         }
-        self.enqueue(frame, effects);
+        self.enqueue_in(lane, frame, effects);
         dropped
     }
 
@@ -238,10 +277,9 @@ impl State {
         effects.discard(frame);
     }
 
-    /// Drops the oldest frame of the longest lane.
-    pub(super) fn drop_oldest(&mut self) -> Option<Frame> {
-        let lane = self.lanes.iter_mut().max_by_key(|lane| lane.amount.frames)?;
-        let (frame, amount) = lane.pop()?;
+    /// Drops the oldest frame of a lane.
+    fn drop_oldest(&mut self, lane: usize) -> Option<Frame> {
+        let (frame, amount) = self.lanes[lane].pop()?;
         self.waiting.sub(amount);
         self.dropped += 1;
         Some(frame)
@@ -257,23 +295,52 @@ impl State {
         Some(frame)
     }
 
-    /// Moves the next frames of a lane to `batch`, which is empty, until they reach `most`; how many they are.
+    /// Moves the next frames of a lane to `batch` until they reach `most`. Returns how many they are.
     pub(super) fn take(&mut self, lane: usize, batch: &mut VecDeque<Frame>, most: Amount) -> usize {
         let taken = self.lanes[lane].take(batch, most);
         self.waiting.sub(taken);
         taken.frames
     }
 
+    /// Queues a frame in the lane where it belongs.
     pub(super) fn enqueue(&mut self, frame: Frame, effects: &mut DeferredEffects) {
-        let Some(index) = self.lane_of(&frame) else {
-            effects.not_rpc(frame);
-            return;
-        };
-        let lane = &mut self.lanes[index];
+        match self.lane_of(frame.kind(), frame.payload().first().copied()) {
+            Some(lane) => self.enqueue_in(lane, frame, effects),
+            None => effects.not_rpc(frame),
+        }
+    }
+
+    fn enqueue_in(&mut self, lane: usize, frame: Frame, effects: &mut DeferredEffects) {
+        let lane = &mut self.lanes[lane];
         self.waiting.add(Amount::of(&frame));
         lane.push(frame);
         if let Some(waker) = lane.waker.take() {
             effects.wake(waker);
         }
+    }
+
+    /// Puts frames that were taken and not handled back before those that wait.
+    pub(super) fn put_back(
+        &mut self,
+        frames: impl DoubleEndedIterator<Item = Frame>,
+        effects: &mut DeferredEffects,
+    ) {
+        for frame in frames.rev() {
+            let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
+                effects.not_rpc(frame);
+                continue;
+            };
+            let lane = &mut self.lanes[lane];
+            self.waiting.add(Amount::of(&frame));
+            lane.push_front(frame);
+            if let Some(waker) = lane.waker.take() {
+                effects.wake(waker);
+            }
+        }
+    }
+
+    /// Removes the wakers of all lanes.
+    pub(super) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> + use<'_> {
+        self.lanes.iter_mut().filter_map(|lane| lane.waker.take())
     }
 }

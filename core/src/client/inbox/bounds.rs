@@ -1,0 +1,53 @@
+//! How much may wait in an inbox.
+
+use crate::client::config::Config;
+use crate::frame::Frame;
+
+/// Receiving goes on when this part of a bound is free, or [`MOST_ROOM`] if that is less. At the first free byte it
+/// would go on for a handful of frames each time.
+const ROOM_SHARE: usize = 16;
+/// In bytes.
+const MOST_ROOM: usize = 32 * 1024;
+
+/// Frames, and the bytes that they hold in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) frames: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Amount {
+    pub(super) fn of(frame: &Frame) -> Amount {
+        Amount { frames: 1, bytes: frame.body_len() + size_of::<Frame>() }
+    }
+
+    pub(super) fn add(&mut self, other: Amount) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+
+    pub(super) fn sub(&mut self, other: Amount) {
+        self.frames -= other.frames;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// The bounds of an inbox, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// A lane is full when it holds this much.
+    pub(super) lane: usize,
+    /// This much more may wait while the program awaits something that is received later than these frames.
+    pub(super) awaiting: usize,
+}
+
+impl Bounds {
+    pub(super) fn new(config: &Config) -> Bounds {
+        Bounds { lane: config.inbox_bytes, awaiting: config.inbox_awaiting_bytes }
+    }
+
+    /// The free bytes at which receiving goes on.
+    pub(super) fn room(self) -> usize {
+        (self.lane / ROOM_SHARE).clamp(1, MOST_ROOM)
+    }
+}

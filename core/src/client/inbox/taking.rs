@@ -1,0 +1,215 @@
+//! Taking frames out of an inbox: the consumer, and its batches.
+
+use super::bounds::Amount;
+use super::state::{Consumer, Mode, Queue, State};
+use super::{Inbox, LANES, Taken};
+use crate::client::effects::{DeferredEffects, discard, wake_all};
+use crate::frame::Frame;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+/// The most frames of one batch.
+pub(crate) const BATCH_FRAMES: usize = 128;
+/// A batch ends with the frame that reaches this many bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+
+impl Inbox {
+    /// Makes the caller the consumer of all lanes and returns its number. `None` when there is a consumer and the
+    /// caller does not want to take over, and in a child made by fork. The frames in the hands of a former RPC server come first again.
+    pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
+        if self.is_inherited() {
+            return None;
+        }
+        let mut effects = DeferredEffects::default();
+        let mut state = self.state.lock();
+        if state.consumer == Consumer::Present && !take_over {
+            return None;
+        }
+        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        state.consumer = Consumer::Present;
+        // The former consumer wakes up and finds that it has been replaced.
+        state.take_wakers().for_each(|waker| effects.wake(waker));
+        let hands = take_hands(&mut state);
+        if state.mode == mode {
+            for frames in hands {
+                state.put_back(frames.into_iter(), &mut effects);
+            }
+        } else {
+            state.mode = mode;
+            state.waiting = Amount::default();
+            for (hand, lane) in hands.into_iter().zip(std::mem::take(&mut state.lanes)) {
+                let frames = hand.into_iter().chain(lane.into_frames());
+                frames.for_each(|frame| state.enqueue(frame, &mut effects));
+            }
+        }
+        drop(state);
+        effects.settle();
+        self.room.tell();
+        Some(epoch)
+    }
+
+    /// Returns whether the consumer of that number is the present one.
+    pub(crate) fn is_attached(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Acquire) == epoch
+    }
+
+    /// The consumer of that number stops: frames that wait are dropped, and so are those that come.
+    pub(crate) fn detach(&self, epoch: u64) {
+        if self.is_inherited() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        state.consumer = Consumer::Gone;
+        state.mode = Mode::Plain;
+        state.waiting = Amount::default();
+        let hands = take_hands(&mut state);
+        let mut lanes = std::mem::take(&mut state.lanes);
+        drop(state);
+        wake_all(lanes.iter_mut().filter_map(|lane| lane.waker.take()));
+        lanes.into_iter().flat_map(Queue::into_frames).chain(hands.into_iter().flatten()).for_each(discard);
+        self.room.tell();
+    }
+
+    /// Gives back frames that a consumer has taken and not handled, if another one has taken over since: they come
+    /// first again. Else they are freed. In a child made by fork they are leaked.
+    pub(crate) fn give_back(&self, epoch: u64, frames: VecDeque<Frame>) {
+        if self.is_inherited() {
+            std::mem::forget(frames);
+            return;
+        }
+        if frames.is_empty() {
+            return;
+        }
+        let mut effects = DeferredEffects::default();
+        let mut state = self.state.lock();
+        if self.is_attached(epoch) || state.consumer != Consumer::Present {
+            drop(state);
+            frames.into_iter().for_each(discard);
+            return;
+        }
+        state.put_back(frames.into_iter(), &mut effects);
+        drop(state);
+        effects.settle();
+    }
+
+    /// Moves the next frames of a lane to `batch`, at most `frames` of them. `Ready(false)` when there will be none, or
+    /// when the caller is not the consumer any more, and in a child made by fork. When the lane is empty, `waker` is registered.
+    pub(crate) fn poll_take(
+        &self,
+        epoch: u64,
+        lane: usize,
+        frames: usize,
+        batch: &mut VecDeque<Frame>,
+        waker: Option<&Waker>,
+    ) -> Poll<bool> {
+        self.poll_fill(epoch, lane, waker, |state| state.take(lane, batch, self.batch(frames)))
+    }
+
+    /// As [`poll_take`](Inbox::poll_take), into a hand.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn poll_take_in_hand(
+        &self,
+        epoch: u64,
+        lane: usize,
+        frames: usize,
+        hand: &super::hand::Hand,
+        waker: Option<&Waker>,
+    ) -> Poll<bool> {
+        self.poll_fill(epoch, lane, waker, |state| {
+            hand.fill(|batch| state.take(lane, batch, self.batch(frames)))
+        })
+    }
+
+    fn poll_fill(
+        &self,
+        epoch: u64,
+        lane: usize,
+        waker: Option<&Waker>,
+        mut fill: impl FnMut(&mut State) -> usize,
+    ) -> Poll<bool> {
+        if self.is_inherited() {
+            return Poll::Ready(false);
+        }
+        // Wakers are cloned and dropped without the lock.
+        let mut own = None;
+        loop {
+            let mut state = self.state.lock();
+            if !self.is_attached(epoch) {
+                return Poll::Ready(false);
+            }
+            if fill(&mut state) > 0 {
+                let tell = state.starved && state.has_room_worth_telling(lane, self.bounds);
+                state.starved &= !tell;
+                drop(state);
+                if tell {
+                    self.room.tell();
+                }
+                return Poll::Ready(true);
+            }
+            if state.end.is_some() || state.sealed {
+                return Poll::Ready(false);
+            }
+            let Some(waker) = waker else { return Poll::Pending };
+            let registered = &mut state.lanes[lane].waker;
+            if registered.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
+                return Poll::Pending;
+            }
+            if own.is_none() {
+                drop(state);
+                own = Some(waker.clone());
+                continue;
+            }
+            let former = std::mem::replace(registered, own);
+            drop(state);
+            drop(former);
+            return Poll::Pending;
+        }
+    }
+
+    /// The bounds of a batch: a small inbox is emptied in several.
+    fn batch(&self, frames: usize) -> Amount {
+        Amount { frames: frames.clamp(1, BATCH_FRAMES), bytes: (self.bounds.lane / 8).clamp(1, BATCH_BYTES) }
+    }
+
+    /// Registers the hand into which an RPC server takes frames of a lane; false if it is not the consumer any more.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn register_hand(
+        &self,
+        epoch: u64,
+        lane: usize,
+        hand: &std::sync::Arc<super::hand::Hand>,
+    ) -> bool {
+        if self.is_inherited() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let attached = self.is_attached(epoch);
+        if attached {
+            state.hands[lane] = Some(hand.clone());
+        }
+        attached
+    }
+
+    /// Counts a frame that the program has taken from `lane`. Only the lane's taker may call it.
+    #[inline]
+    pub(crate) fn took(&self, lane: usize, frame: &Frame) {
+        let Taken { frames, bytes } = &self.taken[lane];
+        frames.store(frames.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let held = Amount::of(frame).bytes as u64;
+        bytes.store(bytes.load(Ordering::Relaxed) + held, Ordering::Relaxed);
+    }
+}
+
+/// The frames that RPC servers have taken from each lane and not handled. Nothing is added to these hands any more.
+fn take_hands(
+    #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] state: &mut State,
+) -> [VecDeque<Frame>; LANES] {
+    #[cfg(feature = "rpc")]
+    return std::mem::take(&mut state.hands).map(|hand| hand.map(|hand| hand.take()).unwrap_or_default());
+    #[cfg(not(feature = "rpc"))]
+    Default::default()
+}

@@ -1,0 +1,145 @@
+//! How much a taker of frames takes at once, and when it lets other tasks run. Both are bounded by time, since a frame
+//! may cost its program anything from nanoseconds to seconds.
+
+use super::inbox::BATCH_FRAMES;
+use std::time::{Duration, Instant};
+
+/// A batch that took the program longer than this is followed by a smaller one. Frames in the program's hands are not
+/// counted against the inbox: with small batches its room grows in small steps.
+const LONG_BATCH: Duration = Duration::from_millis(5);
+/// A batch that took less than this is followed by a larger one.
+const SHORT_BATCH: Duration = Duration::from_millis(1);
+const FIRST_BATCH: usize = 16;
+/// A task that has not waited for this long yields.
+const SLICE: Duration = Duration::from_millis(1);
+/// The clock is read at least once for so many frames.
+const MOST_UNTIMED: u32 = 16;
+
+/// The pace of one taker.
+#[derive(Debug)]
+pub(crate) struct Tempo {
+    batch: usize,
+    batch_began: Option<Instant>,
+    /// When the task last waited or yielded, as far as it is known.
+    slice_began: Option<Instant>,
+    /// How many frames may be taken before the clock is read.
+    untimed: u32,
+    most_untimed: u32,
+}
+
+impl Default for Tempo {
+    fn default() -> Tempo {
+        Tempo { batch: FIRST_BATCH, batch_began: None, slice_began: None, untimed: 0, most_untimed: 1 }
+    }
+}
+
+impl Tempo {
+    /// The number of frames of the next batch, which begins now.
+    pub(crate) fn next_batch(&mut self) -> usize {
+        let now = Instant::now();
+        if let Some(began) = self.batch_began.replace(now) {
+            self.adapt(now.duration_since(began));
+        }
+        self.batch
+    }
+
+    fn adapt(&mut self, took: Duration) {
+        if took > LONG_BATCH {
+            self.batch = (self.batch / 4).max(1);
+        } else if took < SHORT_BATCH {
+            self.batch = (self.batch * 2).min(BATCH_FRAMES);
+        }
+    }
+
+    /// The task has waited: others have run.
+    pub(crate) fn has_waited(&mut self) {
+        self.slice_began = None;
+        self.untimed = 0;
+    }
+
+    fn has_yielded(&mut self, now: Instant) {
+        self.slice_began = Some(now);
+        self.untimed = 0;
+    }
+
+    /// To be called for each frame before it is taken: yields when the task has run for its slice.
+    #[inline]
+    pub(crate) async fn yield_if_due(&mut self) {
+        if self.untimed > 0 {
+            self.untimed -= 1;
+        } else if self.is_due(Instant::now()) {
+            tokio::task::yield_now().await;
+            self.has_yielded(Instant::now());
+        }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let Some(began) = self.slice_began else {
+            self.slice_began = Some(now);
+            self.untimed = self.most_untimed - 1;
+            return false;
+        };
+        let ran = now.duration_since(began);
+        if ran >= SLICE {
+            self.most_untimed = (self.most_untimed / 4).max(1);
+            return true;
+        }
+        if ran < SLICE / 4 {
+            self.most_untimed = (self.most_untimed * 2).min(MOST_UNTIMED);
+        }
+        self.untimed = self.most_untimed - 1;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_follow_the_time_they_take() {
+        let mut tempo = Tempo::default();
+        (0..10).for_each(|_| tempo.adapt(Duration::ZERO));
+        assert_eq!(tempo.batch, BATCH_FRAMES);
+        tempo.adapt(Duration::from_millis(3));
+        assert_eq!(tempo.batch, BATCH_FRAMES);
+        let sizes: Vec<_> = (0..5)
+            .map(|_| {
+                tempo.adapt(Duration::from_secs(1));
+                tempo.batch
+            })
+            .collect();
+        assert_eq!(sizes, [32, 8, 2, 1, 1]);
+    }
+
+    #[test]
+    fn slow_frames_are_timed_one_by_one() {
+        let mut tempo = Tempo::default();
+        let mut now = Instant::now();
+        let mut frames = |tempo: &mut Tempo, each: Duration, count: u32| {
+            let mut longest = 0;
+            let mut since = 0;
+            for _ in 0..count {
+                since += 1;
+                let due = match tempo.untimed {
+                    0 => tempo.is_due(now),
+                    _ => {
+                        tempo.untimed -= 1;
+                        false
+                    }
+                };
+                if due {
+                    tempo.has_yielded(now);
+                    longest = longest.max(since);
+                    since = 0;
+                }
+                now += each;
+            }
+            longest
+        };
+        assert!(frames(&mut tempo, Duration::from_micros(1), 10_000) <= 1100);
+        // The first slow frames come before the clock is read again.
+        assert!(frames(&mut tempo, Duration::from_millis(10), 100) <= MOST_UNTIMED + 1);
+        assert!(frames(&mut tempo, Duration::from_millis(10), 100) <= 1);
+    }
+}

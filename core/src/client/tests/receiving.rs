@@ -1,0 +1,153 @@
+//! Reading, the bound of the inbox, and the order of what one read brings.
+
+use super::*;
+
+/// The bytes that a received message with a payload of four bytes holds.
+const SIZE: usize = size_of::<crate::Frame>() + b"peer\0four".len();
+
+#[tokio::test]
+async fn a_full_inbox_stops_reading() {
+    let config = config().inbox_bytes(16 * SIZE).buf_size(256);
+    let (client, mut broker) = connected(&config).await;
+    let mut frames = client.frames().unwrap();
+    let count = 50_000u32;
+    let sender = tokio::spawn(async move {
+        for i in 0..count {
+            broker.send(&message(&i.to_le_bytes())).await;
+        }
+        broker
+    });
+    eventually(|| client.stats().queue >= 16).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // A read buffer may come on top.
+    assert!(client.stats().queue <= 16 + 256 / 10, "{}", client.stats().queue);
+    assert!(!sender.is_finished());
+    for i in 0..count {
+        assert_eq!(frames.recv().await.unwrap().payload(), i.to_le_bytes());
+    }
+    sender.await.unwrap();
+    assert_eq!(client.stats().dropped, 0);
+}
+
+#[tokio::test]
+async fn what_is_awaited_is_read_for() {
+    let config = config().inbox_bytes(16 * SIZE).buf_size(256);
+    let (client, mut broker) = connected(&config).await;
+    let mut frames = client.frames().unwrap();
+    let flood: Vec<u8> = (0..20_000u32).flat_map(|i| message(&i.to_le_bytes())).collect();
+    let sender = tokio::spawn(async move {
+        broker.send(&flood).await;
+        broker.send(&delivery::ack(1, 1)).await;
+        broker
+    });
+    eventually(|| client.stats().queue >= 16).await;
+    client.send("b", "x", QoS::Processed).await.unwrap();
+    let _broker = sender.await.unwrap();
+    assert_eq!(client.stats().queue, 20_000);
+    for i in 0..20_000u32 {
+        assert_eq!(frames.recv().await.unwrap().payload(), i.to_le_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_awaited_is_read_for_up_to_a_bound() {
+    let config =
+        config().inbox_bytes(50_000).inbox_awaiting_bytes(50_000).timeout(Duration::from_millis(200));
+    let (client, mut broker) = connected(&config).await;
+    let _frames = client.frames().unwrap();
+    let sender = tokio::spawn(async move {
+        for _ in 0..1000 {
+            broker.send(&message(&[0; 10_000])).await;
+        }
+        broker.send(&delivery::ack(1, 1)).await;
+    });
+    assert_eq!(client.send("b", "x", QoS::Processed).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(client.stats().queue < 1000);
+    assert!(!sender.is_finished());
+    sender.abort();
+}
+
+#[tokio::test]
+async fn a_program_that_takes_no_frames_is_not_held_back() {
+    let config = config().inbox_bytes(16 * SIZE);
+    let (client, mut broker) = connected(&config).await;
+    for i in 0..1000u32 {
+        broker.send(&message(&i.to_le_bytes())).await;
+    }
+    broker.send(&delivery::ack(1, 1)).await;
+    client.send("b", "x", QoS::Processed).await.unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.r_frames, stats.queue, stats.dropped), (1000, 16, 984));
+    // What came first waits for it all the same.
+    assert_eq!(client.frames().unwrap().recv().await.unwrap().payload(), 0u32.to_le_bytes());
+}
+
+/// While the inbox is full and the program takes frames, the broker is told so; not while it takes none.
+#[tokio::test]
+async fn a_full_inbox_reports_progress() {
+    let config = config().inbox_bytes(4 * SIZE).buf_size(256).ping_interval(PATIENCE);
+    let (client, mut broker) = connected(&config).await;
+    let mut frames = client.frames().unwrap();
+    let flood: Vec<u8> = (0..1000u32).flat_map(|i| message(&i.to_le_bytes())).collect();
+    broker.send(&flood).await;
+    eventually(|| client.stats().queue >= 4).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(broker.read_now(), b"");
+    for _ in 0..3 {
+        frames.recv().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let reports = broker.read_now();
+    assert!(reports.len() >= 2 * request::PROGRESS.len() && reports.len() <= 3 * request::PROGRESS.len());
+    assert!(reports.chunks(request::PROGRESS.len()).all(|report| report == request::PROGRESS));
+}
+
+/// Answers are told after the frames that came before them are queued.
+#[tokio::test]
+async fn frames_come_before_the_answers_behind_them() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    struct Look(Client, AtomicUsize);
+    impl std::task::Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.stats().queue, Ordering::SeqCst);
+        }
+    }
+    let (client, mut broker) = connected(&config()).await;
+    let _frames = client.frames().unwrap();
+    let look = Arc::new(Look(client.clone(), AtomicUsize::new(usize::MAX)));
+    let waker = look.clone().into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut confirmation =
+        client.submit(Operation::Message { target: "b", payload: "x".into() }, QoS::Processed).await.unwrap();
+    assert!(std::pin::Pin::new(&mut confirmation).poll(&mut cx).is_pending());
+    broker.send(&[&message(b"1")[..], &message(b"2"), &delivery::ack(1, 1)].concat()).await;
+    eventually(|| look.1.load(Ordering::SeqCst) != usize::MAX).await;
+    assert_eq!(look.1.load(Ordering::SeqCst), 2);
+}
+
+/// A thread that waits for something may read the socket itself, without the runtime.
+#[test]
+fn a_thread_reads_the_socket_itself() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (client, broker) = runtime.block_on(connected(&config()));
+    let broker = broker.0.into_std().unwrap();
+    let mut frames = client.frames().unwrap();
+    let Link::Wire(connection) = &client.0.link else { panic!("over a socket") };
+    // The runtime does not run: only this thread can read.
+    for i in 0..100u32 {
+        assert!(!connection.read_now());
+        std::io::Write::write_all(&mut &broker, &message(&i.to_le_bytes())).unwrap();
+        assert!(connection.read_now());
+        assert_eq!(frames.try_recv().unwrap().payload(), i.to_le_bytes());
+    }
+    std::io::Write::write_all(&mut &broker, &message(b"last")).unwrap();
+    drop(broker);
+    runtime.block_on(async {
+        assert_eq!(frames.recv().await.unwrap().payload(), b"last");
+        assert!(frames.recv().await.is_none());
+    });
+    assert!(!connection.read_now());
+}

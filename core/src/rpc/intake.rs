@@ -1,0 +1,255 @@
+//! Serving without a runtime: requests, notifications and frames in batches, answered from any thread.
+
+use super::RpcError;
+use super::handlers::{Call, Notification};
+use super::responder::Responder;
+use crate::client::{Attached, Client, Lane, RpcLanes, WakeUp, WeakClient, Working};
+use crate::error::{Error, ErrorKind};
+use crate::frame::Frame;
+use crate::proto::op::FrameKind;
+use crate::proto::rpc::Envelope;
+use crate::shown::shown;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Something that an RPC server receives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Incoming {
+    /// A request, and what answers it.
+    Request(Call, Responder),
+    /// A notification.
+    Notification(Notification),
+    /// A publication or a broadcast.
+    Frame(Frame),
+}
+
+/// Serves RPC over a client without handlers and without a runtime: the program takes what was received, in batches,
+/// and answers each request through its [`Responder`].
+///
+/// ```no_run
+/// # fn serve(client: busrt::Client) -> busrt::Result<()> {
+/// use busrt::rpc::{Incoming, RpcError, Serving};
+///
+/// let mut serving = Serving::new(&client);
+/// let mut batch = vec![];
+/// while serving.requests.wait_batch(&mut batch, 64) {
+///     for incoming in batch.drain(..) {
+///         if let Incoming::Request(call, responder) = incoming {
+///             match call.method() {
+///                 "echo" => responder.reply(call.params_bytes()),
+///                 _ => responder.error(RpcError::method_not_found()),
+///             }
+///         }
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// Each part may be moved to a thread of its own. When all parts are dropped, nothing more is received; requests that
+/// were taken can still be answered. It does not keep the client connected.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Serving {
+    /// Requests.
+    pub requests: Intake,
+    /// Notifications, in the order received.
+    pub notifications: Intake,
+    /// Publications and broadcasts, in the order received. With [`in_order`](Serving::in_order) everything.
+    pub frames: Intake,
+}
+
+impl Serving {
+    /// Takes over the frames of `client` from its present consumer: those that wait, and those that an RPC server has
+    /// taken and not begun to handle. Requests, notifications and frames are taken apart from each other.
+    pub fn new(client: &Client) -> Serving {
+        Serving::attach(client, false)
+    }
+
+    /// As [`new`](Serving::new), but [`frames`](Serving::frames) yields everything in the order received, and the
+    /// others nothing.
+    pub fn in_order(client: &Client) -> Serving {
+        Serving::attach(client, true)
+    }
+
+    fn attach(client: &Client, in_order: bool) -> Serving {
+        let RpcLanes { frames, notifications, calls, attached } = client.attach_rpc(in_order);
+        let attached = Arc::new(attached);
+        let intake = |lane| Intake {
+            lane,
+            client: client.downgrade(),
+            working: client.working(),
+            wake_up: None,
+            attached: attached.clone(),
+        };
+        Serving { requests: intake(calls), notifications: intake(notifications), frames: intake(frames) }
+    }
+}
+
+/// One part of what a [`Serving`] receives. Used by one thread at a time, which may be any.
+pub struct Intake {
+    lane: Lane,
+    client: WeakClient,
+    working: Working,
+    wake_up: Option<WakeUp>,
+    attached: Arc<Attached>,
+}
+
+impl Intake {
+    /// Appends what waits to `batch`, at most `most` items, which counts as at least 1. Never waits. Returns how many
+    /// were appended, or `None` when there will be none: the connection has ended and everything received has been
+    /// taken, or another server has taken over.
+    ///
+    /// When fewer than `most` were there, the [wake-up](Intake::set_wake_up) happens as soon as there are more. When
+    /// `most` was reached, take again before waiting for it.
+    pub fn take_batch(&mut self, batch: &mut Vec<Incoming>, most: usize) -> Option<usize> {
+        let wake_up = self.wake_up.clone();
+        match self.take_with(batch, most, wake_up.as_ref()) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => Some(0),
+        }
+    }
+
+    /// As [`take_batch`](Intake::take_batch), but pending until there is something.
+    pub fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Incoming>,
+        most: usize,
+    ) -> Poll<Option<usize>> {
+        self.take_with(batch, most, Some(&cx.waker().clone().into()))
+    }
+
+    /// As [`take_batch`](Intake::take_batch), but blocks this thread until there is something. Returns false when there
+    /// will be nothing more.
+    pub fn wait_batch(&mut self, batch: &mut Vec<Incoming>, most: usize) -> bool {
+        let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match self.poll_batch(&mut Context::from_waker(&waker), batch, most) {
+                Poll::Ready(taken) => return taken.is_some(),
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    /// Sets what tells the program that [`take_batch`](Intake::take_batch) has something to take, or that there will be
+    /// nothing more: a waker, or a [`WakeFd`](crate::client::WakeFd) for an event loop. It happens once for each time
+    /// that `take_batch` has found nothing more, and once now if something waits.
+    pub fn set_wake_up(&mut self, wake_up: impl Into<WakeUp>) {
+        let wake_up = wake_up.into();
+        if self.lane.has_in_hand() || self.lane.poll_refill(Some(wake_up.waker())).is_ready() {
+            wake_up.wake();
+        }
+        self.wake_up = Some(wake_up);
+    }
+
+    /// Pending when nothing was there: the wake-up is armed. It is armed too when fewer than `most` were taken.
+    fn take_with(
+        &mut self,
+        batch: &mut Vec<Incoming>,
+        most: usize,
+        wake_up: Option<&WakeUp>,
+    ) -> Poll<Option<usize>> {
+        let (mut taken, mut was_reset) = (0, false);
+        loop {
+            while let Some(frame) = self.lane.next_in_hand() {
+                let Some(incoming) = self.incoming(frame) else { continue };
+                batch.push(incoming);
+                taken += 1;
+                if taken >= most {
+                    if was_reset && let Some(wake_up) = wake_up {
+                        wake_up.wake();
+                    }
+                    return Poll::Ready(Some(taken));
+                }
+            }
+            match (self.lane.poll_refill(wake_up.filter(|_| was_reset).map(WakeUp::waker)), wake_up) {
+                (Poll::Ready(true), _) => {}
+                (Poll::Ready(false), _) => {
+                    if let Some(wake_up) = wake_up.filter(|_| was_reset) {
+                        wake_up.wake();
+                    }
+                    return Poll::Ready(Some(taken).filter(|taken| *taken > 0));
+                }
+                (Poll::Pending, Some(wake_up)) if !was_reset => {
+                    wake_up.reset();
+                    was_reset = true;
+                }
+                (Poll::Pending, _) if taken == 0 => return Poll::Pending,
+                (Poll::Pending, _) => return Poll::Ready(Some(taken)),
+            }
+        }
+    }
+
+    fn incoming(&self, frame: Frame) -> Option<Incoming> {
+        Kind::of(frame)?.into_incoming(&self.client, &self.working)
+    }
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake")
+            .field("lane", &self.lane)
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Unpark>) {
+        self.0.unpark();
+    }
+}
+
+/// The meaning of a frame for a server.
+pub(super) enum Kind {
+    Frame(Frame),
+    Notification(Notification),
+    Call(Call),
+    /// A call of a method whose name is not text, and its id.
+    NotText(Frame, u32),
+}
+
+impl Kind {
+    /// `None` for a message that is no RPC frame, or a reply to no call.
+    pub(super) fn of(frame: Frame) -> Option<Kind> {
+        if frame.kind() != FrameKind::Message {
+            return Some(Kind::Frame(frame));
+        }
+        let payload = frame.payload_bytes();
+        match Envelope::parse(&payload) {
+            Ok(Envelope::Notification { .. }) => Some(Kind::Notification(Notification::new(frame))),
+            Ok(Envelope::Request { id, method, .. }) => Some(match Call::new(frame, id, method) {
+                Ok(call) => Kind::Call(call),
+                Err(frame) => Kind::NotText(frame, id),
+            }),
+            Ok(_) => None,
+            Err(e) => {
+                log::warn!("a message of {} is no RPC frame: {e}", shown(frame.sender()));
+                None
+            }
+        }
+    }
+
+    /// Adds responders to requests. A request that no handler can read is answered here.
+    pub(super) fn into_incoming(self, client: &WeakClient, working: &Working) -> Option<Incoming> {
+        let respond = |frame: Frame, id| Responder::new(client.clone(), frame, id, working.clone());
+        Some(match self {
+            Kind::Frame(frame) => Incoming::Frame(frame),
+            Kind::Notification(notification) => Incoming::Notification(notification),
+            Kind::Call(call) => {
+                let responder = respond(call.frame().clone(), call.id());
+                Incoming::Request(call, responder)
+            }
+            Kind::NotText(frame, id) => {
+                let e = Error::new(ErrorKind::Data, "the method is not UTF-8");
+                respond(frame, id).error(RpcError::from(e));
+                return None;
+            }
+        })
+    }
+}

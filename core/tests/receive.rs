@@ -1,0 +1,398 @@
+//! Receiving: programs that are busy with each frame, batches, and wake-ups.
+#![cfg(all(unix, feature = "broker", feature = "rpc"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use busrt::broker::Options;
+use busrt::client::{Client, Config, Frames, WakeFd};
+use busrt::rpc::{Call, Caller, Handlers, Notification, Rpc, RpcError};
+use busrt::transport::Buffers;
+use busrt::{Frame, QoS};
+use bytes::Bytes;
+use common::raw::{ACK, Item, MESSAGE, Raw};
+use common::{Bus, PATIENCE, eventually, no_client_is_left};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Works for that long, as a program on a busy machine would.
+fn work(time: Duration) {
+    if time > Duration::from_millis(1) {
+        return std::thread::sleep(time);
+    }
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// Small buffers everywhere, so that few frames fill them. Whoever takes nothing for a second is disconnected.
+fn small_buffers() -> Options {
+    Options::new()
+        .queue_bytes(128 * 1024)
+        .stall(Duration::from_secs(1))
+        .socket_buffers(Buffers { send: Some(64 * 1024), receive: None })
+}
+
+/// Takes frames with a pause for each, on a thread of its own, until the last one or the end. Returns how many came.
+fn take_slowly(mut frames: Frames, count: usize, time: Duration) -> usize {
+    let mut taken = 0;
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    while taken < count {
+        match frames.poll_recv(&mut cx) {
+            std::task::Poll::Ready(Some(frame)) => {
+                taken += 1;
+                work(time);
+                if frame.payload().first() == Some(&b'!') {
+                    break;
+                }
+            }
+            std::task::Poll::Ready(None) => break,
+            std::task::Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    taken
+}
+
+/// The time that a program works on each frame, the number of frames, and their size: together several times what the
+/// buffers between sender and program hold.
+const BUSY: [(Duration, usize, usize); 4] = [
+    (Duration::from_micros(50), 12_000, 1_000),
+    (Duration::from_micros(500), 4_000, 2_000),
+    (Duration::from_millis(5), 400, 20_000),
+    (Duration::from_millis(50), 50, 200_000),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_receiver_gets_all_messages() {
+    let bus = Bus::start(small_buffers()).await;
+    let mut busy = vec![];
+    for (i, (time, count, size)) in BUSY.into_iter().enumerate() {
+        let name = format!("busy.{i}");
+        let client = Client::connect(&bus.config(&name).inbox_bytes(1 << 20)).await.unwrap();
+        let frames = client.frames().unwrap();
+        let sender = bus.client(&format!("sender.{i}")).await;
+        let sending = tokio::spawn(async move {
+            for _ in 0..count {
+                sender.send(&name, vec![b'x'; size], QoS::No).await.unwrap();
+            }
+            sender.disconnect().await;
+        });
+        let taking = tokio::task::spawn_blocking(move || take_slowly(frames, count, time));
+        busy.push((time, count, client, sending, taking));
+    }
+    for (time, count, client, sending, taking) in busy {
+        assert_eq!(taking.await.unwrap(), count, "{time:?}");
+        assert!(client.is_connected(), "{time:?}");
+        sending.await.unwrap();
+    }
+    assert_eq!(bus.broker.stats().dropped, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_subscriber_gets_what_is_not_counted_as_dropped() {
+    for (time, count, size) in BUSY {
+        let bus = Bus::start(small_buffers()).await;
+        let client = Client::connect(&bus.config("busy").inbox_bytes(1 << 20)).await.unwrap();
+        client.subscribe("t", QoS::Processed).await.unwrap();
+        let frames = client.frames().unwrap();
+        let publisher = bus.client("publisher").await;
+        let publishing = tokio::spawn(async move {
+            for _ in 0..count {
+                publisher.publish("t", vec![b'x'; size], QoS::No).await.unwrap();
+            }
+            // A message waits for a slow receiver: it comes last.
+            publisher.send("busy", "!", QoS::No).await.unwrap();
+            publisher.disconnect().await;
+        });
+        let taken = tokio::task::spawn_blocking(move || take_slowly(frames, count + 1, time)).await.unwrap();
+        publishing.await.unwrap();
+        assert!(client.is_connected(), "{time:?}");
+        let dropped = bus.broker.stats().dropped as usize;
+        assert_eq!(taken + dropped, count + 1, "{time:?}: {dropped} dropped");
+    }
+}
+
+/// The broker counts an operation 0 with QoS bits as progress of the client, and does not answer it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_reports_keep_a_receiver_connected() {
+    let stall = Duration::from_millis(600);
+    let options = || small_buffers().hold(Duration::from_millis(300)).stall(stall);
+    for reports in [true, false] {
+        let bus = Bus::start(options()).await;
+        let mut receiver = Raw::register(&bus.path, "receiver");
+        receiver.subscribe("t");
+        let publisher = bus.client("publisher").await;
+        for _ in 0..100 {
+            publisher.publish("t", vec![b'x'; 10_000], QoS::No).await.unwrap();
+        }
+        let until = Instant::now() + stall * 4;
+        while Instant::now() < until {
+            if reports {
+                receiver.send(ACK, b"\0");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let clients = bus.broker.clients().clients;
+        let found = clients.iter().find(|client| client.name == "receiver");
+        assert_eq!(found.is_some(), reports);
+        if let Some(found) = found {
+            // The registration is not a frame, the subscription is.
+            assert_eq!(found.r_frames, 1);
+        }
+    }
+    let bus = Bus::start(Options::new()).await;
+    let mut client = Raw::register(&bus.path, "client");
+    let report = client.send(ACK, b"\0");
+    let id = client.send(MESSAGE | ACK, b"client\0x");
+    let items: Vec<_> = (0..2).map(|_| client.receive(PATIENCE).unwrap()).collect();
+    assert!(items.contains(&Item::Ack { id, code: 1 }));
+    assert!(!items.contains(&Item::Ack { id: report, code: 1 }));
+}
+
+/// A handler that costs a switch of threads for each frame.
+#[cfg(feature = "blocking")]
+#[test]
+fn a_blocking_server_with_an_empty_handler_is_not_cut() {
+    const COUNT: usize = 20_000;
+    struct Counts(Arc<AtomicUsize>);
+    impl busrt::blocking::Handlers for Counts {
+        fn on_frame(&self, _: Frame) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bus = runtime.block_on(Bus::start(Options::new().queue_size(256).stall(Duration::from_secs(1))));
+    let client = busrt::blocking::Client::connect(&bus.config("server").inbox_bytes(256 * 1024)).unwrap();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let _rpc = busrt::blocking::Rpc::new(client.clone(), Counts(handled.clone())).unwrap();
+    client.subscribe("t", QoS::Processed).unwrap();
+    runtime.block_on(async {
+        let publisher = bus.client("publisher").await;
+        for _ in 0..COUNT {
+            publisher.publish("t", vec![0; 100], QoS::No).await.unwrap();
+        }
+        eventually("all are handled or dropped", || {
+            handled.load(Ordering::Relaxed) + bus.broker.stats().dropped as usize == COUNT
+        })
+        .await;
+    });
+    assert!(client.is_connected());
+}
+
+struct Busy(Duration, Arc<AtomicUsize>);
+
+impl Handlers for Busy {
+    async fn on_frame(&self, _: Frame) {
+        work(self.0);
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A task that is busy with frames leaves time for others, also when there is one thread only.
+#[test]
+fn others_run_while_frames_are_handled() {
+    const COUNT: usize = 4000;
+    let time = Duration::from_micros(200);
+    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bus = server.block_on(Bus::start(Options::new()));
+    for with_rpc in [false, true] {
+        let publisher = server.block_on(bus.client(&format!("publisher.{with_rpc}")));
+        let handled = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let longest = runtime.block_on(async {
+            let client = bus.client(&format!("busy.{with_rpc}")).await;
+            client.subscribe("t", QoS::Processed).await.unwrap();
+            server
+                .spawn(async move {
+                    for _ in 0..COUNT {
+                        publisher.publish("t", "x", QoS::No).await.unwrap();
+                    }
+                    publisher.disconnect().await;
+                })
+                .await
+                .unwrap();
+            eventually("all have come", || client.stats().r_frames as usize == COUNT).await;
+            let _rpc = with_rpc.then(|| Rpc::new(client.clone(), Busy(time, handled.clone())));
+            if !with_rpc {
+                let (mut frames, handled) = (client.frames().unwrap(), handled.clone());
+                tokio::spawn(async move {
+                    while frames.recv().await.is_some() {
+                        work(time);
+                        handled.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let mut longest = Duration::ZERO;
+            while handled.load(Ordering::Relaxed) < COUNT {
+                let start = Instant::now();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                longest = longest.max(start.elapsed());
+            }
+            longest
+        });
+        assert!(longest < Duration::from_millis(250), "nothing else ran for {longest:?}");
+    }
+}
+
+struct SlowFrames;
+
+impl Handlers for SlowFrames {
+    async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+        Ok(call.params_bytes())
+    }
+
+    async fn on_frame(&self, _: Frame) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_handler_of_frames_does_not_hold_up_calls() {
+    let bus = Bus::start(Options::new()).await;
+    // Over a socket: 20,000 publications are more than the former bound in frames, and less than that in bytes.
+    // In process: the lane of frames is full, and the call has a lane of its own.
+    for (local, inbox) in [(false, 64 << 20), (true, 256 * common::held_by(10))] {
+        let config = bus.config("server").inbox_bytes(inbox);
+        let client = match local {
+            true => bus.broker.client_with(&config).await.unwrap(),
+            false => Client::connect(&config).await.unwrap(),
+        };
+        client.subscribe("t", QoS::Processed).await.unwrap();
+        let rpc = Rpc::new(client.clone(), SlowFrames);
+        let publisher = bus.client("publisher").await;
+        let flood = tokio::spawn(async move {
+            for _ in 0..20_000 {
+                publisher.publish("t", "x", QoS::No).await.unwrap();
+            }
+            publisher
+        });
+        eventually("frames wait", || client.stats().queue > 200).await;
+        if !local {
+            flood.await.unwrap().disconnect().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            flood.abort();
+        }
+        let caller = Caller::new(bus.client("caller").await);
+        let start = Instant::now();
+        let reply = caller.call("server", "echo", "x", QoS::Processed).await.unwrap();
+        assert_eq!(reply.payload(), b"x");
+        assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+        assert!(client.stats().queue > 100);
+        drop(rpc);
+        client.disconnect().await;
+        caller.client().disconnect().await;
+        eventually("no client is left", || no_client_is_left(&bus)).await;
+    }
+}
+
+/// A handler that waits, and counts.
+struct Gate(Arc<tokio::sync::Semaphore>, Arc<AtomicUsize>);
+
+impl Handlers for Gate {
+    async fn on_notification(&self, _: Notification) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.acquire().await.unwrap().forget();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_over_handles_what_the_former_one_did_not() {
+    let bus = Bus::start(Options::new()).await;
+    let client = bus.client("server").await;
+    let peer = Caller::new(bus.client("peer").await);
+    for _ in 0..100 {
+        peer.notify("server", "n", QoS::Processed).await.unwrap();
+    }
+    eventually("all have come", || client.stats().r_frames == 100).await;
+    let (closed, open) =
+        (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(1000)));
+    let (a, b) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let _first = Rpc::new(client.clone(), Gate(closed.clone(), a.clone()));
+    eventually("the first has begun", || a.load(Ordering::SeqCst) == 1).await;
+    let _second = Rpc::new(client.clone(), Gate(open, b.clone()));
+    eventually("the second has handled the rest", || b.load(Ordering::SeqCst) == 99).await;
+    closed.add_permits(1000);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((a.load(Ordering::SeqCst), b.load(Ordering::SeqCst)), (1, 99));
+    assert_eq!((client.stats().queue, client.stats().dropped), (0, 0));
+}
+
+fn wait_readable(descriptor: &WakeFd) {
+    let mut fds = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "not woken");
+}
+
+/// A thread without a runtime takes frames in batches and sleeps in `poll` between them.
+#[test]
+fn a_thread_takes_batches_and_sleeps_in_poll() {
+    const COUNT: u32 = 20_000;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bus = runtime.block_on(Bus::start(Options::new()));
+    for local in [false, true] {
+        let config = bus.config("receiver");
+        let client = match local {
+            true => runtime.block_on(bus.broker.client_with(&config)).unwrap(),
+            false => runtime.block_on(Client::connect(&config)).unwrap(),
+        };
+        let mut frames = client.frames().unwrap();
+        let sender = runtime.block_on(bus.client("sender"));
+        let sending = runtime.spawn(async move {
+            for i in 0..COUNT {
+                sender.send("receiver", i.to_le_bytes().to_vec(), QoS::No).await.unwrap();
+                if i % 1000 == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            sender.disconnect().await;
+        });
+        let descriptor = WakeFd::new().unwrap();
+        frames.set_wake_up(&descriptor);
+        let (mut got, mut batch, mut wakes) = (0, vec![], 0);
+        while got < COUNT {
+            wait_readable(&descriptor);
+            wakes += 1;
+            while frames.take_batch(&mut batch, 500, 1 << 20).unwrap() > 0 {
+                for frame in batch.drain(..) {
+                    assert_eq!(frame.payload(), got.to_le_bytes());
+                    got += 1;
+                }
+            }
+        }
+        assert!(wakes <= COUNT / 2, "{wakes} wake-ups for {COUNT} frames");
+        runtime.block_on(sending).unwrap();
+        runtime.block_on(client.disconnect());
+        wait_readable(&descriptor);
+        assert_eq!(frames.take_batch(&mut batch, 1, 1), None);
+        drop(client);
+        runtime.block_on(eventually("no client is left", || no_client_is_left(&bus)));
+    }
+}
+
+/// The inbox of a client whose handler is a sleeping thread never holds more than its bound and one read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inbox_keeps_its_bound() {
+    let bus = Bus::start(Options::new().stall(PATIENCE)).await;
+    let config: Config = bus.config("receiver").inbox_bytes(100 * common::held_by(1007)).buf_size(4096);
+    let client = Client::connect(&config).await.unwrap();
+    let mut frames = client.frames().unwrap();
+    let sender = bus.client("sender").await;
+    let sending = tokio::spawn(async move {
+        for _ in 0..10_000 {
+            sender.send("receiver", vec![0; 1000], QoS::No).await.unwrap();
+        }
+        sender
+    });
+    let mut most = 0;
+    for _ in 0..10_000 {
+        common::next(&mut frames).await;
+        most = most.max(client.stats().queue);
+    }
+    assert!(most <= 105, "{most} frames waited");
+    sending.await.unwrap();
+}
