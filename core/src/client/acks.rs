@@ -64,7 +64,7 @@ impl Future for Confirmation {
         self.poll_answer(cx).map_err(|kind| match kind {
             ErrorKind::Timeout => Error::new(kind, "the broker did not acknowledge in time"),
             ErrorKind::ConnectionLost => Error::new(kind, "before the broker acknowledged"),
-            kind => kind.into(),
+            kind => Error::refused(kind.code(), ""),
         })
     }
 }

@@ -13,6 +13,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 /// The number of events that wait for a program that does not take them. Beyond it the oldest are dropped.
@@ -98,9 +99,25 @@ struct Callback {
 #[derive(Default)]
 struct CallbackState {
     events: Queue,
-    /// A thread calls the function now. It goes on with the events that come in the mean time.
-    is_running: bool,
+    /// The thread that calls the function now. It goes on with the events that come in the mean time.
+    running: Option<ThreadId>,
+    /// The last event says that the function itself has made the client drop frames. It is told with the next one:
+    /// otherwise a function that sends would be called for ever.
+    is_own: bool,
     is_removed: bool,
+}
+
+impl CallbackState {
+    fn push(&mut self, event: &Event) {
+        let is_running_here = self.running == Some(std::thread::current().id());
+        self.is_own = is_running_here && matches!(event, Event::Dropped { .. });
+        self.events.push(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let wait = self.is_removed || (self.is_own && self.events.0.len() == 1);
+        if wait { None } else { self.events.0.pop_front() }
+    }
 }
 
 impl Stream {
@@ -133,18 +150,17 @@ impl Callback {
     /// Calls the function with the events that wait, unless another thread does so. The caller holds no lock.
     fn run(&self) {
         let mut state = self.state.lock();
-        if mem::replace(&mut state.is_running, true) {
+        if state.running.is_some() {
             return;
         }
-        while !state.is_removed
-            && let Some(event) = state.events.0.pop_front()
-        {
+        state.running = Some(std::thread::current().id());
+        while let Some(event) = state.pop() {
             drop(state);
             // A panic must neither end the connection nor keep other callbacks from being called.
             contain(format_args!("the callback for {event:?}"), || (self.function)(&event));
             state = self.state.lock();
         }
-        state.is_running = false;
+        state.running = None;
     }
 }
 
@@ -187,7 +203,7 @@ impl Hub {
             None => false,
         });
         if let Some(event) = event {
-            state.callbacks.iter().for_each(|callback| callback.state.lock().events.push(event));
+            state.callbacks.iter().for_each(|callback| callback.state.lock().push(event));
         }
         let callbacks = if last { mem::take(&mut state.callbacks) } else { state.callbacks.clone() };
         drop(state);
@@ -459,6 +475,24 @@ mod tests {
         let told: Vec<Event> = std::iter::from_fn(|| stream.try_recv()).collect();
         assert_eq!(told.len(), 3);
         assert_eq!(*seen.lock(), told);
+    }
+
+    #[test]
+    fn a_callback_that_makes_the_client_drop_frames_is_not_called_for_ever() {
+        let hub = Arc::new(Hub::default());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        hub.add_callback(Box::new({
+            let (hub, seen) = (hub.clone(), seen.clone());
+            move |event| {
+                seen.lock().push(event.clone());
+                hub.tell(Event::Dropped { frames: 1 });
+            }
+        }))
+        .detach();
+        hub.tell(Event::Connected);
+        hub.tell(Event::Dropped { frames: 10 });
+        assert_eq!(*seen.lock(), [Event::Connected, Event::Dropped { frames: 11 }]);
+        hub.end(None);
     }
 
     #[test]

@@ -179,7 +179,10 @@ impl Future for PendingCall {
             match answer {
                 // The reply may be on its way all the same: the deadline decides.
                 Ok(()) | Err(ErrorKind::Timeout) => {}
-                Err(kind) => return Poll::Ready(Err(Error::new(kind, "the call was refused").into())),
+                Err(kind @ ErrorKind::ConnectionLost) => return Poll::Ready(Err(Error::from(kind).into())),
+                Err(kind) => {
+                    return Poll::Ready(Err(Error::refused(kind.code(), "the call was refused").into()));
+                }
             }
         }
         self.deadline

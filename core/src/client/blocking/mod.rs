@@ -26,6 +26,7 @@ mod runtime;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;
+mod written;
 
 #[cfg(feature = "cursors")]
 pub use rpc::CursorStream;
