@@ -49,6 +49,7 @@ mod reconnect;
 mod resume;
 mod submission;
 mod topics;
+mod weak;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -71,6 +72,7 @@ pub use events::{Event, EventCallback, Events};
 pub use lanes::Frames;
 pub use policy::{Overflow, Reconnect, WhileDown};
 pub use topics::AsTopics;
+pub use weak::WeakClient;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Outcome;
@@ -429,11 +431,6 @@ impl Client {
         }
     }
 
-    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
-    pub fn downgrade(&self) -> WeakClient {
-        WeakClient(Arc::downgrade(&self.0))
-    }
-
     /// What happens to the connection, from its present state on: a stream of its own for each caller.
     pub fn events(&self) -> Events {
         if self.check_process().is_err() {
@@ -500,17 +497,6 @@ impl Client {
     }
 }
 
-/// A client that may have been dropped: it does not keep the connection open.
-#[derive(Clone)]
-pub struct WeakClient(std::sync::Weak<Inner>);
-
-impl WeakClient {
-    /// The client, unless its last clone has been dropped.
-    pub fn upgrade(&self) -> Option<Client> {
-        self.0.upgrade().map(Client)
-    }
-}
-
 impl Client {
     /// See [`Process::check`]: to be called before anything of the client is touched.
     #[inline]
@@ -538,12 +524,6 @@ impl Client {
 
     pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
         lanes::rpc::attach(&self.0.inbox, in_order)
-    }
-}
-
-impl fmt::Debug for WeakClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakClient").field("exists", &(self.0.strong_count() > 0)).finish()
     }
 }
 

@@ -1,0 +1,29 @@
+//! A handle that does not keep its client.
+
+use super::{Client, Inner};
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+/// A client that may have been dropped: it does not keep the connection open.
+#[derive(Clone)]
+pub struct WeakClient(Weak<Inner>);
+
+impl WeakClient {
+    /// The client, unless its last clone has been dropped.
+    pub fn upgrade(&self) -> Option<Client> {
+        self.0.upgrade().map(Client)
+    }
+}
+
+impl Client {
+    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakClient").field("exists", &(self.0.strong_count() > 0)).finish()
+    }
+}
