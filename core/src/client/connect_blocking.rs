@@ -16,7 +16,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Client {
     /// As [`connect`](Client::connect), waiting on this thread. The client lives in the
-    /// [`runtime`](crate::runtime) of the process.
+    /// [`runtime`] of the process.
     ///
     /// # Errors
     /// As [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.

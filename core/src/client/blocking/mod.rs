@@ -14,7 +14,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The clients live in the [`runtime`](crate::runtime) of the process. Within an async runtime of the program every
+//! The clients live in the [runtime](crate::runtime) of the process. Within an async runtime of the program every
 //! call fails with [`NotSupported`](ErrorKind::NotSupported), and so does every use of a client in a child made by
 //! fork.
 
