@@ -1,6 +1,6 @@
 //! Connecting from a thread without a runtime: the client then lives in that of the process.
 
-use super::{Client, Config, Link};
+use super::{Client, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::transport::Socket;
@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// The time between two checks while a plain thread waits.
@@ -16,7 +16,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Client {
     /// As [`connect`](Client::connect), waiting on this thread. The client lives in the
-    /// [`runtime`](crate::runtime) of the process.
+    /// [`runtime`] of the process.
     ///
     /// # Errors
     /// As [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
@@ -51,32 +51,6 @@ impl Client {
         let config = config.clone();
         let connected = async move { Client::connect_stream(socket()?, &config).await };
         run(connected, CHECK_INTERVAL, || Ok(()))
-    }
-}
-
-/// The pause between two looks at what is still to be written.
-const WRITTEN_POLL: Duration = Duration::from_micros(500);
-
-impl Client {
-    /// Waits on this thread until what was sent is in the kernel, at most the client's timeout. Does nothing within a
-    /// runtime, which the thread would hold up, and in a child made by fork.
-    pub(crate) fn wait_written(&self) {
-        if self.check_process().is_err() || runtime::is_worker() || Handle::try_current().is_ok() {
-            return;
-        }
-        let started = Instant::now();
-        while !self.is_written() && started.elapsed() < self.0.config.timeout {
-            std::thread::sleep(WRITTEN_POLL);
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        match &self.0.link {
-            Link::Wire(connection) => connection.is_written(),
-            Link::Durable(durable) => durable.is_written(),
-            #[cfg(feature = "broker")]
-            Link::Local(_) => true,
-        }
     }
 }
 

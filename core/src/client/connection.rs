@@ -230,7 +230,7 @@ impl Connection {
     }
 
     /// Whether everything that was sent is in the kernel.
-    #[cfg(feature = "runtime")]
+    #[cfg(feature = "blocking")]
     pub(super) fn is_written(&self) -> bool {
         self.shared.writer.load().frames == 0
     }

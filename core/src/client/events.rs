@@ -3,6 +3,9 @@
 //! Streams and callbacks have a queue each, filled under one lock, so that all see the same order. A callback is
 //! run by one thread at a time: a thread that finds it running leaves its event in the queue for that one.
 
+#[cfg(test)]
+mod tests;
+
 use super::effects::{contain, wake_all};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Process;
@@ -13,6 +16,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 /// The number of events that wait for a program that does not take them. Beyond it the oldest are dropped.
@@ -98,9 +102,25 @@ struct Callback {
 #[derive(Default)]
 struct CallbackState {
     events: Queue,
-    /// A thread calls the function now. It goes on with the events that come in the mean time.
-    is_running: bool,
+    /// The thread that calls the function now. It goes on with the events that come in the mean time.
+    running: Option<ThreadId>,
+    /// The last event says that the function itself has made the client drop frames. It is told with the next one:
+    /// otherwise a function that sends would be called for ever.
+    is_own: bool,
     is_removed: bool,
+}
+
+impl CallbackState {
+    fn push(&mut self, event: &Event) {
+        let is_running_here = self.running == Some(std::thread::current().id());
+        self.is_own = is_running_here && matches!(event, Event::Dropped { .. });
+        self.events.push(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let wait = self.is_removed || (self.is_own && self.events.0.len() == 1);
+        if wait { None } else { self.events.0.pop_front() }
+    }
 }
 
 impl Stream {
@@ -133,18 +153,17 @@ impl Callback {
     /// Calls the function with the events that wait, unless another thread does so. The caller holds no lock.
     fn run(&self) {
         let mut state = self.state.lock();
-        if mem::replace(&mut state.is_running, true) {
+        if state.running.is_some() {
             return;
         }
-        while !state.is_removed
-            && let Some(event) = state.events.0.pop_front()
-        {
+        state.running = Some(std::thread::current().id());
+        while let Some(event) = state.pop() {
             drop(state);
             // A panic must neither end the connection nor keep other callbacks from being called.
             contain(format_args!("the callback for {event:?}"), || (self.function)(&event));
             state = self.state.lock();
         }
-        state.is_running = false;
+        state.running = None;
     }
 }
 
@@ -187,7 +206,7 @@ impl Hub {
             None => false,
         });
         if let Some(event) = event {
-            state.callbacks.iter().for_each(|callback| callback.state.lock().events.push(event));
+            state.callbacks.iter().for_each(|callback| callback.state.lock().push(event));
         }
         let callbacks = if last { mem::take(&mut state.callbacks) } else { state.callbacks.clone() };
         drop(state);
@@ -369,133 +388,5 @@ impl fmt::Debug for Events {
 impl Drop for Events {
     fn drop(&mut self) {
         self.process.leak_if_inherited(&self.stream);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicU64;
-
-    #[test]
-    fn all_streams_are_told_from_the_present_on() {
-        let hub = Hub::default();
-        hub.tell(Event::Connected);
-        let mut early = hub.subscribe();
-        let last = Event::disconnected(&Error::new(ErrorKind::Io, "why"), true);
-        hub.tell(Event::Dropped { frames: 2 });
-        hub.tell(Event::Dropped { frames: 3 });
-        hub.end(Some(&last));
-        hub.tell(Event::Connected);
-        let mut late = hub.subscribe();
-        let rest = |events: &mut Events| std::iter::from_fn(|| events.try_recv()).collect::<Vec<_>>();
-        assert_eq!(rest(&mut early), [Event::Connected, Event::Dropped { frames: 5 }, last.clone()]);
-        assert_eq!(rest(&mut late), [last]);
-        let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(late.poll_recv(&mut cx), Poll::Ready(None));
-        assert_eq!(early.poll_recv(&mut cx), Poll::Ready(None));
-    }
-
-    #[test]
-    fn a_stream_that_is_not_taken_from_holds_a_bounded_number() {
-        let hub = Hub::default();
-        let mut events = hub.subscribe();
-        for attempt in 0..1000 {
-            hub.tell(Event::Reconnecting { attempt, delay: Duration::ZERO });
-        }
-        assert_eq!(events.try_recv(), Some(Event::Reconnecting { attempt: 744, delay: Duration::ZERO }));
-        drop(events);
-        hub.tell(Event::Connected);
-        assert!(hub.state.lock().streams.is_empty());
-    }
-
-    #[test]
-    fn a_callback_may_panic_and_use_the_client() {
-        let hub = Arc::new(Hub::default());
-        let told = Arc::new(AtomicU64::new(0));
-        let (inner, count) = (hub.clone(), told.clone());
-        hub.tell(Event::Connected);
-        let callback = hub.add_callback(Box::new(move |event| {
-            let _ = inner.subscribe();
-            count.fetch_add(1, Ordering::Relaxed);
-            assert!(*event == Event::Connected, "a panic");
-        }));
-        hub.tell(Event::Dropped { frames: 1 });
-        hub.end(None);
-        assert_eq!(told.load(Ordering::Relaxed), 2);
-        assert_eq!(Arc::strong_count(&hub), 1);
-        drop(callback);
-    }
-
-    #[test]
-    fn a_callback_sees_the_order_of_the_streams_one_event_at_a_time() {
-        let hub = Arc::new(Hub::default());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (entered, has_entered) = std::sync::mpsc::channel();
-        let (go, gone) = std::sync::mpsc::channel::<()>();
-        let gone = Mutex::new(gone);
-        let mut stream = hub.subscribe();
-        hub.tell(Event::Connected);
-        let adding = std::thread::spawn({
-            let (hub, seen) = (hub.clone(), seen.clone());
-            move || {
-                let function = move |event: &Event| {
-                    if *event == Event::Connected {
-                        entered.send(()).unwrap();
-                        gone.lock().recv().unwrap();
-                    }
-                    seen.lock().push(event.clone());
-                };
-                hub.add_callback(Box::new(function)).detach();
-            }
-        });
-        // While the callback is called with the first event, on another thread, more happens.
-        has_entered.recv().unwrap();
-        hub.tell(Event::Dropped { frames: 1 });
-        hub.end(Some(&Event::disconnected(&ErrorKind::Io.into(), true)));
-        assert!(seen.lock().is_empty());
-        go.send(()).unwrap();
-        adding.join().unwrap();
-        let told: Vec<Event> = std::iter::from_fn(|| stream.try_recv()).collect();
-        assert_eq!(told.len(), 3);
-        assert_eq!(*seen.lock(), told);
-    }
-
-    #[test]
-    fn a_callback_that_is_taken_back_is_not_called_and_not_kept() {
-        let hub = Arc::new(Hub::default());
-        let told = Arc::new(AtomicU64::new(0));
-        let count = |told: &Arc<AtomicU64>| {
-            let told = told.clone();
-            Box::new(move |_: &Event| {
-                told.fetch_add(1, Ordering::Relaxed);
-            })
-        };
-        let taken_back = hub.add_callback(count(&told));
-        hub.add_callback(count(&told)).detach();
-        hub.tell(Event::Connected);
-        assert_eq!(told.load(Ordering::Relaxed), 2);
-        drop(taken_back);
-        assert_eq!(Arc::strong_count(&told), 2);
-        hub.tell(Event::Connected);
-        assert_eq!(told.load(Ordering::Relaxed), 3);
-    }
-
-    #[test]
-    fn a_callback_may_take_itself_back() {
-        let hub = Arc::new(Hub::default());
-        let told = Arc::new(AtomicU64::new(0));
-        let own: Arc<Mutex<Option<EventCallback>>> = Arc::default();
-        let (own_callback, count) = (own.clone(), told.clone());
-        let callback = hub.add_callback(Box::new(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let callback = own_callback.lock().take();
-            drop(callback);
-        }));
-        *own.lock() = Some(callback);
-        hub.tell(Event::Connected);
-        hub.tell(Event::Connected);
-        assert_eq!(told.load(Ordering::Relaxed), 1);
-        assert_eq!(Arc::strong_count(&own), 1);
     }
 }

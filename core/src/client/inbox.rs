@@ -41,7 +41,7 @@ use room::Room;
 use state::State;
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// The number of lanes: frames, notifications, calls.
@@ -80,6 +80,8 @@ pub(crate) struct Inbox {
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
+    /// Whether nothing is left to happen before the listeners of events are told the end.
+    may_tell_end: AtomicBool,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
     pub(super) events: Arc<Hub>,
@@ -125,6 +127,7 @@ impl Inbox {
             taken: Default::default(),
             room: Room::default(),
             ended: Notify::new(),
+            may_tell_end: AtomicBool::new(false),
             blocked: AtomicUsize::new(0),
             events: Arc::default(),
             timer: super::timer::Timer::default(),
@@ -262,6 +265,7 @@ impl Inbox {
     }
 
     /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events.
+    #[cfg(any(test, feature = "broker"))]
     pub(crate) fn end(&self, end: End) {
         self.stop(end);
         self.tell_end();
@@ -284,11 +288,17 @@ impl Inbox {
         self.senders.wake_all();
         #[cfg(feature = "rpc")]
         self.calls.end();
+        if self.may_tell_end.load(Ordering::SeqCst) {
+            self.tell_end();
+        }
     }
 
-    /// Tells the listeners of events, once, that the inbox has ended, if it has. Callbacks run on this thread.
+    /// Tells the listeners of events, once, that the inbox has ended. If it has not yet, [`stop`](Inbox::stop) tells
+    /// them. Callbacks run on this thread.
     /// Everything that waited for an answer has failed before.
     pub(crate) fn tell_end(&self) {
+        // Set before the lock is taken: `stop` reads it after it has set the end under the lock.
+        self.may_tell_end.store(true, Ordering::SeqCst);
         let end = self.state.lock().end.clone();
         if let Some(end) = end {
             self.events.end(Some(&Event::disconnected(&end.error(), true)));

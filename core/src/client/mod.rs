@@ -135,9 +135,10 @@ const SECONDARY_TRIES: u32 = 1000;
 ///
 /// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
 /// other when it is queued or written; dropping its future takes back nothing that is under way. When the
-/// last clone is dropped, what was sent is still written, in the background if it does not fit the socket
-/// at once; [`disconnect`](Client::disconnect) waits for it. A program that calls [`std::process::exit`]
-/// should do one or the other before.
+/// last clone is dropped, what was sent is still written, by a task if it does not fit the socket
+/// immediately; [`disconnect`](Client::disconnect) waits for it. If the runtime is dropped too, its drop writes the
+/// rest, for at most one second (on Unix). [`std::process::exit`] waits for clients of the process's own runtime
+/// alone: with any other, await `disconnect` before.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 

@@ -203,7 +203,7 @@ impl Durable {
     }
 
     /// Whether everything that was sent over the present connection is in the kernel.
-    #[cfg(feature = "runtime")]
+    #[cfg(feature = "blocking")]
     pub(super) fn is_written(&self) -> bool {
         match &*self.shared.state.read() {
             State::Up(connection) => connection.is_written(),

@@ -80,26 +80,27 @@ impl CursorMap {
         CursorMap(Arc::new(Shared { ttl: interval(ttl), table: Mutex::default() }))
     }
 
-    /// Adds a cursor and returns the identifier to [`reply`](CursorMap::reply) with.
+    /// Adds a cursor and returns the identifier to [`reply`](CursorMap::reply) with. May be called from any thread.
     ///
-    /// # Panics
-    /// Outside of a tokio runtime.
+    /// Unused cursors are dropped by a task of the current runtime, or of the runtime of the process (feature
+    /// `runtime`). Without either they are unknown after their time, and are dropped when a cursor is added within a
+    /// runtime.
     pub fn add(&self, cursor: impl Cursor) -> Uuid {
         let id = Uuid::new_v4();
         let cursor = Arc::new(tokio::sync::Mutex::new(Slot { has_ended: false, cursor }));
-        // Panics here, before anything has changed. The lock is not held while the task is spawned.
-        let runtime = Handle::current();
+        let runtime = runtime();
         let mut ended = None;
         let mut table = self.0.table.lock();
         table.cursors.insert(id, Entry { cursor, used: Instant::now(), calls: 0 });
         // A cleaner goes without leave when its runtime does.
-        if table.cleaner.as_ref().is_none_or(oneshot::Sender::is_closed) {
+        if runtime.is_some() && table.cleaner.as_ref().is_none_or(oneshot::Sender::is_closed) {
             let (sender, receiver) = oneshot::channel();
             table.cleaner = Some(sender);
             ended = Some(receiver);
         }
         drop(table);
-        if let Some(ended) = ended {
+        // The lock is not held while the task is spawned.
+        if let (Some(runtime), Some(ended)) = (runtime, ended) {
             runtime.spawn(clean(Arc::downgrade(&self.0), ended));
         }
         id
@@ -212,6 +213,14 @@ impl fmt::Debug for CursorMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CursorMap").field("ttl", &self.0.ttl).field("len", &self.len()).finish()
     }
+}
+
+/// The runtime for the task that drops unused cursors. A blocking handler is not within one.
+fn runtime() -> Option<Handle> {
+    let current = Handle::try_current().ok();
+    #[cfg(feature = "runtime")]
+    let current = current.or_else(|| crate::runtime::handle().ok());
+    current
 }
 
 fn parse(params: &[u8]) -> Result<Reference, RpcError> {
@@ -336,6 +345,16 @@ mod tests {
             }
             assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
             assert!(map.is_empty());
+        }
+    }
+
+    #[cfg(feature = "runtime")]
+    #[test]
+    fn a_thread_without_a_runtime_adds_cursors_that_expire() {
+        let map = CursorMap::new(Duration::from_millis(1));
+        map.add(ints(1..3));
+        while !map.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -14,7 +14,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The clients live in the [`runtime`](crate::runtime) of the process. Within an async runtime of the program every
+//! The clients live in the [runtime](crate::runtime) of the process. Within an async runtime of the program every
 //! call fails with [`NotSupported`](ErrorKind::NotSupported), and so does every use of a client in a child made by
 //! fork.
 
@@ -26,6 +26,7 @@ mod runtime;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;
+mod written;
 
 #[cfg(feature = "cursors")]
 pub use rpc::CursorStream;

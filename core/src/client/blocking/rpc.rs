@@ -16,7 +16,8 @@ use std::time::Duration;
 ///
 /// Each call that is handled has a thread, up to [`max_concurrent`](Options::max_concurrent) of them; threads are
 /// started as they are needed and end when idle. Frames are handled one after another on one thread, notifications on
-/// another. With [`in_order`](Options::in_order) everything is handled on one thread.
+/// another. With [`in_order`](Options::in_order) everything is handled on one thread. None of these threads is within
+/// an async runtime; [`crate::runtime::handle`] has one.
 pub trait Handlers: Send + Sync + 'static {
     /// Answers a call.
     ///
