@@ -338,3 +338,35 @@ async fn a_full_receiver_in_the_process() {
     client.flush().await.unwrap();
     client.room().ready().await.unwrap();
 }
+
+/// In process, an operation whose receiver has no room has the deadline that the program sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_in_the_process() {
+    let options = Options::default().hold(PATIENCE).stall(PATIENCE);
+    let bus = Bus::start_for(common::Transport::Local, options).await;
+    let slow = bus.broker.client_with(&bus.config("slow").queue_size(4)).await.unwrap();
+    let mut frames = slow.frames().unwrap();
+    let client = bus.client("s").await;
+    let request = Request::message("slow", "x", QoS::Processed).deadline(SHORT);
+    let completions = busrt::client::CompletionQueue::new();
+    let (mut token, mut last) = (0, None);
+    while let Some(pending) = client.try_send(&request).unwrap().sent() {
+        last = Some(pending);
+        assert!(token < 1000, "no bound");
+        token += 1;
+    }
+    let sent = client.send_in_order_to(&request, &completions, token).unwrap();
+    assert!(sent.is_sent());
+    let started = Instant::now();
+    assert_eq!(last.unwrap().await.unwrap_err().kind(), ErrorKind::Timeout);
+    completions.ready().await;
+    let completion = completions.try_take().unwrap();
+    assert_eq!((completion.token, completion.error().unwrap().kind()), (token, ErrorKind::Timeout));
+    assert!(started.elapsed() < SOON, "after {:?}", started.elapsed());
+    // What was accepted arrives all the same, and is told once.
+    for _ in 0..=token {
+        assert_eq!(next(&mut frames).await.payload(), b"x");
+    }
+    client.flush().await.unwrap();
+    assert!(completions.is_empty());
+}

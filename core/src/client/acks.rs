@@ -1,7 +1,9 @@
 //! Operations that wait for the broker's acknowledgement.
 
 use super::completions::{CompletionQueue, Raw};
-use super::effects::{contain, wake_all};
+#[cfg(feature = "rpc")]
+use super::effects::contain;
+use super::effects::wake_all;
 use super::inbox::Inbox;
 use super::outcome::{Answer, Failure};
 use super::resume::Change;

@@ -300,6 +300,12 @@ impl Calls {
     }
 }
 
+/// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
+pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
+    let wakers: Vec<_> = replies.into_iter().filter_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
+    wake_all(wakers);
+}
+
 /// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
 fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
     let wakers: Vec<_> = callers.into_iter().filter_map(|caller| caller.tell(Err(failure))).collect();

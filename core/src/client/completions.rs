@@ -4,6 +4,7 @@
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};
 use super::wait::Wait;
+use super::wake::WakeUp;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use parking_lot::Mutex;
@@ -74,6 +75,32 @@ impl CompletionQueue {
         batch.reserve(count);
         batch.extend(state.completed.drain(..count).map(Completion::from));
         count
+    }
+
+    /// As [`take`](CompletionQueue::take), for event loops. When the queue is empty after it, `wake_up` is registered:
+    /// it is woken once, with the next result. A program that gets `most` results calls again.
+    pub fn take_or_arm(&self, batch: &mut Vec<Completion>, most: usize, wake_up: &WakeUp) -> usize {
+        let count = self.take(batch, most);
+        if count < most {
+            self.arm(wake_up);
+        }
+        count
+    }
+
+    /// Registers `wake_up` if the queue is empty, and wakes it if not.
+    fn arm(&self, wake_up: &WakeUp) {
+        wake_up.reset();
+        // Cloned and dropped without the lock.
+        let waker = wake_up.waker().clone();
+        let mut state = self.0.lock();
+        if !state.completed.is_empty() {
+            drop(state);
+            wake_up.wake();
+            return;
+        }
+        let former = state.waker.replace(waker);
+        drop(state);
+        drop(former);
     }
 
     /// The oldest result, if one waits.
@@ -152,6 +179,33 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use std::time::Duration;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_descriptor_is_readable_while_results_wait() {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use std::os::fd::AsFd;
+
+        let descriptor = super::super::wake::WakeFd::new().unwrap();
+        let wake_up = WakeUp::from(&descriptor);
+        let is_readable = || {
+            let mut fds = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+        };
+        let queue = CompletionQueue::new();
+        let push = |token| queue.push(token, Raw::Operation(Ok(()))).into_iter().for_each(Waker::wake);
+        let mut batch = vec![];
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 0);
+        assert!(!is_readable());
+        (0..3).for_each(push);
+        assert!(is_readable());
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 2);
+        assert!(is_readable(), "one result is left");
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 1);
+        assert!(!is_readable());
+        push(3);
+        assert!(is_readable());
+    }
 
     #[test]
     fn in_order_and_in_batches() {

@@ -343,7 +343,8 @@ impl Shared {
 
     /// Lets a task flush, unless one is about to.
     fn flush_soon(self: &Arc<Self>) {
-        if self.flush_scheduled.swap(true, Ordering::AcqRel) {
+        // The first look costs less. The lock of the queue orders it: the task clears the flag before it takes the queue.
+        if self.is_coalescing() || self.flush_scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
         let shared = self.clone();

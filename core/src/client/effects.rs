@@ -102,9 +102,7 @@ impl Drop for DeferredEffects {
     fn drop(&mut self) {
         wake_all(self.wakers.take());
         #[cfg(feature = "rpc")]
-        for (caller, frame) in self.replies.take() {
-            contain("the waker of a caller", || caller.end(Ok(frame)));
-        }
+        super::calls::answer_all(self.replies.take());
         if self.queue_overflowed {
             contain("the logger", || {
                 log::warn!("client queue full: frames are dropped until the program takes some");

@@ -99,8 +99,8 @@ mod tests {
             assert_eq!(whole[..4], 7u32.to_le_bytes());
             let shared = Bytes::from(rest.clone());
             for payload in [Payload::from(&rest), Payload::from(&shared)] {
-                let parts =
-                    Request::message("b", payload, QoS::Processed).prefix(b" head").envelope(b"envelope");
+                let mut parts = Request::message("b", payload, QoS::Processed).prefix(b" head");
+                parts.envelope = b"envelope";
                 assert_eq!(bytes(&parts), whole);
             }
         }

@@ -60,6 +60,7 @@ mod timer;
 mod topics;
 mod wait;
 mod waiters;
+mod wake;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -85,6 +86,9 @@ pub use request::{Deadline, Payload, Request, TrySend};
 pub use room::Room;
 pub use topics::AsTopics;
 pub use wait::{DEFAULT_SLICE, Wait};
+#[cfg(unix)]
+pub use wake::WakeFd;
+pub use wake::WakeUp;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Caller as CallTarget;
@@ -97,7 +101,9 @@ pub(crate) use lanes::{
 };
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
-pub(crate) use request::{AnswerTo, Bound};
+pub(crate) use request::AnswerTo;
+#[cfg(feature = "rpc")]
+pub(crate) use request::Bound;
 #[cfg(feature = "rpc")]
 pub(crate) use slot::Slot;
 

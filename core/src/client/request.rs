@@ -171,6 +171,7 @@ impl<'a> Request<'a> {
         self
     }
 
+    #[cfg(feature = "rpc")]
     pub(crate) fn envelope(mut self, envelope: &'a [u8]) -> Request<'a> {
         self.envelope = envelope;
         self

@@ -4,6 +4,8 @@ use super::flush::Flush;
 #[cfg(feature = "broker")]
 use super::local::LocalSubmit;
 use super::pending::PendingOperation;
+#[cfg(feature = "broker")]
+use super::request::Deadline;
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
 use super::room::{Room, Sending};
 use super::{Client, CompletionQueue, Link};
@@ -134,6 +136,7 @@ impl Client {
     async fn attempt_patiently<'a>(&'a self, request: &Request<'a>, to: AnswerTo<'a>) -> Result<Submitted> {
         #[cfg(feature = "broker")]
         if let Link::Local(local) = &self.0.link
+            && request.deadline == Deadline::Default
             && !matches!(request.operation, Operation::Nop)
         {
             return match local.submit(request, to)? {
