@@ -370,3 +370,31 @@ async fn a_deadline_in_the_process() {
     client.flush().await.unwrap();
     assert!(completions.is_empty());
 }
+
+/// The last of a burst is written though the program does nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_written_to_its_end() {
+    let listener = FakeListener::new();
+    let config = listener.config();
+    let (client, mut broker, _listener) = connected(listener, &config).await;
+    let threads = 4;
+    for thread in 0..threads {
+        let client = client.clone();
+        std::thread::spawn(move || {
+            for burst in 0..50u32 {
+                for _ in 0..burst % 7 {
+                    assert!(client.try_send(&Request::publish("t", "x", QoS::No)).unwrap().is_sent());
+                }
+                std::thread::sleep(Duration::from_micros(u64::from(burst) * (thread + 1)));
+            }
+        });
+    }
+    let wanted = threads * (0..50).map(|burst| burst % 7).sum::<u64>();
+    let reading = tokio::task::spawn_blocking(move || {
+        for _ in 0..wanted {
+            broker.next();
+        }
+        broker.next_within(Duration::from_millis(20))
+    });
+    assert_eq!(reading.await.unwrap(), None);
+}

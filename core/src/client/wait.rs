@@ -92,6 +92,8 @@ impl<'a> Wait<'a> {
                     check()?;
                 }
                 next_check = Some(Instant::now() + slice);
+                // The check may have waited on this thread and taken the wake-up: polled again.
+                break;
             }
         }
     }
@@ -156,6 +158,22 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         slot.complete(7).into_iter().for_each(Waker::wake);
         assert_eq!(thread.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_check_may_wait_itself() {
+        let (outer, inner) = (Slot::new(), Slot::new());
+        inner.complete(());
+        let mut check = || {
+            // Both wake-ups come while the check waits.
+            outer.complete(1).into_iter().for_each(Waker::wake);
+            Wait::at_most(Duration::from_millis(5)).on(|_| Poll::<()>::Pending)?;
+            Wait::forever().on(|cx| inner.poll(cx)).map(drop)
+        };
+        let wait = Wait::at_most(Duration::from_secs(20)).slice(Duration::from_millis(5)).check(&mut check);
+        let start = Instant::now();
+        assert_eq!(wait.on(|cx| outer.poll(cx)).unwrap(), Some(1));
+        assert!(start.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
