@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
 
-/// Who is told the answer, without what has to happen besides.
+/// Where the program gets the answer.
 #[derive(Debug)]
 pub(super) enum Told {
     /// A handle.

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 /// The number of calls without a reply so far whose late reply is recognized and dropped.
 const MAX_LATE: usize = 1024;
 
-/// The table of one client. Replies are taken out of the stream of frames by whoever receives, so that
-/// they never queue behind frames.
+/// The table of one client. Replies are taken out of the stream of frames when they are received, so
+/// that they never queue behind frames.
 #[derive(Debug)]
 pub(crate) struct Calls {
     table: Mutex<Table>,
@@ -80,7 +80,7 @@ impl Name {
     }
 }
 
-/// Who is told the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
+/// Where the program gets the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
 /// lock.
 #[derive(Debug)]
 pub(crate) enum Caller {
@@ -88,7 +88,7 @@ pub(crate) enum Caller {
     Slot(Arc<Slot<Outcome>>),
     /// A queue, with a token.
     Queue(CompletionQueue, u64),
-    /// No one any more: the reply is late.
+    /// Nowhere: the reply is late.
     Late,
 }
 

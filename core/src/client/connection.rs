@@ -349,7 +349,7 @@ impl Shared {
         }
         let shared = self.clone();
         self.writer.runtime().spawn(async move {
-            // Cleared before: what is queued after the flush schedules another one.
+            // Cleared before the flush: requests that are queued after it schedule another one.
             shared.flush_scheduled.store(false, Ordering::SeqCst);
             shared.writer.flush();
             shared.burst.wrote(shared.now());
@@ -473,7 +473,7 @@ impl Shared {
         self.writer.flush();
     }
 
-    /// The broker is alive, or nobody has listened so far.
+    /// Notes that the broker is alive, or could not be heard so far.
     pub(super) fn hear(&self) {
         self.heard.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_part_of_the_payload_whoever_owns_it() {
+    fn a_prefix_is_part_of_a_borrowed_or_shared_payload() {
         for len in [0, 6, LARGE_PAYLOAD] {
             let rest = vec![b'x'; len];
             let joined = [&b"envelope head"[..], &rest].concat();

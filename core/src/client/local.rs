@@ -67,7 +67,7 @@ struct Deferred {
     begun: Option<Unfinished>,
 }
 
-/// Who is told the answer, owned.
+/// Where the answer goes, owned.
 enum Target {
     Told(Told),
     /// The same with a deadline.
@@ -79,7 +79,7 @@ enum Target {
     Nothing,
 }
 
-/// Who is told the answer, or that it did not come in time: once.
+/// Where the answer goes, or the failure when it does not come in time: the first of them counts.
 struct Expiring {
     told: Mutex<Option<Told>>,
     deadline: Instant,
@@ -388,7 +388,7 @@ fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
 }
 
-/// Who is told the answer, and the handle for the program.
+/// Where the answer goes, and the handle for the program.
 fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
     let done = || PendingOperation::done(Ok(()));
     match to {

@@ -434,7 +434,7 @@ impl Shared {
     }
 }
 
-/// Ends the client when its task goes, with its runtime: nobody may wait for what will never come.
+/// Ends the client when its task goes, with its runtime: nothing may wait for a connection that will never come.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {

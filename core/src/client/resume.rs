@@ -66,7 +66,7 @@ impl Topicbook {
         Some(Change { book: self.clone(), act, topics, told })
     }
 
-    /// Restores everything over a connection that nobody else uses yet, in as few frames as possible, and
+    /// Restores everything over a connection that is not in force yet, in as few frames as possible, and
     /// waits until the broker has acknowledged it.
     pub(super) async fn restore(&self, connection: &Connection) -> Result<()> {
         let (exclusions, subscriptions, warnings) = {
