@@ -1,10 +1,12 @@
 //! Results of operations and calls in a queue, each with the token that the program gave it.
 
+use super::effects::wake_all;
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};
 use super::wait::Wait;
 use super::wake::WakeUp;
+use super::waker_set::WakerSet;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use parking_lot::Mutex;
@@ -24,7 +26,7 @@ pub struct CompletionQueue(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     completed: VecDeque<(u64, Raw)>,
-    waker: Option<Waker>,
+    wakers: WakerSet,
 }
 
 /// A result as it was found. The error is made when the program takes it.
@@ -61,11 +63,11 @@ impl CompletionQueue {
         CompletionQueue::default()
     }
 
-    /// Appends a result. Returns the waker of the taker, to be woken when no lock is held.
-    pub(super) fn push(&self, token: u64, result: Raw) -> Option<Waker> {
+    /// Appends a result. Returns the wakers of those who wait, to be woken when no lock is held.
+    pub(super) fn push(&self, token: u64, result: Raw) -> WakerSet {
         let mut state = self.0.lock();
         state.completed.push_back((token, result));
-        state.waker.take()
+        state.wakers.take()
     }
 
     /// Appends to `batch` the results that wait, at most `most` of them. Returns how many.
@@ -90,17 +92,9 @@ impl CompletionQueue {
     /// Registers `wake_up` if the queue is empty, and wakes it if not.
     fn arm(&self, wake_up: &WakeUp) {
         wake_up.reset();
-        // Cloned and dropped without the lock.
-        let waker = wake_up.waker().clone();
-        let mut state = self.0.lock();
-        if !state.completed.is_empty() {
-            drop(state);
+        if !self.register(wake_up.waker()) {
             wake_up.wake();
-            return;
         }
-        let former = state.waker.replace(waker);
-        drop(state);
-        drop(former);
     }
 
     /// The oldest result, if one waits.
@@ -118,19 +112,34 @@ impl CompletionQueue {
         self.len() == 0
     }
 
-    /// Ready when a result waits. Else the waker is woken once, with the next result. One waker is registered at a
-    /// time: the last.
+    /// Ready when a result waits. Else the waker is woken once, with the next result. Any number of tasks and threads
+    /// may wait: all of them are woken.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned and dropped without the lock.
-        let waker = cx.waker().clone();
-        let mut state = self.0.lock();
-        if !state.completed.is_empty() {
-            return Poll::Ready(());
+        if self.register(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Registers a waker, unless a result waits.
+    fn register(&self, waker: &Waker) -> bool {
+        // Cloned without the lock.
+        let mut own = None;
+        loop {
+            let mut state = self.0.lock();
+            if !state.completed.is_empty() {
+                return false;
+            }
+            if state.wakers.contains(waker) {
+                return true;
+            }
+            let Some(own) = own.take() else {
+                drop(state);
+                own = Some(waker.clone());
+                continue;
+            };
+            let former = state.wakers.insert(own);
+            drop(state);
+            wake_all(former);
+            return true;
         }
-        let former = state.waker.replace(waker);
-        drop(state);
-        drop(former);
-        Poll::Pending
     }
 
     /// Waits until a result waits.
@@ -193,7 +202,7 @@ mod tests {
             poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
         };
         let queue = CompletionQueue::new();
-        let push = |token| queue.push(token, Raw::Operation(Ok(()))).into_iter().for_each(Waker::wake);
+        let push = |token| wake_all(queue.push(token, Raw::Operation(Ok(()))));
         let mut batch = vec![];
         assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 0);
         assert!(!is_readable());
@@ -212,9 +221,10 @@ mod tests {
         let queue = CompletionQueue::new();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(queue.poll_ready(&mut cx).is_pending());
-        assert!(queue.push(1, Raw::Operation(Ok(()))).is_some());
+        assert_eq!(queue.push(1, Raw::Operation(Ok(()))).into_iter().count(), 1);
         for token in 2..5 {
-            assert!(queue.push(token, Raw::Operation(Err(Failure::Refused(0x71)))).is_none());
+            let wakers = queue.push(token, Raw::Operation(Err(Failure::Refused(0x71))));
+            assert_eq!(wakers.into_iter().count(), 0);
         }
         assert!(queue.poll_ready(&mut cx).is_ready());
         let mut batch = vec![];

@@ -12,6 +12,7 @@ use super::outcome::{Answer, Failure};
 use super::pending::PendingOperation;
 use super::request::{AnswerTo, Bound, Deadline, Request, Submitted, TrySend};
 use super::room::RoomState;
+use super::waker_set::WakerSet;
 use super::{Client, Link};
 use crate::broker::in_process::{Begun, LocalLink, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +25,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -87,9 +88,9 @@ struct Expiring {
 }
 
 impl Expiring {
-    fn tell(&self, answer: Answer) -> Option<Waker> {
+    fn tell(&self, answer: Answer) -> WakerSet {
         let told = self.told.lock().take();
-        told.and_then(|told| told.tell(answer))
+        told.map(|told| told.tell(answer)).unwrap_or_default()
     }
 }
 
@@ -281,7 +282,7 @@ impl Shared {
 
     /// Tells the answer. Runs wakers and the logger: the caller holds no lock.
     fn tell(&self, target: Target, answer: Answer) {
-        let waker = match target {
+        let wakers = match target {
             Target::Told(told) => told.tell(answer),
             Target::Expiring(expiring) => {
                 self.inbox.forget_wake_at(expiring.deadline, expiring.ticket);
@@ -290,18 +291,18 @@ impl Shared {
             #[cfg(feature = "rpc")]
             Target::Call(id) => match answer {
                 Err(failure @ Failure::Refused(_)) => self.inbox.calls.fail(id, failure),
-                _ => None,
+                _ => WakerSet::default(),
             },
             #[cfg(feature = "rpc")]
             Target::Log => {
                 if let Err(failure) = answer {
                     log::debug!("a reply was refused: {}", failure.kind());
                 }
-                None
+                WakerSet::default()
             }
-            Target::Nothing => None,
+            Target::Nothing => WakerSet::default(),
         };
-        wake_all(waker);
+        wake_all(wakers);
     }
 
     /// Lets the task finish an operation.

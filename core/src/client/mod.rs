@@ -20,7 +20,7 @@
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
 //! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
-//! | `wait`, `waiters` | waiting on plain threads, and whom to wake |
+//! | `wait`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
 //! | `inbox`, `lanes` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
@@ -61,6 +61,7 @@ mod topics;
 mod wait;
 mod waiters;
 mod wake;
+mod waker_set;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;

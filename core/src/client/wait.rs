@@ -144,6 +144,7 @@ impl Wake for Parker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effects::wake_all;
     use super::super::slot::Slot;
     use super::*;
     use crate::error::{Error, ErrorKind};
@@ -156,7 +157,7 @@ mod tests {
             move || Wait::forever().on(|cx| slot.poll(cx)).unwrap()
         });
         std::thread::sleep(Duration::from_millis(20));
-        slot.complete(7).into_iter().for_each(Waker::wake);
+        wake_all(slot.complete(7));
         assert_eq!(thread.join().unwrap(), Some(7));
     }
 
@@ -166,7 +167,7 @@ mod tests {
         inner.complete(());
         let mut check = || {
             // Both wake-ups come while the check waits.
-            outer.complete(1).into_iter().for_each(Waker::wake);
+            wake_all(outer.complete(1));
             Wait::at_most(Duration::from_millis(5)).on(|_| Poll::<()>::Pending)?;
             Wait::forever().on(|cx| inner.poll(cx)).map(drop)
         };
@@ -174,6 +175,22 @@ mod tests {
         let start = Instant::now();
         assert_eq!(wait.on(|cx| outer.poll(cx)).unwrap(), Some(1));
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn many_threads_wait_for_the_same() {
+        let slot = Slot::new();
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let slot = slot.clone();
+                std::thread::spawn(move || Wait::at_most(Duration::from_secs(20)).on(|cx| slot.poll(cx)))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        wake_all(slot.complete(7));
+        for thread in threads {
+            assert_eq!(thread.join().unwrap().unwrap(), Some(7));
+        }
     }
 
     #[test]
