@@ -158,12 +158,12 @@ impl Connection {
         self.shared.try_submit(request, to, bound)
     }
 
-    /// Ready when there is room for a request, or none can be sent any more. Else the waker is registered under the
-    /// ticket; see [`forget_room`](Connection::forget_room).
-    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready with true when there is room for a request, and with false when none can be sent any more. Else the waker
+    /// is registered under the ticket; see [`forget_room`](Connection::forget_room).
+    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
         let room = self.shared.writer.poll_below(ticket, self.shared.room(), cx);
         // The second look sees an end that began before the waker was registered.
-        if room.is_ready() || !self.is_connected() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_connected() { room } else { Poll::Ready(false) }
     }
 
     /// Sends a request that no program waits for, within the timeout.
@@ -173,7 +173,8 @@ impl Connection {
             loop {
                 match self.try_submit(request, AnswerTo::Nothing, Bound::Bounded) {
                     Ok(TrySend::Sent(_)) => return Poll::Ready(Ok(())),
-                    Ok(TrySend::NoRoom) => ready!(self.poll_room(ticket, cx)),
+                    // If there is none any more, the next try says why.
+                    Ok(TrySend::NoRoom) => _ = ready!(self.poll_room(ticket, cx)),
                     Err(e) => return Poll::Ready(Err(e)),
                 }
             }
