@@ -48,13 +48,13 @@ async fn a_call_that_was_told_an_error_is_never_sent() {
         let (client, broker, listener) = connected(listener, &config).await;
         fill(&client);
         let caller = Caller::new(client.clone());
-        let call = tokio::spawn(async move {
+        let mut call = tokio::spawn(async move {
             caller.call_with_deadline("srv", "transfer_money", "", QoS::Processed, deadline).await
         });
         tokio::time::sleep(SHORT).await;
         drop(broker);
         let goes_on = waits && deadline == PATIENCE;
-        let failed = if goes_on { None } else { Some(call.await.unwrap().unwrap_err()) };
+        let failed = if goes_on { None } else { Some((&mut call).await.unwrap().unwrap_err()) };
         let accepting = tokio::task::spawn_blocking(move || (listener.accept(), listener));
         let (mut broker, _listener) = accepting.await.unwrap();
         let seen = tokio::task::spawn_blocking(move || {
@@ -62,11 +62,14 @@ async fn a_call_that_was_told_an_error_is_never_sent() {
             while let Some(sent) = broker.next_within(5 * SHORT) {
                 calls += u32::from(holds_call(&sent.body, "transfer_money"));
             }
-            calls
+            (calls, broker)
         });
-        let seen = seen.await.unwrap();
+        let (seen, _broker) = seen.await.unwrap();
         match failed {
-            None => assert_eq!(seen, 1),
+            None => {
+                assert!(!call.is_finished(), "{:?}", call.await);
+                assert_eq!(seen, 1);
+            }
             Some(error) => {
                 let kind = if waits { ErrorKind::Timeout } else { ErrorKind::Io };
                 assert_eq!((seen, error.kind()), (0, Some(kind)), "{error}");

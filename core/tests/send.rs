@@ -338,3 +338,121 @@ async fn a_full_receiver_in_the_process() {
     client.flush().await.unwrap();
     client.room().ready().await.unwrap();
 }
+
+/// In process, an operation whose receiver has no room has the deadline that the program sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_in_the_process() {
+    let options = Options::default().hold(PATIENCE).stall(PATIENCE);
+    let bus = Bus::start_for(common::Transport::Local, options).await;
+    let slow = bus.broker.client_with(&bus.config("slow").queue_size(4)).await.unwrap();
+    let mut frames = slow.frames().unwrap();
+    let client = bus.client("s").await;
+    let request = Request::message("slow", "x", QoS::Processed).deadline(SHORT);
+    let completions = busrt::client::CompletionQueue::new();
+    let (mut token, mut last) = (0, None);
+    while let Some(pending) = client.try_send(&request).unwrap().sent() {
+        last = Some(pending);
+        assert!(token < 1000, "no bound");
+        token += 1;
+    }
+    let sent = client.send_in_order_to(&request, &completions, token).unwrap();
+    assert!(sent.is_sent());
+    let started = Instant::now();
+    assert_eq!(last.unwrap().await.unwrap_err().kind(), ErrorKind::Timeout);
+    completions.ready().await;
+    let completion = completions.try_take().unwrap();
+    assert_eq!((completion.token, completion.error().unwrap().kind()), (token, ErrorKind::Timeout));
+    assert!(started.elapsed() < SOON, "after {:?}", started.elapsed());
+    // What was accepted arrives all the same, and is told once.
+    for _ in 0..=token {
+        assert_eq!(next(&mut frames).await.payload(), b"x");
+    }
+    client.flush().await.unwrap();
+    assert!(completions.is_empty());
+}
+
+/// The last of a burst is written though the program does nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_written_to_its_end() {
+    let listener = FakeListener::new();
+    let config = listener.config();
+    let (client, mut broker, _listener) = connected(listener, &config).await;
+    let threads = 4;
+    for thread in 0..threads {
+        let client = client.clone();
+        std::thread::spawn(move || {
+            for burst in 0..50u32 {
+                for _ in 0..burst % 7 {
+                    assert!(client.try_send(&Request::publish("t", "x", QoS::No)).unwrap().is_sent());
+                }
+                std::thread::sleep(Duration::from_micros(u64::from(burst) * (thread + 1)));
+            }
+        });
+    }
+    let wanted = threads * (0..50).map(|burst| burst % 7).sum::<u64>();
+    let reading = tokio::task::spawn_blocking(move || {
+        for _ in 0..wanted {
+            broker.next();
+        }
+        broker.next_within(Duration::from_millis(20))
+    });
+    assert_eq!(reading.await.unwrap(), None);
+}
+
+/// What waits for a connection is sent first when it is there, and flushing waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushing_waits_for_a_connection_and_what_is_queued_for_it() {
+    let listener = FakeListener::new();
+    let config = listener
+        .config()
+        .reconnect(Reconnect::new().delays(Duration::from_millis(20), Duration::from_millis(20)))
+        .while_down(WhileDown::Queue(1 << 20));
+    let (client, broker, listener) = connected(listener, &config).await;
+    drop(broker);
+    eventually("the loss is noticed", || !client.is_connected()).await;
+    for i in 0..10u8 {
+        assert!(client.try_send(&Request::publish("t", &[i], QoS::No)).unwrap().is_sent());
+    }
+    // An operation that asks for an acknowledgement is not queued: it has room when there is a connection.
+    assert!(!client.try_send(&Request::publish("t", &[10], QoS::Processed)).unwrap().is_sent());
+    assert!(tokio::time::timeout(SHORT, client.flush()).await.is_err());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut broker = listener.accept();
+        let bodies: Vec<Vec<u8>> = (0..11).map(|_| broker.next().body).collect();
+        (bodies, broker, listener)
+    });
+    client.flush().await.unwrap();
+    client.room().ready().await.unwrap();
+    let acknowledged =
+        client.try_send(&Request::publish("t", &[10], QoS::Processed)).unwrap().sent().unwrap();
+    let (bodies, mut broker, _listener) = reading.await.unwrap();
+    assert_eq!(bodies, (0..11u8).map(|i| vec![b't', 0, i]).collect::<Vec<_>>());
+    broker.acknowledge(1, 1);
+    acknowledged.await.unwrap();
+}
+
+/// Any number of threads may wait for one operation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_threads_wait_for_one_operation() {
+    let listener = FakeListener::new();
+    let config = listener.config();
+    let (client, mut broker, _listener) = connected(listener, &config).await;
+    let request = Request::message("x", "y", QoS::Processed);
+    let pending = std::sync::Arc::new(client.try_send(&request).unwrap().sent().unwrap());
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let pending = pending.clone();
+            std::thread::spawn(move || pending.wait_timeout(PATIENCE).unwrap())
+        })
+        .collect();
+    tokio::task::spawn_blocking(move || {
+        let op_id = broker.next().op_id;
+        std::thread::sleep(SHORT);
+        broker.acknowledge(op_id, 1);
+        for thread in threads {
+            thread.join().unwrap().unwrap();
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -1,18 +1,21 @@
 //! Operations that wait for the broker's acknowledgement.
 
 use super::completions::{CompletionQueue, Raw};
-use super::effects::{contain, wake_all};
+#[cfg(feature = "rpc")]
+use super::effects::contain;
+use super::effects::wake_all;
 use super::inbox::Inbox;
 use super::outcome::{Answer, Failure};
 use super::resume::Change;
 use super::slot::Slot;
+use super::waker_set::WakerSet;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
 
-/// Who is told the answer, without what has to happen besides.
+/// Where the program gets the answer.
 #[derive(Debug)]
 pub(super) enum Told {
     /// A handle.
@@ -22,8 +25,8 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Tells the answer. Returns the waker of who waits for it, to be woken when no lock is held.
-    pub(super) fn tell(self, answer: Answer) -> Option<Waker> {
+    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held.
+    pub(super) fn tell(self, answer: Answer) -> WakerSet {
         match self {
             Told::Slot(slot) => slot.complete(answer),
             Told::Queue(queue, token) => queue.push(token, Raw::Operation(answer)),

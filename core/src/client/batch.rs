@@ -170,7 +170,7 @@ impl Batch {
         if !self.replies.is_empty() {
             inbox.count_replies(self.replies.iter().map(|(_, frame)| frame));
             let replies = self.replies.drain(..);
-            self.wakers.extend(replies.filter_map(|(caller, frame)| caller.tell(Ok(frame))));
+            self.wakers.extend(replies.flat_map(|(caller, frame)| caller.tell(Ok(frame))));
         }
         wake_all(self.wakers.drain(..));
     }

@@ -4,6 +4,7 @@ use super::completions::{CompletionQueue, Raw};
 use super::effects::{discard, wake_all};
 use super::outcome::{Failure, Outcome};
 use super::slot::Slot;
+use super::waker_set::WakerSet;
 use crate::frame::Frame;
 use crate::proto::op::primary_name;
 use crate::proto::rpc::Envelope;
@@ -12,14 +13,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
 use tokio::time::Instant;
 
 /// The number of calls without a reply so far whose late reply is recognized and dropped.
 const MAX_LATE: usize = 1024;
 
-/// The table of one client. Replies are taken out of the stream of frames by whoever receives, so that
-/// they never queue behind frames.
+/// The table of one client. Replies are taken out of the stream of frames when they are received, so
+/// that they never queue behind frames.
 #[derive(Debug)]
 pub(crate) struct Calls {
     table: Mutex<Table>,
@@ -80,7 +80,7 @@ impl Name {
     }
 }
 
-/// Who is told the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
+/// Where the program gets the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
 /// lock.
 #[derive(Debug)]
 pub(crate) enum Caller {
@@ -88,20 +88,20 @@ pub(crate) enum Caller {
     Slot(Arc<Slot<Outcome>>),
     /// A queue, with a token.
     Queue(CompletionQueue, u64),
-    /// No one any more: the reply is late.
+    /// Nowhere: the reply is late.
     Late,
 }
 
 impl Caller {
-    /// Tells the outcome. Returns the waker of who waits for it, to be woken when no lock is held. With many
+    /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
     /// outcomes, the wakers are woken after all of them are told.
-    pub(super) fn tell(self, outcome: Outcome) -> Option<Waker> {
+    pub(super) fn tell(self, outcome: Outcome) -> WakerSet {
         match self {
             Caller::Slot(slot) => slot.complete(outcome),
             Caller::Queue(queue, token) => queue.push(token, Raw::Call(outcome)),
             Caller::Late => {
                 outcome.into_iter().for_each(discard);
-                None
+                WakerSet::default()
             }
         }
     }
@@ -218,7 +218,7 @@ impl Calls {
 
     /// Forgets a call whose request has been sent: its late reply is dropped. Returns whether it was in the table.
     pub(crate) fn forget(&self, id: u32) -> bool {
-        self.remove(id, |_| None).is_some()
+        self.remove(id, |_| WakerSet::default()).is_some()
     }
 
     /// Forgets a call whose request was not sent. Returns whether it was in the table: else its outcome is told.
@@ -231,13 +231,13 @@ impl Calls {
         waiting.is_some()
     }
 
-    /// Ends a call without a reply. Returns the waker of who waits for it, to be woken when no lock is held.
-    pub(crate) fn fail(&self, id: u32, failure: Failure) -> Option<Waker> {
-        self.remove(id, |caller| caller.tell(Err(failure))).flatten()
+    /// Ends a call without a reply. Returns the wakers of those who wait for it, to be woken when no lock is held.
+    pub(crate) fn fail(&self, id: u32, failure: Failure) -> WakerSet {
+        self.remove(id, |caller| caller.tell(Err(failure))).unwrap_or_default()
     }
 
     /// Removes a call; `None` when there is none.
-    fn remove(&self, id: u32, end: impl FnOnce(Caller) -> Option<Waker>) -> Option<Option<Waker>> {
+    fn remove(&self, id: u32, end: impl FnOnce(Caller) -> WakerSet) -> Option<WakerSet> {
         let mut table = self.table.lock();
         let waiting = table.remove(id)?;
         let forgotten = if waiting.unsent { None } else { table.expect_late(id, waiting.target) };
@@ -301,13 +301,13 @@ impl Calls {
 /// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
 #[cfg(any(feature = "broker", test))]
 pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
-    let wakers: Vec<_> = replies.into_iter().filter_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
+    let wakers: Vec<_> = replies.into_iter().flat_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
     wake_all(wakers);
 }
 
 /// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
 fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
-    let wakers: Vec<_> = callers.into_iter().filter_map(|caller| caller.tell(Err(failure))).collect();
+    let wakers: Vec<_> = callers.into_iter().flat_map(|caller| caller.tell(Err(failure))).collect();
     wake_all(wakers);
 }
 

@@ -1,9 +1,12 @@
 //! Results of operations and calls in a queue, each with the token that the program gave it.
 
+use super::effects::wake_all;
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};
 use super::wait::Wait;
+use super::wake::WakeUp;
+use super::waker_set::WakerSet;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use parking_lot::Mutex;
@@ -23,7 +26,7 @@ pub struct CompletionQueue(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     completed: VecDeque<(u64, Raw)>,
-    waker: Option<Waker>,
+    wakers: WakerSet,
 }
 
 /// A result as it was found. The error is made when the program takes it.
@@ -60,11 +63,11 @@ impl CompletionQueue {
         CompletionQueue::default()
     }
 
-    /// Appends a result. Returns the waker of the taker, to be woken when no lock is held.
-    pub(super) fn push(&self, token: u64, result: Raw) -> Option<Waker> {
+    /// Appends a result. Returns the wakers of those who wait, to be woken when no lock is held.
+    pub(super) fn push(&self, token: u64, result: Raw) -> WakerSet {
         let mut state = self.0.lock();
         state.completed.push_back((token, result));
-        state.waker.take()
+        state.wakers.take()
     }
 
     /// Appends to `batch` the results that wait, at most `most` of them. Returns how many.
@@ -74,6 +77,24 @@ impl CompletionQueue {
         batch.reserve(count);
         batch.extend(state.completed.drain(..count).map(Completion::from));
         count
+    }
+
+    /// As [`take`](CompletionQueue::take), for event loops. When the queue is empty after it, `wake_up` is registered:
+    /// it is woken once, with the next result. A program that gets `most` results calls again.
+    pub fn take_or_arm(&self, batch: &mut Vec<Completion>, most: usize, wake_up: &WakeUp) -> usize {
+        let count = self.take(batch, most);
+        if count < most {
+            self.arm(wake_up);
+        }
+        count
+    }
+
+    /// Registers `wake_up` if the queue is empty, and wakes it if not.
+    fn arm(&self, wake_up: &WakeUp) {
+        wake_up.reset();
+        if !self.register(wake_up.waker()) {
+            wake_up.wake();
+        }
     }
 
     /// The oldest result, if one waits.
@@ -91,19 +112,34 @@ impl CompletionQueue {
         self.len() == 0
     }
 
-    /// Ready when a result waits. Else the waker is woken once, with the next result. One waker is registered at a
-    /// time: the last.
+    /// Ready when a result waits. Else the waker is woken once, with the next result. Any number of tasks and threads
+    /// may wait: all of them are woken.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned and dropped without the lock.
-        let waker = cx.waker().clone();
-        let mut state = self.0.lock();
-        if !state.completed.is_empty() {
-            return Poll::Ready(());
+        if self.register(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Registers a waker, unless a result waits.
+    fn register(&self, waker: &Waker) -> bool {
+        // Cloned without the lock.
+        let mut own = None;
+        loop {
+            let mut state = self.0.lock();
+            if !state.completed.is_empty() {
+                return false;
+            }
+            if state.wakers.contains(waker) {
+                return true;
+            }
+            let Some(own) = own.take() else {
+                drop(state);
+                own = Some(waker.clone());
+                continue;
+            };
+            let former = state.wakers.insert(own);
+            drop(state);
+            wake_all(former);
+            return true;
         }
-        let former = state.waker.replace(waker);
-        drop(state);
-        drop(former);
-        Poll::Pending
     }
 
     /// Waits until a result waits.
@@ -153,14 +189,42 @@ mod tests {
     use crate::error::ErrorKind;
     use std::time::Duration;
 
+    #[cfg(unix)]
+    #[test]
+    fn a_descriptor_is_readable_while_results_wait() {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use std::os::fd::AsFd;
+
+        let descriptor = super::super::wake::WakeFd::new().unwrap();
+        let wake_up = WakeUp::from(&descriptor);
+        let is_readable = || {
+            let mut fds = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+        };
+        let queue = CompletionQueue::new();
+        let push = |token| wake_all(queue.push(token, Raw::Operation(Ok(()))));
+        let mut batch = vec![];
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 0);
+        assert!(!is_readable());
+        (0..3).for_each(push);
+        assert!(is_readable());
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 2);
+        assert!(is_readable(), "one result is left");
+        assert_eq!(queue.take_or_arm(&mut batch, 2, &wake_up), 1);
+        assert!(!is_readable());
+        push(3);
+        assert!(is_readable());
+    }
+
     #[test]
     fn in_order_and_in_batches() {
         let queue = CompletionQueue::new();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(queue.poll_ready(&mut cx).is_pending());
-        assert!(queue.push(1, Raw::Operation(Ok(()))).is_some());
+        assert_eq!(queue.push(1, Raw::Operation(Ok(()))).into_iter().count(), 1);
         for token in 2..5 {
-            assert!(queue.push(token, Raw::Operation(Err(Failure::Refused(0x71)))).is_none());
+            let wakers = queue.push(token, Raw::Operation(Err(Failure::Refused(0x71))));
+            assert_eq!(wakers.into_iter().count(), 0);
         }
         assert!(queue.poll_ready(&mut cx).is_ready());
         let mut batch = vec![];

@@ -54,8 +54,9 @@ impl Config {
         }
     }
 
-    /// The longest time for connecting, for an acknowledgement, for room to send, for a reply to a
-    /// call, and for what is left to be written at a disconnect. At least 1 ms, 5 s unless set.
+    /// The longest time for connecting, for an acknowledgement and for a reply to a call unless they have a
+    /// [`Deadline`](super::Deadline) of their own, for room to send, and for what is left to be written at a
+    /// disconnect. At least 1 ms, 5 s unless set.
     pub fn timeout(mut self, timeout: Duration) -> Config {
         self.timeout = interval(timeout);
         self

@@ -159,12 +159,12 @@ impl Connection {
         self.shared.try_submit(request, to, bound)
     }
 
-    /// Ready when there is room for a request, or none can be sent any more. Else the waker is registered under the
-    /// ticket; see [`forget_room`](Connection::forget_room).
-    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready with true when there is room for a request, and with false when none can be sent any more. Else the waker
+    /// is registered under the ticket; see [`forget_room`](Connection::forget_room).
+    pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
         let room = self.shared.writer.poll_below(ticket, self.shared.room(), cx);
         // The second look sees an end that began before the waker was registered.
-        if room.is_ready() || !self.is_connected() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_connected() { room } else { Poll::Ready(false) }
     }
 
     /// Sends a request that no program waits for, within the timeout.
@@ -174,7 +174,8 @@ impl Connection {
             loop {
                 match self.try_submit(request, AnswerTo::Nothing, Bound::Bounded) {
                     Ok(TrySend::Sent(_)) => return Poll::Ready(Ok(())),
-                    Ok(TrySend::NoRoom) => ready!(self.poll_room(ticket, cx)),
+                    // If there is none any more, the next try says why.
+                    Ok(TrySend::NoRoom) => _ = ready!(self.poll_room(ticket, cx)),
                     Err(e) => return Poll::Ready(Err(e)),
                 }
             }
@@ -357,12 +358,13 @@ impl Shared {
 
     /// Lets a task flush, unless one is about to.
     fn flush_soon(self: &Arc<Self>) {
-        if self.flush_scheduled.swap(true, Ordering::AcqRel) {
+        // The first look costs less. The lock of the queue orders it: the task clears the flag before it takes the queue.
+        if self.is_coalescing() || self.flush_scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
         let shared = self.clone();
         self.writer.runtime().spawn(async move {
-            // Cleared before: what is queued after the flush schedules another one.
+            // Cleared before the flush: requests that are queued after it schedule another one.
             shared.flush_scheduled.store(false, Ordering::SeqCst);
             shared.writer.flush();
             shared.burst.wrote(shared.now());
@@ -496,7 +498,7 @@ impl Shared {
         self.writer.flush();
     }
 
-    /// The broker is alive, or nobody has listened so far.
+    /// Notes that the broker is alive, or could not be heard so far.
     pub(super) fn hear(&self) {
         self.heard.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }

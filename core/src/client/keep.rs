@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Subscribed by nobody: unsubscribing from it changes nothing and is acknowledged.
+/// A topic without subscribers: unsubscribing from it changes nothing and is acknowledged.
 const PROBE_TOPIC: &str = ".busrt/alive";
 /// A task that wakes up so much too late belongs to a process that was suspended.
 const OVERSLEPT: Duration = Duration::from_millis(500);
@@ -25,14 +25,14 @@ const EXCUSE: Duration = Duration::from_millis(100);
 /// than that does not mean the connection.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What is known of a broker that says nothing.
+/// The liveness of a broker that sends nothing.
 struct Watch {
     silence: Option<Duration>,
     limit: Duration,
     probed: Option<Instant>,
 }
 
-/// What is to be done about it.
+/// What to do about a silent broker.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Nothing, before that time.
@@ -61,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// Nobody listened for a while: the broker is given the whole time again.
+    /// The process did not read for a while: the broker has the whole time again.
     fn excuse(&mut self, now: Instant) {
         self.probed = self.probed.map(|_| now);
     }
@@ -144,7 +144,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// When the broker was last heard. While nobody listens, that is now.
+    /// When the broker was last heard. While the reader waits for the program, that is now.
     fn heard(&self, now: Instant) -> Instant {
         if self.is_parked() {
             now

@@ -10,21 +10,25 @@ use super::effects::wake_all;
 use super::inbox::{End, Inbox};
 use super::outcome::{Answer, Failure};
 use super::pending::PendingOperation;
-use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::request::{AnswerTo, Bound, Deadline, Request, Submitted, TrySend};
 use super::room::RoomState;
+use super::waker_set::WakerSet;
 use super::{Client, Link};
 use crate::broker::in_process::{Begun, LocalLink, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
 use crate::proto::request::Operation;
+use crate::transport::writer::next_ticket;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake};
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 impl Client {
     /// A client within the broker's process.
@@ -64,14 +68,37 @@ struct Deferred {
     begun: Option<Unfinished>,
 }
 
-/// Who is told the answer, owned.
+/// Where the answer goes, owned.
 enum Target {
     Told(Told),
+    /// The same with a deadline.
+    Expiring(Arc<Expiring>),
     #[cfg(feature = "rpc")]
     Call(u32),
     #[cfg(feature = "rpc")]
     Log,
     Nothing,
+}
+
+/// Where the answer goes, or the failure when it does not come in time: the first of them counts.
+struct Expiring {
+    told: Mutex<Option<Told>>,
+    deadline: Instant,
+    ticket: u64,
+}
+
+impl Expiring {
+    fn tell(&self, answer: Answer) -> WakerSet {
+        let told = self.told.lock().take();
+        told.map(|told| told.tell(answer)).unwrap_or_default()
+    }
+}
+
+/// The timer wakes it at the deadline.
+impl Wake for Expiring {
+    fn wake(self: Arc<Self>) {
+        wake_all(self.tell(Err(Failure::Timeout)));
+    }
 }
 
 /// The result of beginning an operation for a task that waits.
@@ -105,7 +132,10 @@ impl Local {
             }
             let (target, pending) = target(to, request.qos);
             let Some(entry) = Entry::copy(request) else { return Ok(TrySend::Sent(pending)) };
+            let (target, alarm) = shared.expiring(target, request.deadline);
             queue.entries.push_back(Deferred { entry, to: target, begun: None });
+            drop(queue);
+            shared.set_alarm(alarm);
             return Ok(TrySend::Sent(pending));
         }
         drop(queue);
@@ -116,7 +146,9 @@ impl Local {
         };
         let (target, pending) = target(to, request.qos);
         if let Some(entry) = Entry::copy(&super::shared(&operation, request.qos)) {
+            let (target, alarm) = shared.expiring(target, request.deadline);
             shared.defer(Deferred { entry, to: target, begun: Some(unfinished) })?;
+            shared.set_alarm(alarm);
         }
         Ok(TrySend::Sent(pending))
     }
@@ -225,25 +257,52 @@ impl Shared {
         Ok(TrySend::Sent(pending))
     }
 
+    /// Adds a deadline that the program has set. Unless it has, the broker's own bounds count.
+    fn expiring(&self, target: Target, deadline: Deadline) -> (Target, Option<Arc<Expiring>>) {
+        let deadline = match deadline {
+            Deadline::Default => None,
+            deadline => deadline.after(Instant::now(), Duration::ZERO),
+        };
+        match (target, deadline) {
+            (Target::Told(told), Some(deadline)) => {
+                let told = Mutex::new(Some(told));
+                let expiring = Arc::new(Expiring { told, deadline, ticket: next_ticket() });
+                (Target::Expiring(expiring.clone()), Some(expiring))
+            }
+            (target, _) => (target, None),
+        }
+    }
+
+    fn set_alarm(&self, alarm: Option<Arc<Expiring>>) {
+        if let Some(expiring) = alarm {
+            let (deadline, ticket) = (expiring.deadline, expiring.ticket);
+            self.inbox.wake_at(deadline, ticket, &expiring.into());
+        }
+    }
+
     /// Tells the answer. Runs wakers and the logger: the caller holds no lock.
     fn tell(&self, target: Target, answer: Answer) {
-        let waker = match target {
+        let wakers = match target {
             Target::Told(told) => told.tell(answer),
+            Target::Expiring(expiring) => {
+                self.inbox.forget_wake_at(expiring.deadline, expiring.ticket);
+                expiring.tell(answer)
+            }
             #[cfg(feature = "rpc")]
             Target::Call(id) => match answer {
                 Err(failure @ Failure::Refused(_)) => self.inbox.calls.fail(id, failure),
-                _ => None,
+                _ => WakerSet::default(),
             },
             #[cfg(feature = "rpc")]
             Target::Log => {
                 if let Err(failure) = answer {
                     log::debug!("a reply was refused: {}", failure.kind());
                 }
-                None
+                WakerSet::default()
             }
-            Target::Nothing => None,
+            Target::Nothing => WakerSet::default(),
         };
-        wake_all(waker);
+        wake_all(wakers);
     }
 
     /// Lets the task finish an operation.
@@ -330,7 +389,7 @@ fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
 }
 
-/// Who is told the answer, and the handle for the program.
+/// Where the answer goes, and the handle for the program.
 fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
     let done = || PendingOperation::done(Ok(()));
     match to {

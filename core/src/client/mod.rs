@@ -21,7 +21,7 @@
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
 //! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
-//! | `wait`, `waiters` | waiting on plain threads, and whom to wake |
+//! | `wait`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
 //! | `inbox`, `lanes`, `tempo` | received frames that wait for the program |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
 //! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
@@ -65,6 +65,7 @@ mod topics;
 mod wait;
 mod waiters;
 mod wake;
+mod waker_set;
 mod weak;
 
 #[cfg(feature = "blocking")]
@@ -106,7 +107,9 @@ pub(crate) use drain::rpc::Working;
 pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
-pub(crate) use request::{AnswerTo, Bound};
+pub(crate) use request::AnswerTo;
+#[cfg(feature = "rpc")]
+pub(crate) use request::Bound;
 #[cfg(feature = "rpc")]
 pub(crate) use slot::Slot;
 

@@ -96,6 +96,11 @@ impl PendingOperation {
         wait.on(|cx| self.poll_result(cx))
     }
 
+    /// Gives up the outcome, as dropping it does. The operation itself is not taken back.
+    pub fn cancel(self) {
+        drop(self);
+    }
+
     /// As [`wait`](PendingOperation::wait), at most `timeout` and without a check.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
         self.wait(Wait::at_most(timeout)).ok().flatten()

@@ -142,13 +142,12 @@ impl Durable {
         let shared = &*self.shared;
         loop {
             if let Some(connection) = shared.connection()? {
-                if connection.poll_room(ticket, cx).is_pending() {
-                    return Ok(RoomState::Full);
+                match connection.poll_room(ticket, cx) {
+                    Poll::Pending => return Ok(RoomState::Full),
+                    Poll::Ready(true) => return Ok(RoomState::Ready),
+                    // A request is not tried over it: a call would count as sent when the loss is told.
+                    Poll::Ready(false) => shared.lose(&connection),
                 }
-                if connection.is_connected() {
-                    return Ok(RoomState::Ready);
-                }
-                shared.lose(&connection);
             }
             let bound = match shared.config.while_down {
                 WhileDown::Fail => return Err(lost()),
@@ -460,7 +459,7 @@ impl Shared {
     }
 }
 
-/// Ends the client when its task goes, with its runtime: nobody may wait for what will never come.
+/// Ends the client when its task goes, with its runtime: nothing may wait for a connection that will never come.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {

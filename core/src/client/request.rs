@@ -171,6 +171,7 @@ impl<'a> Request<'a> {
         self
     }
 
+    #[cfg(feature = "rpc")]
     pub(crate) fn envelope(mut self, envelope: &'a [u8]) -> Request<'a> {
         self.envelope = envelope;
         self
@@ -222,7 +223,7 @@ impl<T> TrySend<T> {
     }
 }
 
-/// Who is told the answer to an operation.
+/// Where the answer to an operation goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AnswerTo<'a> {
     /// The holder of the [`PendingOperation`] that is returned.
@@ -235,7 +236,7 @@ pub(crate) enum AnswerTo<'a> {
     /// The log, if it is a refusal.
     #[cfg(feature = "rpc")]
     Log,
-    /// No one.
+    /// Nowhere.
     Nothing,
 }
 

@@ -8,13 +8,13 @@ use super::acks::Told;
 use super::connection::Connection;
 use super::outcome::{Answer, Failure};
 use super::request::{AnswerTo, Bound, Payload, Request, TrySend};
+use super::waker_set::WakerSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, TOPIC_WARN};
 use crate::proto::request::{Operation, Topics};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::task::Waker;
 
 /// A frame of restored topics is not longer than this, unless a single topic is: brokers may have a limit.
 const MOST_BYTES: usize = 32 * 1024;
@@ -66,7 +66,7 @@ impl Topicbook {
         Some(Change { book: self.clone(), act, topics, told })
     }
 
-    /// Restores everything over a connection that nobody else uses yet, in as few frames as possible, and
+    /// Restores everything over a connection that is not in force yet, in as few frames as possible, and
     /// waits until the broker has acknowledged it.
     pub(super) async fn restore(&self, connection: &Connection) -> Result<()> {
         let (exclusions, subscriptions, warnings) = {
@@ -136,9 +136,9 @@ impl Change {
         self.told.is_some()
     }
 
-    /// The broker has answered, or will not. Returns the waker of who waits for the answer, to be woken when no lock is
-    /// held.
-    pub(super) fn settle(self, answer: Answer) -> Option<Waker> {
+    /// The broker has answered, or will not. Returns the wakers of those who wait for the answer, to be woken when no lock
+    /// is held.
+    pub(super) fn settle(self, answer: Answer) -> WakerSet {
         let counts = match answer.map_err(Failure::kind) {
             // Some topics may have been denied; the others are subscribed.
             Ok(()) | Err(ErrorKind::AccessDenied) => true,
@@ -147,7 +147,7 @@ impl Change {
         if counts {
             self.apply();
         }
-        self.told.and_then(|told| told.tell(answer))
+        self.told.map(|told| told.tell(answer)).unwrap_or_default()
     }
 
     fn apply(&self) {

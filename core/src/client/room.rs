@@ -98,8 +98,8 @@ impl Link {
         match self {
             Link::Wire(connection) => Ok(match connection.poll_room(ticket, cx) {
                 Poll::Pending => RoomState::Full,
-                Poll::Ready(()) if connection.is_connected() => RoomState::Ready,
-                Poll::Ready(()) => return Err(super::connection::lost()),
+                Poll::Ready(true) => RoomState::Ready,
+                Poll::Ready(false) => return Err(super::connection::lost()),
             }),
             Link::Durable(durable) => durable.poll_room(ticket, cx),
             #[cfg(feature = "broker")]

@@ -4,6 +4,8 @@ use super::flush::Flush;
 #[cfg(feature = "broker")]
 use super::local::LocalSubmit;
 use super::pending::PendingOperation;
+#[cfg(feature = "broker")]
+use super::request::Deadline;
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
 use super::room::{Room, Sending};
 use super::{Client, CompletionQueue, Link};
@@ -138,6 +140,7 @@ impl Client {
         #[cfg(feature = "broker")]
         if let Link::Local(local) = &self.0.link
             && self.check_process().is_ok()
+            && request.deadline == Deadline::Default
             && !matches!(request.operation, Operation::Nop)
         {
             return match local.submit(request, to)? {

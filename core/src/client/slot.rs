@@ -1,8 +1,10 @@
-//! A result that one party delivers and one handle waits for.
+//! A result that one party delivers and the holders of a handle wait for.
 
+use super::effects::wake_all;
+use super::waker_set::WakerSet;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// The place where the result of one operation is left.
 #[derive(Debug)]
@@ -10,29 +12,29 @@ pub(crate) struct Slot<T>(Mutex<State<T>>);
 
 #[derive(Debug)]
 enum State<T> {
-    Waiting(Option<Waker>),
+    Waiting(WakerSet),
     Completed(T),
 }
 
 impl<T: Clone> Slot<T> {
     pub(crate) fn new() -> Arc<Slot<T>> {
-        Arc::new(Slot(Mutex::new(State::Waiting(None))))
+        Arc::new(Slot(Mutex::new(State::Waiting(WakerSet::default()))))
     }
 
-    /// Leaves the result, unless there is one. Returns the waker of the handle, to be woken when no lock is held.
-    pub(crate) fn complete(&self, result: T) -> Option<Waker> {
+    /// Leaves the result, unless there is one. Returns the wakers of those who wait, to be woken when no lock is held.
+    pub(crate) fn complete(&self, result: T) -> WakerSet {
         let mut state = self.0.lock();
         let rejected = match &mut *state {
-            State::Waiting(waker) => {
-                let waker = waker.take();
+            State::Waiting(wakers) => {
+                let wakers = wakers.take();
                 *state = State::Completed(result);
-                return waker;
+                return wakers;
             }
             State::Completed(_) => result,
         };
         drop(state);
         drop(rejected);
-        None
+        WakerSet::default()
     }
 
     /// The result, if there is one.
@@ -47,27 +49,27 @@ impl<T: Clone> Slot<T> {
         matches!(*self.0.lock(), State::Completed(_))
     }
 
-    /// The result; pending until there is one, and then for good the same.
+    /// The result; pending until there is one, and then for good the same. Any number of tasks and threads may wait.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
-        // Wakers are cloned and dropped without the lock.
+        // Wakers are cloned without the lock.
         let mut own = None;
         loop {
             let mut state = self.0.lock();
-            let registered = match &mut *state {
+            let wakers = match &mut *state {
                 State::Completed(result) => return Poll::Ready(result.clone()),
-                State::Waiting(registered) => registered,
+                State::Waiting(wakers) => wakers,
             };
-            if registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if wakers.contains(cx.waker()) {
                 return Poll::Pending;
             }
-            if own.is_none() {
+            let Some(own) = own.take() else {
                 drop(state);
                 own = Some(cx.waker().clone());
                 continue;
-            }
-            let former = std::mem::replace(registered, own);
+            };
+            let former = wakers.insert(own);
             drop(state);
-            drop(former);
+            wake_all(former);
             return Poll::Pending;
         }
     }
@@ -77,7 +79,7 @@ impl<T: Clone> Slot<T> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     struct Count(AtomicUsize);
 
@@ -94,9 +96,12 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         let slot = Slot::new();
         assert!(slot.poll(&mut cx).is_pending() && slot.poll(&mut cx).is_pending() && slot.get().is_none());
-        slot.complete(1).unwrap().wake();
-        assert!(slot.complete(2).is_none());
+        let other = Arc::new(Count(AtomicUsize::new(0)));
+        let second = Waker::from(other.clone());
+        assert!(slot.poll(&mut Context::from_waker(&second)).is_pending());
+        wake_all(slot.complete(1));
+        assert_eq!(slot.complete(2).into_iter().count(), 0);
         assert_eq!((slot.poll(&mut cx), slot.get(), slot.is_completed()), (Poll::Ready(1), Some(1), true));
-        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!((count.0.load(Ordering::SeqCst), other.0.load(Ordering::SeqCst)), (1, 1));
     }
 }

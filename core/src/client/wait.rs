@@ -92,6 +92,8 @@ impl<'a> Wait<'a> {
                     check()?;
                 }
                 next_check = Some(Instant::now() + slice);
+                // The check may have waited on this thread and taken the wake-up: polled again.
+                break;
             }
         }
     }
@@ -142,6 +144,7 @@ impl Wake for Parker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effects::wake_all;
     use super::super::slot::Slot;
     use super::*;
     use crate::error::{Error, ErrorKind};
@@ -154,8 +157,40 @@ mod tests {
             move || Wait::forever().on(|cx| slot.poll(cx)).unwrap()
         });
         std::thread::sleep(Duration::from_millis(20));
-        slot.complete(7).into_iter().for_each(Waker::wake);
+        wake_all(slot.complete(7));
         assert_eq!(thread.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_check_may_wait_itself() {
+        let (outer, inner) = (Slot::new(), Slot::new());
+        inner.complete(());
+        let mut check = || {
+            // Both wake-ups come while the check waits.
+            wake_all(outer.complete(1));
+            Wait::at_most(Duration::from_millis(5)).on(|_| Poll::<()>::Pending)?;
+            Wait::forever().on(|cx| inner.poll(cx)).map(drop)
+        };
+        let wait = Wait::at_most(Duration::from_secs(20)).slice(Duration::from_millis(5)).check(&mut check);
+        let start = Instant::now();
+        assert_eq!(wait.on(|cx| outer.poll(cx)).unwrap(), Some(1));
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn many_threads_wait_for_the_same() {
+        let slot = Slot::new();
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let slot = slot.clone();
+                std::thread::spawn(move || Wait::at_most(Duration::from_secs(20)).on(|cx| slot.poll(cx)))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        wake_all(slot.complete(7));
+        for thread in threads {
+            assert_eq!(thread.join().unwrap().unwrap(), Some(7));
+        }
     }
 
     #[test]

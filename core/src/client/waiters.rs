@@ -2,13 +2,14 @@
 
 use super::effects::wake_all;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 /// Wakers under tickets (`transport::writer::next_ticket`).
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    wakers: Mutex<Vec<(u64, Waker)>>,
+    wakers: Mutex<BTreeMap<u64, Waker>>,
     /// The number of wakers: reading it costs less than the lock.
     count: AtomicUsize,
 }
@@ -19,14 +20,8 @@ impl Waiters {
         // Cloned and dropped without the lock.
         let waker = waker.clone();
         let mut wakers = self.wakers.lock();
-        let former = match wakers.iter_mut().find(|(registered, _)| *registered == ticket) {
-            Some((_, registered)) => Some(std::mem::replace(registered, waker)),
-            None => {
-                wakers.push((ticket, waker));
-                self.count.store(wakers.len(), Ordering::SeqCst);
-                None
-            }
-        };
+        let former = wakers.insert(ticket, waker);
+        self.count.store(wakers.len(), Ordering::SeqCst);
         drop(wakers);
         drop(former);
     }
@@ -37,14 +32,13 @@ impl Waiters {
             return;
         }
         let mut wakers = self.wakers.lock();
-        let at = wakers.iter().position(|(registered, _)| *registered == ticket);
-        let former = at.map(|at| wakers.swap_remove(at));
+        let former = wakers.remove(&ticket);
         self.count.store(wakers.len(), Ordering::SeqCst);
         drop(wakers);
         drop(former);
     }
 
-    /// Wakes all of them, in the order in which they were registered. The caller holds no lock.
+    /// Wakes all of them, earlier tickets first. The caller holds no lock.
     pub(super) fn wake_all(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
@@ -53,7 +47,7 @@ impl Waiters {
         let wakers = std::mem::take(&mut *registered);
         self.count.store(0, Ordering::SeqCst);
         drop(registered);
-        wake_all(wakers.into_iter().map(|(_, waker)| waker));
+        wake_all(wakers.into_values());
     }
 }
 

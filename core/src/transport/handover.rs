@@ -81,6 +81,14 @@ mod tests {
             first: u8,
             second: u8,
         },
+        /// Will append a frame, and let a task flush it unless one is about to.
+        Coalesce {
+            frame: u8,
+        },
+        /// Is about to look whether a task is about to flush.
+        Schedule,
+        /// The task that flushes for others, before it says that it is not about to any more.
+        Task,
         /// Is about to flush, then to append another frame.
         Flush {
             then: Option<u8>,
@@ -105,6 +113,8 @@ mod tests {
     struct World {
         handover: Handover<Frames>,
         actors: Vec<Actor>,
+        /// Whether a task is about to flush.
+        scheduled: bool,
         appended: Frames,
         written: Frames,
     }
@@ -139,6 +149,20 @@ mod tests {
                 Actor::AppendTwo { first, second } => {
                     next.append(first);
                     Actor::Flush { then: Some(second) }
+                }
+                Actor::Coalesce { frame } => {
+                    next.append(frame);
+                    Actor::Schedule
+                }
+                Actor::Schedule => {
+                    if !std::mem::replace(&mut next.scheduled, true) {
+                        next.actors.push(Actor::Task);
+                    }
+                    Actor::Done
+                }
+                Actor::Task => {
+                    next.scheduled = false;
+                    Actor::Flush { then: None }
                 }
                 Actor::Flush { then } => match next.handover.begin() {
                     Some(frames) => Actor::Write { frames, round: 1, is_task: false, then },
@@ -186,6 +210,7 @@ mod tests {
             assert!(self.appended.starts_with(&self.written), "out of order: {self:?}");
             if self.actors.iter().all(|actor| *actor == Actor::Done) {
                 assert_eq!(self.written, self.appended, "something was left behind: {self:?}");
+                assert!(!self.scheduled, "a task that never runs: {self:?}");
                 assert_eq!(self.handover, Handover::default(), "not as at the start: {self:?}");
             }
         }
@@ -193,7 +218,13 @@ mod tests {
 
     /// Every order of the steps of all actors, and every way in which the socket may block.
     fn explore(actors: Vec<Actor>) -> usize {
-        let start = World { handover: Handover::default(), actors, appended: vec![], written: vec![] };
+        let start = World {
+            handover: Handover::default(),
+            actors,
+            scheduled: false,
+            appended: vec![],
+            written: vec![],
+        };
         let mut seen = HashSet::new();
         let mut open = vec![start];
         while let Some(world) = open.pop() {
@@ -213,12 +244,15 @@ mod tests {
     fn no_frame_is_left_behind_in_any_order_of_steps() {
         let batch = |frames: &[u8]| Actor::Batch { frames: frames.to_vec(), must_flush: false };
         let two = |first, second| Actor::AppendTwo { first, second };
+        let coalesce = |frame| Actor::Coalesce { frame };
         for actors in [
             vec![batch(&[1]), batch(&[2]), batch(&[3])],
             vec![batch(&[1, 2]), batch(&[3, 4])],
             vec![batch(&[1, 2]), two(3, 4)],
             vec![two(1, 2), batch(&[3]), batch(&[4])],
             vec![two(1, 2), two(3, 4)],
+            vec![coalesce(1), coalesce(2), coalesce(3)],
+            vec![coalesce(1), two(2, 3), coalesce(4)],
         ] {
             let states = explore(actors);
             assert!(states > 100, "only {states} states");

@@ -1,0 +1,76 @@
+//! The wakers of all tasks and threads that wait for one thing.
+
+use std::task::Waker;
+
+/// More wakers than this are not kept. The oldest is woken and has to register again.
+const MAX_WAKERS: usize = 256;
+
+/// Wakers of different tasks and threads, in the order in which they came. One costs no allocation.
+#[derive(Debug, Default)]
+pub(crate) struct WakerSet {
+    first: Option<Waker>,
+    rest: Vec<Waker>,
+}
+
+impl WakerSet {
+    /// Whether a waker of the same task or thread is in the set.
+    pub(crate) fn contains(&self, waker: &Waker) -> bool {
+        self.first.iter().chain(&self.rest).any(|known| known.will_wake(waker))
+    }
+
+    /// Adds a waker that is not in the set. Returns one that had to go, to be woken when no lock is held.
+    pub(crate) fn insert(&mut self, waker: Waker) -> Option<Waker> {
+        if self.first.is_none() {
+            self.first = Some(waker);
+            return None;
+        }
+        self.rest.push(waker);
+        if self.rest.len() < MAX_WAKERS {
+            return None;
+        }
+        let next = self.rest.remove(0);
+        self.first.replace(next)
+    }
+
+    /// Takes out all wakers, to be woken when no lock is held.
+    pub(crate) fn take(&mut self) -> WakerSet {
+        std::mem::take(self)
+    }
+}
+
+impl IntoIterator for WakerSet {
+    type Item = Waker;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Waker>, std::vec::IntoIter<Waker>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn the_oldest_goes_when_there_are_too_many() {
+        let wakers: Vec<Waker> = (0..=MAX_WAKERS).map(|_| Arc::new(Task).into()).collect();
+        let mut set = WakerSet::default();
+        for waker in &wakers[..MAX_WAKERS] {
+            assert!(!set.contains(waker));
+            assert!(set.insert(waker.clone()).is_none());
+            assert!(set.contains(waker));
+        }
+        assert!(set.insert(wakers[MAX_WAKERS].clone()).unwrap().will_wake(&wakers[0]));
+        let left: Vec<Waker> = set.take().into_iter().collect();
+        assert!(left.iter().zip(&wakers[1..]).all(|(left, waker)| left.will_wake(waker)));
+        assert_eq!((left.len(), set.into_iter().count()), (MAX_WAKERS, 0));
+    }
+}
