@@ -50,17 +50,18 @@ mod submission;
 mod tempo;
 mod topics;
 mod wake;
+mod weak;
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
 #[cfg(feature = "rpc")]
 mod calls;
+#[cfg(feature = "rpc")]
+mod for_rpc;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
 pub mod topic_broker;
-#[cfg(feature = "rpc")]
-mod weak;
 
 #[cfg(test)]
 #[cfg(unix)]
@@ -75,6 +76,7 @@ pub use topics::AsTopics;
 #[cfg(unix)]
 pub use wake::WakeFd;
 pub use wake::WakeUp;
+pub use weak::WeakClient;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Outcome;
@@ -85,8 +87,6 @@ pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
 pub(crate) use submission::Request;
 #[cfg(feature = "rpc")]
 pub(crate) use submission::Tell;
-#[cfg(feature = "rpc")]
-pub(crate) use weak::WeakClient;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
