@@ -74,6 +74,8 @@ pub mod blocking;
 mod calls;
 #[cfg(feature = "runtime")]
 mod connect_blocking;
+#[cfg(feature = "rpc")]
+mod for_rpc;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;

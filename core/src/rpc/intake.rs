@@ -48,7 +48,8 @@ pub enum Incoming {
 /// ```
 ///
 /// Each part may be moved to a thread of its own. When all parts are dropped, nothing more is received; requests that
-/// were taken can still be answered. It does not keep the client connected.
+/// were taken can still be answered. It does not keep the client connected. [`Client::drain`] waits until the parts are
+/// dropped and the requests are answered.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Serving {
