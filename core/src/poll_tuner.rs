@@ -37,8 +37,9 @@ pub(crate) struct PollTuner {
     exchanges: u32,
     /// When the last exchange ended; 0: the next one begins anew.
     last: u64,
-    /// The duration of the measured exchanges of this epoch.
+    /// The duration of the measured exchanges of this epoch, and their number.
     sum: u64,
+    measured: u32,
     limits: [Limit; LIMITS],
 }
 
@@ -54,7 +55,7 @@ struct Limit {
 impl Default for PollTuner {
     fn default() -> PollTuner {
         let limits = [Limit { mean: 0, due: 2, interval: 2 }; LIMITS];
-        PollTuner { current: FIRST, best: FIRST, exchanges: 0, last: 0, sum: 0, limits }
+        PollTuner { current: FIRST, best: FIRST, exchanges: 0, last: 0, sum: 0, measured: 0, limits }
     }
 }
 
@@ -66,18 +67,19 @@ impl PollTuner {
         most / of * part
     }
 
-    /// Notes the end of an exchange: the other side has answered.
-    pub(crate) fn exchanged(&mut self, now: u64) {
+    /// Notes the end of so many exchanges: the other side has answered.
+    pub(crate) fn exchanged(&mut self, now: u64, count: u32) {
         let took = now.saturating_sub(self.last);
         let is_first = self.last == 0 || took > LONGEST_EXCHANGE;
         self.last = now;
         if is_first {
             return;
         }
-        self.exchanges += 1;
-        if self.exchanges > UNMEASURED {
+        if self.exchanges >= UNMEASURED {
             self.sum += took;
+            self.measured += count;
         }
+        self.exchanges += count;
         if self.exchanges >= EPOCH {
             self.end_epoch();
         }
@@ -89,8 +91,8 @@ impl PollTuner {
     }
 
     fn end_epoch(&mut self) {
-        let mean = (self.sum / u64::from(EPOCH - UNMEASURED)).max(1);
-        (self.exchanges, self.sum) = (0, 0);
+        let mean = (self.sum / u64::from(self.measured.max(1))).max(1);
+        (self.exchanges, self.sum, self.measured) = (0, 0, 0);
         let limit = &mut self.limits[self.current];
         // Conditions change: the new value counts a quarter, or half if the limit was tried long ago.
         let old_part = if self.current == self.best { 3 } else { 1 };
@@ -111,7 +113,8 @@ impl PollTuner {
     fn fastest(&self) -> usize {
         let mut best = None;
         for (index, limit) in self.limits.iter().enumerate().filter(|(_, limit)| limit.mean > 0) {
-            let is_faster = best.is_none_or(|best: usize| limit.mean * 100 < self.limits[best].mean * WORTHWHILE);
+            let is_faster =
+                best.is_none_or(|best: usize| limit.mean * 100 < self.limits[best].mean * WORTHWHILE);
             if is_faster {
                 best = Some(index);
             }
@@ -148,7 +151,12 @@ mod tests {
 
     /// Runs a conversation whose exchanges take what `took` says for the limit in use; returns how often each limit was
     /// used in the last part of it.
-    fn converse(tuner: &mut PollTuner, now: &mut u64, exchanges: u32, took: impl Fn(u64) -> u64) -> [u32; LIMITS] {
+    fn converse(
+        tuner: &mut PollTuner,
+        now: &mut u64,
+        exchanges: u32,
+        took: impl Fn(u64) -> u64,
+    ) -> [u32; LIMITS] {
         let mut used = [0; LIMITS];
         for exchange in 0..exchanges {
             let limit = tuner.limit(MOST);
@@ -157,7 +165,7 @@ mod tests {
                 used[index] += 1;
             }
             *now += took(limit);
-            tuner.exchanged(*now);
+            tuner.exchanged(*now, 1);
         }
         used
     }
@@ -166,7 +174,12 @@ mod tests {
     fn the_fastest_limit_is_found_and_kept() {
         for fastest in [0, 50_000, 200_000, 500_000] {
             let (mut tuner, mut now) = (PollTuner::default(), 1);
-            let used = converse(&mut tuner, &mut now, 40_000, |limit| if limit == fastest { 30_000 } else { 90_000 });
+            let used = converse(
+                &mut tuner,
+                &mut now,
+                40_000,
+                |limit| if limit == fastest { 30_000 } else { 90_000 },
+            );
             let index = used.iter().position(|uses| *uses > 19_000);
             assert_eq!(index.map(|index| tuner.limits.len() > index), Some(true), "{fastest}: {used:?}");
             let (part, of) = PARTS[index.unwrap()];
@@ -201,7 +214,7 @@ mod tests {
                 _ if limit == 50_000 => 20_000,
                 _ => 60_000,
             };
-            tuner.exchanged(now);
+            tuner.exchanged(now, 1);
         }
         assert_eq!(tuner.best, 1);
     }
