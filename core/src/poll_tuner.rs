@@ -37,8 +37,9 @@ pub(crate) struct PollTuner {
     exchanges: u32,
     /// When the last exchange ended; 0: the next one begins anew.
     last: u64,
-    /// The duration of the measured exchanges of this epoch.
+    /// The duration of the measured exchanges of this epoch, and their number.
     sum: u64,
+    measured: u32,
     limits: [Limit; LIMITS],
 }
 
@@ -54,7 +55,7 @@ struct Limit {
 impl Default for PollTuner {
     fn default() -> PollTuner {
         let limits = [Limit { mean: 0, due: 2, interval: 2 }; LIMITS];
-        PollTuner { current: FIRST, best: FIRST, exchanges: 0, last: 0, sum: 0, limits }
+        PollTuner { current: FIRST, best: FIRST, exchanges: 0, last: 0, sum: 0, measured: 0, limits }
     }
 }
 
@@ -66,18 +67,19 @@ impl PollTuner {
         most / of * part
     }
 
-    /// Notes the end of an exchange: the other side has answered.
-    pub(crate) fn exchanged(&mut self, now: u64) {
+    /// Notes the end of so many exchanges: the other side has answered.
+    pub(crate) fn exchanged(&mut self, now: u64, count: u32) {
         let took = now.saturating_sub(self.last);
         let is_first = self.last == 0 || took > LONGEST_EXCHANGE;
         self.last = now;
         if is_first {
             return;
         }
-        self.exchanges += 1;
-        if self.exchanges > UNMEASURED {
+        if self.exchanges >= UNMEASURED {
             self.sum += took;
+            self.measured += count;
         }
+        self.exchanges += count;
         if self.exchanges >= EPOCH {
             self.end_epoch();
         }
@@ -89,8 +91,8 @@ impl PollTuner {
     }
 
     fn end_epoch(&mut self) {
-        let mean = (self.sum / u64::from(EPOCH - UNMEASURED)).max(1);
-        (self.exchanges, self.sum) = (0, 0);
+        let mean = (self.sum / u64::from(self.measured.max(1))).max(1);
+        (self.exchanges, self.sum, self.measured) = (0, 0, 0);
         let limit = &mut self.limits[self.current];
         // Conditions change: the new value counts a quarter, or half if the limit was tried long ago.
         let old_part = if self.current == self.best { 3 } else { 1 };
@@ -163,7 +165,7 @@ mod tests {
                 used[index] += 1;
             }
             *now += took(limit);
-            tuner.exchanged(*now);
+            tuner.exchanged(*now, 1);
         }
         used
     }
@@ -212,7 +214,7 @@ mod tests {
                 _ if limit == 50_000 => 20_000,
                 _ => 60_000,
             };
-            tuner.exchanged(now);
+            tuner.exchanged(now, 1);
         }
         assert_eq!(tuner.best, 1);
     }

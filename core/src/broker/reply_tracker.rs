@@ -50,7 +50,7 @@ impl ReplyTracker {
         self.prompt.store(prompt, Relaxed);
         if prompt {
             let mut tuner = self.tuner.lock();
-            tuner.exchanged(now);
+            tuner.exchanged(now, 1);
             self.limit.store(tuner.limit(nanoseconds(bound)), Relaxed);
         }
     }
@@ -58,7 +58,9 @@ impl ReplyTracker {
     /// Notes that the client sends or gets more than one frame at a time.
     pub(super) fn forget(&self) {
         self.given.store(0, Relaxed);
-        self.prompt.store(false, Relaxed);
+        if self.prompt.swap(false, Relaxed) {
+            self.tuner.lock().interrupt();
+        }
     }
 }
 
