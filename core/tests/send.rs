@@ -311,7 +311,7 @@ async fn operations_wait_for_a_connection_within_their_bounds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_receiver_in_the_process() {
     let bus = Bus::start_for(common::Transport::Local, Options::default()).await;
-    let slow = bus.broker.client_with(&bus.config("slow").queue_size(4)).await.unwrap();
+    let slow = bus.broker.client_with(&bus.config("slow").inbox_bytes(4 * common::held_by(8))).await.unwrap();
     let mut slow_frames = slow.frames().unwrap();
     let (fast, mut fast_frames) = bus.listener("fast").await;
     for receiver in [&slow, &fast] {
@@ -344,7 +344,7 @@ async fn a_full_receiver_in_the_process() {
 async fn a_deadline_in_the_process() {
     let options = Options::default().hold(PATIENCE).stall(PATIENCE);
     let bus = Bus::start_for(common::Transport::Local, options).await;
-    let slow = bus.broker.client_with(&bus.config("slow").queue_size(4)).await.unwrap();
+    let slow = bus.broker.client_with(&bus.config("slow").inbox_bytes(4 * common::held_by(8))).await.unwrap();
     let mut frames = slow.frames().unwrap();
     let client = bus.client("s").await;
     let request = Request::message("slow", "x", QoS::Processed).deadline(SHORT);
