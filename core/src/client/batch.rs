@@ -160,6 +160,14 @@ impl Batch {
         self.frames.push(frame);
     }
 
+    /// The number of acknowledgements and replies.
+    pub(crate) fn answers(&self) -> u64 {
+        let answers = self.acks.len();
+        #[cfg(feature = "rpc")]
+        let answers = answers + self.replies.len();
+        answers as u64
+    }
+
     /// Queues the frames, then tells the acknowledgements and the replies, then wakes those who wait for them: a program
     /// that is told an answer finds the frames that came before it, and a queue of completions is woken once. Runs
     /// wakers and loggers: the caller holds no lock.

@@ -104,6 +104,8 @@ pub(super) struct Shared {
     pub(super) born: Instant,
     /// When the last byte came, in ns since `born`.
     pub(super) heard: AtomicU64,
+    /// The number of acknowledgements and replies that have come.
+    pub(super) answers: AtomicU64,
     burst: BurstDetector,
     /// Whether a task is about to flush.
     flush_scheduled: AtomicBool,
@@ -137,6 +139,7 @@ impl Connection {
             parked: AtomicBool::new(false),
             born: Instant::now(),
             heard: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             burst: BurstDetector::default(),
             flush_scheduled: AtomicBool::new(false),
             heartbeat_at: AtomicU64::new(u64::MAX),

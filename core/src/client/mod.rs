@@ -34,6 +34,7 @@
 
 mod acks;
 mod alive;
+mod answer_poller;
 mod backlog;
 mod batch;
 mod burst;

@@ -1,5 +1,6 @@
 //! Reading a connection: the task that does it, and [`Shared::read_now`] for threads that poll the socket themselves.
 
+use super::answer_poller::AnswerPoller;
 use super::batch::Batch;
 use super::connection::{Phase, Shared};
 use super::effects::contain;
@@ -74,12 +75,14 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     /// When the last progress report was sent, and how many frames the program had taken then.
     reported: (Instant, u64),
+    poller: AnswerPoller,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Reader {
         let reported = (shared.born, shared.purpose.inbox.taken().0);
-        Reader { shared, reported }
+        let poller = AnswerPoller::new(shared.config.busy_poll);
+        Reader { shared, reported, poller }
     }
 
     pub(super) async fn run(mut self) {
@@ -101,6 +104,9 @@ impl Reader {
                     source = Source::Runtime;
                     // While there is always something to read, this never waits: others must run all the same.
                     tokio::task::coop::consume_budget().await;
+                    if let Err(end) = self.poller.poll(&shared).await {
+                        return end;
+                    }
                     if let Err(e) = shared.socket.readable().await {
                         return io_end(&e);
                     }
@@ -182,6 +188,23 @@ impl Shared {
         }
     }
 
+    /// Reads once from the socket, whatever the runtime has seen. Returns whether bytes were read.
+    ///
+    /// # Errors
+    /// Why nothing more can be read.
+    pub(super) fn read_from_kernel(&self) -> Result<bool, End> {
+        Ok(self.read(Source::Kernel)? == Read::Some)
+    }
+
+    /// Whether the program awaits an acknowledgement or a reply.
+    pub(super) fn awaits_answer(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        if self.purpose.inbox.calls.is_awaited() {
+            return true;
+        }
+        self.acks.is_awaited()
+    }
+
     /// Reads once and hands out what came.
     fn read(&self, source: Source) -> Result<Read, End> {
         let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
@@ -222,6 +245,7 @@ impl Shared {
                 self.hear();
                 let inbox = &self.purpose.inbox;
                 let decoded = batch.decode(decoder, inbox);
+                self.answers.fetch_add(batch.answers(), Ordering::Relaxed);
                 batch.settle(inbox, &self.acks);
                 let unreadable =
                     |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
