@@ -6,7 +6,7 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, Reconnect, Request, Stats, Wait};
+use busrt::client::{Client, CompletionQueue, Reconnect, Request, Stats, Wait};
 use busrt::rpc::{Caller, Incoming, Serving};
 use busrt::{ErrorKind, QoS, blocking};
 use common::{Bus, PATIENCE};
@@ -246,4 +246,32 @@ fn a_child_serves_nothing() {
         let reply = call.wait_timeout(PATIENCE).expect("no reply").unwrap();
         assert_eq!(reply.payload(), b"from the parent");
     }
+}
+
+#[test]
+fn a_child_finds_the_completions_of_its_parent_empty() {
+    let (runtime, bus) = bus();
+    let client = runtime.block_on(Client::connect(&bus.config("a"))).unwrap();
+    let queue = CompletionQueue::new();
+    let request = Request::message("a", "x", QoS::Processed);
+    for token in 0..3 {
+        assert!(client.try_send_to(&request, &queue, token).unwrap().is_sent());
+    }
+    while queue.len() < 3 {
+        assert!(queue.wait(Wait::at_most(PATIENCE)).unwrap());
+    }
+    let mut kept = Some(queue);
+    let status = in_child(|| {
+        let queue = kept.take().unwrap();
+        queue.is_empty()
+            && queue.try_take().is_none()
+            && queue.take(&mut vec![], 10) == 0
+            && once(queue.ready()).is_some()
+            && is_refused(queue.wait(Wait::at_most(Duration::from_millis(1))))
+            && is_refused(client.try_send_to(&request, &queue, 9))
+    });
+    assert_eq!(status, 0);
+    let mut batch = vec![];
+    assert_eq!(kept.unwrap().take(&mut batch, 10), 3);
+    assert!(batch.iter().all(|completion| completion.error().is_none()));
 }

@@ -299,7 +299,6 @@ impl Calls {
 }
 
 /// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
-#[cfg(any(feature = "broker", test))]
 pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
     let wakers: Vec<_> = replies.into_iter().flat_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
     wake_all(wakers);

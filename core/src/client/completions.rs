@@ -8,8 +8,9 @@ use super::wait::Wait;
 use super::wake::WakeUp;
 use super::waker_set::WakerSet;
 use crate::error::{Error, Result};
+use crate::fork::Process;
 use crate::frame::Frame;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +21,16 @@ use std::task::{Context, Poll, Waker};
 /// The results of one read of a connection come with one wake-up. A result costs no allocation and no task, apart
 /// from the growth of the queue. All methods may be called from any thread; the queue may serve any number of
 /// clients. It holds as many results as operations were started with it: the program bounds them by what it starts.
-#[derive(Clone, Default)]
-pub struct CompletionQueue(Arc<Mutex<State>>);
+///
+/// It works only in the process that made it. In a child made by fork it is empty, and waiting for it ends at once.
+#[derive(Clone)]
+pub struct CompletionQueue(Arc<Shared>);
+
+struct Shared {
+    /// In a child made by fork the lock may be held for ever, by a thread that only the parent has.
+    process: Process,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -60,19 +69,25 @@ pub enum Completed {
 impl CompletionQueue {
     /// An empty queue.
     pub fn new() -> CompletionQueue {
-        CompletionQueue::default()
+        CompletionQueue(Arc::new(Shared { process: Process::current(), state: Mutex::default() }))
+    }
+
+    /// The content, unless this is a child of the process that made the queue.
+    #[inline]
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.0.process.is_current().then(|| self.0.state.lock())
     }
 
     /// Appends a result. Returns the wakers of those who wait, to be woken when no lock is held.
     pub(super) fn push(&self, token: u64, result: Raw) -> WakerSet {
-        let mut state = self.0.lock();
+        let Some(mut state) = self.lock() else { return WakerSet::default() };
         state.completed.push_back((token, result));
         state.wakers.take()
     }
 
     /// Appends to `batch` the results that wait, at most `most` of them. Returns how many.
     pub fn take(&self, batch: &mut Vec<Completion>, most: usize) -> usize {
-        let mut state = self.0.lock();
+        let Some(mut state) = self.lock() else { return 0 };
         let count = state.completed.len().min(most);
         batch.reserve(count);
         batch.extend(state.completed.drain(..count).map(Completion::from));
@@ -83,7 +98,7 @@ impl CompletionQueue {
     /// it is woken once, with the next result. A program that gets `most` results calls again.
     pub fn take_or_arm(&self, batch: &mut Vec<Completion>, most: usize, wake_up: &WakeUp) -> usize {
         let count = self.take(batch, most);
-        if count < most {
+        if count < most && self.0.process.is_current() {
             self.arm(wake_up);
         }
         count
@@ -99,12 +114,12 @@ impl CompletionQueue {
 
     /// The oldest result, if one waits.
     pub fn try_take(&self) -> Option<Completion> {
-        self.0.lock().completed.pop_front().map(Completion::from)
+        self.lock()?.completed.pop_front().map(Completion::from)
     }
 
     /// How many results wait.
     pub fn len(&self) -> usize {
-        self.0.lock().completed.len()
+        self.lock().map_or(0, |state| state.completed.len())
     }
 
     /// Whether no result waits.
@@ -123,7 +138,7 @@ impl CompletionQueue {
         // Cloned without the lock.
         let mut own = None;
         loop {
-            let mut state = self.0.lock();
+            let Some(mut state) = self.lock() else { return false };
             if !state.completed.is_empty() {
                 return false;
             }
@@ -150,9 +165,22 @@ impl CompletionQueue {
     /// Waits on this thread until a result waits; false when the time is over.
     ///
     /// # Errors
-    /// That of the check in `wait`.
+    /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
     pub fn wait(&self, wait: Wait<'_>) -> Result<bool> {
+        self.0.process.check()?;
         Ok(wait.on(|cx| self.poll_ready(cx))?.is_some())
+    }
+}
+
+impl Default for CompletionQueue {
+    fn default() -> CompletionQueue {
+        CompletionQueue::new()
+    }
+}
+
+impl Drop for CompletionQueue {
+    fn drop(&mut self) {
+        self.0.process.leak_if_inherited(&self.0);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use super::raw::{Delivery, Item, Raw, Stream};
 use busrt::broker::{Options, SlowPolicy};
+use busrt::proto::request;
 use busrt::transport::Buffers;
 use std::io::Write;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub struct Taker {
     thread: JoinHandle<(Raw, Vec<Delivery>)>,
 }
 
+/// How often a taker pings the broker.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// As fast as it can.
 pub const FULL_SPEED: usize = usize::MAX;
 
@@ -55,6 +59,7 @@ impl Taker {
             let (rate, stop, count) = taker;
             let mut due = 0.0;
             let mut last = Instant::now();
+            let mut pinged = Instant::now();
             while !stop.load(Ordering::Relaxed) && !raw.has_ended() {
                 let rate = rate.load(Ordering::Relaxed);
                 let most = if rate == FULL_SPEED {
@@ -64,6 +69,11 @@ impl Taker {
                     due.min(64.0 * 1024.0) as usize
                 };
                 last = Instant::now();
+                // A client that sends nothing for longer than the broker's timeout is disconnected.
+                if pinged.elapsed() > PING_INTERVAL {
+                    pinged = last;
+                    let _ = raw.stream.write_all(&request::PING);
+                }
                 if most < 1024 {
                     std::thread::sleep(Duration::from_millis(2));
                     continue;
