@@ -55,7 +55,7 @@ impl Config {
             reconnect: None,
             while_down: WhileDown::default(),
             write_through: false,
-            busy_poll: MAX_BUSY_POLL / 2,
+            busy_poll: Duration::ZERO,
         }
     }
 
@@ -163,7 +163,7 @@ impl Config {
     }
 
     /// The longest time for which the client polls its socket for an answer that is awaited, an acknowledgement or a
-    /// reply, before it sleeps: at most 1 ms, 500 µs unless set, zero turns it off.
+    /// reply, before it sleeps: at most 1 ms. Zero unless set: it does not poll.
     ///
     /// How long it pays within this bound is learned; where it does not pay, or where other programs want the cores,
     /// the client does not poll. A client that only receives never polls, nor does one on a machine with a single core.
