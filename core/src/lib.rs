@@ -39,7 +39,7 @@ mod frame;
 pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;
-#[cfg(feature = "broker")]
+#[cfg(feature = "_io")]
 mod poll_tuner;
 mod prefetch;
 pub mod proto;

@@ -55,6 +55,7 @@ impl AnswerPoller {
             if !self.poll_once(shared).await? {
                 self.skipped = (self.skipped * 2 + 1).min(MOST_SKIPPED);
                 self.skip = self.skipped;
+                self.tuner.interrupt();
                 return Ok(());
             }
             self.skipped = 0;
