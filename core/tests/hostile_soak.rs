@@ -68,6 +68,10 @@ fn send_messages(place: Place, mut raw: Raw, receiver: String) -> JoinHandle<Vec
                 let size = if sent % 100 == 99 { 50_000 } else { 300 };
                 raw.stream.write_all(&Peer::operation(sent, flags, &payload(&head, sent, size))).unwrap();
                 sent += 1;
+                // A receiver keeps all that it gets in memory, which bounds the rate of a soak of many minutes.
+                if sent % 10 == 0 {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 continue;
             }
             match raw.receive(PATIENCE).expect("an acknowledgement in time") {
