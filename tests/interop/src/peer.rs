@@ -147,7 +147,7 @@ impl<'a> Peer<'a> {
 
 /// An acknowledgement to come.
 pub enum Answer {
-    Ours(busrt::client::Confirmation),
+    Ours(busrt::client::PendingOperation),
     OursBlocking(busrt::blocking::Confirmation),
     Theirs(busrt_ref::OpConfirm),
     TheirsSync(busrt_ref::SyncOpConfirm),
