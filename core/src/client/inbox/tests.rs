@@ -8,10 +8,9 @@ use super::super::lanes::Frames;
 use super::*;
 use crate::proto::delivery::Delivery;
 use crate::proto::op::FrameKind;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 fn config() -> Config {
     Config::new("", "me")

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::client::effects::DeferredEffects;
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
-use std::task::Wake;
+use std::task::{Poll, Wake};
 
 /// A task that counts how often it is woken.
 struct Task(AtomicUsize);
