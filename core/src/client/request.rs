@@ -195,8 +195,8 @@ impl<'a> Request<'a> {
 pub enum TrySend<T> {
     /// It is sent: written, or queued to be written without a further call.
     Sent(T),
-    /// It is not sent, because the client has no room for more or is about to connect again. [`Client::room`]
-    /// (super::Client::room) tells when it is worth to try again.
+    /// It is not sent, because the client has no room for more or is about to connect again.
+    /// [`Client::room`](super::Client::room) tells when it is worth to try again.
     NoRoom,
 }
 
