@@ -54,6 +54,10 @@ async fn nothing_of_a_refused_operation_is_written() {
         for qos in [QoS::No, QoS::Processed] {
             let refused = client.publish("a\0b", payload.clone(), qos).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Data);
+            let refused = client.broadcast("*\0", payload.clone(), qos).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Data);
+            let refused = client.publish_for("topic", "a\0b", payload.clone(), qos).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Data);
         }
     }
     client.send("victim", "genuine", QoS::Processed).await.unwrap();

@@ -1,4 +1,4 @@
-//! What it costs to wake a core that sleeps: the time from a write to an eventfd until a thread on another core, which
+//! Measures the cost of waking a core that sleeps: the time from a write to an eventfd until a thread on another core, which
 //! slept in a read of it, runs.
 
 use std::sync::mpsc;

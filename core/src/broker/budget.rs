@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What one poll may cost: about three milliseconds where everything is in the processor's caches.
+/// The most that one poll may cost: about three milliseconds where everything is in the processor's caches.
 const POLL_BUDGET: usize = 3_000_000;
 
 /// How long one poll may take. The prices are those of a warm cache: work on memory that was not touched before, such as

@@ -159,7 +159,7 @@ impl Drop for InProgress<'_> {
     }
 }
 
-/// As [`InProgress`], without a borrow.
+/// An operation in progress that borrows nothing; see [`InProgress`].
 struct OwnedInProgress(Arc<Core>);
 
 impl OwnedInProgress {
@@ -182,7 +182,7 @@ pub(crate) enum Begun {
     Waits(Unfinished),
 }
 
-/// What is left to do of an operation.
+/// The part of an operation that is left to do.
 pub(crate) struct Unfinished {
     dispatcher: Box<Dispatcher>,
     rest: Detached,

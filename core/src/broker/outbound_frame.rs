@@ -122,7 +122,7 @@ impl<'a> OutboundFrame<'a> {
         self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
     }
 
-    /// What decides about the lane of a client in this process: the kind, and the first byte of the payload.
+    /// The kind and the first byte of the payload, which decide the lane of a client in this process.
     pub(super) fn lane_key(&self) -> (FrameKind, Option<u8>) {
         (self.delivery.kind, self.delivery.payload.first().copied())
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
 
-/// Where the program gets the answer.
+/// The place where the program gets the answer.
 #[derive(Debug)]
 pub(super) enum Told {
     /// A handle.
@@ -34,7 +34,7 @@ impl Told {
     }
 }
 
-/// What an acknowledgement is for.
+/// The purpose of an acknowledgement.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// The program.
@@ -52,7 +52,7 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
-    /// Whether the progress of the program depends on the answer. That of a call depends on the reply, which is
+    /// Returns whether the progress of the program depends on the answer. That of a call depends on the reply, which is
     /// counted elsewhere.
     fn is_awaited(&self) -> bool {
         match self {
@@ -167,7 +167,7 @@ impl Acks {
         self.tell(told.drain(..), wakers);
     }
 
-    /// Whether the program waits for an acknowledgement.
+    /// Returns whether the program waits for an acknowledgement.
     pub(crate) fn is_awaited(&self) -> bool {
         self.table.lock().awaited > 0
     }

@@ -1,4 +1,4 @@
-//! What keeps the runtime of the process from being shut down while a connection has something to write.
+//! Keeps the runtime of the process from being shut down while a connection has something to write.
 
 #[cfg(feature = "runtime")]
 pub(super) use crate::runtime::Alive;

@@ -34,7 +34,7 @@ pub(crate) struct Batch {
     acks: Vec<(u32, u8)>,
     /// Scratch space of [`Acks::complete`].
     told: Vec<(Waiter, Answer)>,
-    /// Of those who wait for the acknowledgements and replies.
+    /// The wakers of tasks that wait for the acknowledgements and replies.
     wakers: Vec<Waker>,
     group: Vec<Span>,
 }
