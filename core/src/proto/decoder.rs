@@ -5,9 +5,11 @@
 //! [`Decoder::resume`] puts it in front of the next read. A large body is gathered apart, and can be
 //! read into directly ([`Decoder::large_body`]), so that it ends up as shared bytes.
 //!
-//! Memory follows the bytes that arrived, never the length a header declares: a body under way
-//! holds at most four times what has come of it (or 4 KiB), or, once 64 KiB have come, as much as the large body
-//! before it on the same stream turned out to have, up to 4 MiB.
+//! Memory follows the bytes that arrived, never the length a header declares: the room for an incomplete body is at most
+//! four times what has arrived of it (or 4 KiB). Once 64 KiB have arrived, it is up to 16 MiB if the large body before
+//! it on the same stream was as long, or 16 times what has arrived. Each time the room grows, what has arrived is
+//! copied to memory that the process may not have used yet, which takes long on some machines: up to 16 MiB, no more
+//! than 1 MiB is copied at a time.
 
 use super::DecodeError;
 use bytes::buf::Limit;
@@ -16,9 +18,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// From this length on an incomplete body is gathered apart from the read buffer.
 pub const LARGE: usize = 8 * 1024;
 const MIN_GROWTH: usize = 4 * 1024;
-/// How much of what the last large body had is expected of the next one.
-const MOST_EXPECTED: usize = 4 * 1024 * 1024;
-/// So much of a body must be there before anything is expected of it.
+/// The room for a body whose sender has proved that it sends large bodies. Memory that is not written to yet costs
+/// nothing but addresses.
+const MOST_EXPECTED: usize = 16 * 1024 * 1024;
+/// So much of a body must have arrived before the room for it grows faster.
 const CREDIBLE: usize = 64 * 1024;
 
 /// The fixed part of a frame, which tells how long the rest is.
@@ -99,9 +102,11 @@ impl<H: Header> Decoder<H> {
         let (header, body) = &mut **self.large.as_mut()?;
         let missing = header.body_len() as usize - body.len();
         if body.capacity() == body.len() {
-            let expected = self.expected.saturating_sub(body.len());
-            let expected = if body.len() >= CREDIBLE { expected } else { 0 };
-            body.reserve(missing.min(MIN_GROWTH.max(body.len() * 3).max(expected)));
+            let arrived = body.len();
+            let room =
+                if arrived < CREDIBLE { 0 } else { self.expected.max((arrived * 16).min(MOST_EXPECTED)) };
+            let growth = MIN_GROWTH.max(arrived * 3).max(room.saturating_sub(arrived));
+            body.reserve(missing.min(growth));
         }
         let room = missing.min(body.capacity() - body.len());
         Some(body.limit(room))
