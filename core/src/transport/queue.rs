@@ -261,9 +261,14 @@ impl WriteQueue {
         let mut count = 0;
         let mut wanted = 0;
         for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slot = IoSlice::new(chunk.rest());
-            wanted += slot.len();
+            let rest = chunk.rest();
+            let rest = &rest[..rest.len().min(piece - wanted)];
+            *slot = IoSlice::new(rest);
+            wanted += rest.len();
             count += 1;
+            if wanted == piece {
+                break;
+            }
         }
         (wanted, socket.try_write_vectored(&slices[..count]))
     }

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 /// How many times one caller writes what was appended in between before a task takes over.
 const MAX_ROUNDS: usize = 4;
 /// The bytes that one caller writes before a task takes over, and that the task writes before it yields.
-const FLUSH_BYTES: usize = 2 * 1024 * 1024;
+const FLUSH_BYTES: usize = 512 * 1024;
 
 /// A write is tried again after this time even if the kernel does not report the socket as writable: the kernel does so
 /// only when a good part of its buffer is free, and a slow but steady reader frees little at a time.
@@ -35,7 +35,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(25);
 const SLOW_READER: Duration = Duration::from_millis(10);
 const SMALL_PIECE: usize = 4096;
 
-const ANY_SIZE: WriteBounds = WriteBounds { piece: usize::MAX, most: FLUSH_BYTES };
+/// The most that one system call is given: if the reader takes bytes at the same time, the kernel copies all of them.
+const LARGE_PIECE: usize = 256 * 1024;
+
+const ANY_SIZE: WriteBounds = WriteBounds { piece: LARGE_PIECE, most: FLUSH_BYTES };
 const SMALL_PIECES: WriteBounds = WriteBounds { piece: SMALL_PIECE, most: FLUSH_BYTES };
 
 /// The amount that waits to be written, including what is being written now.
@@ -351,12 +354,19 @@ impl Writer {
             }
             let bounds = if waited.elapsed() < SLOW_READER { ANY_SIZE } else { SMALL_PIECES };
             let Some(mut queue) = self.take_out() else { return Ok(()) };
+            let mut total = 0;
             loop {
                 let frames = queue.frames();
                 let (n, result) = queue.write_to(socket, bounds);
+                total += n;
                 match result? {
                     Written::All => match self.next_round(queue, n, frames) {
-                        Some(next) => queue = next,
+                        Some(next) if total < FLUSH_BYTES => queue = next,
+                        Some(next) => {
+                            blocked = false;
+                            self.put_back_unwritten(next);
+                            break;
+                        }
                         None => return Ok(()),
                     },
                     written @ (Written::Blocked | Written::Enough) => {
