@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::dispatcher::{Dispatch, Dispatcher, Rejection};
 use super::handshake;
+use super::leaving::Leaving;
 use super::long_text::PIECE;
 use super::session::Session;
 use crate::proto::decoder::{Body, Decoder};
@@ -22,6 +23,8 @@ use std::task::Poll;
 
 /// The largest read buffer of a session; also the largest buffer that a thread keeps for reuse.
 const MAX_READ: usize = 256 * 1024;
+/// The most that one read takes of a large body: the kernel goes on copying while its sender writes.
+const MAX_LARGE_READ: usize = 512 * 1024;
 /// When a read returns this much of an incomplete frame, its sender is expected to be writing the rest.
 const LARGE_PIECE: usize = 16 * 1024;
 /// The kernel's send buffer for a client on a UNIX socket, unless the options set it: a large payload fits in one
@@ -82,8 +85,7 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.stop_reading();
-        self.core.end(&self.session, &self.reason);
-        self.core.connection_changed.notify_waiters();
+        Leaving::add(&self.core, self.session.clone(), std::mem::take(&mut self.reason));
     }
 }
 
@@ -228,7 +230,7 @@ async fn read_frames(core: &Arc<Core>, socket: &Socket, session: &Arc<Session>, 
         decoder.resume(&mut buf);
         let room = size.saturating_sub(buf.len()).max(least);
         let read = match decoder.large_body() {
-            Some(mut body) => socket.try_read_buf(&mut body),
+            Some(body) => socket.try_read_buf(&mut body.limit(MAX_LARGE_READ)),
             None => {
                 buf.reserve(room);
                 socket.try_read_buf(&mut (&mut buf).limit(room))

@@ -3,6 +3,7 @@
 use super::admin::Admin;
 use super::announce::Announcements;
 use super::handshakes::Handshakes;
+use super::leaving::Leaving;
 use super::options::Options;
 use super::outbox::{Outbox, QueueLimits, Sink};
 use super::registry::Registry;
@@ -58,6 +59,7 @@ pub(super) struct Core {
     pub(super) closing: AtomicBool,
     /// Connections whose task still reads and routes, and operations of clients in this process that wait.
     pub(super) reading: AtomicUsize,
+    pub(super) leaving: Leaving,
     /// Notified whenever a connection's task has stopped reading, or has ended.
     pub(super) connection_changed: Notify,
     next_owner: AtomicU32,
@@ -85,6 +87,7 @@ impl Core {
             membership: Mutex::default(),
             closing: AtomicBool::new(false),
             reading: AtomicUsize::new(0),
+            leaving: Leaving::default(),
             connection_changed: Notify::new(),
             next_owner: AtomicU32::new(0),
         }
@@ -190,8 +193,9 @@ impl Core {
             }
             session.nudge.notify_one();
         }
-        // The supervisor removes the subscriptions.
-        self.supervisor.wake();
+        if self.registry.needs_sweep() {
+            self.supervisor.wake();
+        }
     }
 
     /// Lets the supervisor watch a receiver that was found full.

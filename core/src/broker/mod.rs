@@ -20,7 +20,7 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `core` | what all sessions share; how clients register and leave |
+//! | `core`, `leaving` | what all sessions share; how clients register and leave |
 //! | `registry`, `audience` | names, subscriptions, rules; searches that take several steps |
 //! | `connection`, `handshake`, `handshakes` | one connection; its registration; the bound for those not registered |
 //! | `dispatcher`, `distributor`, `pending_writes` | operations; their frames; what is still to be flushed |
@@ -52,6 +52,7 @@ mod handshake;
 mod handshakes;
 pub(crate) mod in_process;
 mod keepalive;
+mod leaving;
 mod listener;
 mod log_limit;
 mod long_text;

@@ -149,8 +149,12 @@ impl State {
             return false;
         }
         session.ended.store(true, Ordering::Relaxed);
-        self.by_id[session.id as usize] = None;
-        self.departed.push(session.id);
+        if self.subscriptions.has_client(session.id) || self.exclusions.has_client(session.id) {
+            self.by_id[session.id as usize] = None;
+            self.departed.push(session.id);
+        } else {
+            self.by_id.remove(session.id as usize);
+        }
         self.by_name.remove(session.name());
         self.names.remove(session.name(), session.id);
         self.connections -= usize::from(session.identity.kind != ClientKind::Internal);
@@ -287,6 +291,11 @@ impl Registry {
             self.changed();
         }
         gone
+    }
+
+    /// Returns whether there are subscriptions of clients that have left.
+    pub(super) fn needs_sweep(&self) -> bool {
+        !self.state.read().departed.is_empty()
     }
 
     /// Removes a portion of the subscriptions of clients that have left. Returns true when there is more to remove.

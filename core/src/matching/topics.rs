@@ -140,6 +140,11 @@ impl TopicTrie {
         while !self.remove_client_some(id, &mut usize::MAX.clone()) {}
     }
 
+    /// Returns whether a client has any subscription.
+    pub fn has_client(&self, id: u32) -> bool {
+        self.place_of(id).is_some()
+    }
+
     /// Ends subscriptions of a client until the budget is used up. Returns true when none is left.
     ///
     /// Takes one unit for each subscription and each removed node. A budget above zero ends at least one subscription.
