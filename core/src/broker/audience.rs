@@ -26,10 +26,15 @@ impl From<ErrorKind> for Miss {
     }
 }
 
+/// Nodes that are visited under one lock. They are mostly not in the caches of the processor, so that this takes some
+/// tenths of a millisecond, for which clients that register or leave wait.
+pub(super) const STEP_NODES: usize = 2048;
+
 impl WorkBudget {
-    /// Runs a search that may visit as many nodes as the budget has left, and charges those that it visited.
+    /// Runs a search that may visit [`STEP_NODES`], or as many nodes as the budget has left, and charges those that it
+    /// visited.
     pub(super) fn pay_for_nodes(&mut self, search: impl FnOnce(&mut usize) -> Lookup) -> Result<(), Miss> {
-        let most = self.left() / super::budget::price::NODE;
+        let most = (self.left() / super::budget::price::NODE).min(STEP_NODES);
         let mut left = most;
         let found = search(&mut left);
         self.charge((most - left) * super::budget::price::NODE);

@@ -4,7 +4,7 @@
 //! Frames for which there is room are queued by plain function calls. If a frame has to wait for a receiver, or the
 //! budget of this poll is used up, the rest is returned as a value, and an async function finishes it.
 
-use super::audience::{Audience, AudienceWalk};
+use super::audience::{Audience, AudienceWalk, STEP_NODES};
 use super::budget::{WorkBudget, price};
 use super::core::Core;
 use super::frame_batch::{FrameBatch, Receivers, Route, Undelivered};
@@ -24,8 +24,6 @@ use std::task::{Context, Poll};
 
 /// Receivers that are served between two checks of the budget.
 const PORTION: usize = 64;
-/// Nodes that one step of a search visits.
-const STEP_NODES: usize = 16 * 1024;
 
 /// The result of sending a frame.
 pub(super) enum Sent<'a> {
