@@ -82,10 +82,7 @@ impl Announcements {
             return;
         }
         let audience = core.registry.own_subscribers(TOPIC_INFO);
-        if audience.len() <= FEW {
-            self.deliver_some(core, &audience);
-        }
-        if self.waiting.load(Relaxed) > 0 {
+        if audience.len() > FEW || self.deliver_some(core, &audience) {
             core.supervisor.wake();
         }
     }
@@ -97,11 +94,11 @@ impl Announcements {
             return false;
         }
         let audience = core.registry.own_subscribers(TOPIC_INFO);
-        // Another thread that is delivering wakes the supervisor if something is left.
-        self.deliver_some(core, &audience) && self.waiting.load(Relaxed) > 0
+        self.deliver_some(core, &audience)
     }
 
-    /// Delivers a few announcements. False when another thread is doing it.
+    /// Delivers a few announcements. Returns true if there are more, for which the caller must care. If another thread is
+    /// delivering, that thread cares for those queued in the meantime.
     fn deliver_some(&self, core: &Core, audience: &Audience) -> bool {
         let mut state = self.state.lock();
         if state.busy {
@@ -117,8 +114,9 @@ impl Announcements {
         }
         publish(audience, TOPIC_INFO, &next);
         self.room.notify_waiters();
-        self.state.lock().busy = false;
-        true
+        let mut state = self.state.lock();
+        state.busy = false;
+        !state.queue.is_empty()
     }
 
     /// Waits while more than [`MOST_WAITING`] announcements wait.
