@@ -19,6 +19,10 @@ use std::time::Duration;
 /// How long the end waits for the runtime's threads.
 const RUNTIME_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How many tasks a worker polls before it asks the kernel for events while its queue does not become empty. One poll
+/// of a session takes up to a few milliseconds.
+const EVENT_INTERVAL: u32 = 4;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(shell) = args.completions {
@@ -43,7 +47,7 @@ fn start(args: &Args) -> Result<ExitCode, String> {
     let signals = Signals::start().map_err(|e| format!("cannot listen for signals: {e}"))?;
     raise_descriptor_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(args.workers()).enable_all();
+    builder.worker_threads(args.workers()).enable_all().event_interval(EVENT_INTERVAL);
     let mut options = args.options();
     let busy_poller = busy_poller(args);
     if let Some(busy_poller) = &busy_poller {
