@@ -46,6 +46,8 @@ pub mod proto;
 #[cfg_attr(not(any(feature = "broker", feature = "rpc")), allow(dead_code, reason = "only errors are shown"))]
 mod shown;
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 #[cfg(feature = "broker")]
 pub mod broker;
 #[cfg(feature = "_io")]
@@ -61,8 +63,6 @@ pub mod transport;
 
 #[cfg(feature = "_io")]
 pub use client::Client;
-#[cfg(feature = "blocking")]
-pub use client::blocking;
 pub use error::{Error, ErrorKind, Result};
 pub use frame::Frame;
 pub use proto::op::{FrameKind, QoS};

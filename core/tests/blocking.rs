@@ -78,8 +78,11 @@ fn threads_share_a_client() {
 mod rpc {
     use super::*;
     use busrt::blocking::{Handlers, Rpc};
-    use busrt::rpc::{Call, Notification, Options, RpcError};
-    use std::sync::{OnceLock, mpsc};
+    use busrt::client::{Deadline, Wait};
+    use busrt::rpc::{Call, CallRequest, Notification, Options, RpcError};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex, OnceLock, mpsc};
+    use std::time::Duration;
 
     struct Plant {
         back: OnceLock<Rpc>,
@@ -174,6 +177,194 @@ mod rpc {
         });
         assert_eq!(succeeded, CALLS);
     }
+
+    /// Sleeps in each call, and counts how many do so at the same time.
+    #[derive(Default)]
+    struct Sleepy {
+        now: AtomicUsize,
+        most: AtomicUsize,
+        handled: Mutex<Vec<u8>>,
+    }
+
+    impl Handlers for Sleepy {
+        fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+            self.handled.lock().unwrap().push(call.params()[0]);
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            Ok(call.params_bytes())
+        }
+
+        fn on_notification(&self, notification: Notification) {
+            self.handled.lock().unwrap().push(notification.payload()[0]);
+        }
+    }
+
+    #[test]
+    fn no_more_calls_at_once_than_allowed() {
+        const CALLS: u8 = 100;
+        let (_runtime, bus) = bus();
+        let caller = Client::connect(&bus.config("caller")).unwrap();
+        let caller = Rpc::new(caller, ()).unwrap();
+        for most in [1, 3, 64] {
+            let sleepy = Arc::new(Sleepy::default());
+            let client = Client::connect(&bus.config("server")).unwrap();
+            let options = Options::default().max_concurrent(most);
+            let server = Rpc::with_options(client, sleepy.clone(), options).unwrap();
+            let calls: Vec<_> =
+                (0..CALLS).map(|n| caller.submit("server", "m", vec![n], QoS::Processed).unwrap()).collect();
+            for (n, call) in (0..CALLS).zip(calls) {
+                assert_eq!(call.wait().unwrap().payload(), [n]);
+            }
+            let reached = sleepy.most.load(Ordering::SeqCst);
+            assert!(reached <= most && (most == 1 || reached > 1), "{reached} of {most}");
+            server.client().disconnect().unwrap();
+        }
+    }
+
+    #[test]
+    fn in_order_is_in_order() {
+        let (_runtime, bus) = bus();
+        let caller = busrt::blocking::Caller::new(Client::connect(&bus.config("caller")).unwrap());
+        let sleepy = Arc::new(Sleepy::default());
+        let client = Client::connect(&bus.config("server")).unwrap();
+        let options = Options::default().in_order(true);
+        let _server = Rpc::with_options(client, sleepy.clone(), options).unwrap();
+        for n in 0..50 {
+            if n % 3 == 0 {
+                caller.call0("server", "m", vec![n], QoS::Processed).unwrap();
+            } else {
+                caller.notify("server", vec![n], QoS::Processed).unwrap();
+            }
+        }
+        caller.call("server", "m", vec![50], QoS::Processed).unwrap();
+        assert!(sleepy.handled.lock().unwrap().iter().copied().eq(0..=50));
+    }
+
+    /// Handles a call when it is told to.
+    struct Gate(Mutex<mpsc::Receiver<()>>);
+
+    impl Handlers for Gate {
+        fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+            self.0.lock().unwrap().recv().unwrap();
+            Ok(call.params_bytes())
+        }
+    }
+
+    #[test]
+    fn calls_may_be_waited_for_in_every_way() {
+        let (_runtime, bus) = bus();
+        let (open, gate) = mpsc::channel();
+        let server = Client::connect(&bus.config("server")).unwrap();
+        let server = Rpc::new(server, Gate(Mutex::new(gate))).unwrap();
+        let rpc = Rpc::new(Client::connect(&bus.config("caller")).unwrap(), ()).unwrap();
+        let call = CallRequest::new("server", "m", b"x", QoS::Processed).deadline(Deadline::Never);
+        let pending = rpc.caller().start(&call, Wait::forever()).unwrap();
+        assert!(pending.wait_timeout(Duration::from_millis(10)).is_none() && !pending.is_completed());
+        let e = rpc.caller().call_with(&call, Wait::at_most(Duration::from_millis(10))).unwrap_err();
+        assert_eq!((e.code(), e.origin()), (-32120, busrt::rpc::Origin::Client));
+        let mut check = || Err(ErrorKind::Other.into());
+        let wait = Wait::forever().slice(Duration::from_millis(1)).check(&mut check);
+        assert_eq!(rpc.caller().call_with(&call, wait).unwrap_err().kind(), Some(ErrorKind::Other));
+        let e = rpc.call_with_deadline("server", "m", "", QoS::Processed, Duration::from_millis(10));
+        assert_eq!(e.unwrap_err().code(), -32120);
+        (0..4).for_each(|_| open.send(()).unwrap());
+        assert_eq!(pending.wait().unwrap().payload(), b"x");
+        assert_eq!(pending.wait_timeout(Duration::ZERO).unwrap().unwrap().payload(), b"x");
+        // A client that drains waits for its handlers.
+        let last = rpc.caller().start(&call, Wait::forever()).unwrap();
+        let taken = || server.client().stats().queue == 0 && server.client().stats().r_frames == 5;
+        while !taken() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let draining = std::thread::spawn({
+            let server = server.client().clone();
+            move || server.drain(PATIENCE)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!draining.is_finished());
+        open.send(()).unwrap();
+        assert!(draining.join().unwrap().unwrap());
+        assert_eq!(last.wait().unwrap().payload(), b"x");
+    }
+
+    #[test]
+    fn a_server_that_is_dropped_takes_nothing_more() {
+        let (_runtime, bus) = bus();
+        let (open, gate) = mpsc::channel();
+        let client = Client::connect(&bus.config("server")).unwrap();
+        let options = Options::default().max_concurrent(1);
+        let server = Rpc::with_options(client.clone(), Gate(Mutex::new(gate)), options).unwrap();
+        let rpc = Rpc::new(Client::connect(&bus.config("caller")).unwrap(), ()).unwrap();
+        let first = rpc.submit("server", "m", "1", QoS::Processed).unwrap();
+        while client.stats().queue > 0 || client.stats().r_frames == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The call that is handled is answered; the next one goes to the server that takes over.
+        let second = rpc.submit("server", "m", "2", QoS::Processed).unwrap();
+        let successor = Rpc::new(client.clone(), Arc::new(Sleepy::default())).unwrap();
+        assert_eq!(second.wait().unwrap().payload(), b"2");
+        drop(server);
+        open.send(()).unwrap();
+        assert_eq!(first.wait().unwrap().payload(), b"1");
+        drop(successor);
+        let mut frames = client.frames().unwrap();
+        rpc.notify("server", "x", QoS::Processed).unwrap();
+        assert_eq!(frames.recv_timeout(PATIENCE).unwrap().unwrap().payload(), b"\0x");
+    }
+
+    #[test]
+    fn threads_call_over_one_client() {
+        let (_runtime, bus) = bus();
+        let client = Client::connect(&bus.config("server")).unwrap();
+        let _server = Rpc::new(client, Arc::new(Sleepy::default())).unwrap();
+        let rpc = Rpc::new(Client::connect(&bus.config("caller")).unwrap(), ()).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8u8 {
+                let rpc = &rpc;
+                scope.spawn(move || {
+                    for n in 0..50u8 {
+                        let reply = rpc.call("server", "m", vec![thread, n], QoS::Processed).unwrap();
+                        assert_eq!(reply.payload(), [thread, n]);
+                    }
+                });
+            }
+        });
+    }
+
+    #[cfg(feature = "cursors")]
+    #[test]
+    fn cursors_on_plain_threads() {
+        use busrt::cursor::{CursorMap, from_iter};
+
+        struct Rows(CursorMap);
+
+        impl Handlers for Rows {
+            fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+                if let Some(answer) = self.0.handle_blocking(call.method(), call.params()) {
+                    return answer;
+                }
+                let rows = from_iter((0..10u8).map(|n| Bytes::from(vec![n])));
+                Ok(CursorMap::reply(self.0.add(rows)))
+            }
+        }
+
+        let (_runtime, bus) = bus();
+        let rows = Rows(CursorMap::new(Duration::from_secs(60)));
+        let _server = Rpc::new(Client::connect(&bus.config("server")).unwrap(), rows).unwrap();
+        let rpc = Rpc::new(Client::connect(&bus.config("caller")).unwrap(), ()).unwrap();
+        let all =
+            |items: Vec<Result<Bytes, RpcError>>| items.into_iter().map(|item| item.unwrap()[0]).eq(0..10);
+        assert!(all(rpc.cursor("server", "rows", "").unwrap().collect()));
+        assert!(all(rpc.cursor("server", "rows", "").unwrap().bulk(4).collect()));
+        let mut cursor = rpc.cursor("server", "rows", "").unwrap();
+        assert_eq!(cursor.next().unwrap().unwrap(), vec![0]);
+        assert_eq!(cursor.next_bulk(4).unwrap(), [[1], [2], [3], [4]].map(|n| Bytes::from(n.to_vec())));
+        assert_eq!(cursor.next_bulk(100).unwrap().len(), 5);
+        assert!(cursor.next().is_none());
+        assert!(cursor.next_bulk(1).unwrap().is_empty());
+    }
 }
 
 mod forked {
@@ -247,4 +438,38 @@ fn it_comes_back_and_says_so() {
     assert!(events.any(|event| event == Event::Connected));
     assert!(client.drain(PATIENCE).unwrap());
     assert!(events.last().is_some() && frames.next().is_none());
+}
+
+/// The client has no connection when it is dropped: what it has queued is sent over the next one.
+#[test]
+fn a_drop_waits_for_what_is_queued_for_the_next_connection() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let start = || {
+        runtime.block_on(async {
+            let broker = busrt::broker::Broker::new(busrt::broker::Options::default());
+            let listener = broker.client("listener").await.unwrap();
+            listener.subscribe("t", QoS::Processed).await.unwrap();
+            broker.listen(&path).await.unwrap();
+            (broker, listener)
+        })
+    };
+    let first = start();
+    let config = Config::new(&path, "a").timeout(PATIENCE);
+    let config = config.reconnect(Reconnect::new()).while_down(WhileDown::Queue(1 << 20));
+    let client = Client::connect(&config).unwrap();
+    {
+        let _guard = runtime.enter();
+        drop(first);
+    }
+    while client.is_connected() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    client.publish("t", "queued", QoS::No).unwrap();
+    let dropping = std::thread::spawn(move || drop(client));
+    let (_broker, listener) = start();
+    let frame = runtime.block_on(common::next(&mut listener.frames().unwrap()));
+    assert_eq!(frame.payload(), b"queued");
+    dropping.join().unwrap();
 }

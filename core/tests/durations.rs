@@ -11,7 +11,8 @@
 
 mod common;
 
-use busrt::client::{Config, Event, Reconnect, WhileDown, blocking};
+use busrt::blocking;
+use busrt::client::{Config, Event, Reconnect, WhileDown};
 use busrt::cursor::{self, CursorMap};
 use busrt::rpc::{Call, Handlers, Rpc, RpcError};
 use busrt::{Client, ErrorKind, QoS};

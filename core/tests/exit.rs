@@ -6,7 +6,7 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, Config, Frames, Reconnect};
+use busrt::client::{Client, Config, Frames, Reconnect, Wait};
 use busrt::{QoS, blocking, runtime};
 use common::{Bus, PATIENCE, next};
 use std::process::Command;
@@ -168,9 +168,9 @@ fn the_runtime_takes_no_signals_and_is_shut_down_in_order() {
     let broker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let bus = broker.block_on(Bus::start(Options::default()));
     let client = Client::connect_blocking(&bus.config("a")).unwrap();
-    let refused = Client::connect_blocking_with(&bus.config("b"), Duration::from_millis(1), || {
-        Err(busrt::ErrorKind::Other.into())
-    });
+    let mut check = || Err(busrt::ErrorKind::Other.into());
+    let wait = Wait::forever().slice(Duration::from_millis(1)).check(&mut check);
+    let refused = Client::connect_blocking_with(&bus.config("b"), wait);
     // The check may come too late, when the client is connected already.
     drop(refused);
     assert!(runtime::shutdown(PATIENCE));

@@ -236,7 +236,7 @@ fn a_child_serves_nothing() {
     assert_eq!(status, 0);
     let (mut batch, mut serving) = (kept.unwrap(), parts.unwrap());
     while batch.len() < calls.len() {
-        assert!(serving.requests.wait_batch(&mut batch, 10));
+        assert!(serving.requests.wait_batch(&mut batch, 10, Wait::at_most(PATIENCE)).unwrap().is_some());
     }
     for incoming in batch {
         let Incoming::Request(_, responder) = incoming else { panic!("no request") };

@@ -5,7 +5,7 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, WakeFd};
+use busrt::client::{Client, Wait, WakeFd};
 use busrt::rpc::{Caller, Incoming, Responder, Rpc, RpcError, Serving};
 use busrt::{ErrorKind, QoS};
 use common::{Bus, PATIENCE, eventually, no_client_is_left};
@@ -184,7 +184,7 @@ fn answers_beyond_the_room_to_send_are_sent_later() {
         });
         let mut batch = vec![];
         while batch.len() < CALLS {
-            assert!(serving.requests.wait_batch(&mut batch, 64));
+            assert!(serving.requests.wait_batch(&mut batch, 64, Wait::at_most(PATIENCE)).unwrap().is_some());
         }
         for incoming in batch {
             let Incoming::Request(_, responder) = incoming else { panic!("no request") };
@@ -192,7 +192,7 @@ fn answers_beyond_the_room_to_send_are_sent_later() {
         }
         runtime.block_on(calling).unwrap();
         runtime.block_on(client.disconnect());
-        assert!(!serving.requests.wait_batch(&mut vec![], 1));
+        assert_eq!(serving.requests.wait_batch(&mut vec![], 1, Wait::at_most(PATIENCE)).unwrap(), None);
         runtime.block_on(eventually("no client is left", || no_client_is_left(&bus)));
     }
 }
@@ -207,7 +207,7 @@ fn a_drain_waits_for_the_answers() {
     let caller = runtime.block_on(async { Caller::new(bus.client("caller").await) });
     let call = runtime.block_on(caller.submit("server", "m", "", QoS::Processed)).unwrap();
     let mut batch = vec![];
-    assert!(serving.requests.wait_batch(&mut batch, 10));
+    assert!(serving.requests.wait_batch(&mut batch, 10, Wait::at_most(PATIENCE)).unwrap().is_some());
     let draining = runtime.spawn({
         let client = client.clone();
         async move { client.drain(PATIENCE).await }
@@ -236,7 +236,7 @@ fn a_responder_may_outlive_everything() {
         (0..2).map(|_| runtime.block_on(caller.submit("server", "m", "", QoS::Processed)).unwrap()).collect();
     let mut batch = vec![];
     while batch.len() < 2 {
-        assert!(serving.requests.wait_batch(&mut batch, 10));
+        assert!(serving.requests.wait_batch(&mut batch, 10, Wait::at_most(PATIENCE)).unwrap().is_some());
     }
     let mut responders: Vec<_> = batch
         .into_iter()

@@ -1,18 +1,12 @@
 //! Connecting from a thread without a runtime: the client then lives in that of the process.
 
-use super::{Client, Config};
+use super::{Client, Config, Wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::transport::Socket;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
 use tokio::runtime::Handle;
-
-/// The time between two checks while a plain thread waits.
-const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Client {
     /// As [`connect`](Client::connect), waiting on this thread. The client lives in the
@@ -21,22 +15,18 @@ impl Client {
     /// # Errors
     /// As [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
     pub fn connect_blocking(config: &Config) -> Result<Client> {
-        Client::connect_blocking_with(config, CHECK_INTERVAL, || Ok(()))
+        Client::connect_blocking_with(config, Wait::forever())
     }
 
-    /// As [`connect_blocking`](Client::connect_blocking), with a `check` on this thread every `interval`, for a
-    /// program that must look for signals.
+    /// As [`connect_blocking`](Client::connect_blocking), with a bound beside the client's timeout, or with a check for
+    /// signals.
     ///
     /// # Errors
-    /// As [`connect_blocking`](Client::connect_blocking), and whatever `check` fails with: the client is not
-    /// connected then.
-    pub fn connect_blocking_with(
-        config: &Config,
-        interval: Duration,
-        check: impl FnMut() -> Result<()>,
-    ) -> Result<Client> {
+    /// As [`connect_blocking`](Client::connect_blocking), [`Timeout`](ErrorKind::Timeout) when the time of `wait` is
+    /// over, and that of the check in `wait`. The client is not connected then.
+    pub fn connect_blocking_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
         let config = config.clone();
-        run(async move { Client::connect(&config).await }, interval, check)
+        run(async move { Client::connect(&config).await }, wait)
     }
 
     /// As [`connect_stream`](Client::connect_stream), waiting on this thread. A [`Socket`] can only be made within a
@@ -49,47 +39,49 @@ impl Client {
         config: &Config,
     ) -> Result<Client> {
         let config = config.clone();
-        let connected = async move { Client::connect_stream(socket()?, &config).await };
-        run(connected, CHECK_INTERVAL, || Ok(()))
+        run(async move { Client::connect_stream(socket()?, &config).await }, Wait::forever())
     }
 }
 
-/// Runs `future` in the runtime of the process and waits for its outcome on this thread.
+/// Runs `future` in the runtime of the process and waits for its outcome on this thread. It is ended if this thread
+/// does not wait for it any more.
+///
+/// # Errors
+/// As [`check_plain_thread`], [`Timeout`](ErrorKind::Timeout) when the time of `wait` is over, and that of its check.
+pub(crate) fn run<T: Send + 'static>(
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    wait: Wait<'_>,
+) -> Result<T> {
+    check_plain_thread()?;
+    let mut task = pin!(runtime::handle()?.spawn(future));
+    let ended = wait.on(|cx| task.as_mut().poll(cx));
+    match ended {
+        Ok(Some(ended)) => {
+            let lost = |_| Error::new(ErrorKind::ConnectionLost, "the runtime was shut down");
+            ended.map_err(lost)?
+        }
+        Ok(None) => {
+            task.abort();
+            Err(Error::new(ErrorKind::Timeout, "the client was not connected in time"))
+        }
+        Err(e) => {
+            task.abort();
+            Err(e)
+        }
+    }
+}
+
+/// Checks that this thread may wait.
 ///
 /// # Errors
 /// [`NotSupported`](ErrorKind::NotSupported) within an async runtime, where waiting would hold up other tasks,
 /// maybe the very ones it waits for.
-pub(crate) fn run<T: Send + 'static>(
-    future: impl Future<Output = Result<T>> + Send + 'static,
-    interval: Duration,
-    mut check: impl FnMut() -> Result<()>,
-) -> Result<T> {
-    if Handle::try_current().is_ok() {
-        return Err(Error::new(
-            ErrorKind::NotSupported,
-            "the blocking client cannot be used within an async runtime: use busrt::Client there",
-        ));
+pub(crate) fn check_plain_thread() -> Result<()> {
+    if Handle::try_current().is_err() {
+        return Ok(());
     }
-    let mut task = pin!(runtime::handle()?.spawn(future));
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(ended) = task.as_mut().poll(&mut cx) {
-            let lost = |_| Error::new(ErrorKind::ConnectionLost, "the runtime was shut down");
-            return ended.map_err(lost)?;
-        }
-        std::thread::park_timeout(interval);
-        if let Err(e) = check() {
-            task.abort();
-            return Err(e);
-        }
-    }
-}
-
-struct Unpark(std::thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
+    Err(Error::new(
+        ErrorKind::NotSupported,
+        "the blocking client cannot be used within an async runtime: use busrt::Client there",
+    ))
 }

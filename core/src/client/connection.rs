@@ -233,12 +233,6 @@ impl Connection {
         self.shared.purpose.sent()
     }
 
-    /// Whether everything that was sent is in the kernel.
-    #[cfg(feature = "blocking")]
-    pub(super) fn is_written(&self) -> bool {
-        self.shared.writer.load().frames == 0
-    }
-
     /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.begin_close(why);

@@ -17,21 +17,28 @@ impl Client {
         if self.check_process().is_err() {
             return false;
         }
-        let inbox = &self.0.inbox;
-        inbox.seal();
-        let work = async {
-            #[cfg(feature = "rpc")]
-            {
-                inbox.work.done().await;
-                crate::rpc::refuse(self, inbox.take_late()).await;
-            }
-            self.disconnect().await;
-        };
-        let done = timeout(bound, work).await.is_ok();
+        let done = timeout(bound, self.drain_unbounded()).await.is_ok();
         if !done {
-            self.begin_close("drained by this client, not in time");
+            self.give_up_drain();
         }
         done
+    }
+
+    /// As [`drain`](Client::drain), without a bound and for any executor.
+    pub(crate) async fn drain_unbounded(&self) {
+        let inbox = &self.0.inbox;
+        inbox.seal();
+        #[cfg(feature = "rpc")]
+        {
+            inbox.work.done().await;
+            crate::rpc::refuse(self, inbox.take_late()).await;
+        }
+        self.disconnect().await;
+    }
+
+    /// Ends a client that could not be drained in time.
+    pub(crate) fn give_up_drain(&self) {
+        self.begin_close("drained by this client, not in time");
     }
 
     /// Ends the connection without waiting.

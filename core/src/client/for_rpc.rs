@@ -10,10 +10,6 @@ impl Client {
         &self.0.inbox
     }
 
-    pub(crate) fn timeout(&self) -> std::time::Duration {
-        self.0.config.timeout
-    }
-
     /// The runtime whose tasks serve this client; `None` if it was made outside of one.
     pub(crate) fn runtime(&self) -> Option<&tokio::runtime::Handle> {
         self.0.inbox.timer.runtime()

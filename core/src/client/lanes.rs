@@ -2,6 +2,7 @@
 
 use super::inbox::{Inbox, LANE_FRAMES, Mode};
 use super::tempo::Tempo;
+use super::wait::Wait;
 use super::wake::WakeUp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
@@ -112,6 +113,22 @@ impl Frames {
         max_bytes: usize,
     ) -> Poll<Option<usize>> {
         self.take_with(frames, max_frames, max_bytes, Some(&cx.waker().clone().into()))
+    }
+
+    /// As [`take_batch`](Frames::take_batch), but waits on this thread for the first frame. `Some(0)` when the time of
+    /// `wait` is over.
+    ///
+    /// # Errors
+    /// That of the check in `wait`. Nothing is taken then.
+    pub fn wait_batch(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        max_frames: usize,
+        max_bytes: usize,
+        wait: Wait<'_>,
+    ) -> Result<Option<usize>> {
+        let taken = wait.on(|cx| self.poll_batch(cx, frames, max_frames, max_bytes))?;
+        Ok(taken.unwrap_or(Some(0)))
     }
 
     /// Sets what tells the program that [`take_batch`](Frames::take_batch) has something to take or that the

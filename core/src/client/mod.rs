@@ -69,8 +69,6 @@ mod wake;
 mod waker_set;
 mod weak;
 
-#[cfg(feature = "blocking")]
-pub mod blocking;
 #[cfg(feature = "rpc")]
 mod calls;
 #[cfg(feature = "runtime")]
@@ -104,6 +102,8 @@ pub use weak::WeakClient;
 
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Caller as CallTarget;
+#[cfg(feature = "blocking")]
+pub(crate) use connect_blocking::{check_plain_thread, run};
 #[cfg(feature = "rpc")]
 pub(crate) use drain::rpc::Working;
 #[cfg(feature = "rpc")]
@@ -115,6 +115,8 @@ pub(crate) use request::AnswerTo;
 pub(crate) use request::Bound;
 #[cfg(feature = "rpc")]
 pub(crate) use slot::Slot;
+#[cfg(feature = "blocking")]
+pub(crate) use topics::join as join_topics;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
@@ -128,6 +130,8 @@ use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+#[cfg(any(feature = "rpc", feature = "blocking"))]
+use std::time::Duration;
 
 /// How many numbers [`Client::secondary`] tries before it gives up.
 const SECONDARY_TRIES: u32 = 1000;
@@ -494,6 +498,12 @@ fn shared<'a>(operation: &'a Operation<'a, Bytes>, qos: QoS) -> Request<'a> {
 }
 
 impl Client {
+    /// The client's [`timeout`](Config::timeout).
+    #[cfg(any(feature = "rpc", feature = "blocking"))]
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.config.timeout
+    }
+
     /// See [`Process::check`]: to be called before anything of the client is touched.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {

@@ -201,15 +201,6 @@ impl Durable {
         self.shared.purpose.sent()
     }
 
-    /// Whether everything that was sent over the present connection is in the kernel.
-    #[cfg(feature = "blocking")]
-    pub(super) fn is_written(&self) -> bool {
-        match &*self.shared.state.read() {
-            State::Up(connection) => connection.is_written(),
-            _ => true,
-        }
-    }
-
     /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.end(why);

@@ -50,6 +50,13 @@ impl<'a> Wait<'a> {
         self
     }
 
+    /// The same wait, for the first of several things that are awaited one after another: they share its time and its
+    /// check.
+    pub fn by_ref(&mut self) -> Wait<'_> {
+        let check = self.check.as_mut().map(|check| &mut **check as &mut dyn FnMut() -> Result<()>);
+        Wait { deadline: self.deadline, slice: self.slice, check }
+    }
+
     /// Polls until the result is ready. `None`: the time is over. Any waker of `poll` unparks this thread.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ mod stream;
 
 pub use map::CursorMap;
 pub use stream::CursorStream;
+#[cfg(feature = "blocking")]
+pub(crate) use stream::{Question, RemoteItems};
 pub use uuid::Uuid;
 
 use crate::rpc::RpcError;

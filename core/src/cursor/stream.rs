@@ -2,7 +2,7 @@
 
 use super::{MAX_BULK, METHOD_NEXT, METHOD_NEXT_BULK, Reference, pack};
 use crate::proto::op::QoS;
-use crate::rpc::{Caller, Rpc, RpcError};
+use crate::rpc::{Caller, Reply, Rpc, RpcError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use uuid::Uuid;
@@ -11,12 +11,27 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct CursorStream {
     caller: Caller,
-    target: String,
+    items: RemoteItems,
+}
+
+/// The state of a long result at the asking side.
+#[derive(Debug)]
+pub(crate) struct RemoteItems {
+    pub(crate) target: String,
     id: Uuid,
     /// How many items are asked for at once; 0 asks for single ones.
     bulk: usize,
     ready: VecDeque<Bytes>,
     ended: bool,
+}
+
+/// A call that asks for items.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) method: &'static str,
+    pub(crate) params: Bytes,
+    /// The number of items, if a list is asked for.
+    pub(crate) count: Option<usize>,
 }
 
 impl Caller {
@@ -31,10 +46,7 @@ impl Caller {
         params: impl Into<Bytes>,
     ) -> Result<CursorStream, RpcError> {
         let reply = self.call(target, method, params, QoS::Processed).await?;
-        let Reference { u: id, .. } = rmp_serde::from_slice(reply.payload())
-            .map_err(|e| RpcError::parse(format!("{method:?} of {target:?} returned no cursor: {e}")))?;
-        let (caller, target) = (self.clone(), target.to_owned());
-        Ok(CursorStream { caller, target, id, bulk: 0, ready: VecDeque::new(), ended: false })
+        Ok(CursorStream { caller: self.clone(), items: RemoteItems::new(target, method, &reply)? })
     }
 }
 
@@ -56,13 +68,13 @@ impl Rpc {
 impl CursorStream {
     /// Asks for up to `n` items (1 to [`MAX_BULK`]) with each call from now on: fewer round trips.
     pub fn bulk(mut self, n: usize) -> CursorStream {
-        self.bulk = n.clamp(1, MAX_BULK);
+        self.items.set_bulk(n);
         self
     }
 
     /// The cursor's identifier.
     pub fn id(&self) -> Uuid {
-        self.id
+        self.items.id()
     }
 
     /// The next item, `None` at the end. Cancel safe only in so far as an item that is on its way when the
@@ -71,18 +83,10 @@ impl CursorStream {
     /// # Errors
     /// As [`Caller::call`]; -32001 when the cursor was unused for too long.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
-        if self.ready.is_empty() && !self.ended {
-            if self.bulk > 0 {
-                let items = self.fetch(self.bulk).await?;
-                self.ready.extend(items);
-            } else {
-                let params = Reference { u: self.id, n: None }.pack();
-                let reply = self.caller.call(&self.target, METHOD_NEXT, params, QoS::Processed).await?;
-                self.ended = reply.payload().is_empty();
-                return Ok((!self.ended).then(|| reply.payload_bytes()));
-            }
+        if let Some(question) = self.items.question_for_next() {
+            self.ask(question).await?;
         }
-        Ok(self.ready.pop_front())
+        Ok(self.items.take_next())
     }
 
     /// The next `n` items (at most [`MAX_BULK`]), fewer at the end.
@@ -90,21 +94,81 @@ impl CursorStream {
     /// # Errors
     /// As [`next`](CursorStream::next).
     pub async fn next_bulk(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
-        let n = n.min(MAX_BULK);
-        while self.ready.len() < n && !self.ended {
-            let items = self.fetch(n - self.ready.len()).await?;
-            self.ready.extend(items);
+        while let Some(question) = self.items.question_for(n) {
+            self.ask(question).await?;
         }
-        let n = n.min(self.ready.len());
-        Ok(self.ready.drain(..n).collect())
+        Ok(self.items.take(n))
     }
 
-    async fn fetch(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
-        let params = Reference { u: self.id, n: Some(n as u64) }.pack();
-        let reply = self.caller.call(&self.target, METHOD_NEXT_BULK, params, QoS::Processed).await?;
+    async fn ask(&mut self, question: Question) -> Result<(), RpcError> {
+        let Question { method, params, count } = question;
+        let reply = self.caller.call(&self.items.target, method, params, QoS::Processed).await?;
+        self.items.accept(count, &reply)
+    }
+}
+
+impl RemoteItems {
+    /// Reads the reply of the method that returns the cursor.
+    pub(crate) fn new(target: &str, method: &str, reply: &Reply) -> Result<RemoteItems, RpcError> {
+        let Reference { u: id, .. } = rmp_serde::from_slice(reply.payload())
+            .map_err(|e| RpcError::parse(format!("{method:?} of {target:?} returned no cursor: {e}")))?;
+        Ok(RemoteItems { target: target.to_owned(), id, bulk: 0, ready: VecDeque::new(), ended: false })
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(crate) fn set_bulk(&mut self, n: usize) {
+        self.bulk = n.clamp(1, MAX_BULK);
+    }
+
+    /// The call to be made before the next item can be taken, if there is one to be made.
+    pub(crate) fn question_for_next(&self) -> Option<Question> {
+        if !self.ready.is_empty() || self.ended {
+            return None;
+        }
+        if self.bulk > 0 {
+            return Some(self.question(self.bulk));
+        }
+        let params = Reference { u: self.id, n: None }.pack();
+        Some(Question { method: METHOD_NEXT, params, count: None })
+    }
+
+    /// The call to be made before `n` items can be taken, if there is one to be made.
+    pub(crate) fn question_for(&self, n: usize) -> Option<Question> {
+        let missing = n.min(MAX_BULK).saturating_sub(self.ready.len());
+        (missing > 0 && !self.ended).then(|| self.question(missing))
+    }
+
+    fn question(&self, count: usize) -> Question {
+        let params = Reference { u: self.id, n: Some(count as u64) }.pack();
+        Question { method: METHOD_NEXT_BULK, params, count: Some(count) }
+    }
+
+    /// Takes the answer to a question for `count` items, or for a single one.
+    pub(crate) fn accept(&mut self, count: Option<usize>, reply: &Reply) -> Result<(), RpcError> {
+        let Some(count) = count else {
+            self.ended = reply.payload().is_empty();
+            if !self.ended {
+                self.ready.push_back(reply.payload_bytes());
+            }
+            return Ok(());
+        };
         let items = pack::items(&reply.payload_bytes())
             .ok_or_else(|| RpcError::parse(format!("{:?} returned no list", self.target)))?;
-        self.ended = items.len() < n;
-        Ok(items)
+        self.ended = items.len() < count;
+        self.ready.extend(items);
+        Ok(())
+    }
+
+    pub(crate) fn take_next(&mut self) -> Option<Bytes> {
+        self.ready.pop_front()
+    }
+
+    /// The next `n` items (at most [`MAX_BULK`]) that are there.
+    pub(crate) fn take(&mut self, n: usize) -> Vec<Bytes> {
+        let n = n.min(MAX_BULK).min(self.ready.len());
+        self.ready.drain(..n).collect()
     }
 }

@@ -3,8 +3,8 @@
 use super::RpcError;
 use super::handlers::{Call, Notification};
 use super::responder::Responder;
-use crate::client::{Attached, Client, Lane, RpcLanes, WakeUp, WeakClient, Working};
-use crate::error::{Error, ErrorKind};
+use crate::client::{Attached, Client, Lane, RpcLanes, Wait, WakeUp, WeakClient, Working};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::proto::op::FrameKind;
 use crate::proto::rpc::Envelope;
@@ -30,11 +30,12 @@ pub enum Incoming {
 ///
 /// ```no_run
 /// # fn serve(client: busrt::Client) -> busrt::Result<()> {
+/// use busrt::client::Wait;
 /// use busrt::rpc::{Incoming, RpcError, Serving};
 ///
 /// let mut serving = Serving::new(&client);
 /// let mut batch = vec![];
-/// while serving.requests.wait_batch(&mut batch, 64) {
+/// while serving.requests.wait_batch(&mut batch, 64, Wait::forever())?.is_some() {
 ///     for incoming in batch.drain(..) {
 ///         if let Incoming::Request(call, responder) = incoming {
 ///             match call.method() {
@@ -122,16 +123,18 @@ impl Intake {
         self.take_with(batch, most, Some(&cx.waker().clone().into()))
     }
 
-    /// As [`take_batch`](Intake::take_batch), but blocks this thread until there is something. Returns false when there
-    /// will be nothing more.
-    pub fn wait_batch(&mut self, batch: &mut Vec<Incoming>, most: usize) -> bool {
-        let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
-        loop {
-            match self.poll_batch(&mut Context::from_waker(&waker), batch, most) {
-                Poll::Ready(taken) => return taken.is_some(),
-                Poll::Pending => std::thread::park(),
-            }
-        }
+    /// As [`take_batch`](Intake::take_batch), but waits on this thread until there is something. `Some(0)` when the time
+    /// of `wait` is over, `None` when there will be nothing more.
+    ///
+    /// # Errors
+    /// That of the check in `wait`. Nothing is taken then.
+    pub fn wait_batch(
+        &mut self,
+        batch: &mut Vec<Incoming>,
+        most: usize,
+        wait: Wait<'_>,
+    ) -> Result<Option<usize>> {
+        Ok(wait.on(|cx| self.poll_batch(cx, batch, most))?.unwrap_or(Some(0)))
     }
 
     /// Sets what tells the program that [`take_batch`](Intake::take_batch) has something to take, or that there will be
@@ -194,15 +197,6 @@ impl fmt::Debug for Intake {
             .field("lane", &self.lane)
             .field("attached", &self.attached)
             .finish_non_exhaustive()
-    }
-}
-
-/// Wakes a thread.
-struct Unpark(std::thread::Thread);
-
-impl std::task::Wake for Unpark {
-    fn wake(self: Arc<Unpark>) {
-        self.0.unpark();
     }
 }
 

@@ -1,6 +1,8 @@
 //! The answer to one request.
 
 use super::RpcError;
+#[cfg(feature = "blocking")]
+use crate::client::Wait;
 use crate::client::{AnswerTo, Bound, Client, Request, TrySend, WeakClient, Working};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
@@ -9,6 +11,8 @@ use crate::proto::rpc::{error_header, reply_header};
 use crate::shown::shown;
 use bytes::Bytes;
 use std::fmt;
+#[cfg(feature = "blocking")]
+use std::future::Future;
 
 /// Answers one request, once: with a result, an error reply, or, when it is dropped before, the error reply -32603. It
 /// may be moved to any thread and kept for any time. It does not keep the client connected.
@@ -61,6 +65,23 @@ impl Responder {
     pub(super) async fn send(mut self, outcome: Result<Bytes, RpcError>) {
         let Some((client, answer)) = self.begin(outcome) else { return };
         if let Err(e) = answer.send(&client).await {
+            answer.log_unsent(&e);
+        }
+    }
+
+    /// As [`send`](Responder::send), waiting on this thread.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn send_waiting(mut self, outcome: Result<Bytes, RpcError>) {
+        let Some((client, answer)) = self.begin(outcome) else { return };
+        let sent = match answer.try_send(&client, Bound::Bounded) {
+            Ok(TrySend::NoRoom) => {
+                let mut sending = std::pin::pin!(answer.send(&client));
+                let sent = Wait::forever().on(|cx| sending.as_mut().poll(cx));
+                sent.and_then(|sent| sent.unwrap_or(Ok(())))
+            }
+            sent => sent.map(drop),
+        };
+        if let Err(e) = sent {
             answer.log_unsent(&e);
         }
     }

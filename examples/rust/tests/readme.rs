@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-const PROGRAMS: [&str; 5] = ["broker", "client", "blocking", "rpc_server", "rpc_caller"];
+const PROGRAMS: [&str; 6] = ["broker", "client", "blocking", "without_async", "rpc_server", "rpc_caller"];
 
 /// A program that ends with the test.
 struct Running(Child);
@@ -61,6 +61,12 @@ fn the_programs_run() {
     );
     let out = run(env!("CARGO_BIN_EXE_blocking"), &address);
     assert_eq!(out, "plant/boiler/temperature = 87.5\n");
+    let out = run(env!("CARGO_BIN_EXE_without_async"), &address);
+    assert_eq!(
+        out,
+        "plant/boiler: temperature 87.5\nplant/boiler: temperature 88.0\n\
+         the squares of 1 to 8 add up to 204\nno luck: no number, or too large (code: -32602)\nclosed\n"
+    );
     let (_server, mut said) = start(env!("CARGO_BIN_EXE_rpc_server"), &address, "at work");
     let out = run(env!("CARGO_BIN_EXE_rpc_caller"), &address);
     assert_eq!(out, "40 + 2 = 42\nno luck: code -32601\n");

@@ -148,7 +148,7 @@ impl<'a> Peer<'a> {
 /// An acknowledgement to come.
 pub enum Answer {
     Ours(busrt::client::PendingOperation),
-    OursBlocking(busrt::blocking::Confirmation),
+    OursBlocking(busrt::blocking::PendingOperation),
     Theirs(busrt_ref::OpConfirm),
     TheirsSync(busrt_ref::SyncOpConfirm),
 }

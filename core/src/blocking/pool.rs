@@ -6,19 +6,16 @@
 
 use crate::client::effects::contain;
 use parking_lot::{Condvar, Mutex};
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// The stack of a handler's thread.
-pub(super) const STACK_BYTES: usize = 1024 * 1024;
+const STACK_BYTES: usize = 1024 * 1024;
 /// A thread that has had nothing to do for this time ends.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
-type Panic = Box<dyn Any + Send>;
 
 /// A pool of threads. The threads that are idle end when it is dropped, the others when they have nothing left to
 /// do.
@@ -65,28 +62,11 @@ impl Pool {
         }))
     }
 
-    /// Runs `work` on a thread of the pool. `None` when no thread can be started and there is none.
-    ///
-    /// # Panics
-    /// With what `work` panics with.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let (sender, receiver) = oneshot::channel::<Result<T, Panic>>();
-        let job = Box::new(move || {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            // An error: the task that waits was dropped. What the handler returned is dropped here.
-            drop(sender.send(result));
-        });
-        if !self.0.push(job) {
-            return None;
-        }
-        match receiver.await {
-            Ok(Ok(value)) => Some(value),
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        }
+    /// Has a thread of the pool run `job`, after the jobs that wait. Returns false when no thread can be started and
+    /// there is none: all jobs that wait are dropped then.
+    #[must_use = "without a thread the job is dropped"]
+    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.0.push(Box::new(job))
     }
 }
 
@@ -169,70 +149,71 @@ fn drop_jobs(jobs: VecDeque<Job>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::{Barrier, mpsc};
     use std::thread::ThreadId;
+    use std::time::Instant;
 
-    fn threads(pool: &Pool) -> usize {
-        pool.0.state.lock().threads
+    fn threads(shared: &Shared) -> usize {
+        shared.state.lock().threads
     }
 
-    async fn until(holds: impl Fn() -> bool) {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    fn eventually(what: &str, check: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !check() {
+            assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    #[tokio::test]
-    async fn as_many_threads_as_wait_and_none_when_idle() {
+    /// Runs a job and waits for its result.
+    fn result<T: Send + 'static>(pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        assert!(pool.run(move || sender.send(work()).unwrap()));
+        receiver.recv().unwrap()
+    }
+
+    #[test]
+    fn as_many_threads_as_wait_and_none_when_idle() {
         const JOBS: usize = 600;
-        let pool = Arc::new(Pool::with_idle("test", JOBS, Duration::from_millis(20)));
-        let barrier = Arc::new(Barrier::new(JOBS));
-        let jobs: Vec<_> = (0..JOBS)
-            .map(|_| {
-                let (pool, barrier) = (pool.clone(), barrier.clone());
-                tokio::spawn(async move { pool.run(move || barrier.wait()).await })
-            })
-            .collect();
-        for job in jobs {
-            assert!(job.await.unwrap().is_some());
+        let pool = Pool::with_idle("test", JOBS, Duration::from_millis(20));
+        let barrier = Arc::new(Barrier::new(JOBS + 1));
+        for _ in 0..JOBS {
+            let barrier = barrier.clone();
+            assert!(pool.run(move || _ = barrier.wait()));
         }
-        until(|| threads(&pool) == 0).await;
-        assert_eq!(pool.run(|| 5).await, Some(5));
+        barrier.wait();
+        eventually("idle threads end", || threads(&pool.0) == 0);
+        assert_eq!(result(&pool, || 5), 5);
     }
 
-    #[tokio::test]
-    async fn one_thread_runs_in_order() {
+    #[test]
+    fn one_thread_runs_in_order() {
         let pool = Pool::new("test", 1);
         let order = Arc::new(Mutex::new(Vec::<(u32, ThreadId)>::new()));
-        let jobs = (0..100).map(|n| {
+        for n in 0..100 {
             let order = order.clone();
-            pool.run(move || order.lock().push((n, std::thread::current().id())))
-        });
-        for job in jobs {
-            job.await.unwrap();
+            assert!(pool.run(move || order.lock().push((n, std::thread::current().id()))));
         }
+        result(&pool, || ());
         let order = order.lock();
         assert!(order.iter().map(|(n, _)| *n).eq(0..100));
         assert!(order.iter().all(|(_, thread)| *thread == order[0].1));
     }
 
-    #[tokio::test]
-    async fn a_panic_is_that_of_the_caller() {
-        let pool = Arc::new(Pool::new("test", 2));
-        let job = tokio::spawn({
-            let pool = pool.clone();
-            async move { pool.run(|| panic!("as told")).await }
-        });
-        assert!(job.await.unwrap_err().is_panic());
-        assert_eq!(pool.run(|| 5).await, Some(5));
+    #[test]
+    fn a_panic_ends_no_thread() {
+        let pool = Pool::new("test", 1);
+        let thread = result(&pool, || std::thread::current().id());
+        assert!(pool.run(|| panic!("as told")));
+        assert_eq!(result(&pool, || std::thread::current().id()), thread);
     }
 
-    #[tokio::test]
-    async fn the_threads_end_with_the_pool() {
+    #[test]
+    fn the_threads_end_with_the_pool() {
         let pool = Pool::new("test", 2);
-        assert_eq!(pool.run(|| 5).await, Some(5));
+        assert_eq!(result(&pool, || 5), 5);
         let shared = pool.0.clone();
         drop(pool);
-        until(|| shared.state.lock().threads == 0).await;
+        eventually("the threads end", || threads(&shared) == 0);
     }
 }

@@ -1,0 +1,379 @@
+//! The client.
+
+use super::events::Events;
+use super::frames::Frames;
+use super::owner::Owner;
+use super::pending::PendingOperation;
+use super::poll::wait_for;
+use crate::client::{
+    self, AsTopics, Config, Event, EventCallback, Payload, Request, Stats, TrySend, Wait, check_plain_thread,
+    join_topics,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
+use crate::proto::request::{Operation, Topics};
+use crate::runtime;
+use crate::transport::Socket;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A client of a broker; see [`crate::Client`], which it is inside. Clones are the same client; all
+/// methods may be called from any thread, over and over at the same time.
+///
+/// When the last clone is dropped, the thread waits until what was sent is in the kernel, at most the
+/// [`timeout`](Config::timeout).
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(super) inner: crate::Client,
+    pub(super) owner: Owner,
+    _flushed: Arc<FlushedInDrop>,
+}
+
+/// What the clones of a client share. Its drop waits for what they have sent.
+#[derive(Debug)]
+struct FlushedInDrop(crate::Client);
+
+impl Drop for FlushedInDrop {
+    fn drop(&mut self) {
+        // A thread that runs the tasks of a runtime must not wait, and a child has nothing to write.
+        let may_wait = !runtime::is_worker() && check_plain_thread().is_ok();
+        if may_wait && self.0.check_process().is_ok() {
+            // An error: the connection has ended, and what was not written is lost.
+            let _ = self.0.flush().wait(Wait::at_most(self.0.timeout()));
+        }
+    }
+}
+
+impl From<crate::Client> for Client {
+    /// The same client for plain threads. It lives on in the runtime that it was connected in.
+    fn from(inner: crate::Client) -> Client {
+        let flushed = Arc::new(FlushedInDrop(inner.clone()));
+        Client { inner, owner: Owner::current(), _flushed: flushed }
+    }
+}
+
+impl Client {
+    /// See [`crate::Client::connect`].
+    ///
+    /// # Errors
+    /// As there, and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
+    pub fn connect(config: &Config) -> Result<Client> {
+        Ok(crate::Client::connect_blocking(config)?.into())
+    }
+
+    /// As [`connect`](Client::connect), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
+    /// `wait`.
+    pub fn connect_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
+        Ok(crate::Client::connect_blocking_with(config, wait)?.into())
+    }
+
+    /// See [`crate::Client::connect_stream`]. A [`Socket`] can only be made within a runtime: `socket` is
+    /// called there.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect), and [`Io`](ErrorKind::Io) when `socket` fails.
+    pub fn connect_stream(
+        socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
+        config: &Config,
+    ) -> Result<Client> {
+        Ok(crate::Client::connect_stream_blocking(socket, config)?.into())
+    }
+
+    /// The async client inside. Its methods that do not wait, such as [`try_send`](crate::Client::try_send), may be
+    /// used beside those of this one.
+    pub fn inner(&self) -> &crate::Client {
+        &self.inner
+    }
+
+    /// The name this client has registered.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// See [`crate::Client::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        let payload = payload.into();
+        self.run(&Request::message(target, &payload, qos))
+    }
+
+    /// See [`crate::Client::broadcast`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        let payload = payload.into();
+        self.run(&Request::broadcast(mask, &payload, qos))
+    }
+
+    /// See [`crate::Client::publish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        let payload = payload.into();
+        self.run(&Request::publish(topic, &payload, qos))
+    }
+
+    /// See [`crate::Client::publish_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_for(
+        &self,
+        topic: &str,
+        receiver: &str,
+        payload: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<()> {
+        let payload = payload.into();
+        self.run(&Request::publish_for(topic, receiver, &payload, qos))
+    }
+
+    /// See [`crate::Client::subscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = join_topics(&topics)? else { return Ok(()) };
+        self.run(&Request::new(Operation::Subscribe(Topics::Joined(&joined)), qos))
+    }
+
+    /// See [`crate::Client::unsubscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = join_topics(&topics)? else { return Ok(()) };
+        self.run(&Request::new(Operation::Unsubscribe(Topics::Joined(&joined)), qos))
+    }
+
+    /// See [`crate::Client::exclude`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = join_topics(&topics)? else { return Ok(()) };
+        self.run(&Request::new(Operation::Exclude(Topics::Joined(&joined)), qos))
+    }
+
+    /// See [`crate::Client::unexclude`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
+        let Some(joined) = join_topics(&topics)? else { return Ok(()) };
+        self.run(&Request::new(Operation::Unexclude(Topics::Joined(&joined)), qos))
+    }
+
+    /// Sends any operation and, if its QoS asks for an acknowledgement, waits for it until the request's
+    /// [`deadline`](Request::deadline): the client's timeout unless it has one.
+    ///
+    /// # Errors
+    /// As [`crate::Client::send`].
+    pub fn run(&self, request: &Request<'_>) -> Result<()> {
+        self.run_with(request, Wait::forever())
+    }
+
+    /// As [`run`](Client::run), for the time of `wait` if that ends before the deadline.
+    ///
+    /// # Errors
+    /// As [`run`](Client::run), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in `wait`.
+    /// The operation may be under way then.
+    pub fn run_with(&self, request: &Request<'_>, mut wait: Wait<'_>) -> Result<()> {
+        let pending = self.start(request, wait.by_ref())?;
+        if !request.qos.needs_ack() {
+            return Ok(());
+        }
+        let late = || Err(Error::new(ErrorKind::Timeout, "no longer waited for the acknowledgement"));
+        let outcome = pending.wait(wait)?.unwrap_or_else(late);
+        outcome.map_err(|e| e.with_subject(request.operation.subject()))
+    }
+
+    /// Sends an operation and hands out its outcome, so that many can be under way: as
+    /// [`submit_request`](Client::submit_request).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
+        let request = Request::new(operation.by_ref().map_payload(Payload::Shared), qos);
+        self.submit_request(&request, Wait::forever())
+    }
+
+    /// Sends an operation and hands out its outcome. Waits only for room to send, for the time of `wait` if that ends
+    /// before the client's timeout; see [`crate::Client::submit_request`].
+    ///
+    /// # Errors
+    /// As there, and that of the check in `wait`. Nothing is sent then, now or later.
+    pub fn submit_request(&self, request: &Request<'_>, wait: Wait<'_>) -> Result<PendingOperation> {
+        Ok(PendingOperation::new(self.start(request, wait)?, self.owner))
+    }
+
+    #[inline]
+    fn start(&self, request: &Request<'_>, wait: Wait<'_>) -> Result<client::PendingOperation> {
+        self.owner.check_may_wait()?;
+        match self.inner.try_send(request)? {
+            TrySend::Sent(pending) => Ok(pending),
+            TrySend::NoRoom => wait_for(self.inner.submit_request(request), wait)?
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Timeout, "no room to send"))),
+        }
+    }
+
+    /// See [`crate::Client::frames`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn frames(&self) -> Result<Frames> {
+        self.owner.check()?;
+        Ok(Frames::new(self.inner.frames()?, self.owner))
+    }
+
+    /// See [`crate::Client::ping`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ping(&self) -> Result<()> {
+        self.run(&Request::new(Operation::Nop, QoS::No))
+    }
+
+    /// See [`crate::Client::secondary`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn secondary(&self) -> Result<Client> {
+        self.secondary_with(Wait::forever())
+    }
+
+    /// As [`secondary`](Client::secondary), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check
+    /// in `wait`.
+    pub fn secondary_with(&self, wait: Wait<'_>) -> Result<Client> {
+        self.owner.check()?;
+        let inner = self.inner.clone();
+        Ok(client::run(async move { inner.secondary().await }, wait)?.into())
+    }
+
+    /// See [`crate::Client::secondary_named`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn secondary_named(&self, suffix: &str) -> Result<Client> {
+        self.owner.check()?;
+        let (inner, suffix) = (self.inner.clone(), suffix.to_owned());
+        Ok(client::run(async move { inner.secondary_named(&suffix).await }, Wait::forever())?.into())
+    }
+
+    /// Waits until what was sent is in the kernel, at most the client's timeout; see [`crate::Client::flush`].
+    ///
+    /// # Errors
+    /// As there, and [`Timeout`](ErrorKind::Timeout).
+    pub fn flush(&self) -> Result<()> {
+        if self.flush_with(Wait::at_most(self.inner.timeout()))? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))
+    }
+
+    /// As [`flush`](Client::flush), for the time of `wait`; false when it is over.
+    ///
+    /// # Errors
+    /// As [`crate::Client::flush`], and that of the check in `wait`.
+    pub fn flush_with(&self, wait: Wait<'_>) -> Result<bool> {
+        self.owner.check_may_wait()?;
+        self.inner.flush().wait(wait)
+    }
+
+    /// See [`crate::Client::disconnect`]. Waits at most about the client's timeout.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn disconnect(&self) -> Result<()> {
+        self.disconnect_with(Wait::forever()).map(drop)
+    }
+
+    /// As [`disconnect`](Client::disconnect), for the time of `wait`; false when it is over. The connection is being
+    /// ended all the same.
+    ///
+    /// # Errors
+    /// As [`disconnect`](Client::disconnect), and that of the check in `wait`.
+    pub fn disconnect_with(&self, wait: Wait<'_>) -> Result<bool> {
+        self.owner.check_may_wait()?;
+        Ok(wait_for(self.inner.disconnect(), wait)?.is_some())
+    }
+
+    /// See [`crate::Client::close`]: ends the connection without waiting.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    /// See [`crate::Client::drain`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn drain(&self, bound: Duration) -> Result<bool> {
+        self.drain_with(Wait::at_most(bound))
+    }
+
+    /// As [`drain`](Client::drain), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`drain`](Client::drain), and that of the check in `wait`. The connection is being ended then.
+    pub fn drain_with(&self, wait: Wait<'_>) -> Result<bool> {
+        self.owner.check_may_wait()?;
+        let drained = wait_for(self.inner.drain_unbounded(), wait);
+        if !matches!(drained, Ok(Some(()))) {
+            self.inner.give_up_drain();
+        }
+        Ok(drained?.is_some())
+    }
+
+    /// See [`crate::Client::events`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) in a child made by fork.
+    pub fn events(&self) -> Result<Events> {
+        self.owner.check()?;
+        Ok(Events::new(self.inner.events(), self.owner))
+    }
+
+    /// See [`crate::Client::on_event`]. The callback must not wait, so that it cannot use blocking clients.
+    pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) -> EventCallback {
+        self.inner.on_event(callback)
+    }
+
+    /// Whether this client can send.
+    pub fn is_connected(&self) -> bool {
+        self.owner.is_current() && self.inner.is_connected()
+    }
+
+    /// See [`crate::Client::closed`]. Waits without a bound.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn closed(&self) -> Result<Error> {
+        let ended = self.closed_with(Wait::forever())?;
+        ended.ok_or_else(|| Error::new(ErrorKind::Timeout, "the client has not ended"))
+    }
+
+    /// As [`closed`](Client::closed), for the time of `wait`; `None` when it is over.
+    ///
+    /// # Errors
+    /// As [`closed`](Client::closed), and that of the check in `wait`.
+    pub fn closed_with(&self, wait: Wait<'_>) -> Result<Option<Error>> {
+        self.owner.check_may_wait()?;
+        wait_for(self.inner.closed(), wait)
+    }
+
+    /// What the client has done so far.
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+}

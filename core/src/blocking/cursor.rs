@@ -1,0 +1,117 @@
+//! Long results, item by item, on plain threads.
+
+use super::poll::wait_for;
+use super::rpc::{Caller, Rpc};
+use crate::client::Wait;
+use crate::cursor::{CursorMap, Question, RemoteItems, Uuid};
+use crate::proto::op::QoS;
+use crate::rpc::{CallRequest, RpcError};
+use bytes::Bytes;
+
+/// The items of a long result, asked for as they are taken; see [`crate::cursor::CursorStream`]. As an iterator it waits
+/// for each of them.
+#[derive(Debug)]
+pub struct CursorStream {
+    caller: Caller,
+    items: RemoteItems,
+}
+
+impl Caller {
+    /// Calls a method that returns a cursor; see [`crate::rpc::Caller::cursor`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cursor(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+    ) -> Result<CursorStream, RpcError> {
+        let reply = self.call(target, method, params, QoS::Processed)?;
+        Ok(CursorStream { caller: self.clone(), items: RemoteItems::new(target, method, &reply)? })
+    }
+}
+
+impl Rpc {
+    /// See [`Caller::cursor`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cursor(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+    ) -> Result<CursorStream, RpcError> {
+        self.caller().cursor(target, method, params)
+    }
+}
+
+impl CursorStream {
+    /// See [`crate::cursor::CursorStream::bulk`].
+    pub fn bulk(mut self, n: usize) -> CursorStream {
+        self.items.set_bulk(n);
+        self
+    }
+
+    /// The cursor's identifier.
+    pub fn id(&self) -> Uuid {
+        self.items.id()
+    }
+
+    /// The next item, `None` at the end. Waits for the time of `wait`, and for each call at most the client's timeout.
+    ///
+    /// # Errors
+    /// As [`Caller::call`]; -32001 when the cursor was unused for too long; that of the check in `wait`. When the time is
+    /// over, -32120: an item that is on its way is lost.
+    pub fn next_with(&mut self, wait: Wait<'_>) -> Result<Option<Bytes>, RpcError> {
+        if let Some(question) = self.items.question_for_next() {
+            self.ask(&question, wait)?;
+        }
+        Ok(self.items.take_next())
+    }
+
+    /// See [`crate::cursor::CursorStream::next_bulk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_bulk(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
+        self.next_bulk_with(n, Wait::forever())
+    }
+
+    /// As [`next_bulk`](CursorStream::next_bulk), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`next_with`](CursorStream::next_with).
+    pub fn next_bulk_with(&mut self, n: usize, mut wait: Wait<'_>) -> Result<Vec<Bytes>, RpcError> {
+        while let Some(question) = self.items.question_for(n) {
+            self.ask(&question, wait.by_ref())?;
+        }
+        Ok(self.items.take(n))
+    }
+
+    fn ask(&mut self, question: &Question, wait: Wait<'_>) -> Result<(), RpcError> {
+        let call = CallRequest::new(&self.items.target, question.method, &question.params, QoS::Processed);
+        let reply = self.caller.call_with(&call, wait)?;
+        self.items.accept(question.count, &reply)
+    }
+}
+
+impl Iterator for CursorStream {
+    type Item = Result<Bytes, RpcError>;
+
+    fn next(&mut self) -> Option<Result<Bytes, RpcError>> {
+        self.next_with(Wait::forever()).transpose()
+    }
+}
+
+impl CursorMap {
+    /// As [`handle`](CursorMap::handle), waiting on this thread: for [blocking handlers](super::Handlers). The methods
+    /// of the cursors are run on this thread, which is not within a runtime.
+    pub fn handle_blocking(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
+        match wait_for(self.handle(method, params), Wait::forever()) {
+            Ok(handled) => handled.flatten(),
+            Err(e) => Some(Err(e.into())),
+        }
+    }
+}

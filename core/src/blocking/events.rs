@@ -1,0 +1,59 @@
+//! What happens to a client's connection.
+
+use super::owner::Owner;
+use crate::client::{self, Event, Wait};
+use crate::error::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+/// The events of a client; see [`crate::client::Events`]. As an iterator it waits for each of them and ends with the
+/// client.
+#[derive(Debug)]
+pub struct Events {
+    inner: client::Events,
+    owner: Owner,
+}
+
+impl Events {
+    pub(super) fn new(inner: client::Events, owner: Owner) -> Events {
+        Events { inner, owner }
+    }
+
+    /// Waits for the next event; `None` when the client has ended for good.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn recv(&mut self) -> Result<Option<Event>> {
+        self.recv_with(Wait::forever())
+    }
+
+    /// As [`recv`](Events::recv), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv`](Events::recv), and [`Timeout`](ErrorKind::Timeout) when nothing happened.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        self.recv_with(Wait::at_most(timeout))
+    }
+
+    /// As [`recv`](Events::recv), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Events::recv_timeout), and that of the check in `wait`.
+    pub fn recv_with(&mut self, wait: Wait<'_>) -> Result<Option<Event>> {
+        self.owner.check_may_wait()?;
+        let received = wait.on(|cx| self.inner.poll_recv(cx))?;
+        received.ok_or_else(|| Error::new(ErrorKind::Timeout, "no event came"))
+    }
+
+    /// The next event if one waits.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        self.inner.try_recv()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.recv().ok().flatten()
+    }
+}

@@ -1,0 +1,70 @@
+//! The client for programs without an async runtime: the same names, each call waiting on its thread.
+//!
+//! ```no_run
+//! # fn main() -> busrt::Result<()> {
+//! use busrt::blocking::Client;
+//! use busrt::{QoS, client::Config};
+//!
+//! let client = Client::connect(&Config::new("/tmp/busrt.sock", "plant.logger"))?;
+//! let frames = client.frames()?;
+//! client.subscribe("plant/#", QoS::Processed)?;
+//! for frame in frames {
+//!     println!("{} {:?}: {} bytes", frame.sender(), frame.topic(), frame.payload().len());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! **How long it waits.** An operation or a call waits for its answer at most the client's
+//! [`timeout`](crate::client::Config::timeout). One with a deadline of its own, or without any, is a
+//! [`Request`](crate::client::Request) or a [`CallRequest`](crate::rpc::CallRequest). What receives waits without a
+//! bound, and has a form with a timeout. Each method that waits has a form whose name ends in `_with` and that takes a
+//! [`Wait`](crate::client::Wait): the longest time for which this thread waits, and a check between slices of it, for
+//! programs that must look for signals.
+//!
+//! **Threads.** Any number of threads may use one client at the same time. A thread that waits sleeps; it holds up no
+//! other. Within an async runtime of the program every method that waits fails with
+//! [`NotSupported`](crate::ErrorKind::NotSupported), and so does every use of a client in a child made by fork.
+//!
+//! The clients live in the [runtime](crate::runtime) of the process, which reads their sockets. Nothing else of this
+//! module needs a runtime: operations are written on the thread of the program.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `client`, `pending` | operations and their outcomes |
+//! | `frames`, `events` | what a client receives, and what happens to its connection |
+//! | `rpc`, `cursor` | calls, long results |
+//! | `handlers`, `server`, `source`, `pool` | serving: requests taken by the threads that handle them |
+//! | `owner`, `poll` | where a client may be used, and how a thread waits |
+
+mod client;
+#[cfg(feature = "cursors")]
+mod cursor;
+mod events;
+mod frames;
+#[cfg(feature = "rpc")]
+mod handlers;
+mod owner;
+mod pending;
+mod poll;
+#[cfg(feature = "rpc")]
+mod pool;
+#[cfg(feature = "rpc")]
+mod rpc;
+#[cfg(feature = "rpc")]
+mod server;
+#[cfg(feature = "rpc")]
+mod source;
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;
+
+pub use client::Client;
+#[cfg(feature = "cursors")]
+pub use cursor::CursorStream;
+pub use events::Events;
+pub use frames::Frames;
+#[cfg(feature = "rpc")]
+pub use handlers::Handlers;
+pub use pending::PendingOperation;
+#[cfg(feature = "rpc")]
+pub use rpc::{Caller, PendingCall, Rpc};

@@ -1,0 +1,43 @@
+//! Where a blocking client may be used.
+
+use crate::client::check_plain_thread;
+use crate::error::Result;
+use crate::fork::Process;
+
+/// The process something belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner(Process);
+
+impl Owner {
+    pub(super) fn current() -> Owner {
+        Owner(Process::current())
+    }
+
+    pub(super) fn is_current(self) -> bool {
+        self.0.is_current()
+    }
+
+    /// Checks that this is the process.
+    ///
+    /// # Errors
+    /// [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
+    pub(super) fn check(self) -> Result<()> {
+        self.0.check()
+    }
+
+    /// Checks that this is the process and that this thread may wait.
+    ///
+    /// # Errors
+    /// [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork, and within an async runtime.
+    pub(super) fn check_may_wait(self) -> Result<()> {
+        self.check()?;
+        check_plain_thread()
+    }
+}
+
+#[cfg(test)]
+impl Owner {
+    pub(super) fn of_another() -> Owner {
+        Owner(Process::of_another())
+    }
+}

@@ -1,0 +1,69 @@
+//! The handle of an operation that has been sent.
+
+use super::owner::Owner;
+use crate::client::{self, Wait};
+use crate::error::Result;
+use std::time::Duration;
+
+/// The outcome of an operation that has been sent; see [`crate::client::PendingOperation`]. It can be waited for again
+/// and again, by any number of threads. Dropping it takes nothing back.
+///
+/// Its errors are what the broker has answered, [`Timeout`](crate::ErrorKind::Timeout) when no answer came before the
+/// operation's [`Deadline`](client::Deadline), [`ConnectionLost`](crate::ErrorKind::ConnectionLost), and
+/// [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot be used.
+#[derive(Debug)]
+#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
+pub struct PendingOperation {
+    inner: client::PendingOperation,
+    owner: Owner,
+}
+
+impl PendingOperation {
+    pub(super) fn new(inner: client::PendingOperation, owner: Owner) -> PendingOperation {
+        PendingOperation { inner, owner }
+    }
+
+    /// Whether [`wait`](PendingOperation::wait) would not wait.
+    pub fn is_completed(&self) -> bool {
+        self.inner.is_completed()
+    }
+
+    /// Whether the operation has succeeded so far as is known: see
+    /// [`client::PendingOperation::is_acknowledged`].
+    pub fn is_acknowledged(&self) -> bool {
+        self.inner.is_acknowledged()
+    }
+
+    /// The outcome, if there is one.
+    pub fn result(&self) -> Option<Result<()>> {
+        self.inner.result()
+    }
+
+    /// Waits for the outcome, which comes by the operation's deadline.
+    ///
+    /// # Errors
+    /// As those of the operation.
+    pub fn wait(&self) -> Result<()> {
+        self.wait_with(Wait::forever())?.unwrap_or(Ok(()))
+    }
+
+    /// As [`wait`](PendingOperation::wait), at most `timeout`. `None` when the time is over; the operation goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
+        self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e)))
+    }
+
+    /// As [`wait`](PendingOperation::wait), for the time of `wait`. `None` when it is over; the operation goes on.
+    ///
+    /// # Errors
+    /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot
+    /// be used. The inner result is the outcome.
+    pub fn wait_with(&self, wait: Wait<'_>) -> Result<Option<Result<()>>> {
+        self.owner.check_may_wait()?;
+        self.inner.wait(wait)
+    }
+
+    /// The async handle inside.
+    pub fn into_inner(self) -> client::PendingOperation {
+        self.inner
+    }
+}

@@ -1,0 +1,308 @@
+//! RPC for programs without an async runtime.
+
+use super::client::Client;
+use super::handlers::Handlers;
+use super::owner::Owner;
+use super::poll::wait_for;
+use super::server::Server;
+use crate::client::{Deadline, TrySend, Wait};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::op::QoS;
+use crate::rpc::{self, CallRequest, Options, Reply, RpcError};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes RPC calls over a client, and serves nothing; see [`crate::rpc::Caller`], which it is inside. Clones are the
+/// same caller. Any number of threads may call at the same time.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    inner: rpc::Caller,
+    client: Client,
+}
+
+/// An RPC server and caller; see [`crate::rpc::Rpc`]. Clones are the same; when the last one is dropped, nothing more is
+/// handled, and the connection ends if nothing else holds the client.
+#[derive(Debug, Clone)]
+pub struct Rpc {
+    caller: Caller,
+    _server: Arc<Serving>,
+}
+
+/// Ends the server when dropped.
+#[derive(Debug)]
+struct Serving {
+    server: Server,
+    owner: Owner,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if self.owner.is_current() {
+            self.server.close();
+        } else {
+            self.server.leak();
+        }
+    }
+}
+
+impl Rpc {
+    /// Serves `handlers` over `client`, whose frames it takes over from their present consumer: see
+    /// [`crate::rpc::Rpc::new`].
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn new(client: Client, handlers: impl Handlers) -> Result<Rpc> {
+        Rpc::with_options(client, handlers, Options::default())
+    }
+
+    /// As [`new`](Rpc::new), with `options`.
+    ///
+    /// # Errors
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    pub fn with_options(client: Client, handlers: impl Handlers, options: Options) -> Result<Rpc> {
+        let owner = client.owner;
+        owner.check_may_wait()?;
+        let server = Server::start(&client.inner, Arc::new(handlers), &options);
+        Ok(Rpc { caller: Caller::new(client), _server: Arc::new(Serving { server, owner }) })
+    }
+
+    /// The client it works over.
+    pub fn client(&self) -> &Client {
+        self.caller.client()
+    }
+
+    /// The calling side alone: what a handler holds to call back, since it keeps the client connected but not the
+    /// server running.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// See [`Caller::call`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<Reply, RpcError> {
+        self.caller.call(target, method, params, qos)
+    }
+
+    /// See [`Caller::call_with_deadline`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call_with_deadline(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, RpcError> {
+        self.caller.call_with_deadline(target, method, params, qos, deadline)
+    }
+
+    /// See [`Caller::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<PendingCall, RpcError> {
+        self.caller.submit(target, method, params, qos)
+    }
+
+    /// See [`Caller::call0`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.caller.call0(target, method, params, qos)
+    }
+
+    /// See [`Caller::notify`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.caller.notify(target, payload, qos)
+    }
+}
+
+impl Caller {
+    /// A caller over `client`. There may be any number of them.
+    pub fn new(client: Client) -> Caller {
+        Caller { inner: rpc::Caller::new(client.inner.clone()), client }
+    }
+
+    /// The client it calls over.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The async caller inside. Its methods that do not wait, such as [`try_call`](rpc::Caller::try_call), may be used
+    /// beside those of this one.
+    pub fn inner(&self) -> &rpc::Caller {
+        &self.inner
+    }
+
+    /// Calls `method` of the client `target` and waits for its reply, at most the client's timeout; see
+    /// [`crate::rpc::Caller::call`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<Reply, RpcError> {
+        self.call_with_deadline(target, method, params, qos, Deadline::Default)
+    }
+
+    /// As [`call`](Caller::call), with a deadline of its own or none ([`Deadline::Never`]), which counts from here.
+    ///
+    /// # Errors
+    /// As [`call`](Caller::call).
+    pub fn call_with_deadline(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, RpcError> {
+        let params = params.into();
+        let call = CallRequest::new(target, method, &params, qos).deadline(deadline);
+        self.call_with(&call, Wait::forever())
+    }
+
+    /// Makes a call and waits for its reply: until the call's [`deadline`](CallRequest::deadline), and for the time of
+    /// `wait` if that ends before.
+    ///
+    /// # Errors
+    /// As [`call`](Caller::call), -32120 when the time is over, and that of the check in `wait`. The call is forgotten
+    /// then; its request may have been sent.
+    pub fn call_with(&self, call: &CallRequest<'_>, mut wait: Wait<'_>) -> Result<Reply, RpcError> {
+        let pending = self.start(call, wait.by_ref())?;
+        let late = || Err(Error::new(ErrorKind::Timeout, "no longer waited for the reply").into());
+        pending.wait_with(wait)?.unwrap_or_else(late)
+    }
+
+    /// Sends a call and hands out its outcome, so that many can be under way; see [`crate::rpc::Caller::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+    ) -> Result<PendingCall, RpcError> {
+        let params = params.into();
+        self.start(&CallRequest::new(target, method, &params, qos), Wait::forever())
+    }
+
+    /// Sends a call and hands out its outcome. Waits only for room to send: until the call's deadline, and for the time
+    /// of `wait` if that ends before.
+    ///
+    /// # Errors
+    /// As [`submit`](Caller::submit), -32120 when the time is over, and that of the check in `wait`. The request is not
+    /// sent then, now or later.
+    pub fn start(&self, call: &CallRequest<'_>, wait: Wait<'_>) -> Result<PendingCall, RpcError> {
+        let owner = self.client.owner;
+        owner.check_may_wait()?;
+        let inner = match self.inner.try_call(call)? {
+            TrySend::Sent(pending) => pending,
+            TrySend::NoRoom => wait_for(self.inner.start(call), wait)?
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Timeout, "no room to send").into()))?,
+        };
+        Ok(PendingCall { inner, owner })
+    }
+
+    /// Calls a method and wants no reply; see [`crate::rpc::Caller::call0`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.client.owner.check_may_wait()?;
+        let sent = wait_for(self.inner.call0(target, method, params, qos), Wait::forever())?;
+        sent.unwrap_or(Ok(()))
+    }
+
+    /// Sends a notification; see [`crate::rpc::Caller::notify`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.client.owner.check_may_wait()?;
+        let sent = wait_for(self.inner.notify(target, payload, qos), Wait::forever())?;
+        sent.unwrap_or(Ok(()))
+    }
+}
+
+/// A call that has been sent; see [`crate::rpc::PendingCall`]. It can be waited for again and again. Dropping it forgets
+/// the call.
+#[derive(Debug)]
+#[must_use = "a call is forgotten when this is dropped"]
+pub struct PendingCall {
+    inner: rpc::PendingCall,
+    owner: Owner,
+}
+
+impl PendingCall {
+    /// The id of the call, which the reply carries.
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// Whether [`wait`](PendingCall::wait) would not wait.
+    pub fn is_completed(&self) -> bool {
+        self.inner.is_completed()
+    }
+
+    /// The reply or the failure, if there is one.
+    pub fn result(&self) -> Option<Result<Reply, RpcError>> {
+        self.inner.result()
+    }
+
+    /// Waits for the reply, which comes by the call's deadline or not at all.
+    ///
+    /// # Errors
+    /// As [`Caller::call`].
+    pub fn wait(&self) -> Result<Reply, RpcError> {
+        let late = || Err(Error::new(ErrorKind::Timeout, "no reply").into());
+        self.wait_with(Wait::forever())?.unwrap_or_else(late)
+    }
+
+    /// As [`wait`](PendingCall::wait), at most `timeout`. `None` when the time is over; the call goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
+        self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e.into())))
+    }
+
+    /// As [`wait`](PendingCall::wait), for the time of `wait`. `None` when it is over; the call goes on.
+    ///
+    /// # Errors
+    /// That of the check in `wait`, and [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
+    /// The inner result is that of the call.
+    pub fn wait_with(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
+        self.owner.check_may_wait()?;
+        self.inner.wait(wait)
+    }
+
+    /// Forgets the call.
+    pub fn cancel(self) {
+        drop(self);
+    }
+}

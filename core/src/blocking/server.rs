@@ -1,0 +1,207 @@
+//! The serving side: a lane for each kind of request, whose threads take what was received and run the handlers.
+//!
+//! No thread waits for requests. The intake of a lane wakes it when something has come; the lane then has a thread of
+//! its pool take. A thread that takes several requests hands all but the last of them to other threads before it runs
+//! a handler, and sees to it that more are taken: a handler that waits holds up no other.
+//!
+//! A lane takes no more requests than it has threads for, so that another server that takes over gets the rest.
+
+use super::handlers::Handlers;
+use super::pool::Pool;
+use super::source::Source;
+use crate::client::effects::contain;
+use crate::client::{Client, WeakClient};
+use crate::rpc::{Call, Incoming, Intake, Options, Responder, RpcError, Serving};
+use crate::shown::shown;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+
+/// The most requests that are taken at once.
+const BATCH: usize = 16;
+
+/// The lanes of a server.
+#[derive(Debug)]
+pub(super) struct Server(Vec<Arc<Lane>>);
+
+impl Server {
+    /// Takes over the frames of the client.
+    pub(super) fn start(client: &Client, handlers: Arc<dyn Handlers>, options: &Options) -> Server {
+        let lane = |name, intake, max_concurrent: usize| {
+            Lane::start(name, intake, max_concurrent, handlers.clone(), client.downgrade())
+        };
+        if options.in_order {
+            let Serving { frames, .. } = Serving::in_order(client);
+            return Server(vec![lane("busrt-frames", frames, 1)]);
+        }
+        let Serving { requests, notifications, frames } = Serving::new(client);
+        Server(vec![
+            lane("busrt-calls", requests, options.max_concurrent),
+            lane("busrt-notify", notifications, 1),
+            lane("busrt-frames", frames, 1),
+        ])
+    }
+
+    /// Takes nothing more. Handlers that run go on.
+    pub(super) fn close(&self) {
+        self.0.iter().for_each(|lane| lane.source.close());
+    }
+
+    /// Keeps the lanes from being dropped in a child made by fork, where their locks may be held for ever.
+    pub(super) fn leak(&self) {
+        self.0.iter().cloned().for_each(std::mem::forget);
+    }
+}
+
+/// What is received of one kind, and the threads that handle it.
+struct Lane {
+    source: Source,
+    pool: Pool,
+    max_concurrent: usize,
+    /// Requests that were taken and are not handled yet.
+    taken: AtomicUsize,
+    handlers: Arc<dyn Handlers>,
+    client: WeakClient,
+}
+
+impl Lane {
+    fn start(
+        name: &'static str,
+        intake: Intake,
+        max_concurrent: usize,
+        handlers: Arc<dyn Handlers>,
+        client: WeakClient,
+    ) -> Arc<Lane> {
+        let max_concurrent = max_concurrent.max(1);
+        let lane = Arc::new(Lane {
+            source: Source::new(),
+            pool: Pool::new(name, max_concurrent),
+            max_concurrent,
+            taken: AtomicUsize::new(0),
+            handlers,
+            client,
+        });
+        let waker = Waker::from(Arc::new(WakeLane(Arc::downgrade(&lane))));
+        if lane.source.open(intake, waker) {
+            lane.schedule();
+        }
+        lane
+    }
+
+    /// Has a thread take what was received.
+    fn schedule(self: &Arc<Self>) {
+        let lane = self.clone();
+        if !self.pool.run(move || lane.serve()) {
+            self.refuse();
+        }
+    }
+
+    /// Takes what was received and handles it, on a thread of the pool.
+    fn serve(self: Arc<Self>) {
+        // A client that drains waits until nothing is handled any more.
+        let _working = self.client.upgrade().map(|client| client.working());
+        let mut batch = Vec::new();
+        loop {
+            let more = self.take(&mut batch);
+            match batch.pop() {
+                None if more => continue,
+                None => return,
+                Some(last) => {
+                    batch.drain(..).for_each(|incoming| self.hand_over(incoming));
+                    if more && self.max_concurrent > 1 {
+                        self.schedule();
+                        return self.handle(last);
+                    }
+                    self.handle(last);
+                }
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Takes as much as there are threads for. Returns true if there may be more.
+    fn take(&self, batch: &mut Vec<Incoming>) -> bool {
+        let most = || self.max_concurrent.saturating_sub(self.taken.load(Ordering::Relaxed)).min(BATCH);
+        self.source.take(batch, most, |count| _ = self.taken.fetch_add(count, Ordering::Relaxed))
+    }
+
+    /// Has another thread handle something that was taken.
+    fn hand_over(self: &Arc<Self>, incoming: Incoming) {
+        let lane = self.clone();
+        // Without a thread it is dropped, which answers a request. There is a thread: this one.
+        let _ = self.pool.run(move || lane.handle(incoming));
+    }
+
+    fn handle(&self, incoming: Incoming) {
+        match incoming {
+            Incoming::Request(call, responder) => self.answer(call, responder),
+            Incoming::Notification(notification) => {
+                let sender = notification.frame().clone();
+                contain(format_args!("the handler of a notification of {}", shown(sender.sender())), || {
+                    self.handlers.on_notification(notification);
+                });
+            }
+            Incoming::Frame(frame) => {
+                let handled = frame.clone();
+                contain(format_args!("the handler of a frame of {}", shown(frame.sender())), || {
+                    self.handlers.on_frame(handled);
+                });
+            }
+        }
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn answer(&self, call: Call, responder: Responder) {
+        let mut outcome = None;
+        contain(format_args!("the handler of a call of {}", shown(responder.caller())), || {
+            outcome = Some(self.handlers.on_call(call));
+        });
+        responder.send_waiting(outcome.unwrap_or_else(|| Err(RpcError::internal("the handler panicked"))));
+    }
+
+    /// Takes what was received when there is no thread to handle it. Calls are answered with an error, everything else
+    /// is dropped. Never waits.
+    fn refuse(&self) {
+        let mut batch = Vec::new();
+        loop {
+            let more = self.source.take(&mut batch, || BATCH, |_| ());
+            for incoming in batch.drain(..) {
+                match incoming {
+                    Incoming::Request(_, responder) => {
+                        responder.error(RpcError::internal("the server has no thread for this call"));
+                    }
+                    dropped => {
+                        contain("the drop of a payload", || drop(dropped));
+                    }
+                }
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("source", &self.source).field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// Wakes a lane that may be gone.
+struct WakeLane(Weak<Lane>);
+
+impl Wake for WakeLane {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(lane) = self.0.upgrade() {
+            lane.schedule();
+        }
+    }
+}
