@@ -1,14 +1,16 @@
 //! Operations that wait for the broker's acknowledgement.
 
-use super::completions::{CompletionQueue, Raw};
 #[cfg(feature = "rpc")]
-use super::effects::contain;
-use super::effects::wake_all;
+use super::calls::Caller;
+use super::completions::{CompletionQueue, Raw};
+use super::effects::{contain, wake_all};
 use super::inbox::Inbox;
 use super::outcome::{Answer, Failure};
 use super::resume::Change;
 use super::slot::Slot;
 use super::waker_set::WakerSet;
+#[cfg(feature = "rpc")]
+use crate::frame::Frame;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,11 +27,12 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held.
-    pub(super) fn tell(self, answer: Answer) -> WakerSet {
+    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held. The value is
+    /// dropped without a lock too: it may be the last handle of the queue.
+    pub(super) fn tell(&self, answer: Answer) -> WakerSet {
         match self {
             Told::Slot(slot) => slot.complete(answer),
-            Told::Queue(queue, token) => queue.push(token, Raw::Operation(answer)),
+            Told::Queue(queue, token) => queue.push(*token, Raw::Operation(answer)),
         }
     }
 }
@@ -52,6 +55,15 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
+    /// Logs a reply that was refused, and drops the waiter. The caller holds no lock.
+    #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only refused replies are logged"))]
+    fn finish(self, answer: Answer) {
+        #[cfg(feature = "rpc")]
+        if let (Waiter::Reply, Err(failure)) = (&self, answer) {
+            log::debug!("a reply was refused: {}", failure.kind());
+        }
+    }
+
     /// Returns whether the progress of the program depends on the answer. That of a call depends on the reply, which is
     /// counted elsewhere.
     fn is_awaited(&self) -> bool {
@@ -146,25 +158,19 @@ impl Acks {
         Ok(Registered { op_id, next_deadline })
     }
 
-    /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it.
-    /// `told` is scratch space. The wakers of those who wait are added to `wakers`, to be woken when no lock is held and
-    /// the replies of the same read are told too. Runs loggers: the caller holds no lock.
-    pub(crate) fn complete(
-        &self,
-        acks: &mut Vec<(u32, u8)>,
-        told: &mut Vec<(Waiter, Answer)>,
-        wakers: &mut Vec<Waker>,
-    ) {
+    /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it. What has to happen
+    /// without a lock is added to `answered`.
+    pub(super) fn complete(&self, acks: &mut Vec<(u32, u8)>, answered: &mut Answered) {
         if acks.is_empty() {
             return;
         }
         let mut table = self.table.lock();
         for (op_id, code) in acks.drain(..) {
             let Some(index) = table.find(op_id) else { continue };
-            told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
+            answered.told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
         }
         drop(table);
-        self.tell(told.drain(..), wakers);
+        self.tell(answered);
     }
 
     /// Returns whether the program waits for an acknowledgement.
@@ -214,35 +220,72 @@ impl Acks {
     /// Tells every waiter its answer, then wakes those who wait for one, which are woken once for all of them. Runs
     /// wakers and loggers: the caller holds no lock. A panic in one of them keeps no other from being told.
     fn tell_all(&self, told: impl Iterator<Item = (Waiter, Answer)>) {
-        let mut wakers = Vec::new();
-        self.tell(told, &mut wakers);
-        if !wakers.is_empty() {
-            wake_all(wakers);
-        }
+        let mut answered = Answered::default();
+        answered.told.extend(told);
+        self.tell(&mut answered);
+        answered.settle();
     }
 
-    /// Tells every waiter its answer. The wakers of those who wait for one are added to `wakers`.
-    fn tell(&self, told: impl Iterator<Item = (Waiter, Answer)>, wakers: &mut Vec<Waker>) {
-        for (waiter, answer) in told {
+    /// Tells every waiter in `answered` its answer.
+    fn tell(&self, answered: &mut Answered) {
+        let wakers = &mut answered.wakers;
+        for (waiter, answer) in &answered.told {
             match waiter {
-                Waiter::Program(told) => wakers.extend(told.tell(answer)),
-                Waiter::Topics(change) => wakers.extend(change.settle(answer)),
+                Waiter::Program(told) => wakers.extend(told.tell(*answer)),
+                Waiter::Topics(change) => wakers.extend(change.settle(*answer)),
                 // A lost connection ends all calls, and a late acknowledgement none: the reply may be on its way.
                 #[cfg(feature = "rpc")]
                 Waiter::Call(id) => {
-                    if let Err(failure @ Failure::Refused(_)) = answer {
-                        wakers.extend(self.inbox.calls.fail(id, failure));
+                    if let Err(failure @ Failure::Refused(_)) = *answer
+                        && let Some(caller) = self.inbox.calls.remove(*id)
+                    {
+                        wakers.extend(caller.tell(Err(failure)));
+                        answered.callers.push(caller);
                     }
                 }
                 #[cfg(feature = "rpc")]
-                Waiter::Reply => {
-                    if let Err(failure) = answer {
-                        contain("the logger", || log::debug!("a reply was refused: {}", failure.kind()));
-                    }
-                }
+                Waiter::Reply => {}
                 Waiter::Probe => {}
             }
         }
+    }
+}
+
+/// Answers that have been told, and what has to happen when no lock is held: wakers and the logger run, and what the
+/// answers were left in is dropped, which may run code of the program. It happens when the value is dropped, if not
+/// before.
+#[derive(Default)]
+pub(super) struct Answered {
+    told: Vec<(Waiter, Answer)>,
+    #[cfg(feature = "rpc")]
+    callers: Vec<Caller>,
+    wakers: Vec<Waker>,
+}
+
+impl Answered {
+    /// Gives a call its reply.
+    #[cfg(feature = "rpc")]
+    pub(super) fn reply(&mut self, caller: Caller, reply: Frame) {
+        self.wakers.extend(caller.tell(Ok(reply)));
+        self.callers.push(caller);
+    }
+
+    /// Wakes those who wait, once for all answers, and frees the rest. Keeps its memory. The caller holds no lock.
+    pub(super) fn settle(&mut self) {
+        wake_all(self.wakers.drain(..));
+        #[cfg(feature = "rpc")]
+        for caller in self.callers.drain(..) {
+            contain("the drop of a queue of completions", || drop(caller));
+        }
+        for (waiter, answer) in self.told.drain(..) {
+            contain("the logger or the drop of a queue of completions", || waiter.finish(answer));
+        }
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 
@@ -264,9 +307,9 @@ mod tests {
     }
 
     fn complete(acks: &Acks, list: &[(u32, u8)]) {
-        let mut wakers = vec![];
-        acks.complete(&mut list.to_vec(), &mut vec![], &mut wakers);
-        wake_all(wakers);
+        let mut answered = Answered::default();
+        acks.complete(&mut list.to_vec(), &mut answered);
+        answered.settle();
     }
 
     #[tokio::test]

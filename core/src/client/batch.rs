@@ -1,11 +1,10 @@
 //! The frames, replies and acknowledgements of one read.
 
-use super::acks::{Acks, Waiter};
-use super::effects::wake_all;
+use super::acks::{Acks, Answered};
+use super::effects::DeferredEffects;
 use super::inbox::Inbox;
 #[cfg(feature = "rpc")]
 use super::inbox::Reply;
-use super::outcome::Answer;
 use crate::frame::Frame;
 use crate::proto::DecodeError;
 use crate::proto::decoder::{Body, Decoder};
@@ -14,7 +13,6 @@ use crate::proto::op::FrameKind;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::ops::Range;
-use std::task::Waker;
 
 /// Small frames that arrive together share an allocation of about this length: one for each would cost
 /// more than all the rest, and one for everything would be kept whole by a program that keeps a single frame.
@@ -32,10 +30,10 @@ pub(crate) struct Batch {
     replies: Vec<Reply>,
     /// Op ids and result codes.
     acks: Vec<(u32, u8)>,
-    /// Scratch space of [`Acks::complete`].
-    told: Vec<(Waiter, Answer)>,
-    /// The wakers of tasks that wait for the acknowledgements and replies.
-    wakers: Vec<Waker>,
+    /// What the frames set off.
+    effects: DeferredEffects,
+    /// What the acknowledgements and replies set off.
+    answered: Answered,
     group: Vec<Span>,
 }
 
@@ -69,7 +67,7 @@ impl Batch {
     }
 
     /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Calls in `inbox` that are
-    /// answered are removed from it, to be ended by [`settle`](Batch::settle).
+    /// answered are removed from it, to be ended by [`hand_out`](Batch::hand_out).
     ///
     /// # Errors
     /// Bytes that are no frame. The frames before them are decoded.
@@ -168,19 +166,24 @@ impl Batch {
         answers as u64
     }
 
-    /// Queues the frames, then tells the acknowledgements and the replies, then wakes those who wait for them: a program
-    /// that is told an answer finds the frames that came before it, and a queue of completions is woken once. Runs
-    /// wakers and loggers: the caller holds no lock.
-    pub(crate) fn settle(&mut self, inbox: &Inbox, acks: &Acks) {
-        inbox.append(&mut self.frames);
-        acks.complete(&mut self.acks, &mut self.told, &mut self.wakers);
+    /// Queues the frames, then tells the acknowledgements and the replies: a program that is told an answer finds the
+    /// frames that came before it. Runs no foreign code, so that the caller may hold the lock of the input, which keeps
+    /// two reads in their order. [`settle`](Batch::settle) does the rest.
+    pub(crate) fn hand_out(&mut self, inbox: &Inbox, acks: &Acks) {
+        inbox.append_deferred(&mut self.frames, &mut self.effects);
+        acks.complete(&mut self.acks, &mut self.answered);
         #[cfg(feature = "rpc")]
         if !self.replies.is_empty() {
             inbox.count_replies(self.replies.iter().map(|(_, frame)| frame));
-            let replies = self.replies.drain(..);
-            self.wakers.extend(replies.flat_map(|(caller, frame)| caller.tell(Ok(frame))));
+            self.replies.drain(..).for_each(|(caller, frame)| self.answered.reply(caller, frame));
         }
-        wake_all(self.wakers.drain(..));
+    }
+
+    /// Wakes those who wait for what was handed out. Acknowledgements and replies come with one wake-up. Runs wakers and
+    /// loggers: the caller holds no lock.
+    pub(crate) fn settle(&mut self) {
+        std::mem::take(&mut self.effects).settle();
+        self.answered.settle();
     }
 }
 

@@ -95,10 +95,10 @@ pub(crate) enum Caller {
 impl Caller {
     /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
     /// outcomes, the wakers are woken after all of them are told.
-    pub(super) fn tell(self, outcome: Outcome) -> WakerSet {
+    pub(super) fn tell(&self, outcome: Outcome) -> WakerSet {
         match self {
             Caller::Slot(slot) => slot.complete(outcome),
-            Caller::Queue(queue, token) => queue.push(token, Raw::Call(outcome)),
+            Caller::Queue(queue, token) => queue.push(*token, Raw::Call(outcome)),
             Caller::Late => {
                 outcome.into_iter().for_each(discard);
                 WakerSet::default()
@@ -218,7 +218,7 @@ impl Calls {
 
     /// Forgets a call whose request has been sent: its late reply is dropped. Returns whether it was in the table.
     pub(crate) fn forget(&self, id: u32) -> bool {
-        self.remove(id, |_| WakerSet::default()).is_some()
+        self.remove(id).is_some()
     }
 
     /// Forgets a call whose request was not sent. Returns whether it was in the table: else its outcome is told.
@@ -232,19 +232,20 @@ impl Calls {
     }
 
     /// Ends a call without a reply. Returns the wakers of those who wait for it, to be woken when no lock is held.
+    #[cfg(feature = "broker")]
     pub(crate) fn fail(&self, id: u32, failure: Failure) -> WakerSet {
-        self.remove(id, |caller| caller.tell(Err(failure))).unwrap_or_default()
+        self.remove(id).map(|caller| caller.tell(Err(failure))).unwrap_or_default()
     }
 
-    /// Removes a call; `None` when there is none.
-    fn remove(&self, id: u32, end: impl FnOnce(Caller) -> WakerSet) -> Option<WakerSet> {
+    /// Removes a call that ends without a reply; `None` when there is none.
+    pub(super) fn remove(&self, id: u32) -> Option<Caller> {
         let mut table = self.table.lock();
         let waiting = table.remove(id)?;
         let forgotten = if waiting.unsent { None } else { table.expect_late(id, waiting.target) };
         self.publish_counts(&table);
         drop(table);
         drop(forgotten);
-        Some(end(waiting.caller))
+        Some(waiting.caller)
     }
 
     /// Fails every call whose deadline is `now` or before. Returns the next deadline, or an earlier moment.

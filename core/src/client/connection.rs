@@ -223,6 +223,12 @@ impl Connection {
         self.shared.read_now()
     }
 
+    /// Whether a thread holds the lock of the input.
+    #[cfg(test)]
+    pub(super) fn is_reading(&self) -> bool {
+        self.shared.input.is_locked()
+    }
+
     /// Whether requests can be sent.
     pub(crate) fn is_connected(&self) -> bool {
         !self.shared.closing.load(Ordering::Relaxed)

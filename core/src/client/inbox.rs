@@ -174,8 +174,9 @@ impl Inbox {
         }
     }
 
-    /// Appends the frames of one read, whatever the bound, and empties `frames`.
-    pub(crate) fn append(&self, frames: &mut Vec<Frame>) {
+    /// Appends the frames of one read, whatever the bound, and empties `frames`. What has to happen without a lock is
+    /// added to `effects`.
+    pub(crate) fn append_deferred(&self, frames: &mut Vec<Frame>, effects: &mut DeferredEffects) {
         if frames.is_empty() {
             return;
         }
@@ -187,7 +188,6 @@ impl Inbox {
         }
         drop(state);
         effects.tell_dropped(&self.events, dropped);
-        effects.settle();
     }
 
     /// The bytes that the reader of a connection may append now, 0 if it must wait. `awaited` returns whether the

@@ -24,8 +24,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// The least that is read at once, in bytes, however little room there is.
 const LEAST_READ: usize = 4096;
 
-/// The state of the incoming byte stream. Whoever holds its lock reads; the lock is only tried, never waited for, so
-/// that a waker that runs under it may come back.
+/// The state of the incoming byte stream. The thread that holds its lock reads. The lock is only tried, never waited
+/// for, and no foreign code runs under it.
 #[derive(Debug)]
 pub(super) struct Input {
     decoder: Decoder<Header>,
@@ -205,8 +205,19 @@ impl Shared {
         self.acks.is_awaited()
     }
 
-    /// Reads once and hands out what came.
+    /// Reads once and hands out what came. Runs wakers and loggers: the caller holds no lock.
     fn read(&self, source: Source) -> Result<Read, End> {
+        let mut batch = Batch::take();
+        let result = self.read_locked(source, &mut batch);
+        if matches!(result, Ok(Read::Some) | Err(_)) {
+            batch.settle();
+        }
+        batch.give();
+        result
+    }
+
+    /// Reads once and hands out what came. The input is locked until this returns: `batch` keeps what has to happen then.
+    fn read_locked(&self, source: Source, batch: &mut Batch) -> Result<Read, End> {
         let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
         if let Some(end) = &input.end {
             return Err(end.clone());
@@ -220,12 +231,16 @@ impl Shared {
                 room => room,
             },
         };
-        self.read_at_most(&mut input, source, room.max(LEAST_READ))
+        self.read_at_most(&mut input.decoder, batch, source, room.max(LEAST_READ))
     }
 
-    fn read_at_most(&self, input: &mut Input, source: Source, most: usize) -> Result<Read, End> {
-        let decoder = &mut input.decoder;
-        let mut batch = Batch::take();
+    fn read_at_most(
+        &self,
+        decoder: &mut Decoder<Header>,
+        batch: &mut Batch,
+        source: Source,
+        most: usize,
+    ) -> Result<Read, End> {
         let read = match decoder.large_body() {
             Some(body) if source != Source::Leftover => self.read_socket(source, body.limit(most)),
             _ => {
@@ -239,14 +254,14 @@ impl Shared {
                 }
             }
         };
-        let result = match read {
+        match read {
             Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
             Ok(_) => {
                 self.hear();
                 let inbox = &self.purpose.inbox;
                 let decoded = batch.decode(decoder, inbox);
                 self.answers.fetch_add(batch.answers(), Ordering::Relaxed);
-                batch.settle(inbox, &self.acks);
+                batch.hand_out(inbox, &self.acks);
                 let unreadable =
                     |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
                 decoded.map(|()| Read::Some).map_err(unreadable)
@@ -256,9 +271,7 @@ impl Shared {
                 Ok(Read::Nothing)
             }
             Err(e) => Err(io_end(&e)),
-        };
-        batch.give();
-        result
+        }
     }
 
     fn read_socket(&self, source: Source, mut room: impl BufMut) -> io::Result<usize> {

@@ -138,7 +138,7 @@ impl Change {
 
     /// The broker has answered, or will not. Returns the wakers of those who wait for the answer, to be woken when no lock
     /// is held.
-    pub(super) fn settle(self, answer: Answer) -> WakerSet {
+    pub(super) fn settle(&self, answer: Answer) -> WakerSet {
         let counts = match answer.map_err(Failure::kind) {
             // Some topics may have been denied; the others are subscribed.
             Ok(()) | Err(ErrorKind::AccessDenied) => true,
@@ -147,7 +147,7 @@ impl Change {
         if counts {
             self.apply();
         }
-        self.told.map(|told| told.tell(answer)).unwrap_or_default()
+        self.told.as_ref().map(|told| told.tell(answer)).unwrap_or_default()
     }
 
     fn apply(&self) {

@@ -12,6 +12,15 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+impl Inbox {
+    /// Appends frames as the reader of a connection does.
+    fn append(&self, frames: &mut Vec<Frame>) {
+        let mut effects = DeferredEffects::default();
+        self.append_deferred(frames, &mut effects);
+        effects.settle();
+    }
+}
+
 fn config() -> Config {
     Config::new("", "me")
 }
