@@ -252,9 +252,14 @@ impl Connection {
 
     /// Begins the end, and fails what waits for an answer now.
     pub(super) fn close(&self, why: &'static str) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.shared.acks.end();
+        self.fail_operations();
         self.shared.begin_close(why);
+    }
+
+    /// Fails the operations that wait for an answer, and all that follow.
+    pub(super) fn fail_operations(&self) {
+        self.shared.refuse();
+        self.shared.acks.end();
     }
 
     /// Waits until the connection has ended and tells why.

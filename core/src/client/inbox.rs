@@ -80,7 +80,9 @@ pub(crate) struct Inbox {
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
-    /// Whether nothing is left to happen before the listeners of events are told the end.
+    /// Whether everything has failed that waited within the inbox, of which the end is told after.
+    is_stopped: AtomicBool,
+    /// Whether nothing else is left to happen before the listeners of events are told the end.
     may_tell_end: AtomicBool,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
@@ -127,6 +129,7 @@ impl Inbox {
             taken: Default::default(),
             room: Room::default(),
             ended: Notify::new(),
+            is_stopped: AtomicBool::new(false),
             may_tell_end: AtomicBool::new(false),
             blocked: AtomicUsize::new(0),
             events: Arc::default(),
@@ -180,11 +183,10 @@ impl Inbox {
         if frames.is_empty() {
             return;
         }
-        let mut effects = DeferredEffects::default();
         let mut dropped = 0;
         let mut state = self.state.lock();
         for frame in frames.drain(..) {
-            dropped += state.append(frame, self.bounds, self.overflow, &mut effects);
+            dropped += state.append(frame, self.bounds, self.overflow, effects);
         }
         drop(state);
         effects.tell_dropped(&self.events, dropped);
@@ -288,17 +290,21 @@ impl Inbox {
         self.senders.wake_all();
         #[cfg(feature = "rpc")]
         self.calls.end();
+        // Of this thread and one that calls `tell_end`, the later one finds both set.
+        self.is_stopped.store(true, Ordering::SeqCst);
         if self.may_tell_end.load(Ordering::SeqCst) {
             self.tell_end();
         }
     }
 
     /// Tells the listeners of events, once, that the inbox has ended. If it has not yet, [`stop`](Inbox::stop) tells
-    /// them. Callbacks run on this thread.
-    /// Everything that waited for an answer has failed before.
+    /// them. Callbacks run on this thread. The caller has seen to it that everything that waited for an answer over a
+    /// connection has failed.
     pub(crate) fn tell_end(&self) {
-        // Set before the lock is taken: `stop` reads it after it has set the end under the lock.
         self.may_tell_end.store(true, Ordering::SeqCst);
+        if !self.is_stopped.load(Ordering::SeqCst) {
+            return;
+        }
         let end = self.state.lock().end.clone();
         if let Some(end) = end {
             self.events.end(Some(&Event::disconnected(&end.error(), true)));

@@ -95,11 +95,8 @@ impl Durable {
             primary,
         });
         shared.tell(Event::Connected);
-        let guard = EndOnDrop(shared.clone());
-        tokio::spawn(async move {
-            guard.0.supervise(connection).await;
-            drop(guard);
-        });
+        let supervisor = Supervisor { shared: shared.clone(), connection: Some(connection) };
+        tokio::spawn(supervisor.run());
         Durable { shared, process: Process::current() }
     }
 
@@ -288,8 +285,8 @@ impl Shared {
         });
     }
 
-    /// The program ends the client. The connection there was is being closed; the task tells the end when what waits
-    /// for an answer over it has failed.
+    /// The program ends the client. The connection there was is being closed; the supervisor tells the end when what
+    /// waits for an answer has failed.
     fn end(&self, why: &'static str) -> Option<Arc<Connection>> {
         self.end_with(End::new(ErrorKind::ConnectionLost, why), |connection| connection.begin_close(why))
     }
@@ -312,9 +309,6 @@ impl Shared {
             _ => None,
         };
         self.purpose.inbox.stop(end);
-        if connection.is_none() {
-            self.purpose.inbox.tell_end();
-        }
         connection
     }
 
@@ -342,44 +336,6 @@ impl Shared {
         let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
     }
 
-    async fn supervise(&self, mut connection: Arc<Connection>) {
-        let mut step = 0;
-        let mut alive = Alive::current();
-        loop {
-            let born = Instant::now();
-            let end = connection.ended().await;
-            if alive.is_closing() {
-                self.end(RUNTIME_GONE);
-            }
-            self.lose(&connection);
-            drop(connection);
-            if *self.status.borrow() == Status::Ended {
-                return;
-            }
-            log::info!("{:?} has lost its connection: {}", self.config.name, end.error());
-            self.tell(Event::disconnected(&end.error(), false));
-            if born.elapsed() >= STEADY {
-                step = 0;
-            }
-            let connected = tokio::select! {
-                connected = self.come_back(&mut step) => connected,
-                () = self.wait_ended() => return,
-                () = alive.closing() => {
-                    self.end(RUNTIME_GONE);
-                    return;
-                }
-            };
-            connection = match connected {
-                Ok(connection) => connection,
-                Err(end) => {
-                    self.end_with(end, |_| {});
-                    return;
-                }
-            };
-            log::info!("{:?} is connected again", self.config.name);
-            self.tell(Event::Connected);
-        }
-    }
 
     /// Tries until there is a connection in force.
     async fn come_back(&self, step: &mut u32) -> Result<Arc<Connection>, End> {
@@ -459,12 +415,64 @@ impl Shared {
     }
 }
 
-/// Ends the client when its task goes, with its runtime: nothing may wait for a connection that will never come.
-struct EndOnDrop(Arc<Shared>);
+/// The task that follows a client from one connection to the next. It tells the end of the client when it is dropped,
+/// which it is with its runtime too.
+struct Supervisor {
+    shared: Arc<Shared>,
+    /// The present connection.
+    connection: Option<Arc<Connection>>,
+}
 
-impl Drop for EndOnDrop {
+impl Supervisor {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut step = 0;
+        let mut alive = Alive::current();
+        while let Some(connection) = &self.connection {
+            let born = Instant::now();
+            let end = connection.ended().await;
+            if alive.is_closing() {
+                shared.end(RUNTIME_GONE);
+            }
+            shared.lose(connection);
+            self.connection = None;
+            if *shared.status.borrow() == Status::Ended {
+                return;
+            }
+            log::info!("{:?} has lost its connection: {}", shared.config.name, end.error());
+            shared.tell(Event::disconnected(&end.error(), false));
+            if born.elapsed() >= STEADY {
+                step = 0;
+            }
+            let connected = tokio::select! {
+                connected = shared.come_back(&mut step) => connected,
+                () = shared.wait_ended() => return,
+                () = alive.closing() => {
+                    shared.end(RUNTIME_GONE);
+                    return;
+                }
+            };
+            match connected {
+                Ok(connection) => self.connection = Some(connection),
+                Err(end) => {
+                    shared.end_with(end, |_| {});
+                    return;
+                }
+            }
+            log::info!("{:?} is connected again", shared.config.name);
+            shared.tell(Event::Connected);
+        }
+    }
+}
+
+impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.0.end(RUNTIME_GONE);
-        self.0.purpose.inbox.tell_end();
+        // Nothing may wait for a connection that will never come.
+        self.shared.end(RUNTIME_GONE);
+        if let Some(connection) = &self.connection {
+            // The runtime is being dropped, the tasks of the connection maybe later than this one.
+            connection.fail_operations();
+        }
+        self.shared.purpose.inbox.tell_end();
     }
 }
