@@ -1,47 +1,26 @@
 //! Operations that wait for the broker's acknowledgement.
 
+use super::ack_target::AckTarget;
 #[cfg(feature = "rpc")]
-use super::calls::Caller;
-use super::completions::{CompletionQueue, Raw};
-use super::effects::{contain, wake_all};
-use super::inbox::Inbox;
+use super::calls::{Caller, Calls};
+use super::client_state::ClientState;
+use super::contain::{contain, wake_all};
 use super::outcome::{Answer, Failure};
-use super::resume::Change;
-use super::slot::Slot;
-use super::waker_set::WakerSet;
+use super::subscriptions::Change;
 #[cfg(feature = "rpc")]
 use crate::frame::Frame;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+#[cfg(feature = "rpc")]
 use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
-
-/// The place where the program gets the answer.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// A handle.
-    Slot(Arc<Slot<Answer>>),
-    /// A queue, with a token.
-    Queue(CompletionQueue, u64),
-}
-
-impl Told {
-    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held. The value is
-    /// dropped without a lock too: it may be the last handle of the queue.
-    pub(super) fn tell(&self, answer: Answer) -> WakerSet {
-        match self {
-            Told::Slot(slot) => slot.complete(answer),
-            Told::Queue(queue, token) => queue.push(*token, Raw::Operation(answer)),
-        }
-    }
-}
 
 /// The purpose of an acknowledgement.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// The program.
-    Program(Told),
+    Program(AckTarget),
     /// A call, which a refusal ends.
     #[cfg(feature = "rpc")]
     Call(u32),
@@ -89,9 +68,9 @@ struct Entry {
 /// first entry is nearly always the one.
 #[derive(Debug)]
 pub(crate) struct Acks {
-    /// Holds the calls of the client.
-    #[cfg_attr(not(feature = "rpc"), expect(dead_code, reason = "only calls are looked up there"))]
-    inbox: Arc<Inbox>,
+    /// The calls of the client: a request that is refused ends its call.
+    #[cfg(feature = "rpc")]
+    calls: Arc<Calls>,
     table: Mutex<Table>,
 }
 
@@ -133,10 +112,17 @@ pub(super) struct Registered {
 }
 
 impl Acks {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Acks {
+    pub(super) fn new(
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only calls are needed"))]
+        client: &ClientState,
+    ) -> Acks {
         let table =
             Table { last_id: 0, entries: VecDeque::new(), awaited: 0, next_deadline: None, ended: false };
-        Acks { inbox, table: Mutex::new(table) }
+        Acks {
+            #[cfg(feature = "rpc")]
+            calls: client.calls.clone(),
+            table: Mutex::new(table),
+        }
     }
 
     /// Makes an entry. To be called before the bytes can reach the socket.
@@ -237,7 +223,7 @@ impl Acks {
                 #[cfg(feature = "rpc")]
                 Waiter::Call(id) => {
                     if let Err(failure @ Failure::Refused(_)) = *answer
-                        && let Some(caller) = self.inbox.calls.remove(*id)
+                        && let Some(caller) = self.calls.remove(*id)
                     {
                         wakers.extend(caller.tell(Err(failure)));
                         answered.callers.push(caller);
@@ -291,6 +277,7 @@ impl Drop for Answered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::completions::CompletionQueue;
     use super::super::config::Config;
     use super::super::pending::PendingOperation;
     use super::*;
@@ -298,12 +285,12 @@ mod tests {
     use std::time::Duration;
 
     fn table() -> Acks {
-        Acks::new(Inbox::new(&Config::new("", "me")))
+        Acks::new(&ClientState::new(&Config::new("", "me")))
     }
 
     fn register(acks: &Acks, deadline: Option<Instant>) -> (u32, PendingOperation) {
         let (slot, pending) = PendingOperation::waiting();
-        (acks.register(deadline, Waiter::Program(Told::Slot(slot))).unwrap().op_id, pending)
+        (acks.register(deadline, Waiter::Program(AckTarget::Slot(slot))).unwrap().op_id, pending)
     }
 
     fn complete(acks: &Acks, list: &[(u32, u8)]) {
@@ -337,7 +324,7 @@ mod tests {
         assert!(pending.is_completed() && !pending.is_acknowledged());
         assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::ConnectionLost);
         let (slot, _pending) = PendingOperation::waiting();
-        assert!(acks.register(None, Waiter::Program(Told::Slot(slot))).is_err());
+        assert!(acks.register(None, Waiter::Program(AckTarget::Slot(slot))).is_err());
     }
 
     #[tokio::test]
@@ -377,7 +364,7 @@ mod tests {
     fn results_of_one_read_come_with_one_wake_up() {
         let (acks, queue) = (table(), CompletionQueue::new());
         for token in 10..13 {
-            acks.register(None, Waiter::Program(Told::Queue(queue.clone(), token))).unwrap();
+            acks.register(None, Waiter::Program(AckTarget::Queue(queue.clone(), token))).unwrap();
         }
         complete(&acks, &[(1, 1), (3, 0x71), (2, 1)]);
         let mut batch = vec![];

@@ -1,12 +1,12 @@
 //! RPC calls that wait for their reply.
 
 use super::completions::{CompletionQueue, Raw};
-use super::effects::{discard, wake_all};
+use super::contain::{discard, wake_all};
 use super::outcome::{Failure, Outcome};
 use super::slot::Slot;
 use super::waker_set::WakerSet;
 use crate::frame::Frame;
-use crate::proto::op::primary_name;
+use crate::proto::op::{FrameKind, primary_name};
 use crate::proto::rpc::Envelope;
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
@@ -91,6 +91,9 @@ pub(crate) enum Caller {
     /// Nowhere: the reply is late.
     Late,
 }
+
+/// A reply that was received: the call that it ends, and its frame.
+pub(super) type Reply = (Caller, Frame);
 
 impl Caller {
     /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
@@ -180,20 +183,25 @@ impl Calls {
     }
 
     /// Whether a message may be a reply, late or not.
-    pub(crate) fn expects_replies(&self) -> bool {
+    fn expects_replies(&self) -> bool {
         self.expected.load(Ordering::SeqCst) > 0
     }
 
-    /// Removes the call that `frame`, a message, answers, and returns who waits for it.
+    /// Removes the call that `frame` answers. The caller ends the call after the frames received before are queued.
     ///
     /// The sender of the frame must be the client that was called: the id alone would let any client answer.
     ///
     /// # Errors
     /// The frame itself when it answers no call.
-    pub(super) fn take(&self, frame: Frame) -> Result<(Caller, Frame), Frame> {
-        if !self.expects_replies() {
+    #[inline]
+    pub(super) fn take(&self, frame: Frame) -> Result<Reply, Frame> {
+        if frame.kind() != FrameKind::Message || !self.expects_replies() {
             return Err(frame);
         }
+        self.take_expected(frame)
+    }
+
+    fn take_expected(&self, frame: Frame) -> Result<Reply, Frame> {
         let id = match Envelope::parse(frame.payload()) {
             Ok(Envelope::Reply { id, .. } | Envelope::ErrorReply { id, .. }) => id,
             _ => return Err(frame),
@@ -300,7 +308,7 @@ impl Calls {
 }
 
 /// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
-pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
+pub(super) fn answer_all(replies: impl IntoIterator<Item = Reply>) {
     let wakers: Vec<_> = replies.into_iter().flat_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
     wake_all(wakers);
 }
@@ -315,7 +323,6 @@ fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
 mod tests {
     use super::*;
     use crate::proto::delivery::Delivery;
-    use crate::proto::op::FrameKind;
     use crate::proto::rpc::{error_header, reply_header};
     use std::time::Duration;
 

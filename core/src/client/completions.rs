@@ -1,6 +1,6 @@
 //! Results of operations and calls in a queue, each with the token that the program gave it.
 
-use super::effects::wake_all;
+use super::contain::wake_all;
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::effects::{contain, wake_all};
+use super::contain::{contain, wake_all};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Process;
 use parking_lot::Mutex;

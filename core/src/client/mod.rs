@@ -15,33 +15,38 @@
 //!
 //! | module | |
 //! | --- | --- |
+//! | `client_state` | everything of a client that is no connection's |
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
 //! | `request`, `send`, `encode` | operations on their way out |
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
-//! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
+//! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
 //! | `wait`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
-//! | `inbox`, `lanes`, `tempo` | received frames that wait for the program |
+//! | `inbox`, `lane`, `lanes`, `tempo` | received frames that wait for the program |
+//! | `in_process_receiver` | where the broker puts frames for a client within its process |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
-//! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
-//! | `effects` | wakers, callbacks and drops, which never run under a lock |
+//! | `reconnect`, `subscriptions`, `resume`, `backlog` | comes back after the connection was lost |
+//! | `contain`, `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | what a program is told of this, and what it can choose |
 //! | `deadline` | waits of any length |
 //! | `wake` | how a queue tells its taker that it holds something |
-//! | `drain` | a client that goes in good order |
+//! | `drain`, `under_way` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
+mod ack_target;
 mod acks;
 mod alive;
 mod answer_poller;
 mod backlog;
 mod batch;
 mod burst;
+pub(crate) mod client_state;
 mod completions;
 mod config;
 mod connect;
 mod connection;
+pub(crate) mod contain;
 pub(crate) mod deadline;
 mod drain;
 pub(crate) mod effects;
@@ -49,6 +54,7 @@ mod encode;
 mod events;
 mod flush;
 mod keep;
+mod lane;
 mod lanes;
 mod outcome;
 mod pending;
@@ -60,9 +66,11 @@ mod resume;
 mod room;
 mod send;
 mod slot;
+mod subscriptions;
 mod tempo;
 mod timer;
 mod topics;
+mod under_way;
 mod wait;
 mod waiters;
 mod wake;
@@ -77,6 +85,8 @@ mod calls;
 mod connect_blocking;
 #[cfg(feature = "rpc")]
 mod for_rpc;
+#[cfg(feature = "broker")]
+mod in_process_receiver;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
@@ -105,9 +115,7 @@ pub use weak::WeakClient;
 #[cfg(feature = "rpc")]
 pub(crate) use calls::Caller as CallTarget;
 #[cfg(feature = "rpc")]
-pub(crate) use drain::rpc::Working;
-#[cfg(feature = "rpc")]
-pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
+pub(crate) use lane::{Attached, Lane, Took};
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
 pub(crate) use request::AnswerTo;
@@ -115,6 +123,10 @@ pub(crate) use request::AnswerTo;
 pub(crate) use request::Bound;
 #[cfg(feature = "rpc")]
 pub(crate) use slot::Slot;
+#[cfg(feature = "rpc")]
+pub(crate) use under_way::UnderWay;
+#[cfg(feature = "rpc")]
+pub(crate) use waker_set::WakerSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
@@ -122,8 +134,8 @@ use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
 use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
 use bytes::Bytes;
-use connection::{Connection, Purpose};
-use inbox::Inbox;
+use client_state::ClientState;
+use connection::Connection;
 use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
@@ -153,7 +165,7 @@ struct Inner {
     process: Process,
     config: Config,
     link: Link,
-    inbox: Arc<Inbox>,
+    state: Arc<ClientState>,
     /// The number of the last secondary, shared by a primary and all its secondaries.
     secondaries: Arc<AtomicU32>,
 }
@@ -194,9 +206,9 @@ impl Client {
     /// [`Timeout`](ErrorKind::Timeout), [`Data`](ErrorKind::Data) when the address is none,
     /// [`NotSupported`](ErrorKind::NotSupported) when who answers is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {
-        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
-        let connection = connect::connect(config, purpose.clone()).await?;
-        Ok(Client::over(connection, config.clone(), purpose, None))
+        let state = ClientState::of_connection(config);
+        let connection = connect::connect(config, state.clone()).await?;
+        Ok(Client::over(connection, config.clone(), state, None))
     }
 
     /// Registers over a socket that is connected already: of a pair, inherited, handed in by a service
@@ -206,14 +218,18 @@ impl Client {
     /// # Errors
     /// As [`connect`](Client::connect).
     pub async fn connect_stream(socket: Socket, config: &Config) -> Result<Client> {
-        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
-        let connection = connect::connect_stream(socket, config, purpose.clone()).await?;
-        Ok(Client::over(connection, config.clone(), purpose, None))
+        let state = ClientState::of_connection(config);
+        let connection = connect::connect_stream(socket, config, state.clone()).await?;
+        Ok(Client::over(connection, config.clone(), state, None))
     }
 
     /// A client of a new connection; of a secondary, `family` is one of the clients it belongs to.
-    fn over(connection: Connection, config: Config, purpose: Purpose, family: Option<&Client>) -> Client {
-        let inbox = purpose.inbox.clone();
+    fn over(
+        connection: Connection,
+        config: Config,
+        state: Arc<ClientState>,
+        family: Option<&Client>,
+    ) -> Client {
         let secondaries = family.map(|client| client.0.secondaries.clone()).unwrap_or_default();
         let link = match config.reconnect.clone().filter(|_| config.reconnects()) {
             Some(plan) => {
@@ -221,18 +237,18 @@ impl Client {
                     Link::Durable(durable) => Some(durable),
                     _ => None,
                 });
-                Link::Durable(Durable::start(connection, &config, plan, purpose, primary))
+                Link::Durable(Durable::start(connection, &config, plan, state.clone(), primary))
             }
             None => {
-                inbox.events.tell(Event::Connected);
+                state.events.tell(Event::Connected);
                 Link::Wire(connection)
             }
         };
-        Client::new(config, link, inbox, secondaries)
+        Client::new(config, link, state, secondaries)
     }
 
-    fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
-        Client(Arc::new(Inner { process: Process::current(), config, link, inbox, secondaries }))
+    fn new(config: Config, link: Link, state: Arc<ClientState>, secondaries: Arc<AtomicU32>) -> Client {
+        Client(Arc::new(Inner { process: Process::current(), config, link, state, secondaries }))
     }
 
     /// The name this client has registered.
@@ -351,7 +367,7 @@ impl Client {
     /// server.
     pub fn frames(&self) -> Result<Frames> {
         self.check_process()?;
-        Frames::attach(&self.0.inbox)
+        Frames::attach(&self.0.state.inbox)
     }
 
     /// Tells the broker that this client is alive. It does so by itself at every
@@ -391,10 +407,10 @@ impl Client {
         config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
         #[cfg(feature = "broker")]
         if let Link::Local(local) = &self.0.link {
-            let inbox = Inbox::new(&config);
-            let link = Link::Local(local.secondary(&config.name, inbox.clone())?);
-            inbox.events.tell(Event::Connected);
-            return Ok(Client::new(config, link, inbox, self.0.secondaries.clone()));
+            let state = ClientState::new(&config);
+            let link = Link::Local(local.secondary(&config.name, state.clone())?);
+            state.events.tell(Event::Connected);
+            return Ok(Client::new(config, link, state, self.0.secondaries.clone()));
         }
         if config.address.is_empty() {
             return Err(Error::new(
@@ -402,9 +418,9 @@ impl Client {
                 "a client of a stream has no address to connect to",
             ));
         }
-        let purpose = Purpose::new(Inbox::new(&config), config.reconnects());
-        let connection = connect::connect(&config, purpose.clone()).await?;
-        Ok(Client::over(connection, config, purpose, Some(self)))
+        let state = ClientState::of_connection(&config);
+        let connection = connect::connect(&config, state.clone()).await?;
+        Ok(Client::over(connection, config, state, Some(self)))
     }
 
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
@@ -427,7 +443,7 @@ impl Client {
         if self.check_process().is_err() {
             return Events::ended();
         }
-        self.0.inbox.events.subscribe()
+        self.0.state.events.subscribe()
     }
 
     /// Calls `callback` with the present state now and with every event from now on: one at a time, in the order in
@@ -446,7 +462,7 @@ impl Client {
         if self.check_process().is_err() {
             return EventCallback::none();
         }
-        self.0.inbox.events.add_callback(Box::new(callback))
+        self.0.state.events.add_callback(Box::new(callback))
     }
 
     /// Whether this client can send.
@@ -460,7 +476,7 @@ impl Client {
             #[cfg(feature = "broker")]
             Link::Local(local) => local.is_connected(),
         };
-        link && !self.0.inbox.has_ended()
+        link && !self.0.state.inbox.has_ended()
     }
 
     /// Waits until the connection has ended and tells why. A client that reconnects ends when the program ends
@@ -469,7 +485,7 @@ impl Client {
         if let Err(e) = self.check_process() {
             return e;
         }
-        self.0.inbox.wait_end().await
+        self.0.state.inbox.wait_end().await
     }
 
     /// What the client has done so far.
@@ -483,7 +499,7 @@ impl Client {
             #[cfg(feature = "broker")]
             Link::Local(local) => local.sent(),
         };
-        let (r_frames, r_bytes, queue, dropped) = self.0.inbox.counters();
+        let (r_frames, r_bytes, queue, dropped) = self.0.state.inbox.counters();
         Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped }
     }
 }
@@ -504,7 +520,7 @@ impl Client {
 impl Drop for Inner {
     fn drop(&mut self) {
         // The link sees to itself.
-        self.process.leak_if_inherited(&self.inbox);
+        self.process.leak_if_inherited(&self.state);
     }
 }
 

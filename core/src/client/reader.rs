@@ -80,7 +80,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Reader {
-        let reported = (shared.born, shared.purpose.inbox.taken().0);
+        let reported = (shared.born, shared.client.inbox.taken().0);
         let poller = AnswerPoller::new(shared.config.busy_poll);
         Reader { shared, reported, poller }
     }
@@ -120,10 +120,10 @@ impl Reader {
     /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
     async fn wait_room(&mut self) {
         let shared = self.shared.clone();
-        let inbox = &shared.purpose.inbox;
+        let inbox = &shared.client.inbox;
         shared.parked.store(true, Ordering::Relaxed);
         let mut phase = shared.phase.subscribe();
-        let mut room = std::pin::pin!(inbox.wait_room_unless(|| shared.acks.is_awaited()));
+        let mut room = std::pin::pin!(inbox.wait_room_unless(|| shared.awaits_answer()));
         let mut closing = std::pin::pin!(phase.wait_for(|phase| *phase != Phase::Open));
         loop {
             tokio::select! {
@@ -172,7 +172,7 @@ impl Shared {
     /// Runs wakers: the caller holds no lock. When the connection has ended, the reader's task tells so.
     #[cfg_attr(not(test), expect(dead_code, reason = "for waiting threads that poll the socket"))]
     pub(super) fn read_now(&self) -> bool {
-        if self.purpose.inbox.is_inherited() || self.has_ended() {
+        if self.client.inbox.is_inherited() || self.has_ended() {
             return false;
         }
         match self.read(Source::Kernel) {
@@ -198,11 +198,7 @@ impl Shared {
 
     /// Whether the program awaits an acknowledgement or a reply.
     pub(super) fn awaits_answer(&self) -> bool {
-        #[cfg(feature = "rpc")]
-        if self.purpose.inbox.calls.is_awaited() {
-            return true;
-        }
-        self.acks.is_awaited()
+        self.client.awaits_reply() || self.acks.is_awaited()
     }
 
     /// Reads once and hands out what came. Runs wakers and loggers: the caller holds no lock.
@@ -226,7 +222,7 @@ impl Shared {
             Source::Leftover => usize::MAX,
             // A connection that ends is read to its end.
             _ if self.is_closing() => usize::MAX,
-            _ => match self.purpose.inbox.room(|| self.acks.is_awaited()) {
+            _ => match self.client.inbox.room(|| self.awaits_answer()) {
                 0 => return Ok(Read::NoRoom),
                 room => room,
             },
@@ -258,10 +254,9 @@ impl Shared {
             Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
             Ok(_) => {
                 self.hear();
-                let inbox = &self.purpose.inbox;
-                let decoded = batch.decode(decoder, inbox);
+                let decoded = batch.decode(decoder, &self.client);
                 self.answers.fetch_add(batch.answers(), Ordering::Relaxed);
-                batch.hand_out(inbox, &self.acks);
+                batch.hand_out(&self.client, &self.acks);
                 let unreadable =
                     |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
                 decoded.map(|()| Read::Some).map_err(unreadable)

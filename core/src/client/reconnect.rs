@@ -9,14 +9,16 @@
 
 use super::alive::Alive;
 use super::backlog::{Backlog, Entry};
+use super::client_state::ClientState;
 use super::config::Config;
 use super::connect;
-use super::connection::{Connection, Purpose, lost};
+use super::connection::{Connection, lost};
 use super::events::Event;
 use super::inbox::End;
 use super::pending::PendingOperation;
 use super::policy::{Reconnect, WhileDown};
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::resume::restore;
 use super::room::RoomState;
 use super::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,7 +49,7 @@ pub(super) struct Durable {
 struct Shared {
     config: Config,
     plan: Reconnect,
-    purpose: Purpose,
+    client: Arc<ClientState>,
     state: RwLock<State>,
     /// The state without its content, to wait for.
     status: watch::Sender<Status>,
@@ -79,7 +81,7 @@ impl Durable {
         connection: Connection,
         config: &Config,
         plan: Reconnect,
-        purpose: Purpose,
+        client: Arc<ClientState>,
         primary: Option<&Durable>,
     ) -> Durable {
         let connection = Arc::new(connection);
@@ -87,7 +89,7 @@ impl Durable {
         let shared = Arc::new(Shared {
             config: config.clone(),
             plan,
-            purpose,
+            client,
             state: RwLock::new(State::Up(connection.clone())),
             status: watch::Sender::new(Status::Up),
             waiters: Waiters::default(),
@@ -195,7 +197,7 @@ impl Durable {
     }
 
     pub(super) fn sent(&self) -> (u64, u64) {
-        self.shared.purpose.sent()
+        self.shared.client.sent()
     }
 
     /// Whether everything that was sent over the present connection is in the kernel.
@@ -237,7 +239,7 @@ impl Drop for Durable {
 
 impl Shared {
     fn tell(&self, event: Event) {
-        self.purpose.inbox.events.tell(event);
+        self.client.events.tell(event);
     }
 
     /// Puts a new state in force. The old one is handed out, to be dropped without the lock.
@@ -308,7 +310,7 @@ impl Shared {
             }
             _ => None,
         };
-        self.purpose.inbox.stop(end);
+        self.client.stop(end);
         connection
     }
 
@@ -372,9 +374,9 @@ impl Shared {
     }
 
     async fn try_connect(&self) -> Result<Arc<Connection>> {
-        let connection = Arc::new(connect::connect(&self.config, self.purpose.clone()).await?);
-        if let Some(topics) = &self.purpose.topics {
-            topics.restore(&connection).await?;
+        let connection = Arc::new(connect::connect(&self.config, self.client.clone()).await?);
+        if let Some(subscriptions) = &self.client.subscriptions {
+            restore(subscriptions, &connection).await?;
         }
         loop {
             let mut next = None;
@@ -473,6 +475,6 @@ impl Drop for Supervisor {
             // The runtime is being dropped, the tasks of the connection maybe later than this one.
             connection.fail_operations();
         }
-        self.shared.purpose.inbox.tell_end();
+        self.shared.client.tell_end();
     }
 }

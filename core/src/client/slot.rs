@@ -1,6 +1,6 @@
 //! A result that one party delivers and the holders of a handle wait for.
 
-use super::effects::wake_all;
+use super::contain::wake_all;
 use super::waker_set::WakerSet;
 use parking_lot::Mutex;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Wakers of those who wait for a condition, each under a ticket of its own.
 
-use super::effects::wake_all;
+use super::contain::wake_all;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
 //! Those who wait for room in an inbox: futures, and wakers that a dispatcher registers in many inboxes.
 
-use crate::client::effects::{contain, wake_all};
+use crate::client::contain::{contain, wake_all};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
