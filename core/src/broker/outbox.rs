@@ -358,13 +358,13 @@ impl Outbox {
     }
 
     /// Updates the receiver's state; the supervisor calls it at short intervals. `step` is the time since the last
-    /// call, in milliseconds.
-    pub(super) fn look(&self, step: u64) -> Change {
+    /// call, in milliseconds. `held_back` says whether the broker does not read from the client at present.
+    pub(super) fn look(&self, step: u64, held_back: bool) -> Change {
         self.looks.fetch_add(1, Relaxed);
         let (progress, reports, load) = (self.progress(), self.reports.load(Relaxed), self.load());
         let mut slow = self.slow.lock();
         // Read under the lock: a sender that is not counted yet notes once more that the receiver is full.
-        let sight = Sight { step, progress, reports, load, waiting: self.held_senders() };
+        let sight = Sight { step, progress, reports, load, waiting: self.held_senders(), held_back };
         let change = slow.look(sight, &self.current_bounds());
         self.refuses.store(slow.refuses(), Relaxed);
         change

@@ -109,6 +109,8 @@ pub(super) struct Sight {
     pub(super) load: Load,
     /// How many senders wait for it.
     pub(super) waiting: usize,
+    /// True if the broker does not read from it, because a receiver of what it sends is slow.
+    pub(super) held_back: bool,
 }
 
 /// The change that a look has found, on which the supervisor acts.
@@ -139,6 +141,8 @@ pub(super) struct SlowReceiver {
     reports: u64,
     /// Milliseconds for which it has taken nothing although the broker tried to write.
     idle: u64,
+    /// The part of them in which the broker read from it. Else its progress reports lie unread: it is not stuck for that.
+    heard_idle: u64,
     /// Milliseconds since the last look that saw an offer.
     unsure: u64,
     /// Milliseconds of the present hold window in which senders waited, and what had been taken at its beginning.
@@ -194,7 +198,7 @@ impl SlowReceiver {
         }
         if progress.bytes != self.progress.bytes || reports != self.reports {
             // It takes something: this counts before the supervisor's next look.
-            self.idle = 0;
+            (self.idle, self.heard_idle) = (0, 0);
             if self.pace == Pace::Stuck {
                 self.pace = Pace::Lagging;
             }
@@ -219,7 +223,7 @@ impl SlowReceiver {
 
     /// Updates the state after the supervisor has looked at the receiver.
     pub(super) fn look(&mut self, sight: Sight, bounds: &Bounds) -> Change {
-        let Sight { step, progress, reports, load, waiting } = sight;
+        let Sight { step, progress, reports, load, waiting, held_back } = sight;
         let moved = progress.bytes != self.progress.bytes || reports != self.reports || load.frames == 0;
         let refused = progress.refusals != self.progress.refusals;
         (self.progress, self.reports) = (progress, reports);
@@ -228,10 +232,13 @@ impl SlowReceiver {
         let counted = if moved || refused { std::mem::take(&mut self.unsure) } else { 0 };
         let is_calm = bounds.is_below_half(load);
         if moved {
-            self.idle = 0;
+            (self.idle, self.heard_idle) = (0, 0);
         } else if !is_calm || waiting > 0 {
             // Below half its budget it hinders no sender, whether it takes something or not.
             self.idle = self.idle.saturating_add(counted);
+            if !held_back {
+                self.heard_idle = self.heard_idle.saturating_add(counted);
+            }
         }
         if is_calm {
             self.calm = self.calm.saturating_add(step);
@@ -256,14 +263,15 @@ impl SlowReceiver {
                 self.calm = 0;
                 Change::Lags
             }
-            Pace::Lagging if self.idle >= bounds.stall => {
+            Pace::Lagging if self.heard_idle >= bounds.stall => {
                 self.pace = Pace::Stuck;
                 Change::Stuck
             }
             Pace::Lagging if bounds.hold == 0 => self.rest(waiting, bounds),
             Pace::Lagging if self.calm > 0 && self.calm >= bounds.hold => {
                 self.pace = Pace::Keeping;
-                (self.idle, self.held, self.held_since) = (0, 0, progress);
+                (self.idle, self.heard_idle) = (0, 0);
+                (self.held, self.held_since) = (0, progress);
                 Change::Recovered
             }
             Pace::Stuck if moved => {
@@ -303,6 +311,7 @@ mod tests {
         receiver: SlowReceiver,
         progress: Progress,
         reports: u64,
+        held_back: bool,
         bounds: Bounds,
     }
 
@@ -310,7 +319,7 @@ mod tests {
         fn new(bounds: Bounds) -> Watched {
             let mut receiver = SlowReceiver::default();
             assert!(receiver.note_full(Progress::default(), 0, &bounds));
-            Watched { receiver, progress: Progress::default(), reports: 0, bounds }
+            Watched { receiver, progress: Progress::default(), reports: 0, held_back: false, bounds }
         }
 
         /// Takes `bytes` in each of the looks until `time` has passed; the changes and when they came.
@@ -319,8 +328,8 @@ mod tests {
             for at in (STEP..=time).step_by(STEP as usize) {
                 self.progress.bytes += bytes;
                 self.progress.refusals += 1;
-                let sight =
-                    Sight { step: STEP, progress: self.progress, reports: self.reports, load, waiting };
+                let (progress, reports, held_back) = (self.progress, self.reports, self.held_back);
+                let sight = Sight { step: STEP, progress, reports, load, waiting, held_back };
                 match self.receiver.look(sight, &self.bounds) {
                     Change::None => {}
                     change => changes.push((at, change)),
@@ -370,7 +379,14 @@ mod tests {
         assert_eq!(it.run(10_000, 1, Load { frames: 80, bytes: 10 }, 0), []);
         let mut it = Watched::new(BOUNDS);
         for _ in 0..1000 {
-            let sight = Sight { step: STEP, progress: it.progress, reports: 0, load: FULL, waiting: 3 };
+            let sight = Sight {
+                step: STEP,
+                progress: it.progress,
+                reports: 0,
+                load: FULL,
+                waiting: 3,
+                held_back: false,
+            };
             assert_eq!(it.receiver.look(sight, &BOUNDS), Change::None);
         }
     }
@@ -429,8 +445,8 @@ mod tests {
     #[test]
     fn times_of_any_size() {
         let mut it = Watched::new(Bounds { hold: u64::MAX, stall: u64::MAX, ..BOUNDS });
-        let sight =
-            Sight { step: u64::MAX, progress: Progress::default(), reports: 0, load: FULL, waiting: 1 };
+        let progress = Progress::default();
+        let sight = Sight { step: u64::MAX, progress, reports: 0, load: FULL, waiting: 1, held_back: false };
         it.receiver.look(sight, &it.bounds);
         it.receiver.look(sight, &it.bounds);
     }
@@ -453,7 +469,8 @@ mod tests {
         let mut stuck = None;
         for at in (5..=20_000).step_by(5) {
             it.progress.refusals += u64::from(at % 25 == 0);
-            let sight = Sight { step: 5, progress: it.progress, reports: 0, load: FULL, waiting: 0 };
+            let progress = it.progress;
+            let sight = Sight { step: 5, progress, reports: 0, load: FULL, waiting: 0, held_back: false };
             if it.receiver.look(sight, &it.bounds) == Change::Stuck {
                 stuck = stuck.or(Some(at));
             }
@@ -492,6 +509,19 @@ mod tests {
         assert_eq!(it.run(5_050, 0, FULL, 1), [(5_050, Change::Stuck)]);
         it.reports += 1;
         assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_receiver_that_is_held_back_cannot_report_and_is_not_stuck() {
+        let mut it = Watched::new(BOUNDS);
+        it.held_back = true;
+        assert_eq!(it.run(20_000, 0, FULL, 1), [(750, Change::Lags)]);
+        // Its senders do not wait for it, so that it holds none of them up.
+        for wanted in [Wanted::ToMany, Wanted::Message, Wanted::AcknowledgedMessage { waited: 0 }] {
+            assert_eq!(it.verdict(wanted), Verdict::Drop);
+        }
+        it.held_back = false;
+        assert_eq!(it.run(5_000, 0, FULL, 1), [(5_000, Change::Stuck)]);
     }
 
     #[test]

@@ -73,8 +73,10 @@ fn io_end(e: &io::Error) -> End {
 /// The task that reads.
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    /// When the last progress report was sent, and how many frames the program had taken then.
+    /// When the program was last looked at, and how many frames it had taken at the last report.
     reported: (Instant, u64),
+    /// The position in the outgoing stream at which the last report ends.
+    report_end: u64,
     poller: AnswerPoller,
 }
 
@@ -82,7 +84,7 @@ impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Reader {
         let reported = (shared.born, shared.client.inbox.taken().0);
         let poller = AnswerPoller::new(shared.config.busy_poll);
-        Reader { shared, reported, poller }
+        Reader { shared, reported, report_end: 0, poller }
     }
 
     pub(super) async fn run(mut self) {
@@ -118,6 +120,9 @@ impl Reader {
 
     /// Waits until the inbox has room, or the connection is to end. In the meantime the broker is told that the
     /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
+    ///
+    /// A broker that holds this client back reads no reports. Then the socket has to tell, so that even little room is
+    /// used at every look.
     async fn wait_room(&mut self) {
         let shared = self.shared.clone();
         let inbox = &shared.client.inbox;
@@ -131,10 +136,14 @@ impl Reader {
                 _ = &mut closing => break,
                 () = sleep_until(self.reported.0 + REPORT_INTERVAL) => {
                     let taken = inbox.taken().0;
-                    if taken != self.reported.1 {
-                        shared.report_progress();
+                    self.reported.0 = Instant::now();
+                    if taken != self.reported.1 && shared.writer.progress().bytes >= self.report_end {
+                        self.report_end = shared.report_progress();
+                        self.reported.1 = taken;
                     }
-                    self.reported = (Instant::now(), taken);
+                    if inbox.room(|| shared.awaits_answer()) > 0 {
+                        break;
+                    }
                 }
             }
         }
@@ -276,9 +285,13 @@ impl Shared {
         }
     }
 
-    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3).
-    fn report_progress(&self) {
+    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3). The report is
+    /// sent whatever the bound of the queue is. Returns the position in the outgoing stream that is reached with it:
+    /// before that, another report would say no more.
+    fn report_progress(&self) -> u64 {
         self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PROGRESS)));
+        let end = self.writer.position();
         self.writer.flush();
+        end
     }
 }
