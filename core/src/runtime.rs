@@ -133,9 +133,15 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// To be called in a task. In another runtime than this there is nothing to hold.
+    /// To be called where the task is spawned, since it may run only after the shutdown has begun. On a thread of
+    /// another runtime than this there is nothing to hold.
     pub(crate) fn current() -> Alive {
         Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing.subscribe()))
+    }
+
+    /// To be called in the task: it may have been spawned by another thread, for this runtime.
+    pub(crate) fn in_task(self) -> Alive {
+        if self.0.is_some() { self } else { Alive::current() }
     }
 
     /// Returns when the runtime is about to be shut down.
@@ -153,6 +159,12 @@ impl Alive {
     pub(crate) fn is_closing(&self) -> bool {
         self.0.as_ref().is_some_and(|closing| *closing.borrow())
     }
+}
+
+/// How many tasks [`shutdown`] would wait for.
+#[cfg(test)]
+pub(crate) fn tasks_alive() -> usize {
+    existing().map_or(0, |instance| instance.closing.receiver_count())
 }
 
 /// The runtime of this process, if there is one.

@@ -11,6 +11,7 @@
 
 use super::ack_target::AckTarget;
 use super::acks::{Acks, Registered, Waiter};
+use super::alive::Alive;
 use super::burst::BurstDetector;
 use super::client_state::ClientState;
 use super::config::Config;
@@ -120,7 +121,7 @@ impl Connection {
             input: Mutex::new(Input::new(leftover)),
         });
         tokio::spawn(Reader::new(shared.clone()).run());
-        tokio::spawn(keep(shared.clone()));
+        tokio::spawn(keep(shared.clone(), Alive::current()));
         Connection { shared, process: Process::current() }
     }
 

@@ -98,7 +98,7 @@ impl Durable {
         });
         shared.tell(Event::Connected);
         let supervisor = Supervisor { shared: shared.clone(), connection: Some(connection) };
-        tokio::spawn(supervisor.run());
+        tokio::spawn(supervisor.run(Alive::current()));
         Durable { shared, process: Process::current() }
     }
 
@@ -338,7 +338,6 @@ impl Shared {
         let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
     }
 
-
     /// Tries until there is a connection in force.
     async fn come_back(&self, step: &mut u32) -> Result<Arc<Connection>, End> {
         let mut attempt = 0;
@@ -426,10 +425,10 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self) {
+    async fn run(mut self, alive: Alive) {
         let shared = self.shared.clone();
         let mut step = 0;
-        let mut alive = Alive::current();
+        let mut alive = alive.in_task();
         while let Some(connection) = &self.connection {
             let born = Instant::now();
             let end = connection.ended().await;

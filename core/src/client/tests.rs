@@ -1,6 +1,8 @@
 //! The client against a broker of a few lines, which sends and expects exact bytes.
 
 mod receiving;
+#[cfg(feature = "runtime")]
+mod runtime;
 
 use super::*;
 use crate::proto::delivery::{self, Delivery};
