@@ -22,7 +22,7 @@
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
 //! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
-//! | `wait`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
+//! | `wait`, `register`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
 //! | `inbox`, `lane`, `lanes`, `tempo` | received frames that wait for the program |
 //! | `in_process_receiver` | where the broker puts frames for a client within its process |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
@@ -61,6 +61,7 @@ mod pending;
 mod policy;
 mod reader;
 mod reconnect;
+mod register;
 mod request;
 mod resume;
 mod room;

@@ -6,6 +6,7 @@ use super::sorting::{LANES, Sorting};
 use super::state::{Consumer, Queue, State};
 use super::{Inbox, Taken};
 use crate::client::effects::{DeferredEffects, discard, wake_all};
+use crate::client::register::{Registration, register};
 use crate::frame::Frame;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -110,12 +111,10 @@ impl Inbox {
         if self.is_inherited() {
             return Poll::Ready(false);
         }
-        // Wakers are cloned and dropped without the lock.
-        let mut own = None;
-        loop {
+        let mut take = |registration: Option<&mut Registration<'_>>| {
             let mut state = self.state.lock();
             if !self.is_attached(epoch) {
-                return Poll::Ready(false);
+                return Some(Poll::Ready(false));
             }
             if held.fill(|batch| state.take(lane, batch, self.batch(frames))) > 0 {
                 let tell = state.starved && state.has_room_worth_telling(lane, self.bounds);
@@ -124,25 +123,21 @@ impl Inbox {
                 if tell {
                     self.room.tell();
                 }
-                return Poll::Ready(true);
+                return Some(Poll::Ready(true));
             }
             if state.end.is_some() || state.sealed.is_some() {
-                return Poll::Ready(false);
+                return Some(Poll::Ready(false));
             }
-            let Some(waker) = waker else { return Poll::Pending };
-            let registered = &mut state.lanes[lane].waker;
-            if registered.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
-                return Poll::Pending;
+            match registration {
+                Some(registration) => {
+                    registration.put_in(&mut state.lanes[lane].waker).then_some(Poll::Pending)
+                }
+                None => Some(Poll::Pending),
             }
-            if own.is_none() {
-                drop(state);
-                own = Some(waker.clone());
-                continue;
-            }
-            let former = std::mem::replace(registered, own);
-            drop(state);
-            drop(former);
-            return Poll::Pending;
+        };
+        match waker {
+            Some(waker) => register(waker, |registration| take(Some(registration))),
+            None => take(None).unwrap_or(Poll::Pending),
         }
     }
 

@@ -1,22 +1,13 @@
 //! Frames that the broker hands to a client within its process.
 
 use super::*;
+use crate::client::register::CountingWaker;
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Poll, Wake};
+use std::task::Poll;
 
-/// A task that counts how often it is woken.
-struct Task(AtomicUsize);
-
-impl Wake for Task {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn task() -> (Arc<Task>, Waker) {
-    let task = Arc::new(Task(AtomicUsize::new(0)));
-    (task.clone(), task.into())
+/// A task that counts how often it is woken, and its waker.
+fn task() -> (Arc<CountingWaker>, Waker) {
+    CountingWaker::new()
 }
 
 fn full(config: &Config) -> (Client, Frames) {
@@ -43,7 +34,7 @@ fn a_task_that_waits_for_many_inboxes_is_woken_by_each_once() {
     assert_eq!(Arc::strong_count(&task), 2 + inboxes.len());
     for (i, (inbox, frames)) in inboxes.iter_mut().enumerate() {
         drain(frames);
-        assert_eq!(task.0.load(Ordering::SeqCst), i + 1);
+        assert_eq!(task.count(), i + 1);
         assert_eq!(poll_room(inbox, &waker), Poll::Ready(true));
     }
     assert_eq!(Arc::strong_count(&task), 2);
@@ -59,7 +50,7 @@ fn several_tasks_wait_and_some_no_longer() {
     inbox.forget_room(&tasks[1].1);
     inbox.forget_room(&tasks[1].1);
     drain(&mut frames);
-    let woken: Vec<_> = tasks.iter().map(|(task, _)| task.0.load(Ordering::SeqCst)).collect();
+    let woken: Vec<_> = tasks.iter().map(|(task, _)| task.count()).collect();
     assert_eq!(woken, [1, 0, 1, 1]);
     assert!(!inbox.room.is_awaited());
 }
@@ -75,14 +66,14 @@ fn room_is_told_when_a_sixteenth_is_free() {
         for _ in 0..taken {
             assert_eq!(inbox.poll_take(1, LANE_FRAMES, 1, &mut batch, None), Poll::Ready(true));
         }
-        assert_eq!(task.0.load(Ordering::SeqCst), told);
+        assert_eq!(task.count(), told);
     }
     // Of a small bound, one frame.
     let (inbox, mut frames) = full(&room_for(3));
     let (task, waker) = self::task();
     assert!(poll_room(&inbox, &waker).is_pending());
     frames.try_recv().unwrap();
-    assert_eq!(task.0.load(Ordering::SeqCst), 1);
+    assert_eq!(task.count(), 1);
 }
 
 #[cfg(feature = "rpc")]
@@ -101,7 +92,7 @@ fn a_frame_waits_for_room_in_its_own_lane() {
     };
     assert!(poll(0, &wakers[0]).is_pending() && poll(1, &wakers[1]).is_pending());
     while lanes.calls.try_recv().is_some() {}
-    assert_eq!(tasks[1].0.load(Ordering::SeqCst), 1);
+    assert_eq!(tasks[1].count(), 1);
     assert_eq!(poll(1, &wakers[1]), Poll::Ready(true));
     assert!(poll(0, &wakers[0]).is_pending());
     assert!(inbox.0.push(request()).is_ok() && inbox.0.push(notification()).is_err());
@@ -121,7 +112,7 @@ fn a_task_that_waits_is_woken_for_every_reason() {
         let (task, waker) = task();
         assert!(poll_room(&inbox, &waker).is_pending());
         act(&inbox);
-        assert_eq!(task.0.load(Ordering::SeqCst), 1);
+        assert_eq!(task.count(), 1);
     }
     let (inbox, _frames) = full(&room_for(1));
     inbox.0.close(ErrorKind::ConnectionLost);
@@ -138,9 +129,9 @@ fn effects_of_many_inboxes_happen_together() {
         assert!(frames.poll_recv(&mut Context::from_waker(&waker)).is_pending());
         inbox.0.push_deferred(message(b"1"), &mut effects).unwrap();
     }
-    assert_eq!(task.0.load(Ordering::SeqCst), 0);
+    assert_eq!(task.count(), 0);
     effects.settle();
-    assert_eq!(task.0.load(Ordering::SeqCst), 3);
+    assert_eq!(task.count(), 3);
 }
 
 #[test]
