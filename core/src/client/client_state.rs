@@ -42,6 +42,7 @@ pub(crate) struct ClientState {
 
 impl ClientState {
     /// The state of a client that ends with its connection.
+    #[cfg(any(test, feature = "broker"))]
     pub(crate) fn new(config: &Config) -> Arc<ClientState> {
         ClientState::with(config, None)
     }

@@ -4,7 +4,7 @@
 //! frames and callbacks own may all come back into the same client or into the broker. Locked sections collect
 //! such effects in [`DeferredEffects`].
 
-pub(crate) use super::contain::{contain, discard, panic_text, wake_all};
+pub(crate) use super::contain::{contain, discard, wake_all};
 use super::events::{Event, Hub};
 use crate::frame::Frame;
 use crate::shown::shown;

@@ -6,7 +6,7 @@ use super::lanes::{RpcLane, RpcLanes};
 use super::responder::Responder;
 use super::work::Working;
 use super::{Options, RpcError};
-use crate::client::effects::{contain, panic_text};
+use crate::client::contain::{contain, panic_text};
 use crate::client::{Attached, Client, WeakClient};
 use crate::shown::shown;
 use std::any::Any;
