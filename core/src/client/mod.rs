@@ -16,6 +16,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `client_state` | everything of a client that is no connection's |
+//! | `secondary` | clients that belong to another one |
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
 //! | `request`, `send`, `encode` | operations on their way out |
@@ -65,6 +66,7 @@ mod register;
 mod request;
 mod resume;
 mod room;
+mod secondary;
 mod send;
 mod slot;
 mod subscriptions;
@@ -129,9 +131,9 @@ pub(crate) use under_way::UnderWay;
 #[cfg(feature = "rpc")]
 pub(crate) use waker_set::WakerSet;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fork::Process;
-use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
+use crate::proto::op::QoS;
 use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
 use bytes::Bytes;
@@ -140,16 +142,13 @@ use connection::Connection;
 use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// How many numbers [`Client::secondary`] tries before it gives up.
-const SECONDARY_TRIES: u32 = 1000;
+use std::sync::atomic::AtomicU32;
 
 /// A client of a broker. Clones are the same client; all methods may be called from any thread, over
 /// and over at the same time.
 ///
 /// A client works only in the process that connected it. In a child made by fork every operation fails with
-/// [`NotSupported`](ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
+/// [`NotSupported`](crate::ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
 /// the parent's connection alone.
 ///
 /// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
@@ -202,10 +201,10 @@ impl Client {
     /// Connects to the broker and registers the name in `config`.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io) with the operating system's error as its source when nobody listens there,
-    /// [`Busy`](ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
-    /// [`Timeout`](ErrorKind::Timeout), [`Data`](ErrorKind::Data) when the address is none,
-    /// [`NotSupported`](ErrorKind::NotSupported) when who answers is no broker.
+    /// [`Io`](crate::ErrorKind::Io) with the operating system's error as its source when nobody listens there,
+    /// [`Busy`](crate::ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
+    /// [`Timeout`](crate::ErrorKind::Timeout), [`Data`](crate::ErrorKind::Data) when the address is none,
+    /// [`NotSupported`](crate::ErrorKind::NotSupported) when who answers is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {
         let state = ClientState::of_connection(config);
         let connection = connect::connect(config, state.clone()).await?;
@@ -260,11 +259,11 @@ impl Client {
     /// Sends `payload` to the client of exactly the name `target`.
     ///
     /// # Errors
-    /// When the QoS asks for an acknowledgement: [`NotRegistered`](ErrorKind::NotRegistered) if nobody
-    /// has that name, [`NotDelivered`](ErrorKind::NotDelivered) if the receiver's queue refuses it,
-    /// [`AccessDenied`](ErrorKind::AccessDenied), [`Timeout`](ErrorKind::Timeout). In any case:
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL,
-    /// and [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
+    /// When the QoS asks for an acknowledgement: [`NotRegistered`](crate::ErrorKind::NotRegistered) if nobody
+    /// has that name, [`NotDelivered`](crate::ErrorKind::NotDelivered) if the receiver's queue refuses it,
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied), [`Timeout`](crate::ErrorKind::Timeout). In any case:
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost), [`Data`](crate::ErrorKind::Data) for a name with a NUL,
+    /// and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes nothing more from this client.
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.run(&Operation::Message { target, payload: payload.into() }, qos).await
     }
@@ -303,7 +302,7 @@ impl Client {
     /// Subscribes to topic masks, one or many.
     ///
     /// # Errors
-    /// [`AccessDenied`](ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
     /// all the same; else as [`send`](Client::send), but for the first two.
     pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
@@ -364,8 +363,8 @@ impl Client {
     /// [`inbox_bytes`](Config::inbox_bytes).
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by an RPC
-    /// server.
+    /// [`Busy`](crate::ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by
+    /// an RPC server.
     pub fn frames(&self) -> Result<Frames> {
         self.check_process()?;
         Frames::attach(&self.0.state.inbox)
@@ -375,58 +374,14 @@ impl Client {
     /// [`ping_interval`](Config::ping_interval).
     ///
     /// # Errors
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost).
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     pub async fn ping(&self) -> Result<()> {
         self.submit_to(&Request::new(Operation::Nop, QoS::No), AnswerTo::Nothing).await.map(drop)
     }
 
-    /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has
-    /// frames and subscriptions of its own and ends with the primary.
-    ///
-    /// # Errors
-    /// As [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
-    /// of a stream and has no address.
-    pub async fn secondary(&self) -> Result<Client> {
-        for _ in 0..SECONDARY_TRIES {
-            let number = self.0.secondaries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            match self.secondary_named(&number.to_string()).await {
-                // Somebody else has made one of that name.
-                Err(e) if e.kind() == ErrorKind::Busy => {}
-                result => return result,
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?}", self.name())))
-    }
-
-    /// As [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
-    ///
-    /// # Errors
-    /// As [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
-    pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
-        self.check_process()?;
-        let mut config = self.0.config.clone();
-        config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
-        #[cfg(feature = "broker")]
-        if let Link::Local(local) = &self.0.link {
-            let state = ClientState::new(&config);
-            let link = Link::Local(local.secondary(&config.name, state.clone())?);
-            state.events.tell(Event::Connected);
-            return Ok(Client::new(config, link, state, self.0.secondaries.clone()));
-        }
-        if config.address.is_empty() {
-            return Err(Error::new(
-                ErrorKind::NotSupported,
-                "a client of a stream has no address to connect to",
-            ));
-        }
-        let state = ClientState::of_connection(&config);
-        let connection = connect::connect(&config, state.clone()).await?;
-        Ok(Client::over(connection, config, state, Some(self)))
-    }
-
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
     /// after the timeout. Operations that the broker has not answered by then, and calls at once, fail
-    /// with [`ConnectionLost`](ErrorKind::ConnectionLost).
+    /// with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     pub async fn disconnect(&self) {
         if self.check_process().is_err() {
             return;

@@ -5,6 +5,7 @@ mod receiving;
 mod runtime;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::proto::delivery::{self, Delivery};
 use crate::proto::op::{FrameKind, GREETING};
 use crate::proto::request::{self, PING};
