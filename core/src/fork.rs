@@ -33,6 +33,12 @@ impl Process {
         Process(generation())
     }
 
+    /// A number that no other process of the same line has.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn number(self) -> u64 {
+        self.0.into()
+    }
+
     /// Whether the value belongs to this process. Costs one load.
     #[inline]
     pub(crate) fn is_current(self) -> bool {

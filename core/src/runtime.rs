@@ -24,12 +24,18 @@
 //! **Exit.** When the process exits, by `exit` or by the return from `main`, the clients of this runtime end in
 //! order: what they have sent is written and the broker has taken it, for at most [`EXIT_TIMEOUT`].
 //! [`shutdown`] does the same earlier. `_exit`, `abort` and a fatal signal do nothing of this.
+//!
+//! **After the end.** A process that has called [`shutdown`] gets no other runtime: [`handle`] and everything that
+//! connects by it fail with [`NotSupported`](ErrorKind::NotSupported). An exit handler of a program (`atexit` of Python)
+//! can call it and rely on no thread being started later, when its interpreter is gone. This holds for this process
+//! alone: a child made by fork makes a runtime of its own.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
@@ -57,6 +63,13 @@ struct Instance {
 
 static FIRST: OnceBox<Instance> = OnceBox::new();
 
+/// The number of the process that was told to make no runtime any more. A child has another number.
+static SHUT_DOWN: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn is_shut_down() -> bool {
+    SHUT_DOWN.load(Ordering::SeqCst) == Process::current().number()
+}
+
 thread_local! {
     /// Whether this is a thread of the runtime.
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
@@ -66,23 +79,32 @@ thread_local! {
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) when the threads cannot be started, [`NotSupported`](ErrorKind::NotSupported) after
-/// [`shutdown`].
+/// [`shutdown`], and while the process exits.
 pub fn handle() -> Result<Handle> {
+    if is_shut_down() {
+        return Err(shut_down());
+    }
     let instance = instance()?;
-    if *instance.closing.borrow() {
-        return Err(Error::new(ErrorKind::NotSupported, "the runtime of the bus clients was shut down"));
+    // Looked at once more: another thread may have shut it down since.
+    if is_shut_down() || *instance.closing.borrow() {
+        return Err(shut_down());
     }
     Ok(instance.handle.clone())
 }
 
+fn shut_down() -> Error {
+    Error::new(ErrorKind::NotSupported, "the runtime of the bus clients was shut down in this process")
+}
+
 /// Ends all clients of the runtime and then its threads. What the clients have sent is written, and the broker has
 /// closed their connections or the client's timeout has passed, for at most `timeout` altogether. Returns whether
-/// that was done in time. Without a runtime, and in a child made by fork that has none of its own, there is nothing
-/// to do.
+/// that was done in time. Without a runtime there is nothing to wait for. A runtime is not made any more in this
+/// process, whether there was one or not: [`handle`] fails.
 ///
 /// Waits on this thread. From a thread of the runtime, which would wait for itself, it only begins the end and
 /// returns false.
 pub fn shutdown(timeout: Duration) -> bool {
+    SHUT_DOWN.store(Process::current().number(), Ordering::SeqCst);
     let Some(instance) = existing() else { return true };
     let ended = instance.end_connections(timeout);
     if is_worker() {
@@ -111,9 +133,15 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// To be called in a task. In another runtime than this there is nothing to hold.
+    /// To be called where the task is spawned, since it may run only after the shutdown has begun. On a thread of
+    /// another runtime than this there is nothing to hold.
     pub(crate) fn current() -> Alive {
         Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing.subscribe()))
+    }
+
+    /// To be called in the task: it may have been spawned by another thread, for this runtime.
+    pub(crate) fn in_task(self) -> Alive {
+        if self.0.is_some() { self } else { Alive::current() }
     }
 
     /// Returns when the runtime is about to be shut down.
@@ -131,6 +159,12 @@ impl Alive {
     pub(crate) fn is_closing(&self) -> bool {
         self.0.as_ref().is_some_and(|closing| *closing.borrow())
     }
+}
+
+/// How many tasks [`shutdown`] would wait for.
+#[cfg(test)]
+pub(crate) fn tasks_alive() -> usize {
+    existing().map_or(0, |instance| instance.closing.receiver_count())
 }
 
 /// The runtime of this process, if there is one.
@@ -220,8 +254,8 @@ fn block_signals() {
 
 #[cfg(unix)]
 mod at_exit {
-    use super::{EXIT_TIMEOUT, existing};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use super::{EXIT_TIMEOUT, Ordering, Process, SHUT_DOWN, existing};
+    use std::sync::atomic::AtomicBool;
 
     /// Has the C library call [`exiting`] when the process exits. A child inherits this.
     pub(super) fn install() {
@@ -236,6 +270,7 @@ mod at_exit {
     extern "C" fn exiting() {
         // A panic must not reach the C library.
         let _ = std::panic::catch_unwind(|| {
+            SHUT_DOWN.store(Process::current().number(), Ordering::SeqCst);
             if let Some(instance) = existing() {
                 instance.end_connections(EXIT_TIMEOUT);
             }

@@ -6,7 +6,7 @@ mod common;
 
 use busrt::QoS;
 use busrt::broker::Options;
-use busrt::client::{Client, Config, Event, Reconnect};
+use busrt::client::{Client, Config, Deadline, Event, Reconnect, Request};
 use busrt::proto::request::Operation;
 use bytes::Bytes;
 use common::{Bus, PATIENCE, eventually};
@@ -75,6 +75,55 @@ async fn operations_have_failed_when_the_end_is_told() {
         }
         broker.join().unwrap();
         drop(callback);
+    }
+}
+
+/// The same when the client ends with its runtime, whose tasks are dropped in any order.
+#[test]
+fn operations_have_failed_when_the_end_of_the_runtime_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus.sock").display().to_string();
+    let listener = UnixListener::bind(&path).unwrap();
+    for round in 0..60 {
+        let (reconnects, closes) = (round % 2 == 0, round % 4 < 2);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let plan = reconnects.then(Reconnect::new);
+        // What is not written does not hold up the end of the runtime for long.
+        let config = Config::new(&path, NAME).timeout(Duration::from_millis(20)).reconnect(plan);
+        let connecting = runtime.spawn(async move { Client::connect(&config).await });
+        let _broker = accept(&listener);
+        let client = runtime.block_on(connecting).unwrap().unwrap();
+        let request = Request::message("x", b"y", QoS::Processed).deadline(Deadline::Never);
+        let operation = client.try_send(&request).unwrap().sent().unwrap();
+        #[cfg(feature = "rpc")]
+        let call = {
+            use busrt::rpc::{CallRequest, Caller};
+            let request = CallRequest::new("x", "m", b"", QoS::No).deadline(Deadline::Never);
+            Caller::new(client.clone()).try_call(&request).unwrap().sent().unwrap()
+        };
+        #[cfg(feature = "rpc")]
+        let completed = move || operation.is_completed() && call.is_completed();
+        #[cfg(not(feature = "rpc"))]
+        let completed = move || operation.is_completed();
+        let (tell, told) = mpsc::channel();
+        client
+            .on_event(move |event| {
+                if matches!(event, Event::Disconnected { .. }) {
+                    let _ = tell.send(completed());
+                }
+            })
+            .detach();
+        if closes {
+            // The end has begun, and nothing has failed yet.
+            runtime.spawn({
+                let client = client.clone();
+                async move { client.disconnect().await }
+            });
+        }
+        drop(runtime);
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(true), "round {round}");
+        drop(client);
     }
 }
 

@@ -6,8 +6,8 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, Config, Frames, Reconnect, Wait};
-use busrt::{QoS, blocking, runtime};
+use busrt::client::{Client, Config, Frames, Reconnect, Request, TrySend, Wait};
+use busrt::{ErrorKind, QoS, blocking, runtime};
 use common::{Bus, PATIENCE, next};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,8 @@ const PATH: &str = "BUSRT_TEST_PATH";
 
 unsafe extern "C" {
     fn _exit(status: i32) -> !;
+    fn fork() -> i32;
+    fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
 }
 
 /// Ends the process without any handler or destructor.
@@ -32,10 +34,7 @@ fn end() -> ! {
 async fn arrived(how: &str) -> usize {
     let bus = Bus::start(Options::default()).await;
     let (_receiver, mut frames) = bus.listener("receiver").await;
-    let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(["--exact", "program", "--ignored", "--nocapture"]).env(HOW, how).env(PATH, &bus.path);
-    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
+    run(&bus, how).await;
     // The broker has everything that the program's socket took once the name is free again.
     let name = format!("program.{how}");
     common::eventually("the program is gone", || {
@@ -45,6 +44,14 @@ async fn arrived(how: &str) -> usize {
     let marker = bus.client("marker").await;
     marker.send("receiver", "end", QoS::Processed).await.unwrap();
     count(&mut frames).await
+}
+
+/// Runs a program, which must succeed.
+async fn run(bus: &Bus, how: &str) {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "program", "--ignored", "--nocapture"]).env(HOW, how).env(PATH, &bus.path);
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Counts frames up to the marker.
@@ -70,6 +77,9 @@ fn program() {
     let Ok(how) = std::env::var(HOW) else { return };
     let config = Config::new(std::env::var(PATH).unwrap(), format!("program.{how}")).timeout(PATIENCE);
     let config = if how.contains("reconnects") { config.reconnect(Reconnect::new()) } else { config };
+    if how.starts_with("shut-down") {
+        shut_down(&config, how == "shut-down-used");
+    }
     if how.starts_with("blocking") {
         let client = blocking::Client::connect(&config).unwrap();
         for _ in 0..FRAMES {
@@ -108,6 +118,51 @@ fn program() {
         drop(client);
     }
     end();
+}
+
+/// Shuts the runtime down, before or after it was used: this process makes no other one, its child does.
+fn shut_down(config: &Config, used: bool) -> ! {
+    if used {
+        Client::connect_blocking(config).unwrap();
+    }
+    let refused = |result: Result<(), busrt::Error>| {
+        let e = result.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotSupported);
+        assert!(e.to_string().contains("shut down"), "{e}");
+    };
+    for _ in 0..2 {
+        assert!(runtime::shutdown(PATIENCE));
+        refused(runtime::handle().map(drop));
+        refused(Client::connect_blocking(config).map(drop));
+        refused(blocking::Client::connect(config).map(drop));
+    }
+    // SAFETY: takes no arguments; the child connects and ends.
+    let pid = unsafe { fork() };
+    if pid == 0 {
+        let sent = Client::connect_blocking(config).is_ok_and(|client| {
+            let request = Request::message("receiver", b"from the child", QoS::Processed);
+            let sent = client.try_send(&request).ok().and_then(TrySend::sent);
+            sent.and_then(|sent| sent.wait_timeout(PATIENCE)).is_some_and(|answer| answer.is_ok())
+        });
+        // SAFETY: ends the process.
+        unsafe { _exit(i32::from(!sent)) }
+    }
+    let mut status = -1;
+    // SAFETY: `status` is valid for writes while the call lasts.
+    unsafe { waitpid(pid, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child could not connect");
+    refused(runtime::handle().map(drop));
+    end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_shutdown_no_runtime_is_made_but_in_a_child() {
+    for how in ["shut-down-used", "shut-down-unused"] {
+        let bus = Bus::start(Options::default()).await;
+        let (_receiver, mut frames) = bus.listener("receiver").await;
+        run(&bus, how).await;
+        assert_eq!(next(&mut frames).await.payload(), b"from the child");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

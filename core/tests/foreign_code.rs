@@ -6,7 +6,7 @@
 mod common;
 
 use busrt::broker::{Broker, Options};
-use busrt::client::{Client, Event};
+use busrt::client::{Client, Config, Event, Frames, PendingOperation, Request};
 use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
 use common::raw::{MESSAGE, PUBLISH, Raw, payload};
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// Runs a case in a runtime on a thread of its own, and fails if it does not end: a thread in a deadlock cannot be
@@ -352,5 +352,79 @@ fn keep_alive_outlives_the_runtime_of_the_first_listener() {
         let mut silent = Raw::register(&second, "silent");
         let ended = tokio::task::spawn_blocking(move || silent.is_closed_within(Duration::from_secs(5)));
         assert!(ended.await.unwrap(), "a silent client is not disconnected");
+    });
+}
+
+/// A waker that uses its client on the thread that runs it: it takes frames, sends, and looks at an operation.
+struct UsesItsClient {
+    client: Client,
+    frames: Mutex<Option<Frames>>,
+    pending: PendingOperation,
+    taken: AtomicUsize,
+    runs: AtomicUsize,
+}
+
+impl Wake for UsesItsClient {
+    fn wake(self: Arc<Self>) {
+        let request = Request::message("peer", b"from the waker", QoS::No);
+        assert!(self.client.try_send(&request).unwrap().is_sent());
+        let _ = self.pending.wait_timeout(Duration::ZERO);
+        if let Some(frames) = &mut *self.frames.lock() {
+            let mut batch = vec![];
+            let taken = frames.take_batch(&mut batch, 100, usize::MAX);
+            self.taken.fetch_add(taken.unwrap_or(0), Ordering::SeqCst);
+            let waker = Waker::from(self.clone());
+            while let Poll::Ready(Some(_)) = frames.poll_recv(&mut Context::from_waker(&waker)) {
+                self.taken.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        self.runs.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Frames and acknowledgements wake a waker that uses the same client.
+#[test]
+fn a_waker_that_uses_its_client() {
+    without_deadlock(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.sock").display().to_string();
+        let broker = Broker::new(Options::new());
+        broker.listen(&path).await.unwrap();
+        let peer = Client::connect(&Config::new(&path, "peer")).await.unwrap();
+        let client = Client::connect(&Config::new(&path, "me")).await.unwrap();
+        let mut frames = client.frames().unwrap();
+        let acknowledged = Request::message("peer", b"x", QoS::Processed);
+        let pending = client.try_send(&acknowledged).unwrap().sent().unwrap();
+        let second = client.try_send(&acknowledged).unwrap().sent().unwrap();
+        let uses = Arc::new_cyclic(|me: &std::sync::Weak<UsesItsClient>| {
+            // Registered before the value exists: a wake-up in between does nothing.
+            struct Later(std::sync::Weak<UsesItsClient>);
+            impl Wake for Later {
+                fn wake(self: Arc<Self>) {
+                    if let Some(it) = self.0.upgrade() {
+                        it.wake();
+                    }
+                }
+            }
+            let waker = Waker::from(Arc::new(Later(me.clone())));
+            let mut cx = Context::from_waker(&waker);
+            let _ = frames.poll_recv(&mut cx);
+            let _ = second.poll_result(&mut cx);
+            UsesItsClient {
+                client: client.clone(),
+                frames: Mutex::new(Some(frames)),
+                pending,
+                taken: AtomicUsize::new(0),
+                runs: AtomicUsize::new(0),
+            }
+        });
+        uses.clone().wake();
+        for _ in 0..200 {
+            peer.send("me", "x", QoS::Processed).await.unwrap();
+        }
+        eventually("all frames are taken", || uses.taken.load(Ordering::SeqCst) == 200).await;
+        assert!(uses.runs.load(Ordering::SeqCst) > 1);
+        client.disconnect().await;
+        uses.frames.lock().take();
     });
 }

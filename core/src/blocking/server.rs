@@ -9,9 +9,9 @@
 use super::handlers::Handlers;
 use super::pool::Pool;
 use super::source::Source;
+use crate::client::Client;
 use crate::client::effects::contain;
-use crate::client::{Client, WeakClient};
-use crate::rpc::{Call, Incoming, Intake, Options, Responder, RpcError, Serving};
+use crate::rpc::{Call, Incoming, Intake, Options, Responder, RpcError, Serving, Working};
 use crate::shown::shown;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,9 +28,8 @@ pub(super) struct Server(Vec<Arc<Lane>>);
 impl Server {
     /// Takes over the frames of the client.
     pub(super) fn start(client: &Client, handlers: Arc<dyn Handlers>, options: &Options) -> Server {
-        let lane = |name, intake, max_concurrent: usize| {
-            Lane::start(name, intake, max_concurrent, handlers.clone(), client.downgrade())
-        };
+        let lane =
+            |name, intake, max_concurrent: usize| Lane::start(name, intake, max_concurrent, handlers.clone());
         if options.in_order {
             let Serving { frames, .. } = Serving::in_order(client);
             return Server(vec![lane("busrt-frames", frames, 1)]);
@@ -62,7 +61,6 @@ struct Lane {
     /// Requests that were taken and are not handled yet.
     taken: AtomicUsize,
     handlers: Arc<dyn Handlers>,
-    client: WeakClient,
 }
 
 impl Lane {
@@ -71,7 +69,6 @@ impl Lane {
         intake: Intake,
         max_concurrent: usize,
         handlers: Arc<dyn Handlers>,
-        client: WeakClient,
     ) -> Arc<Lane> {
         let max_concurrent = max_concurrent.max(1);
         let lane = Arc::new(Lane {
@@ -80,7 +77,6 @@ impl Lane {
             max_concurrent,
             taken: AtomicUsize::new(0),
             handlers,
-            client,
         });
         let waker = Waker::from(Arc::new(WakeLane(Arc::downgrade(&lane))));
         if lane.source.open(intake, waker) {
@@ -99,11 +95,11 @@ impl Lane {
 
     /// Takes what was received and handles it, on a thread of the pool.
     fn serve(self: Arc<Self>) {
-        // A client that drains waits until nothing is handled any more.
-        let _working = self.client.upgrade().map(|client| client.working());
+        // A client that drains waits until this is dropped.
+        let mut working = None;
         let mut batch = Vec::new();
         loop {
-            let more = self.take(&mut batch);
+            let more = self.take(&mut batch, &mut working);
             match batch.pop() {
                 None if more => continue,
                 None => return,
@@ -123,9 +119,9 @@ impl Lane {
     }
 
     /// Takes as much as there are threads for. Returns true if there may be more.
-    fn take(&self, batch: &mut Vec<Incoming>) -> bool {
+    fn take(&self, batch: &mut Vec<Incoming>, working: &mut Option<Working>) -> bool {
         let most = || self.max_concurrent.saturating_sub(self.taken.load(Ordering::Relaxed)).min(BATCH);
-        self.source.take(batch, most, |count| _ = self.taken.fetch_add(count, Ordering::Relaxed))
+        self.source.take(batch, working, most, |count| _ = self.taken.fetch_add(count, Ordering::Relaxed))
     }
 
     /// Has another thread handle something that was taken.
@@ -165,9 +161,9 @@ impl Lane {
     /// Takes what was received when there is no thread to handle it. Calls are answered with an error, everything else
     /// is dropped. Never waits.
     fn refuse(&self) {
-        let mut batch = Vec::new();
+        let (mut batch, mut working) = (Vec::new(), None);
         loop {
-            let more = self.source.take(&mut batch, || BATCH, |_| ());
+            let more = self.source.take(&mut batch, &mut working, || BATCH, |_| ());
             for incoming in batch.drain(..) {
                 match incoming {
                     Incoming::Request(_, responder) => {

@@ -1,7 +1,7 @@
 //! An intake that several threads share. One at a time takes from it, and holds no lock while it does: what is taken
 //! may run foreign code.
 
-use crate::rpc::{Incoming, Intake};
+use crate::rpc::{Incoming, Intake, Working};
 use parking_lot::Mutex;
 use std::task::Waker;
 
@@ -34,14 +34,16 @@ impl Source {
 
     /// Appends what waits to `batch`, at most `most()` items. Returns true if there may be more, for which the waker is
     /// not woken: some thread has to take again. `count` is called with the number of items before another thread can
-    /// take.
+    /// take. `working` is set to what a client that drains waits for.
     pub(super) fn take(
         &self,
         batch: &mut Vec<Incoming>,
+        working: &mut Option<Working>,
         most: impl FnOnce() -> usize,
         count: impl FnOnce(usize),
     ) -> bool {
         let Some(mut intake) = self.check_out() else { return false };
+        working.get_or_insert_with(|| intake.working());
         let most = most();
         let taken = if most == 0 { Some(0) } else { intake.take_batch(batch, most) };
         count(taken.unwrap_or_default());

@@ -176,8 +176,8 @@ impl Core {
             log::debug!("client unregistered: {}: {reason}", shown(session.name().as_bytes()));
             let dropped = match session.outbox.sink() {
                 Sink::Socket(writer) => writer.close(),
-                Sink::InProcess(inbox) => {
-                    inbox.close(ErrorKind::ConnectionLost);
+                Sink::InProcess(client) => {
+                    client.close(ErrorKind::ConnectionLost);
                     Load::default()
                 }
                 Sink::Broker => Load::default(),

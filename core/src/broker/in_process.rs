@@ -4,7 +4,7 @@ use super::core::Core;
 use super::dispatcher::{Deferred, Detached, Dispatcher};
 use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
-use crate::client::inbox::Inbox;
+use crate::client::client_state::ClientState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
 use crate::proto::op::QoS;
@@ -29,11 +29,11 @@ pub(crate) struct LocalLink {
 }
 
 impl LocalLink {
-    pub(super) fn register(core: &Arc<Core>, name: &str, inbox: Arc<Inbox>) -> Result<LocalLink> {
+    pub(super) fn register(core: &Arc<Core>, name: &str, client: Arc<ClientState>) -> Result<LocalLink> {
         super::valid_name(name, &core.options)?;
         let identity = Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None };
         let session = core
-            .register(identity, Sink::InProcess(inbox))
+            .register(identity, Sink::InProcess(client))
             .map_err(|kind| Error::new(kind, name.to_owned()))?;
         Ok(LocalLink {
             process: Process::current(),
@@ -118,9 +118,9 @@ impl LocalLink {
         self.dispatchers.lock().push(dispatcher);
     }
 
-    /// Registers a secondary of this client, whose frames go to `inbox`.
-    pub(crate) fn secondary(&self, name: &str, inbox: Arc<Inbox>) -> Result<LocalLink> {
-        LocalLink::register(&self.core, name, inbox)
+    /// Registers a secondary of this client, whose frames go to `client`.
+    pub(crate) fn secondary(&self, name: &str, client: Arc<ClientState>) -> Result<LocalLink> {
+        LocalLink::register(&self.core, name, client)
     }
 
     /// Unregisters the client and its secondaries.

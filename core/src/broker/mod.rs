@@ -196,9 +196,9 @@ impl Broker {
     /// As [`client`](Broker::client).
     pub async fn client_with(&self, config: &Config) -> Result<Client> {
         self.check_open()?;
-        let inbox = crate::client::inbox::Inbox::new(config);
-        let link = LocalLink::register(&self.inner.core, config.name(), inbox.clone())?;
-        Ok(Client::local(config.name().to_owned(), link, inbox, config.clone()))
+        let state = crate::client::client_state::ClientState::new(config);
+        let link = LocalLink::register(&self.inner.core, config.name(), state.clone())?;
+        Ok(Client::local(config.name().to_owned(), link, state, config.clone()))
     }
 
     /// Puts access rules in force, or lifts them, for new clients and for connected ones: what they forbid is refused

@@ -8,7 +8,7 @@ use super::options::Options;
 use super::outbound_frame::OutboundFrame;
 use super::session::Counter;
 use super::slow_receiver::{Bounds, Change, Pace, Sight, SlowReceiver, Verdict, Wanted};
-use crate::client::inbox::Inbox;
+use crate::client::client_state::ClientState;
 use crate::proto::delivery::HEADER_LEN;
 use crate::transport::{Backlog, Load, Progress, QueueTotals, Writer};
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ pub(super) enum Sink {
     /// Encoded, to a socket.
     Socket(Arc<Writer>),
     /// Unencoded, to a client in this process.
-    InProcess(Arc<Inbox>),
+    InProcess(Arc<ClientState>),
     /// To the broker's own client: `admin.rs` answers its messages, and nothing is queued.
     Broker,
 }
@@ -92,7 +92,7 @@ pub(super) enum LatePush {
 impl Outbox {
     pub(super) fn new(sink: Sink, options: &Options, limits: QueueLimits) -> Outbox {
         let budget = match &sink {
-            Sink::InProcess(inbox) => inbox.budget(),
+            Sink::InProcess(client) => client.inbox.budget(),
             _ => Load { frames: options.queue_size, bytes: options.queue_bytes },
         };
         Outbox {
@@ -164,9 +164,9 @@ impl Outbox {
                     self.append(backlog, frame, owner)
                 })
                 .unwrap_or(Push::Gone),
-            Sink::InProcess(inbox) => match inbox.push(frame.frame()) {
+            Sink::InProcess(client) => match client.push(frame.frame()) {
                 Ok(()) => Push::Queued,
-                Err(_) if inbox.has_ended() => Push::Gone,
+                Err(_) if client.inbox.has_ended() => Push::Gone,
                 Err(_) => Push::Full,
             },
             Sink::Broker => Push::Queued,
@@ -248,7 +248,7 @@ impl Outbox {
     /// Frames queued for this client so far, and the bytes of their bodies.
     pub(super) fn written(&self) -> (u64, u64) {
         match &self.sink {
-            Sink::InProcess(inbox) => inbox.received(),
+            Sink::InProcess(client) => client.inbox.received(),
             _ => (self.w_frames.get(), self.w_bytes.get()),
         }
     }
@@ -282,8 +282,8 @@ impl Outbox {
     pub(super) fn load(&self) -> Load {
         match &self.sink {
             Sink::Socket(writer) => writer.load(),
-            Sink::InProcess(inbox) => {
-                let (frames, bytes) = inbox.load();
+            Sink::InProcess(client) => {
+                let (frames, bytes) = client.inbox.load();
                 Load { frames, bytes }
             }
             Sink::Broker => Load::default(),
@@ -293,8 +293,8 @@ impl Outbox {
     fn progress(&self) -> Progress {
         match &self.sink {
             Sink::Socket(writer) => writer.progress(),
-            Sink::InProcess(inbox) => {
-                let (frames, bytes) = inbox.taken();
+            Sink::InProcess(client) => {
+                let (frames, bytes) = client.inbox.taken();
                 // A program can take what waits at any time: each look counts as an attempt that took nothing.
                 Progress { frames, bytes, refusals: self.looks.load(Relaxed) }
             }
@@ -358,13 +358,13 @@ impl Outbox {
     }
 
     /// Updates the receiver's state; the supervisor calls it at short intervals. `step` is the time since the last
-    /// call, in milliseconds.
-    pub(super) fn look(&self, step: u64) -> Change {
+    /// call, in milliseconds. `held_back` says whether the broker does not read from the client at present.
+    pub(super) fn look(&self, step: u64, held_back: bool) -> Change {
         self.looks.fetch_add(1, Relaxed);
         let (progress, reports, load) = (self.progress(), self.reports.load(Relaxed), self.load());
         let mut slow = self.slow.lock();
         // Read under the lock: a sender that is not counted yet notes once more that the receiver is full.
-        let sight = Sight { step, progress, reports, load, waiting: self.held_senders() };
+        let sight = Sight { step, progress, reports, load, waiting: self.held_senders(), held_back };
         let change = slow.look(sight, &self.current_bounds());
         self.refuses.store(slow.refuses(), Relaxed);
         change
@@ -374,7 +374,7 @@ impl Outbox {
     pub(super) fn wake_senders(&self) {
         match &self.sink {
             Sink::Socket(writer) => writer.wake_waiters(),
-            Sink::InProcess(inbox) => inbox.wake_room(),
+            Sink::InProcess(client) => client.inbox.wake_room(),
             Sink::Broker => {}
         }
     }
@@ -410,8 +410,8 @@ impl Outbox {
                         None => (None, false),
                     }
                 }
-                Sink::InProcess(inbox) => (
-                    inbox.drop_oldest_where(|frame| frame.kind() != crate::FrameKind::Message).then_some(0),
+                Sink::InProcess(client) => (
+                    client.drop_oldest_where(|frame| frame.kind() != crate::FrameKind::Message).then_some(0),
                     false,
                 ),
                 Sink::Broker => (None, false),
@@ -485,14 +485,14 @@ impl HeldSender<'_> {
                 let bytes = budget.bytes.saturating_sub(spare);
                 writer.poll_below(self.ticket, Load { frames: frames.max(1), bytes: bytes.max(1) }, cx)
             }
-            Sink::InProcess(inbox) => {
+            Sink::InProcess(client) => {
                 let Some(frame) = frame else { return Poll::Ready(true) };
                 if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     self.forget();
                     self.waker = Some(cx.waker().clone());
                 }
                 let (kind, first) = frame.lane_key();
-                inbox.poll_room(kind, first, cx)
+                client.poll_room(kind, first, cx)
             }
             Sink::Broker => Poll::Ready(true),
         }
@@ -501,7 +501,7 @@ impl HeldSender<'_> {
     fn forget(&mut self) {
         match (&self.outbox.sink, self.waker.take()) {
             (Sink::Socket(writer), _) => writer.forget_waiter(self.ticket),
-            (Sink::InProcess(inbox), Some(waker)) => inbox.forget_room(&waker),
+            (Sink::InProcess(client), Some(waker)) => client.inbox.forget_room(&waker),
             _ => {}
         }
     }

@@ -10,6 +10,7 @@ use super::session::Session;
 use super::slow_receiver::Change;
 use crate::shown::shown;
 use parking_lot::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -132,7 +133,8 @@ fn look_at_receivers(core: &Arc<Core>, step: u64) {
             session.outbox.wake_senders();
             continue;
         }
-        match session.outbox.look(step) {
+        let held_back = session.liveness.held_back.load(Relaxed);
+        match session.outbox.look(step, held_back) {
             Change::None => {}
             Change::Lags => log::info!(
                 "client lags: {} does not take what it is sent: publications and broadcasts that find its queue \

@@ -1,44 +1,26 @@
 //! Operations that wait for the broker's acknowledgement.
 
-use super::completions::{CompletionQueue, Raw};
+use super::ack_target::AckTarget;
 #[cfg(feature = "rpc")]
-use super::effects::contain;
-use super::effects::wake_all;
-use super::inbox::Inbox;
+use super::calls::{Caller, Calls};
+use super::client_state::ClientState;
+use super::contain::{contain, wake_all};
 use super::outcome::{Answer, Failure};
-use super::resume::Change;
-use super::slot::Slot;
-use super::waker_set::WakerSet;
+use super::subscriptions::Change;
+#[cfg(feature = "rpc")]
+use crate::frame::Frame;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+#[cfg(feature = "rpc")]
 use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
-
-/// The place where the program gets the answer.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// A handle.
-    Slot(Arc<Slot<Answer>>),
-    /// A queue, with a token.
-    Queue(CompletionQueue, u64),
-}
-
-impl Told {
-    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held.
-    pub(super) fn tell(self, answer: Answer) -> WakerSet {
-        match self {
-            Told::Slot(slot) => slot.complete(answer),
-            Told::Queue(queue, token) => queue.push(token, Raw::Operation(answer)),
-        }
-    }
-}
 
 /// The purpose of an acknowledgement.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// The program.
-    Program(Told),
+    Program(AckTarget),
     /// A call, which a refusal ends.
     #[cfg(feature = "rpc")]
     Call(u32),
@@ -52,6 +34,15 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
+    /// Logs a reply that was refused, and drops the waiter. The caller holds no lock.
+    #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only refused replies are logged"))]
+    fn finish(self, answer: Answer) {
+        #[cfg(feature = "rpc")]
+        if let (Waiter::Reply, Err(failure)) = (&self, answer) {
+            log::debug!("a reply was refused: {}", failure.kind());
+        }
+    }
+
     /// Returns whether the progress of the program depends on the answer. That of a call depends on the reply, which is
     /// counted elsewhere.
     fn is_awaited(&self) -> bool {
@@ -77,9 +68,9 @@ struct Entry {
 /// first entry is nearly always the one.
 #[derive(Debug)]
 pub(crate) struct Acks {
-    /// Holds the calls of the client.
-    #[cfg_attr(not(feature = "rpc"), expect(dead_code, reason = "only calls are looked up there"))]
-    inbox: Arc<Inbox>,
+    /// The calls of the client: a request that is refused ends its call.
+    #[cfg(feature = "rpc")]
+    calls: Arc<Calls>,
     table: Mutex<Table>,
 }
 
@@ -121,10 +112,17 @@ pub(super) struct Registered {
 }
 
 impl Acks {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Acks {
+    pub(super) fn new(
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only calls are needed"))]
+        client: &ClientState,
+    ) -> Acks {
         let table =
             Table { last_id: 0, entries: VecDeque::new(), awaited: 0, next_deadline: None, ended: false };
-        Acks { inbox, table: Mutex::new(table) }
+        Acks {
+            #[cfg(feature = "rpc")]
+            calls: client.calls.clone(),
+            table: Mutex::new(table),
+        }
     }
 
     /// Makes an entry. To be called before the bytes can reach the socket.
@@ -146,25 +144,19 @@ impl Acks {
         Ok(Registered { op_id, next_deadline })
     }
 
-    /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it.
-    /// `told` is scratch space. The wakers of those who wait are added to `wakers`, to be woken when no lock is held and
-    /// the replies of the same read are told too. Runs loggers: the caller holds no lock.
-    pub(crate) fn complete(
-        &self,
-        acks: &mut Vec<(u32, u8)>,
-        told: &mut Vec<(Waiter, Answer)>,
-        wakers: &mut Vec<Waker>,
-    ) {
+    /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it. What has to happen
+    /// without a lock is added to `answered`.
+    pub(super) fn complete(&self, acks: &mut Vec<(u32, u8)>, answered: &mut Answered) {
         if acks.is_empty() {
             return;
         }
         let mut table = self.table.lock();
         for (op_id, code) in acks.drain(..) {
             let Some(index) = table.find(op_id) else { continue };
-            told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
+            answered.told.extend(table.remove(index).map(|waiter| (waiter, Failure::from_ack(code))));
         }
         drop(table);
-        self.tell(told.drain(..), wakers);
+        self.tell(answered);
     }
 
     /// Returns whether the program waits for an acknowledgement.
@@ -214,40 +206,78 @@ impl Acks {
     /// Tells every waiter its answer, then wakes those who wait for one, which are woken once for all of them. Runs
     /// wakers and loggers: the caller holds no lock. A panic in one of them keeps no other from being told.
     fn tell_all(&self, told: impl Iterator<Item = (Waiter, Answer)>) {
-        let mut wakers = Vec::new();
-        self.tell(told, &mut wakers);
-        if !wakers.is_empty() {
-            wake_all(wakers);
-        }
+        let mut answered = Answered::default();
+        answered.told.extend(told);
+        self.tell(&mut answered);
+        answered.settle();
     }
 
-    /// Tells every waiter its answer. The wakers of those who wait for one are added to `wakers`.
-    fn tell(&self, told: impl Iterator<Item = (Waiter, Answer)>, wakers: &mut Vec<Waker>) {
-        for (waiter, answer) in told {
+    /// Tells every waiter in `answered` its answer.
+    fn tell(&self, answered: &mut Answered) {
+        let wakers = &mut answered.wakers;
+        for (waiter, answer) in &answered.told {
             match waiter {
-                Waiter::Program(told) => wakers.extend(told.tell(answer)),
-                Waiter::Topics(change) => wakers.extend(change.settle(answer)),
+                Waiter::Program(told) => wakers.extend(told.tell(*answer)),
+                Waiter::Topics(change) => wakers.extend(change.settle(*answer)),
                 // A lost connection ends all calls, and a late acknowledgement none: the reply may be on its way.
                 #[cfg(feature = "rpc")]
                 Waiter::Call(id) => {
-                    if let Err(failure @ Failure::Refused(_)) = answer {
-                        wakers.extend(self.inbox.calls.fail(id, failure));
+                    if let Err(failure @ Failure::Refused(_)) = *answer
+                        && let Some(caller) = self.calls.remove(*id)
+                    {
+                        wakers.extend(caller.tell(Err(failure)));
+                        answered.callers.push(caller);
                     }
                 }
                 #[cfg(feature = "rpc")]
-                Waiter::Reply => {
-                    if let Err(failure) = answer {
-                        contain("the logger", || log::debug!("a reply was refused: {}", failure.kind()));
-                    }
-                }
+                Waiter::Reply => {}
                 Waiter::Probe => {}
             }
         }
     }
 }
 
+/// Answers that have been told, and what has to happen when no lock is held: wakers and the logger run, and what the
+/// answers were left in is dropped, which may run code of the program. It happens when the value is dropped, if not
+/// before.
+#[derive(Default)]
+pub(super) struct Answered {
+    told: Vec<(Waiter, Answer)>,
+    #[cfg(feature = "rpc")]
+    callers: Vec<Caller>,
+    wakers: Vec<Waker>,
+}
+
+impl Answered {
+    /// Gives a call its reply.
+    #[cfg(feature = "rpc")]
+    pub(super) fn reply(&mut self, caller: Caller, reply: Frame) {
+        self.wakers.extend(caller.tell(Ok(reply)));
+        self.callers.push(caller);
+    }
+
+    /// Wakes those who wait, once for all answers, and frees the rest. Keeps its memory. The caller holds no lock.
+    pub(super) fn settle(&mut self) {
+        wake_all(self.wakers.drain(..));
+        #[cfg(feature = "rpc")]
+        for caller in self.callers.drain(..) {
+            contain("the drop of a queue of completions", || drop(caller));
+        }
+        for (waiter, answer) in self.told.drain(..) {
+            contain("the logger or the drop of a queue of completions", || waiter.finish(answer));
+        }
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::completions::CompletionQueue;
     use super::super::config::Config;
     use super::super::pending::PendingOperation;
     use super::*;
@@ -255,18 +285,18 @@ mod tests {
     use std::time::Duration;
 
     fn table() -> Acks {
-        Acks::new(Inbox::new(&Config::new("", "me")))
+        Acks::new(&ClientState::new(&Config::new("", "me")))
     }
 
     fn register(acks: &Acks, deadline: Option<Instant>) -> (u32, PendingOperation) {
         let (slot, pending) = PendingOperation::waiting();
-        (acks.register(deadline, Waiter::Program(Told::Slot(slot))).unwrap().op_id, pending)
+        (acks.register(deadline, Waiter::Program(AckTarget::Slot(slot))).unwrap().op_id, pending)
     }
 
     fn complete(acks: &Acks, list: &[(u32, u8)]) {
-        let mut wakers = vec![];
-        acks.complete(&mut list.to_vec(), &mut vec![], &mut wakers);
-        wake_all(wakers);
+        let mut answered = Answered::default();
+        acks.complete(&mut list.to_vec(), &mut answered);
+        answered.settle();
     }
 
     #[tokio::test]
@@ -294,7 +324,7 @@ mod tests {
         assert!(pending.is_completed() && !pending.is_acknowledged());
         assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::ConnectionLost);
         let (slot, _pending) = PendingOperation::waiting();
-        assert!(acks.register(None, Waiter::Program(Told::Slot(slot))).is_err());
+        assert!(acks.register(None, Waiter::Program(AckTarget::Slot(slot))).is_err());
     }
 
     #[tokio::test]
@@ -334,7 +364,7 @@ mod tests {
     fn results_of_one_read_come_with_one_wake_up() {
         let (acks, queue) = (table(), CompletionQueue::new());
         for token in 10..13 {
-            acks.register(None, Waiter::Program(Told::Queue(queue.clone(), token))).unwrap();
+            acks.register(None, Waiter::Program(AckTarget::Queue(queue.clone(), token))).unwrap();
         }
         complete(&acks, &[(1, 1), (3, 0x71), (2, 1)]);
         let mut batch = vec![];

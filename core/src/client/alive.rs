@@ -14,6 +14,10 @@ impl Alive {
         Alive
     }
 
+    pub(super) fn in_task(self) -> Alive {
+        self
+    }
+
     pub(super) async fn closing(&mut self) {
         std::future::pending().await
     }

@@ -1,11 +1,10 @@
 //! The frames, replies and acknowledgements of one read.
 
-use super::acks::{Acks, Waiter};
-use super::effects::wake_all;
-use super::inbox::Inbox;
+use super::acks::{Acks, Answered};
 #[cfg(feature = "rpc")]
-use super::inbox::Reply;
-use super::outcome::Answer;
+use super::calls::Reply;
+use super::client_state::ClientState;
+use super::effects::DeferredEffects;
 use crate::frame::Frame;
 use crate::proto::DecodeError;
 use crate::proto::decoder::{Body, Decoder};
@@ -14,7 +13,6 @@ use crate::proto::op::FrameKind;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::ops::Range;
-use std::task::Waker;
 
 /// Small frames that arrive together share an allocation of about this length: one for each would cost
 /// more than all the rest, and one for everything would be kept whole by a program that keeps a single frame.
@@ -32,10 +30,10 @@ pub(crate) struct Batch {
     replies: Vec<Reply>,
     /// Op ids and result codes.
     acks: Vec<(u32, u8)>,
-    /// Scratch space of [`Acks::complete`].
-    told: Vec<(Waiter, Answer)>,
-    /// The wakers of tasks that wait for the acknowledgements and replies.
-    wakers: Vec<Waker>,
+    /// What the frames set off.
+    effects: DeferredEffects,
+    /// What the acknowledgements and replies set off.
+    answered: Answered,
     group: Vec<Span>,
 }
 
@@ -68,14 +66,18 @@ impl Batch {
         }
     }
 
-    /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Calls in `inbox` that are
-    /// answered are removed from it, to be ended by [`settle`](Batch::settle).
+    /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Calls of `client` that are
+    /// answered are removed from it, to be ended by [`hand_out`](Batch::hand_out).
     ///
     /// # Errors
     /// Bytes that are no frame. The frames before them are decoded.
-    pub(crate) fn decode(&mut self, decoder: &mut Decoder<Header>, inbox: &Inbox) -> Result<(), DecodeError> {
+    pub(crate) fn decode(
+        &mut self,
+        decoder: &mut Decoder<Header>,
+        client: &ClientState,
+    ) -> Result<(), DecodeError> {
         let buf = std::mem::take(&mut self.buf);
-        let decoded = self.decode_from(&buf, decoder, inbox);
+        let decoded = self.decode_from(&buf, decoder, client);
         self.buf = buf;
         self.group.clear();
         decoded
@@ -85,7 +87,7 @@ impl Batch {
         &mut self,
         buf: &[u8],
         decoder: &mut Decoder<Header>,
-        inbox: &Inbox,
+        client: &ClientState,
     ) -> Result<(), DecodeError> {
         let mut input = buf;
         loop {
@@ -93,7 +95,7 @@ impl Batch {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(e) => {
-                    self.end_group(buf, inbox)?;
+                    self.end_group(buf, client)?;
                     return Err(e);
                 }
             };
@@ -101,26 +103,26 @@ impl Batch {
                 (Header::Nop, _) => {}
                 (Header::Ack { op_id, code }, _) => self.acks.push((op_id, code)),
                 (Header::Frame { kind, realtime, .. }, Body::Shared(bytes)) => {
-                    self.end_group(buf, inbox)?;
-                    self.deliver(Frame::parse(kind, realtime, bytes)?, inbox);
+                    self.end_group(buf, client)?;
+                    self.deliver(Frame::parse(kind, realtime, bytes)?, client);
                 }
                 (Header::Frame { kind, realtime, .. }, Body::Inline(bytes)) => {
                     let end = buf.len() - input.len();
                     let body = end - bytes.len()..end;
                     if self.group.first().is_some_and(|first| end - first.body.start > SHARED) {
-                        self.end_group(buf, inbox)?;
+                        self.end_group(buf, client)?;
                     }
                     self.group.push(Span { kind, realtime, body });
                 }
             }
         }
-        self.end_group(buf, inbox)?;
+        self.end_group(buf, client)?;
         decoder.suspend(input);
         Ok(())
     }
 
     /// Makes frames of the bodies gathered, which share one copy of their part of the buffer.
-    fn end_group(&mut self, buf: &[u8], inbox: &Inbox) -> Result<(), DecodeError> {
+    fn end_group(&mut self, buf: &[u8], client: &ClientState) -> Result<(), DecodeError> {
         let (Some(first), Some(last)) = (self.group.first(), self.group.last()) else { return Ok(()) };
         let (start, end) = (first.body.start, last.body.end);
         let (kind, realtime, alone) = (first.kind, first.realtime, self.group.len() == 1);
@@ -128,14 +130,14 @@ impl Batch {
         if alone {
             // A part of shared bytes costs an allocation more than the whole.
             self.group.clear();
-            self.deliver(Frame::parse(kind, realtime, shared)?, inbox);
+            self.deliver(Frame::parse(kind, realtime, shared)?, client);
             return Ok(());
         }
         let mut group = std::mem::take(&mut self.group);
         let mut result = Ok(());
         for Span { kind, realtime, body } in group.drain(..) {
             match Frame::parse(kind, realtime, shared.slice(body.start - start..body.end - start)) {
-                Ok(frame) => self.deliver(frame, inbox),
+                Ok(frame) => self.deliver(frame, client),
                 Err(e) => {
                     result = Err(e);
                     break;
@@ -149,10 +151,10 @@ impl Batch {
     fn deliver(
         &mut self,
         frame: Frame,
-        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] inbox: &Inbox,
+        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] client: &ClientState,
     ) {
         #[cfg(feature = "rpc")]
-        match inbox.take_call(frame) {
+        match client.calls.take(frame) {
             Ok(reply) => self.replies.push(reply),
             Err(frame) => self.frames.push(frame),
         }
@@ -168,19 +170,24 @@ impl Batch {
         answers as u64
     }
 
-    /// Queues the frames, then tells the acknowledgements and the replies, then wakes those who wait for them: a program
-    /// that is told an answer finds the frames that came before it, and a queue of completions is woken once. Runs
-    /// wakers and loggers: the caller holds no lock.
-    pub(crate) fn settle(&mut self, inbox: &Inbox, acks: &Acks) {
-        inbox.append(&mut self.frames);
-        acks.complete(&mut self.acks, &mut self.told, &mut self.wakers);
+    /// Queues the frames, then tells the acknowledgements and the replies: a program that is told an answer finds the
+    /// frames that came before it. Runs no foreign code, so that the caller may hold the lock of the input, which keeps
+    /// two reads in their order. [`settle`](Batch::settle) does the rest.
+    pub(crate) fn hand_out(&mut self, client: &ClientState, acks: &Acks) {
+        client.receive(&mut self.frames, &mut self.effects);
+        acks.complete(&mut self.acks, &mut self.answered);
         #[cfg(feature = "rpc")]
         if !self.replies.is_empty() {
-            inbox.count_replies(self.replies.iter().map(|(_, frame)| frame));
-            let replies = self.replies.drain(..);
-            self.wakers.extend(replies.flat_map(|(caller, frame)| caller.tell(Ok(frame))));
+            client.inbox.count_replies(self.replies.iter().map(|(_, frame)| frame));
+            self.replies.drain(..).for_each(|(caller, frame)| self.answered.reply(caller, frame));
         }
-        wake_all(self.wakers.drain(..));
+    }
+
+    /// Wakes those who wait for what was handed out. Acknowledgements and replies come with one wake-up. Runs wakers and
+    /// loggers: the caller holds no lock.
+    pub(crate) fn settle(&mut self) {
+        std::mem::take(&mut self.effects).settle();
+        self.answered.settle();
     }
 }
 
@@ -197,14 +204,14 @@ mod tests {
     }
 
     fn feed(stream: &[u8], piece: usize) -> (Vec<Frame>, Vec<(u32, u8)>) {
-        let inbox = Inbox::new(&Config::new("", "me"));
+        let client = ClientState::new(&Config::new("", "me"));
         let mut decoder = Decoder::new(u32::MAX);
         let mut batch = Batch::take();
         for piece in stream.chunks(piece) {
             batch.buf.clear();
             decoder.resume(&mut batch.buf);
             batch.buf.extend_from_slice(piece);
-            batch.decode(&mut decoder, &inbox).unwrap();
+            batch.decode(&mut decoder, &client).unwrap();
         }
         assert!(!decoder.is_mid_frame());
         let got = (std::mem::take(&mut batch.frames), std::mem::take(&mut batch.acks));
@@ -235,12 +242,12 @@ mod tests {
 
     #[test]
     fn what_comes_before_garbage_is_kept() {
-        let inbox = Inbox::new(&Config::new("", "me"));
+        let client = ClientState::new(&Config::new("", "me"));
         let mut batch = Batch::take();
         encode(&mut batch.buf, "s", None, b"whole");
         batch.buf.extend_from_slice(b"\x99\0\0\0\0\0");
         let mut decoder = Decoder::new(u32::MAX);
-        assert_eq!(batch.decode(&mut decoder, &inbox), Err(DecodeError::UnknownOperation(0x99)));
+        assert_eq!(batch.decode(&mut decoder, &client), Err(DecodeError::UnknownOperation(0x99)));
         assert_eq!(batch.frames.len(), 1);
     }
 }

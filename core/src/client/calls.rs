@@ -1,12 +1,12 @@
 //! RPC calls that wait for their reply.
 
 use super::completions::{CompletionQueue, Raw};
-use super::effects::{discard, wake_all};
+use super::contain::{discard, wake_all};
 use super::outcome::{Failure, Outcome};
 use super::slot::Slot;
 use super::waker_set::WakerSet;
 use crate::frame::Frame;
-use crate::proto::op::primary_name;
+use crate::proto::op::{FrameKind, primary_name};
 use crate::proto::rpc::Envelope;
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
@@ -92,13 +92,16 @@ pub(crate) enum Caller {
     Late,
 }
 
+/// A reply that was received: the call that it ends, and its frame.
+pub(super) type Reply = (Caller, Frame);
+
 impl Caller {
     /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
     /// outcomes, the wakers are woken after all of them are told.
-    pub(super) fn tell(self, outcome: Outcome) -> WakerSet {
+    pub(super) fn tell(&self, outcome: Outcome) -> WakerSet {
         match self {
             Caller::Slot(slot) => slot.complete(outcome),
-            Caller::Queue(queue, token) => queue.push(token, Raw::Call(outcome)),
+            Caller::Queue(queue, token) => queue.push(*token, Raw::Call(outcome)),
             Caller::Late => {
                 outcome.into_iter().for_each(discard);
                 WakerSet::default()
@@ -180,20 +183,25 @@ impl Calls {
     }
 
     /// Whether a message may be a reply, late or not.
-    pub(crate) fn expects_replies(&self) -> bool {
+    fn expects_replies(&self) -> bool {
         self.expected.load(Ordering::SeqCst) > 0
     }
 
-    /// Removes the call that `frame`, a message, answers, and returns who waits for it.
+    /// Removes the call that `frame` answers. The caller ends the call after the frames received before are queued.
     ///
     /// The sender of the frame must be the client that was called: the id alone would let any client answer.
     ///
     /// # Errors
     /// The frame itself when it answers no call.
-    pub(super) fn take(&self, frame: Frame) -> Result<(Caller, Frame), Frame> {
-        if !self.expects_replies() {
+    #[inline]
+    pub(super) fn take(&self, frame: Frame) -> Result<Reply, Frame> {
+        if frame.kind() != FrameKind::Message || !self.expects_replies() {
             return Err(frame);
         }
+        self.take_expected(frame)
+    }
+
+    fn take_expected(&self, frame: Frame) -> Result<Reply, Frame> {
         let id = match Envelope::parse(frame.payload()) {
             Ok(Envelope::Reply { id, .. } | Envelope::ErrorReply { id, .. }) => id,
             _ => return Err(frame),
@@ -218,7 +226,7 @@ impl Calls {
 
     /// Forgets a call whose request has been sent: its late reply is dropped. Returns whether it was in the table.
     pub(crate) fn forget(&self, id: u32) -> bool {
-        self.remove(id, |_| WakerSet::default()).is_some()
+        self.remove(id).is_some()
     }
 
     /// Forgets a call whose request was not sent. Returns whether it was in the table: else its outcome is told.
@@ -232,19 +240,20 @@ impl Calls {
     }
 
     /// Ends a call without a reply. Returns the wakers of those who wait for it, to be woken when no lock is held.
+    #[cfg(feature = "broker")]
     pub(crate) fn fail(&self, id: u32, failure: Failure) -> WakerSet {
-        self.remove(id, |caller| caller.tell(Err(failure))).unwrap_or_default()
+        self.remove(id).map(|caller| caller.tell(Err(failure))).unwrap_or_default()
     }
 
-    /// Removes a call; `None` when there is none.
-    fn remove(&self, id: u32, end: impl FnOnce(Caller) -> WakerSet) -> Option<WakerSet> {
+    /// Removes a call that ends without a reply; `None` when there is none.
+    pub(super) fn remove(&self, id: u32) -> Option<Caller> {
         let mut table = self.table.lock();
         let waiting = table.remove(id)?;
         let forgotten = if waiting.unsent { None } else { table.expect_late(id, waiting.target) };
         self.publish_counts(&table);
         drop(table);
         drop(forgotten);
-        Some(end(waiting.caller))
+        Some(waiting.caller)
     }
 
     /// Fails every call whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
@@ -299,7 +308,7 @@ impl Calls {
 }
 
 /// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
-pub(super) fn answer_all(replies: impl IntoIterator<Item = (Caller, Frame)>) {
+pub(super) fn answer_all(replies: impl IntoIterator<Item = Reply>) {
     let wakers: Vec<_> = replies.into_iter().flat_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
     wake_all(wakers);
 }
@@ -314,7 +323,6 @@ fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
 mod tests {
     use super::*;
     use crate::proto::delivery::Delivery;
-    use crate::proto::op::FrameKind;
     use crate::proto::rpc::{error_header, reply_header};
     use std::time::Duration;
 

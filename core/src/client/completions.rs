@@ -1,9 +1,9 @@
 //! Results of operations and calls in a queue, each with the token that the program gave it.
 
-use super::effects::wake_all;
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};
+use super::register::register;
 use super::wait::Wait;
 use super::wake::WakeUp;
 use super::waker_set::WakerSet;
@@ -135,26 +135,12 @@ impl CompletionQueue {
 
     /// Registers a waker, unless a result waits.
     fn register(&self, waker: &Waker) -> bool {
-        // Cloned without the lock.
-        let mut own = None;
-        loop {
-            let Some(mut state) = self.lock() else { return false };
-            if !state.completed.is_empty() {
-                return false;
+        register(waker, |registration| match self.lock() {
+            Some(mut state) if state.completed.is_empty() => {
+                registration.add_to(&mut state.wakers).then_some(true)
             }
-            if state.wakers.contains(waker) {
-                return true;
-            }
-            let Some(own) = own.take() else {
-                drop(state);
-                own = Some(waker.clone());
-                continue;
-            };
-            let former = state.wakers.insert(own);
-            drop(state);
-            wake_all(former);
-            return true;
-        }
+            _ => Some(false),
+        })
     }
 
     /// Waits until a result waits.
@@ -213,6 +199,7 @@ impl fmt::Debug for CompletionQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contain::wake_all;
     use super::*;
     use crate::error::ErrorKind;
     use std::time::Duration;

@@ -1,7 +1,8 @@
 //! From an address to a registered connection.
 
+use super::client_state::ClientState;
 use super::config::Config;
-use super::connection::{Connection, Purpose};
+use super::connection::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::handshake::{self, ClientStep};
 use crate::transport::{Address, Socket, Writer};
@@ -10,22 +11,26 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 /// Connects to the address in `config` and registers.
-pub(crate) async fn connect(config: &Config, purpose: Purpose) -> Result<Connection> {
+pub(crate) async fn connect(config: &Config, client: Arc<ClientState>) -> Result<Connection> {
     let address: Address = config.address.parse()?;
     let work = async {
         let socket = Socket::connect(&address).await.map_err(|e| io_error(e, config))?;
         socket.set_buffers(config.socket_buffers).map_err(|e| io_error(e, config))?;
-        register(socket, config, purpose).await
+        register(socket, config, client).await
     };
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
 }
 
 /// Registers over a connected socket.
-pub(crate) async fn connect_stream(socket: Socket, config: &Config, purpose: Purpose) -> Result<Connection> {
-    timeout(config.timeout, register(socket, config, purpose)).await.unwrap_or_else(|_| Err(late(config)))
+pub(crate) async fn connect_stream(
+    socket: Socket,
+    config: &Config,
+    client: Arc<ClientState>,
+) -> Result<Connection> {
+    timeout(config.timeout, register(socket, config, client)).await.unwrap_or_else(|_| Err(late(config)))
 }
 
-async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<Connection> {
+async fn register(socket: Socket, config: &Config, client: Arc<ClientState>) -> Result<Connection> {
     if config.name.len() > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Data, "a client's name is longer than 65535 bytes"));
     }
@@ -69,7 +74,7 @@ async fn register(socket: Socket, config: &Config, purpose: Purpose) -> Result<C
         }
     }
     std::mem::forget(guard);
-    Ok(Connection::start(socket, writer, &held, purpose, config))
+    Ok(Connection::start(socket, writer, &held, client, config))
 }
 
 struct CloseOnDrop<'a>(&'a Writer);

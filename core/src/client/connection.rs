@@ -9,16 +9,19 @@
 //! written, our direction is ended, what the broker still sends is read until it closes too (closing
 //! with unread bytes would make TCP discard what is on its way), all within the timeout.
 
-use super::acks::{Acks, Registered, Told, Waiter};
+use super::ack_target::AckTarget;
+use super::acks::{Acks, Registered, Waiter};
+use super::alive::Alive;
 use super::burst::BurstDetector;
+use super::client_state::ClientState;
 use super::config::Config;
 use super::encode::EncodedRequest;
-use super::inbox::{End, Inbox};
+use super::inbox::End;
 use super::keep::keep;
 use super::pending::PendingOperation;
 use super::reader::{Input, Reader};
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
-use super::resume::{self, Topicbook};
+use super::subscriptions::is_change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
 use crate::proto::op::QoS;
@@ -36,35 +39,6 @@ use tokio::time::{Instant, timeout};
 
 /// A burst of requests is written by the caller when so many bytes wait.
 const COALESCE_BYTES: usize = 4096;
-
-/// What a connection works for, and may be one of several to do so.
-#[derive(Debug, Clone)]
-pub(crate) struct Purpose {
-    pub(crate) inbox: Arc<Inbox>,
-    /// What was sent over all of them.
-    pub(super) sent: Arc<Sent>,
-    /// The topics of a client that reconnects; without it, the end of the connection is that of the inbox.
-    pub(super) topics: Option<Arc<Topicbook>>,
-}
-
-/// Requests sent and the bytes of their bodies.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    frames: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Purpose {
-    /// A client that ends with its connection, or one that does not.
-    pub(super) fn new(inbox: Arc<Inbox>, reconnects: bool) -> Purpose {
-        Purpose { inbox, sent: Arc::default(), topics: reconnects.then(Topicbook::new) }
-    }
-
-    /// Requests sent and the bytes of their bodies.
-    pub(super) fn sent(&self) -> (u64, u64) {
-        (self.sent.frames.load(Ordering::Relaxed), self.sent.bytes.load(Ordering::Relaxed))
-    }
-}
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +63,7 @@ pub(crate) struct Connection {
 pub(super) struct Shared {
     pub(super) socket: Arc<Socket>,
     pub(super) writer: Arc<Writer>,
-    pub(super) purpose: Purpose,
+    pub(super) client: Arc<ClientState>,
     pub(super) acks: Acks,
     pub(super) config: Config,
     /// Set when the phase is no longer [`Phase::Open`]: reading it costs less.
@@ -123,14 +97,14 @@ impl Connection {
         socket: Arc<Socket>,
         writer: Arc<Writer>,
         leftover: &[u8],
-        purpose: Purpose,
+        client: Arc<ClientState>,
         config: &Config,
     ) -> Connection {
         let shared = Arc::new(Shared {
             socket,
             writer,
-            acks: Acks::new(purpose.inbox.clone()),
-            purpose,
+            acks: Acks::new(&client),
+            client,
             config: config.clone(),
             closing: AtomicBool::new(false),
             close_begun: AtomicBool::new(false),
@@ -147,7 +121,7 @@ impl Connection {
             input: Mutex::new(Input::new(leftover)),
         });
         tokio::spawn(Reader::new(shared.clone()).run());
-        tokio::spawn(keep(shared.clone()));
+        tokio::spawn(keep(shared.clone(), Alive::current()));
         Connection { shared, process: Process::current() }
     }
 
@@ -223,6 +197,12 @@ impl Connection {
         self.shared.read_now()
     }
 
+    /// Whether a thread holds the lock of the input.
+    #[cfg(test)]
+    pub(super) fn is_reading(&self) -> bool {
+        self.shared.input.is_locked()
+    }
+
     /// Whether requests can be sent.
     pub(crate) fn is_connected(&self) -> bool {
         !self.shared.closing.load(Ordering::Relaxed)
@@ -230,7 +210,7 @@ impl Connection {
 
     /// Requests sent and the bytes of their bodies.
     pub(crate) fn sent(&self) -> (u64, u64) {
-        self.shared.purpose.sent()
+        self.shared.client.sent()
     }
 
     /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
@@ -240,9 +220,14 @@ impl Connection {
 
     /// Begins the end, and fails what waits for an answer now.
     pub(super) fn close(&self, why: &'static str) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.shared.acks.end();
+        self.fail_operations();
         self.shared.begin_close(why);
+    }
+
+    /// Fails the operations that wait for an answer, and all that follow.
+    pub(super) fn fail_operations(&self) {
+        self.shared.refuse();
+        self.shared.acks.end();
     }
 
     /// Waits until the connection has ended and tells why.
@@ -289,8 +274,8 @@ impl Shared {
         if bound == Bound::Bounded && request.is_copied() && !self.writer.load().is_below(self.room()) {
             return Ok(TrySend::NoRoom);
         }
-        let is_change = self.purpose.topics.is_some() && resume::is_change(&request.operation);
-        let qos = if is_change { request.qos.acknowledged() } else { request.qos };
+        let is_restored = self.client.subscriptions.is_some() && is_change(&request.operation);
+        let qos = if is_restored { request.qos.acknowledged() } else { request.qos };
         // Everything is checked before anything is queued or registered.
         let mut encoded = EncodedRequest::new(request, qos)?;
         let body_len = encoded.body_len();
@@ -315,8 +300,7 @@ impl Shared {
             Some(Ok(None)) => return Ok(TrySend::NoRoom),
             Some(Err(_)) | None => return Err(lost()),
         };
-        self.purpose.sent.frames.fetch_add(1, Ordering::Relaxed);
-        self.purpose.sent.bytes.fetch_add(body_len as u64, Ordering::Relaxed);
+        self.client.count_sent(body_len);
         if let Some(at) = next_deadline {
             self.alarm_at(at);
         }
@@ -327,7 +311,7 @@ impl Shared {
             self.flush_soon();
         }
         if qos.needs_ack() {
-            self.purpose.inbox.unpark();
+            self.client.inbox.unpark();
         }
         Ok(TrySend::Sent(pending))
     }
@@ -385,19 +369,19 @@ impl Shared {
             AnswerTo::Handle => {
                 let (slot, handle) = PendingOperation::waiting();
                 pending = handle;
-                Some(Told::Slot(slot))
+                Some(AckTarget::Slot(slot))
             }
-            AnswerTo::Queue(queue, token) => Some(Told::Queue(queue.clone(), token)),
+            AnswerTo::Queue(queue, token) => Some(AckTarget::Queue(queue.clone(), token)),
             #[cfg(feature = "rpc")]
             AnswerTo::Call(id) => return (Some(Waiter::Call(id)), pending),
             #[cfg(feature = "rpc")]
             AnswerTo::Log => return (Some(Waiter::Reply), pending),
             AnswerTo::Nothing => None,
         };
-        let book = self.purpose.topics.as_ref().filter(|_| qos.needs_ack());
-        let waiter = match book {
-            Some(book) if resume::is_change(&request.operation) => {
-                book.change(&request.operation, told).map(|change| Waiter::Topics(Box::new(change)))
+        let subscriptions = self.client.subscriptions.as_ref().filter(|_| qos.needs_ack());
+        let waiter = match subscriptions {
+            Some(subscriptions) if is_change(&request.operation) => {
+                subscriptions.change(&request.operation, told).map(|change| Waiter::Topics(Box::new(change)))
             }
             _ => told.map(Waiter::Program),
         };
@@ -437,8 +421,8 @@ impl Shared {
         }
         // Wakes up the task that sees to the rest.
         self.advance(Phase::Closing);
-        if self.purpose.topics.is_none() {
-            self.purpose.inbox.stop(End::new(ErrorKind::ConnectionLost, why));
+        if self.client.subscriptions.is_none() {
+            self.client.stop(End::new(ErrorKind::ConnectionLost, why));
         }
     }
 
@@ -507,12 +491,11 @@ impl Shared {
         let end = self.cut.lock().take().unwrap_or(end);
         // Operations fail before the program is told of the end.
         self.acks.end();
-        match self.purpose.topics {
-            None => self.purpose.inbox.stop(end.clone()),
-            Some(_) => self.purpose.inbox.lose(),
-        }
-        if self.purpose.topics.is_none() {
-            self.purpose.inbox.tell_end();
+        if self.client.subscriptions.is_none() {
+            self.client.stop(end.clone());
+            self.client.tell_end();
+        } else {
+            self.client.lose();
         }
         self.advance(Phase::Ended(end));
     }

@@ -3,6 +3,15 @@
 use super::{Client, Link};
 use std::time::Duration;
 use tokio::time::timeout;
+#[cfg(feature = "rpc")]
+use {
+    super::request::{AnswerTo, Request},
+    crate::error::{Error, ErrorKind},
+    crate::frame::Frame,
+    crate::proto::op::{FrameKind, QoS},
+    crate::proto::rpc::{Envelope, error_header},
+    bytes::Bytes,
+};
 
 impl Client {
     /// Goes in good order, within `bound`: takes nothing more in, lets RPC handlers finish what has been
@@ -26,19 +35,38 @@ impl Client {
 
     /// As [`drain`](Client::drain), without a bound and for any executor.
     pub(crate) async fn drain_unbounded(&self) {
-        let inbox = &self.0.inbox;
-        inbox.seal();
+        let state = &self.0.state;
         #[cfg(feature = "rpc")]
-        {
-            inbox.work.done().await;
-            crate::rpc::refuse(self, inbox.take_late()).await;
-        }
+        state.inbox.seal(is_request);
+        #[cfg(not(feature = "rpc"))]
+        state.inbox.seal(|_| false);
+        std::future::poll_fn(|cx| state.work.poll_done(cx)).await;
+        #[cfg(feature = "rpc")]
+        self.refuse(state.inbox.take_late()).await;
         self.disconnect().await;
     }
 
     /// Ends a client that could not be drained in time.
     pub(crate) fn give_up_drain(&self) {
         self.begin_close("drained by this client, not in time");
+    }
+
+    /// Answers requests that came while the client was about to go, as if it were gone.
+    #[cfg(feature = "rpc")]
+    async fn refuse(&self, requests: Vec<Frame>) {
+        let error = Error::new(ErrorKind::NotRegistered, "the client is about to go");
+        let text = Bytes::from(error.to_string());
+        for request in requests {
+            let Ok(Envelope::Request { id: id @ 1.., .. }) = Envelope::parse(request.payload()) else {
+                continue;
+            };
+            let qos = if request.is_realtime() { QoS::RealtimeProcessed } else { QoS::Processed };
+            let header = error_header(id, error.kind().rpc_code());
+            let answer = Request::message(request.sender(), &text, qos).envelope(&header);
+            if self.submit_to(&answer, AnswerTo::Log).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Ends the connection without waiting.
@@ -52,82 +80,8 @@ impl Client {
     }
 }
 
+/// Returns whether a frame is an RPC request.
 #[cfg(feature = "rpc")]
-pub(crate) mod rpc {
-    //! What an RPC server declares.
-
-    use super::super::Client;
-    use super::super::inbox::Inbox;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::sync::Notify;
-
-    /// How many tasks handle what was received.
-    #[derive(Debug, Default)]
-    pub(crate) struct Work {
-        count: AtomicUsize,
-        done: Notify,
-    }
-
-    impl Work {
-        fn begin(&self) {
-            self.count.fetch_add(1, Ordering::SeqCst);
-        }
-
-        fn end(&self) {
-            if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-                self.done.notify_waiters();
-            }
-        }
-
-        pub(crate) async fn done(&self) {
-            loop {
-                let done = self.done.notified();
-                tokio::pin!(done);
-                done.as_mut().enable();
-                if self.count.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                done.await;
-            }
-        }
-    }
-
-    /// Work under way, until the value is dropped.
-    #[derive(Debug)]
-    pub(crate) struct Working(Arc<Inbox>);
-
-    impl Client {
-        pub(crate) fn working(&self) -> Working {
-            Working::new(self.0.inbox.clone())
-        }
-    }
-
-    impl Working {
-        fn new(inbox: Arc<Inbox>) -> Working {
-            inbox.work.begin();
-            Working(inbox)
-        }
-
-        /// Whether this process is a child of the one that does the work.
-        pub(crate) fn is_inherited(&self) -> bool {
-            self.0.is_inherited()
-        }
-    }
-
-    impl Clone for Working {
-        fn clone(&self) -> Working {
-            Working::new(self.0.clone())
-        }
-    }
-
-    impl Drop for Working {
-        fn drop(&mut self) {
-            if self.is_inherited() {
-                self.0.process().leak_if_inherited(&self.0);
-            } else {
-                self.0.work.end();
-            }
-        }
-    }
+fn is_request(frame: &Frame) -> bool {
+    frame.kind() == FrameKind::Message && frame.payload().first() == Some(&crate::proto::rpc::REQUEST)
 }

@@ -4,41 +4,12 @@
 //! frames and callbacks own may all come back into the same client or into the broker. Locked sections collect
 //! such effects in [`DeferredEffects`].
 
+pub(crate) use super::contain::{contain, discard, wake_all};
 use super::events::{Event, Hub};
 use crate::frame::Frame;
 use crate::shown::shown;
-use std::any::Any;
-use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
-
-/// Runs foreign code. A panic is logged and goes no further. Returns whether there was none.
-pub(crate) fn contain(what: impl Display, code: impl FnOnce()) -> bool {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(code)) else { return true };
-    log::error!("{what} panicked: {}", panic_text(&*panic));
-    // What a panic carries is foreign too, and so is its drop.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-        std::mem::forget(again);
-    }
-    false
-}
-
-/// The message of a panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "no text",
-    }
-}
-
-/// Wakes every task, also when the waker of one of them panics.
-pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        contain("a waker", || waker.wake());
-    }
-}
 
 /// Effects of a locked section. They happen when the value is dropped: declare it before the lock guard, so
 /// that it is dropped after the guard, on early returns and panics too.
@@ -49,10 +20,10 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 pub(crate) struct DeferredEffects {
     wakers: Few<Waker>,
     #[cfg(feature = "rpc")]
-    replies: Few<(super::calls::Caller, Frame)>,
+    replies: Few<super::calls::Reply>,
     discarded: Few<Frame>,
-    /// Messages that are no RPC frame, or replies to no call.
-    not_rpc: Few<Frame>,
+    /// Messages that the consumer cannot handle.
+    unhandled: Few<Frame>,
     /// How many frames were dropped, for those who listen to the events of a client.
     dropped: Vec<(Arc<Hub>, u64)>,
     queue_overflowed: bool,
@@ -66,8 +37,8 @@ impl DeferredEffects {
 
     /// Ends a call.
     #[cfg(all(feature = "rpc", feature = "broker"))]
-    pub(super) fn reply(&mut self, caller: super::calls::Caller, frame: Frame) {
-        self.replies.push((caller, frame));
+    pub(super) fn reply(&mut self, reply: super::calls::Reply) {
+        self.replies.push(reply);
     }
 
     /// Frees a frame, whose payload may have an owner with a drop of its own.
@@ -75,9 +46,9 @@ impl DeferredEffects {
         self.discarded.push(frame);
     }
 
-    /// Logs and frees a message that an RPC server cannot handle.
-    pub(super) fn not_rpc(&mut self, frame: Frame) {
-        self.not_rpc.push(frame);
+    /// Logs and frees a message that the consumer cannot handle.
+    pub(super) fn unhandled(&mut self, frame: Frame) {
+        self.unhandled.push(frame);
     }
 
     /// Tells the listeners of a client that frames were dropped.
@@ -111,23 +82,18 @@ impl Drop for DeferredEffects {
         for (events, frames) in self.dropped.drain(..) {
             events.tell(Event::Dropped { frames });
         }
-        let mut not_rpc = self.not_rpc.take();
-        if let Some(frame) = not_rpc.next() {
-            let more = not_rpc.len();
+        let mut unhandled = self.unhandled.take();
+        if let Some(frame) = unhandled.next() {
+            let more = unhandled.len();
             contain("the logger", || {
                 let sender = shown(frame.sender());
-                log::debug!("no RPC frame, or a reply to no call: from {sender} (and {more} more)");
+                log::debug!("message discarded: no handler for it: from {sender} (and {more} more)");
             });
             discard(frame);
-            not_rpc.for_each(discard);
+            unhandled.for_each(discard);
         }
         self.discarded.take().for_each(discard);
     }
-}
-
-/// Frees a frame. The owner of its payload may panic.
-pub(super) fn discard(frame: Frame) {
-    contain("the drop of a payload", || drop(frame));
 }
 
 /// Mostly none or one, which costs no allocation.
@@ -205,18 +171,6 @@ mod tests {
         effects.settle();
         assert_eq!(wakers.0.load(Ordering::SeqCst), 3);
         assert_eq!(listener.try_recv(), Some(Event::Dropped { frames: 2 }));
-    }
-
-    #[test]
-    fn a_panic_whose_value_panics_when_dropped_is_contained() {
-        struct Bomb;
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                panic!("dropped");
-            }
-        }
-        assert!(!contain("a test", || std::panic::panic_any(Bomb)));
-        assert!(contain("a test", || {}));
     }
 
     #[test]

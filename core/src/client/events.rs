@@ -6,7 +6,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::effects::{contain, wake_all};
+use super::contain::{contain, wake_all};
+use super::register::register;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Process;
 use parking_lot::Mutex;
@@ -353,28 +354,14 @@ impl Events {
         if !self.process.is_current() {
             return Poll::Ready(None);
         }
-        // Wakers are cloned and dropped without the lock.
-        let mut own = None;
-        loop {
+        register(cx.waker(), |registration| {
             let mut waiting = self.stream.0.lock();
             match waiting.events.0.pop_front() {
-                Some(event) => return Poll::Ready(Some(event)),
-                None if waiting.ended => return Poll::Ready(None),
-                None if waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {
-                    return Poll::Pending;
-                }
-                None => {}
+                Some(event) => Some(Poll::Ready(Some(event))),
+                None if waiting.ended => Some(Poll::Ready(None)),
+                None => registration.put_in(&mut waiting.waker).then_some(Poll::Pending),
             }
-            if own.is_none() {
-                drop(waiting);
-                own = Some(cx.waker().clone());
-                continue;
-            }
-            let former = std::mem::replace(&mut waiting.waker, own);
-            drop(waiting);
-            drop(former);
-            return Poll::Pending;
-        }
+        })
     }
 }
 

@@ -1,21 +1,23 @@
-//! What the RPC layer needs of a client.
+//! What a layer above needs of a client: calls, and the work that a client waits for before it goes.
 
 use super::Client;
-use super::inbox::Inbox;
-use super::lanes::rpc::{RpcLanes, attach};
-use std::sync::Arc;
+use super::client_state::ClientState;
+use super::under_way::UnderWay;
+use std::sync::{Arc, Weak};
 
 impl Client {
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.0.inbox
+    pub(crate) fn state(&self) -> &Arc<ClientState> {
+        &self.0.state
     }
 
     /// The runtime whose tasks serve this client; `None` if it was made outside of one.
     pub(crate) fn runtime(&self) -> Option<&tokio::runtime::Handle> {
-        self.0.inbox.timer.runtime()
+        self.0.state.timer.runtime()
     }
 
-    pub(crate) fn attach_rpc(&self, in_order: bool) -> RpcLanes {
-        attach(&self.0.inbox, in_order)
+    /// Adds work that [`drain`](Client::drain) waits for, while it exists.
+    pub(crate) fn add_work<W: UnderWay + 'static>(&self, work: &Arc<W>) {
+        let work: Weak<W> = Arc::downgrade(work);
+        self.0.state.work.add(work);
     }
 }

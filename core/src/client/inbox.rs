@@ -15,56 +15,38 @@
 //! The program takes frames in small batches, so that the lock is taken once for many of them.
 
 mod bounds;
-#[cfg(feature = "rpc")]
-pub(crate) mod hand;
+mod end;
+mod held;
 #[cfg(feature = "broker")]
 mod local;
 mod room;
+mod sorting;
 mod state;
 mod taking;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use state::Mode;
+pub(crate) use end::End;
+#[cfg(feature = "rpc")]
+pub(crate) use held::Hand;
+pub(crate) use held::Held;
+pub(crate) use sorting::{LANE_FRAMES, Sorting};
 pub(crate) use taking::BATCH_FRAMES;
 
 use super::config::Config;
 use super::effects::{DeferredEffects, contain};
-use super::events::{Event, Hub};
 use super::policy::Overflow;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::fork::Process;
 use crate::frame::Frame;
 use bounds::Bounds;
 use parking_lot::Mutex;
 use room::Room;
+use sorting::LANES;
 use state::State;
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
-
-/// The number of lanes: frames, notifications, calls.
-pub(crate) const LANES: usize = 3;
-/// The lane of publications and broadcasts, and of everything if there is one lane only.
-pub(crate) const LANE_FRAMES: usize = 0;
-
-/// Why there will be no more frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct End {
-    kind: ErrorKind,
-    context: Cow<'static, str>,
-}
-
-impl End {
-    pub(crate) fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> End {
-        End { kind, context: context.into() }
-    }
-
-    pub(crate) fn error(&self) -> Error {
-        Error::new(self.kind, self.context.clone())
-    }
-}
 
 /// Received frames that wait for the program. All methods may be called from any thread.
 #[derive(Debug)]
@@ -80,18 +62,8 @@ pub(crate) struct Inbox {
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
-    /// Whether nothing is left to happen before the listeners of events are told the end.
-    may_tell_end: AtomicBool,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
-    pub(super) events: Arc<Hub>,
-    pub(super) timer: super::timer::Timer,
-    /// Those who wait for room to send within the broker's process.
-    pub(super) senders: super::waiters::Waiters,
-    #[cfg(feature = "rpc")]
-    pub(super) work: super::drain::rpc::Work,
-    #[cfg(feature = "rpc")]
-    pub(crate) calls: super::calls::Calls,
 }
 
 /// Frames that the program has taken from a lane, and the bytes they held. Only the lane's taker writes.
@@ -100,10 +72,6 @@ struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
 }
-
-/// A reply that was received: the call that it ends, and its frame.
-#[cfg(feature = "rpc")]
-pub(super) type Reply = (super::calls::Caller, Frame);
 
 /// An operation waits for something to be received, until the value is dropped.
 #[derive(Debug)]
@@ -127,15 +95,7 @@ impl Inbox {
             taken: Default::default(),
             room: Room::default(),
             ended: Notify::new(),
-            may_tell_end: AtomicBool::new(false),
             blocked: AtomicUsize::new(0),
-            events: Arc::default(),
-            timer: super::timer::Timer::default(),
-            senders: super::waiters::Waiters::default(),
-            #[cfg(feature = "rpc")]
-            work: Default::default(),
-            #[cfg(feature = "rpc")]
-            calls: super::calls::Calls::new(),
         })
     }
 
@@ -150,20 +110,6 @@ impl Inbox {
         self.process
     }
 
-    /// Removes the call that `frame` answers. The caller ends the call after the frames received before the reply are
-    /// queued, and counts the reply with [`count_replies`](Inbox::count_replies).
-    ///
-    /// # Errors
-    /// The frame itself when it answers no call.
-    #[cfg(feature = "rpc")]
-    #[inline]
-    pub(super) fn take_call(&self, frame: Frame) -> Result<Reply, Frame> {
-        if frame.kind() != crate::FrameKind::Message || !self.calls.expects_replies() {
-            return Err(frame);
-        }
-        self.calls.take(frame)
-    }
-
     /// Counts replies as received frames.
     #[cfg(feature = "rpc")]
     pub(crate) fn count_replies<'f>(&self, replies: impl Iterator<Item = &'f Frame>) {
@@ -174,24 +120,22 @@ impl Inbox {
         }
     }
 
-    /// Appends the frames of one read, whatever the bound, and empties `frames`.
-    pub(crate) fn append(&self, frames: &mut Vec<Frame>) {
+    /// Appends the frames of one read, whatever the bound, and empties `frames`. What has to happen without a lock is
+    /// added to `effects`. Returns how many frames were dropped.
+    pub(super) fn append(&self, frames: &mut Vec<Frame>, effects: &mut DeferredEffects) -> u64 {
         if frames.is_empty() {
-            return;
+            return 0;
         }
-        let mut effects = DeferredEffects::default();
         let mut dropped = 0;
         let mut state = self.state.lock();
         for frame in frames.drain(..) {
-            dropped += state.append(frame, self.bounds, self.overflow, &mut effects);
+            dropped += state.append(frame, self.bounds, self.overflow, effects);
         }
-        drop(state);
-        effects.tell_dropped(&self.events, dropped);
-        effects.settle();
+        dropped
     }
 
     /// The bytes that the reader of a connection may append now, 0 if it must wait. `awaited` returns whether the
-    /// program awaits something that only the caller knows of.
+    /// program awaits an answer.
     pub(crate) fn room(&self, awaited: impl FnOnce() -> bool) -> usize {
         if self.overflow != Overflow::Wait {
             return usize::MAX;
@@ -207,7 +151,7 @@ impl Inbox {
         state.starved = true;
         drop(state);
         let beyond = bound.saturating_add(self.bounds.awaiting).saturating_sub(waiting);
-        if beyond > 0 && (self.is_awaited() || awaited()) { beyond } else { 0 }
+        if beyond > 0 && (self.is_blocked() || awaited()) { beyond } else { 0 }
     }
 
     /// Waits until the reader of a connection may go on; false when the inbox has ended. `awaited` is as in
@@ -228,11 +172,7 @@ impl Inbox {
         }
     }
 
-    fn is_awaited(&self) -> bool {
-        #[cfg(feature = "rpc")]
-        if self.calls.is_awaited() {
-            return true;
-        }
+    fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::SeqCst) > 0
     }
 
@@ -264,20 +204,12 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events.
-    #[cfg(any(test, feature = "broker"))]
-    pub(crate) fn end(&self, end: End) {
-        self.stop(end);
-        self.tell_end();
-    }
-
-    /// Ends the inbox, once: what waits can still be taken, nothing more is received, calls fail. A panic in one
-    /// waker keeps no other from being woken.
-    pub(crate) fn stop(&self, end: End) {
+    /// Ends the inbox: what waits can still be taken, nothing more is received. Returns false if it has ended before.
+    pub(super) fn end(&self, end: End) -> bool {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
         if state.end.is_some() {
-            return;
+            return false;
         }
         state.end = Some(end);
         state.take_wakers().for_each(|waker| effects.wake(waker));
@@ -285,44 +217,27 @@ impl Inbox {
         effects.settle();
         self.room.tell();
         contain("a waker", || self.ended.notify_waiters());
-        self.senders.wake_all();
-        #[cfg(feature = "rpc")]
-        self.calls.end();
-        if self.may_tell_end.load(Ordering::SeqCst) {
-            self.tell_end();
-        }
+        true
     }
 
-    /// Tells the listeners of events, once, that the inbox has ended. If it has not yet, [`stop`](Inbox::stop) tells
-    /// them. Callbacks run on this thread.
-    /// Everything that waited for an answer has failed before.
-    pub(crate) fn tell_end(&self) {
-        // Set before the lock is taken: `stop` reads it after it has set the end under the lock.
-        self.may_tell_end.store(true, Ordering::SeqCst);
-        let end = self.state.lock().end.clone();
-        if let Some(end) = end {
-            self.events.end(Some(&Event::disconnected(&end.error(), true)));
-        }
+    /// The reason of the end, if it has ended.
+    pub(super) fn reason(&self) -> Option<End> {
+        self.state.lock().end.clone()
     }
 
-    /// The connection is lost, but another may come: calls under way fail.
-    pub(crate) fn lose(&self) {
-        #[cfg(feature = "rpc")]
-        self.calls.lose();
-    }
-
-    /// Queues no more frames: the program gets those that wait, then the end.
-    pub(crate) fn seal(&self) {
+    /// Queues no more frames: the program gets those that wait, then the end. Of those that come, some for which
+    /// `is_kept` returns true are kept, the others dropped.
+    pub(crate) fn seal(&self, is_kept: fn(&Frame) -> bool) {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
-        state.sealed = true;
+        state.sealed = Some(is_kept);
         state.take_wakers().for_each(|waker| effects.wake(waker));
         drop(state);
         effects.settle();
         self.room.tell();
     }
 
-    /// The requests that came too late to be taken in.
+    /// The frames that came after the inbox was sealed and were kept.
     #[cfg(feature = "rpc")]
     pub(crate) fn take_late(&self) -> Vec<Frame> {
         std::mem::take(&mut self.state.lock().late)

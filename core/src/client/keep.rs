@@ -67,11 +67,11 @@ impl Watch {
     }
 }
 
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn keep(shared: Arc<Shared>, alive: Alive) {
     let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
     let mut phase = shared.phase.subscribe();
     // Held until everything is written.
-    let mut alive = Alive::current();
+    let mut alive = alive.in_task();
     let mut next_ping = Instant::now() + interval;
     let mut watch = Watch::new(shared.config.silence, limit);
     let mut excused = false;

@@ -3,11 +3,12 @@
 //! An operation that cannot be finished at once, because a receiver has no room or because it takes long, is finished
 //! by a task. Until then the link has no room: further operations wait for it, or queue behind it.
 
-use super::acks::Told;
+use super::ack_target::AckTarget;
 use super::backlog::Entry;
+use super::client_state::ClientState;
 use super::config::Config;
-use super::effects::wake_all;
-use super::inbox::{End, Inbox};
+use super::contain::wake_all;
+use super::inbox::End;
 use super::outcome::{Answer, Failure};
 use super::pending::PendingOperation;
 use super::request::{AnswerTo, Bound, Deadline, Request, Submitted, TrySend};
@@ -32,11 +33,16 @@ use tokio::time::Instant;
 
 impl Client {
     /// A client within the broker's process.
-    pub(crate) fn local(name: String, link: LocalLink, inbox: Arc<Inbox>, mut config: Config) -> Client {
+    pub(crate) fn local(
+        name: String,
+        link: LocalLink,
+        state: Arc<ClientState>,
+        mut config: Config,
+    ) -> Client {
         config.name = name;
-        inbox.events.tell(super::Event::Connected);
-        let link = Link::Local(Local::new(link, inbox.clone()));
-        Client::new(config, link, inbox, Arc::default())
+        state.events.tell(super::Event::Connected);
+        let link = Link::Local(Local::new(link, state.clone()));
+        Client::new(config, link, state, Arc::default())
     }
 }
 
@@ -46,7 +52,7 @@ pub(crate) struct Local(Arc<Shared>);
 /// What the task that finishes operations shares with the client.
 struct Shared {
     link: LocalLink,
-    inbox: Arc<Inbox>,
+    client: Arc<ClientState>,
     /// The runtime that the client was made in.
     runtime: Option<Handle>,
     queue: Mutex<Queue>,
@@ -70,7 +76,7 @@ struct Deferred {
 
 /// Where the answer goes, owned.
 enum Target {
-    Told(Told),
+    Told(AckTarget),
     /// The same with a deadline.
     Expiring(Arc<Expiring>),
     #[cfg(feature = "rpc")]
@@ -82,7 +88,7 @@ enum Target {
 
 /// Where the answer goes, or the failure when it does not come in time: the first of them counts.
 struct Expiring {
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<AckTarget>>,
     deadline: Instant,
     ticket: u64,
 }
@@ -108,9 +114,9 @@ pub(crate) enum LocalSubmit<'a> {
 }
 
 impl Local {
-    fn new(link: LocalLink, inbox: Arc<Inbox>) -> Local {
+    fn new(link: LocalLink, client: Arc<ClientState>) -> Local {
         let runtime = Handle::try_current().ok();
-        Local(Arc::new(Shared { link, inbox, runtime, queue: Mutex::default() }))
+        Local(Arc::new(Shared { link, client, runtime, queue: Mutex::default() }))
     }
 
     /// Routes an operation on the caller's thread.
@@ -167,7 +173,7 @@ impl Local {
             Begun::Done(answer) => shared.confirm(answer, qos, to).map(LocalSubmit::Done),
             Begun::Waits(unfinished) => Ok(LocalSubmit::Waits(Box::pin(async move {
                 // A receiver has no room. It may be waiting for this client in turn.
-                let _blocked = shared.inbox.block();
+                let _blocked = shared.client.inbox.block();
                 let answer = shared.link.finish(unfinished, &operation).await;
                 shared.confirm(answer, qos, to)
             }))),
@@ -196,29 +202,29 @@ impl Local {
             if shared.queue.lock().is_running { Poll::Pending } else { Poll::Ready(Ok(())) }
         };
         if look().is_pending() {
-            shared.inbox.senders.register(ticket, cx.waker());
+            shared.client.senders.register(ticket, cx.waker());
         }
         // The second look sees what has changed before.
         look()
     }
 
     pub(super) fn forget_room(&self, ticket: u64) {
-        self.0.inbox.senders.forget(ticket);
+        self.0.client.senders.forget(ticket);
     }
 
     pub(crate) fn ping(&self) -> Result<()> {
         if self.is_connected() { Ok(()) } else { Err(ErrorKind::ConnectionLost.into()) }
     }
 
-    pub(crate) fn secondary(&self, name: &str, inbox: Arc<Inbox>) -> Result<Local> {
-        let link = self.0.link.secondary(name, inbox.clone())?;
-        Ok(Local::new(link, inbox))
+    pub(crate) fn secondary(&self, name: &str, client: Arc<ClientState>) -> Result<Local> {
+        let link = self.0.link.secondary(name, client.clone())?;
+        Ok(Local::new(link, client))
     }
 
     pub(crate) fn disconnect(&self) {
-        self.0.inbox.end(End::new(ErrorKind::ConnectionLost, "disconnected by this client"));
+        self.0.client.end(End::new(ErrorKind::ConnectionLost, "disconnected by this client"));
         self.0.link.disconnect();
-        self.0.inbox.senders.wake_all();
+        self.0.client.senders.wake_all();
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -276,7 +282,7 @@ impl Shared {
     fn set_alarm(&self, alarm: Option<Arc<Expiring>>) {
         if let Some(expiring) = alarm {
             let (deadline, ticket) = (expiring.deadline, expiring.ticket);
-            self.inbox.wake_at(deadline, ticket, &expiring.into());
+            self.client.timer.wake_at(deadline, ticket, &expiring.into());
         }
     }
 
@@ -285,12 +291,12 @@ impl Shared {
         let wakers = match target {
             Target::Told(told) => told.tell(answer),
             Target::Expiring(expiring) => {
-                self.inbox.forget_wake_at(expiring.deadline, expiring.ticket);
+                self.client.timer.forget_wake_at(expiring.deadline, expiring.ticket);
                 expiring.tell(answer)
             }
             #[cfg(feature = "rpc")]
             Target::Call(id) => match answer {
-                Err(failure @ Failure::Refused(_)) => self.inbox.calls.fail(id, failure),
+                Err(failure @ Failure::Refused(_)) => self.client.calls.fail(id, failure),
                 _ => WakerSet::default(),
             },
             #[cfg(feature = "rpc")]
@@ -346,11 +352,11 @@ impl Finisher {
     async fn run(mut self) {
         let shared = self.shared.clone();
         // A receiver that has no room may be waiting for this client in turn.
-        let _blocked = shared.inbox.block();
+        let _blocked = shared.client.inbox.block();
         loop {
             let Some(Deferred { entry, to, begun }) = shared.next_deferred() else {
                 self.is_done = true;
-                shared.inbox.senders.wake_all();
+                shared.client.senders.wake_all();
                 return;
             };
             let request = entry.request();
@@ -381,7 +387,7 @@ impl Drop for Finisher {
         for deferred in left {
             self.shared.tell(deferred.to, Err(Failure::Lost));
         }
-        self.shared.inbox.senders.wake_all();
+        self.shared.client.senders.wake_all();
     }
 }
 
@@ -399,10 +405,10 @@ fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
         AnswerTo::Log => (Target::Log, done()),
         AnswerTo::Handle if qos.needs_ack() => {
             let (slot, pending) = PendingOperation::waiting();
-            (Target::Told(Told::Slot(slot)), pending)
+            (Target::Told(AckTarget::Slot(slot)), pending)
         }
         AnswerTo::Queue(queue, token) if qos.needs_ack() => {
-            (Target::Told(Told::Queue(queue.clone(), token)), done())
+            (Target::Told(AckTarget::Queue(queue.clone(), token)), done())
         }
         _ => (Target::Nothing, done()),
     }

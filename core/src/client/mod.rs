@@ -15,33 +15,39 @@
 //!
 //! | module | |
 //! | --- | --- |
+//! | `client_state` | everything of a client that is no connection's |
+//! | `secondary` | clients that belong to another one |
 //! | `connect`, `connection` | registration; the reader, the write path |
 //! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
 //! | `request`, `send`, `encode` | operations on their way out |
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
-//! | `acks`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
+//! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
-//! | `wait`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
-//! | `inbox`, `lanes`, `tempo` | received frames that wait for the program |
+//! | `wait`, `register`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
+//! | `inbox`, `lane`, `lanes`, `tempo` | received frames that wait for the program |
+//! | `in_process_receiver` | where the broker puts frames for a client within its process |
 //! | `keep` | pings, deadlines, and whether a silent broker is alive |
-//! | `reconnect`, `resume`, `backlog` | comes back after the connection was lost |
-//! | `effects` | wakers, callbacks and drops, which never run under a lock |
+//! | `reconnect`, `subscriptions`, `resume`, `backlog` | comes back after the connection was lost |
+//! | `contain`, `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | what a program is told of this, and what it can choose |
 //! | `deadline` | waits of any length |
 //! | `wake` | how a queue tells its taker that it holds something |
-//! | `drain` | a client that goes in good order |
+//! | `drain`, `under_way` | a client that goes in good order |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
+mod ack_target;
 mod acks;
 mod alive;
 mod answer_poller;
 mod backlog;
 mod batch;
 mod burst;
+pub(crate) mod client_state;
 mod completions;
 mod config;
 mod connect;
 mod connection;
+pub(crate) mod contain;
 pub(crate) mod deadline;
 mod drain;
 pub(crate) mod effects;
@@ -49,20 +55,25 @@ mod encode;
 mod events;
 mod flush;
 mod keep;
+mod lane;
 mod lanes;
 mod outcome;
 mod pending;
 mod policy;
 mod reader;
 mod reconnect;
+mod register;
 mod request;
 mod resume;
 mod room;
+mod secondary;
 mod send;
 mod slot;
+mod subscriptions;
 mod tempo;
 mod timer;
 mod topics;
+mod under_way;
 mod wait;
 mod waiters;
 mod wake;
@@ -75,6 +86,8 @@ mod calls;
 mod connect_blocking;
 #[cfg(feature = "rpc")]
 mod for_rpc;
+#[cfg(feature = "broker")]
+mod in_process_receiver;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
@@ -105,9 +118,7 @@ pub(crate) use calls::Caller as CallTarget;
 #[cfg(feature = "blocking")]
 pub(crate) use connect_blocking::{check_plain_thread, run};
 #[cfg(feature = "rpc")]
-pub(crate) use drain::rpc::Working;
-#[cfg(feature = "rpc")]
-pub(crate) use lanes::rpc::{Attached, Lane, RpcLanes};
+pub(crate) use lane::{Attached, Lane, Took};
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
 pub(crate) use request::AnswerTo;
@@ -117,30 +128,31 @@ pub(crate) use request::Bound;
 pub(crate) use slot::Slot;
 #[cfg(feature = "blocking")]
 pub(crate) use topics::join as join_topics;
+#[cfg(feature = "rpc")]
+pub(crate) use under_way::UnderWay;
+#[cfg(feature = "rpc")]
+pub(crate) use waker_set::WakerSet;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fork::Process;
-use crate::proto::op::{QoS, SECONDARY_SEPARATOR, primary_name};
+use crate::proto::op::QoS;
 use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
 use bytes::Bytes;
-use connection::{Connection, Purpose};
-use inbox::Inbox;
+use client_state::ClientState;
+use connection::Connection;
 use reconnect::Durable;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 #[cfg(any(feature = "rpc", feature = "blocking"))]
 use std::time::Duration;
-
-/// How many numbers [`Client::secondary`] tries before it gives up.
-const SECONDARY_TRIES: u32 = 1000;
 
 /// A client of a broker. Clones are the same client; all methods may be called from any thread, over
 /// and over at the same time.
 ///
 /// A client works only in the process that connected it. In a child made by fork every operation fails with
-/// [`NotSupported`](ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
+/// [`NotSupported`](crate::ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
 /// the parent's connection alone.
 ///
 /// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
@@ -157,7 +169,7 @@ struct Inner {
     process: Process,
     config: Config,
     link: Link,
-    inbox: Arc<Inbox>,
+    state: Arc<ClientState>,
     /// The number of the last secondary, shared by a primary and all its secondaries.
     secondaries: Arc<AtomicU32>,
 }
@@ -193,14 +205,14 @@ impl Client {
     /// Connects to the broker and registers the name in `config`.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io) with the operating system's error as its source when nobody listens there,
-    /// [`Busy`](ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
-    /// [`Timeout`](ErrorKind::Timeout), [`Data`](ErrorKind::Data) when the address is none,
-    /// [`NotSupported`](ErrorKind::NotSupported) when who answers is no broker.
+    /// [`Io`](crate::ErrorKind::Io) with the operating system's error as its source when nobody listens there,
+    /// [`Busy`](crate::ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
+    /// [`Timeout`](crate::ErrorKind::Timeout), [`Data`](crate::ErrorKind::Data) when the address is none,
+    /// [`NotSupported`](crate::ErrorKind::NotSupported) when who answers is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {
-        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
-        let connection = connect::connect(config, purpose.clone()).await?;
-        Ok(Client::over(connection, config.clone(), purpose, None))
+        let state = ClientState::of_connection(config);
+        let connection = connect::connect(config, state.clone()).await?;
+        Ok(Client::over(connection, config.clone(), state, None))
     }
 
     /// Registers over a socket that is connected already: of a pair, inherited, handed in by a service
@@ -210,14 +222,18 @@ impl Client {
     /// # Errors
     /// As [`connect`](Client::connect).
     pub async fn connect_stream(socket: Socket, config: &Config) -> Result<Client> {
-        let purpose = Purpose::new(Inbox::new(config), config.reconnects());
-        let connection = connect::connect_stream(socket, config, purpose.clone()).await?;
-        Ok(Client::over(connection, config.clone(), purpose, None))
+        let state = ClientState::of_connection(config);
+        let connection = connect::connect_stream(socket, config, state.clone()).await?;
+        Ok(Client::over(connection, config.clone(), state, None))
     }
 
     /// A client of a new connection; of a secondary, `family` is one of the clients it belongs to.
-    fn over(connection: Connection, config: Config, purpose: Purpose, family: Option<&Client>) -> Client {
-        let inbox = purpose.inbox.clone();
+    fn over(
+        connection: Connection,
+        config: Config,
+        state: Arc<ClientState>,
+        family: Option<&Client>,
+    ) -> Client {
         let secondaries = family.map(|client| client.0.secondaries.clone()).unwrap_or_default();
         let link = match config.reconnect.clone().filter(|_| config.reconnects()) {
             Some(plan) => {
@@ -225,18 +241,18 @@ impl Client {
                     Link::Durable(durable) => Some(durable),
                     _ => None,
                 });
-                Link::Durable(Durable::start(connection, &config, plan, purpose, primary))
+                Link::Durable(Durable::start(connection, &config, plan, state.clone(), primary))
             }
             None => {
-                inbox.events.tell(Event::Connected);
+                state.events.tell(Event::Connected);
                 Link::Wire(connection)
             }
         };
-        Client::new(config, link, inbox, secondaries)
+        Client::new(config, link, state, secondaries)
     }
 
-    fn new(config: Config, link: Link, inbox: Arc<Inbox>, secondaries: Arc<AtomicU32>) -> Client {
-        Client(Arc::new(Inner { process: Process::current(), config, link, inbox, secondaries }))
+    fn new(config: Config, link: Link, state: Arc<ClientState>, secondaries: Arc<AtomicU32>) -> Client {
+        Client(Arc::new(Inner { process: Process::current(), config, link, state, secondaries }))
     }
 
     /// The name this client has registered.
@@ -247,11 +263,11 @@ impl Client {
     /// Sends `payload` to the client of exactly the name `target`.
     ///
     /// # Errors
-    /// When the QoS asks for an acknowledgement: [`NotRegistered`](ErrorKind::NotRegistered) if nobody
-    /// has that name, [`NotDelivered`](ErrorKind::NotDelivered) if the receiver's queue refuses it,
-    /// [`AccessDenied`](ErrorKind::AccessDenied), [`Timeout`](ErrorKind::Timeout). In any case:
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost), [`Data`](ErrorKind::Data) for a name with a NUL,
-    /// and [`Timeout`](ErrorKind::Timeout) when the broker takes nothing more from this client.
+    /// When the QoS asks for an acknowledgement: [`NotRegistered`](crate::ErrorKind::NotRegistered) if nobody
+    /// has that name, [`NotDelivered`](crate::ErrorKind::NotDelivered) if the receiver's queue refuses it,
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied), [`Timeout`](crate::ErrorKind::Timeout). In any case:
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost), [`Data`](crate::ErrorKind::Data) for a name with a NUL,
+    /// and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes nothing more from this client.
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.run(&Operation::Message { target, payload: payload.into() }, qos).await
     }
@@ -290,7 +306,7 @@ impl Client {
     /// Subscribes to topic masks, one or many.
     ///
     /// # Errors
-    /// [`AccessDenied`](ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
     /// all the same; else as [`send`](Client::send), but for the first two.
     pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
@@ -351,69 +367,25 @@ impl Client {
     /// [`inbox_bytes`](Config::inbox_bytes).
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by an RPC
-    /// server.
+    /// [`Busy`](crate::ErrorKind::Busy) when they are taken already: by an earlier [`Frames`] that still exists, or by
+    /// an RPC server.
     pub fn frames(&self) -> Result<Frames> {
         self.check_process()?;
-        Frames::attach(&self.0.inbox)
+        Frames::attach(&self.0.state.inbox)
     }
 
     /// Tells the broker that this client is alive. It does so by itself at every
     /// [`ping_interval`](Config::ping_interval).
     ///
     /// # Errors
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost).
+    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     pub async fn ping(&self) -> Result<()> {
         self.submit_to(&Request::new(Operation::Nop, QoS::No), AnswerTo::Nothing).await.map(drop)
     }
 
-    /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has
-    /// frames and subscriptions of its own and ends with the primary.
-    ///
-    /// # Errors
-    /// As [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
-    /// of a stream and has no address.
-    pub async fn secondary(&self) -> Result<Client> {
-        for _ in 0..SECONDARY_TRIES {
-            let number = self.0.secondaries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            match self.secondary_named(&number.to_string()).await {
-                // Somebody else has made one of that name.
-                Err(e) if e.kind() == ErrorKind::Busy => {}
-                result => return result,
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?}", self.name())))
-    }
-
-    /// As [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
-    ///
-    /// # Errors
-    /// As [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
-    pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
-        self.check_process()?;
-        let mut config = self.0.config.clone();
-        config.name = [primary_name(self.name()), SECONDARY_SEPARATOR, suffix].concat();
-        #[cfg(feature = "broker")]
-        if let Link::Local(local) = &self.0.link {
-            let inbox = Inbox::new(&config);
-            let link = Link::Local(local.secondary(&config.name, inbox.clone())?);
-            inbox.events.tell(Event::Connected);
-            return Ok(Client::new(config, link, inbox, self.0.secondaries.clone()));
-        }
-        if config.address.is_empty() {
-            return Err(Error::new(
-                ErrorKind::NotSupported,
-                "a client of a stream has no address to connect to",
-            ));
-        }
-        let purpose = Purpose::new(Inbox::new(&config), config.reconnects());
-        let connection = connect::connect(&config, purpose.clone()).await?;
-        Ok(Client::over(connection, config, purpose, Some(self)))
-    }
-
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
     /// after the timeout. Operations that the broker has not answered by then, and calls at once, fail
-    /// with [`ConnectionLost`](ErrorKind::ConnectionLost).
+    /// with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     pub async fn disconnect(&self) {
         if self.check_process().is_err() {
             return;
@@ -431,7 +403,7 @@ impl Client {
         if self.check_process().is_err() {
             return Events::ended();
         }
-        self.0.inbox.events.subscribe()
+        self.0.state.events.subscribe()
     }
 
     /// Calls `callback` with the present state now and with every event from now on: one at a time, in the order in
@@ -450,7 +422,7 @@ impl Client {
         if self.check_process().is_err() {
             return EventCallback::none();
         }
-        self.0.inbox.events.add_callback(Box::new(callback))
+        self.0.state.events.add_callback(Box::new(callback))
     }
 
     /// Whether this client can send.
@@ -464,7 +436,7 @@ impl Client {
             #[cfg(feature = "broker")]
             Link::Local(local) => local.is_connected(),
         };
-        link && !self.0.inbox.has_ended()
+        link && !self.0.state.inbox.has_ended()
     }
 
     /// Waits until the connection has ended and tells why. A client that reconnects ends when the program ends
@@ -473,7 +445,7 @@ impl Client {
         if let Err(e) = self.check_process() {
             return e;
         }
-        self.0.inbox.wait_end().await
+        self.0.state.inbox.wait_end().await
     }
 
     /// What the client has done so far.
@@ -487,7 +459,7 @@ impl Client {
             #[cfg(feature = "broker")]
             Link::Local(local) => local.sent(),
         };
-        let (r_frames, r_bytes, queue, dropped) = self.0.inbox.counters();
+        let (r_frames, r_bytes, queue, dropped) = self.0.state.inbox.counters();
         Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped }
     }
 }
@@ -514,7 +486,7 @@ impl Client {
 impl Drop for Inner {
     fn drop(&mut self) {
         // The link sees to itself.
-        self.process.leak_if_inherited(&self.inbox);
+        self.process.leak_if_inherited(&self.state);
     }
 }
 

@@ -24,8 +24,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// The least that is read at once, in bytes, however little room there is.
 const LEAST_READ: usize = 4096;
 
-/// The state of the incoming byte stream. Whoever holds its lock reads; the lock is only tried, never waited for, so
-/// that a waker that runs under it may come back.
+/// The state of the incoming byte stream. The thread that holds its lock reads. The lock is only tried, never waited
+/// for, and no foreign code runs under it.
 #[derive(Debug)]
 pub(super) struct Input {
     decoder: Decoder<Header>,
@@ -73,16 +73,18 @@ fn io_end(e: &io::Error) -> End {
 /// The task that reads.
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    /// When the last progress report was sent, and how many frames the program had taken then.
+    /// When the program was last looked at, and how many frames it had taken at the last report.
     reported: (Instant, u64),
+    /// The position in the outgoing stream at which the last report ends.
+    report_end: u64,
     poller: AnswerPoller,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Reader {
-        let reported = (shared.born, shared.purpose.inbox.taken().0);
+        let reported = (shared.born, shared.client.inbox.taken().0);
         let poller = AnswerPoller::new(shared.config.busy_poll);
-        Reader { shared, reported, poller }
+        Reader { shared, reported, report_end: 0, poller }
     }
 
     pub(super) async fn run(mut self) {
@@ -118,12 +120,15 @@ impl Reader {
 
     /// Waits until the inbox has room, or the connection is to end. In the meantime the broker is told that the
     /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
+    ///
+    /// A broker that holds this client back reads no reports. Then the socket has to tell, so that even little room is
+    /// used at every look.
     async fn wait_room(&mut self) {
         let shared = self.shared.clone();
-        let inbox = &shared.purpose.inbox;
+        let inbox = &shared.client.inbox;
         shared.parked.store(true, Ordering::Relaxed);
         let mut phase = shared.phase.subscribe();
-        let mut room = std::pin::pin!(inbox.wait_room_unless(|| shared.acks.is_awaited()));
+        let mut room = std::pin::pin!(inbox.wait_room_unless(|| shared.awaits_answer()));
         let mut closing = std::pin::pin!(phase.wait_for(|phase| *phase != Phase::Open));
         loop {
             tokio::select! {
@@ -131,10 +136,14 @@ impl Reader {
                 _ = &mut closing => break,
                 () = sleep_until(self.reported.0 + REPORT_INTERVAL) => {
                     let taken = inbox.taken().0;
-                    if taken != self.reported.1 {
-                        shared.report_progress();
+                    self.reported.0 = Instant::now();
+                    if taken != self.reported.1 && shared.writer.progress().bytes >= self.report_end {
+                        self.report_end = shared.report_progress();
+                        self.reported.1 = taken;
                     }
-                    self.reported = (Instant::now(), taken);
+                    if inbox.room(|| shared.awaits_answer()) > 0 {
+                        break;
+                    }
                 }
             }
         }
@@ -172,7 +181,7 @@ impl Shared {
     /// Runs wakers: the caller holds no lock. When the connection has ended, the reader's task tells so.
     #[cfg_attr(not(test), expect(dead_code, reason = "for waiting threads that poll the socket"))]
     pub(super) fn read_now(&self) -> bool {
-        if self.purpose.inbox.is_inherited() || self.has_ended() {
+        if self.client.inbox.is_inherited() || self.has_ended() {
             return false;
         }
         match self.read(Source::Kernel) {
@@ -198,15 +207,22 @@ impl Shared {
 
     /// Whether the program awaits an acknowledgement or a reply.
     pub(super) fn awaits_answer(&self) -> bool {
-        #[cfg(feature = "rpc")]
-        if self.purpose.inbox.calls.is_awaited() {
-            return true;
-        }
-        self.acks.is_awaited()
+        self.client.awaits_reply() || self.acks.is_awaited()
     }
 
-    /// Reads once and hands out what came.
+    /// Reads once and hands out what came. Runs wakers and loggers: the caller holds no lock.
     fn read(&self, source: Source) -> Result<Read, End> {
+        let mut batch = Batch::take();
+        let result = self.read_locked(source, &mut batch);
+        if matches!(result, Ok(Read::Some) | Err(_)) {
+            batch.settle();
+        }
+        batch.give();
+        result
+    }
+
+    /// Reads once and hands out what came. The input is locked until this returns: `batch` keeps what has to happen then.
+    fn read_locked(&self, source: Source, batch: &mut Batch) -> Result<Read, End> {
         let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
         if let Some(end) = &input.end {
             return Err(end.clone());
@@ -215,17 +231,21 @@ impl Shared {
             Source::Leftover => usize::MAX,
             // A connection that ends is read to its end.
             _ if self.is_closing() => usize::MAX,
-            _ => match self.purpose.inbox.room(|| self.acks.is_awaited()) {
+            _ => match self.client.inbox.room(|| self.awaits_answer()) {
                 0 => return Ok(Read::NoRoom),
                 room => room,
             },
         };
-        self.read_at_most(&mut input, source, room.max(LEAST_READ))
+        self.read_at_most(&mut input.decoder, batch, source, room.max(LEAST_READ))
     }
 
-    fn read_at_most(&self, input: &mut Input, source: Source, most: usize) -> Result<Read, End> {
-        let decoder = &mut input.decoder;
-        let mut batch = Batch::take();
+    fn read_at_most(
+        &self,
+        decoder: &mut Decoder<Header>,
+        batch: &mut Batch,
+        source: Source,
+        most: usize,
+    ) -> Result<Read, End> {
         let read = match decoder.large_body() {
             Some(body) if source != Source::Leftover => self.read_socket(source, body.limit(most)),
             _ => {
@@ -239,14 +259,13 @@ impl Shared {
                 }
             }
         };
-        let result = match read {
+        match read {
             Ok(0) => Err(End::new(ErrorKind::ConnectionLost, "the broker closed the connection")),
             Ok(_) => {
                 self.hear();
-                let inbox = &self.purpose.inbox;
-                let decoded = batch.decode(decoder, inbox);
+                let decoded = batch.decode(decoder, &self.client);
                 self.answers.fetch_add(batch.answers(), Ordering::Relaxed);
-                batch.settle(inbox, &self.acks);
+                batch.hand_out(&self.client, &self.acks);
                 let unreadable =
                     |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
                 decoded.map(|()| Read::Some).map_err(unreadable)
@@ -256,9 +275,7 @@ impl Shared {
                 Ok(Read::Nothing)
             }
             Err(e) => Err(io_end(&e)),
-        };
-        batch.give();
-        result
+        }
     }
 
     fn read_socket(&self, source: Source, mut room: impl BufMut) -> io::Result<usize> {
@@ -268,9 +285,13 @@ impl Shared {
         }
     }
 
-    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3).
-    fn report_progress(&self) {
+    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3). The report is
+    /// sent whatever the bound of the queue is. Returns the position in the outgoing stream that is reached with it:
+    /// before that, another report would say no more.
+    fn report_progress(&self) -> u64 {
         self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PROGRESS)));
+        let end = self.writer.position();
         self.writer.flush();
+        end
     }
 }

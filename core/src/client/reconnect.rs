@@ -9,14 +9,16 @@
 
 use super::alive::Alive;
 use super::backlog::{Backlog, Entry};
+use super::client_state::ClientState;
 use super::config::Config;
 use super::connect;
-use super::connection::{Connection, Purpose, lost};
+use super::connection::{Connection, lost};
 use super::events::Event;
 use super::inbox::End;
 use super::pending::PendingOperation;
 use super::policy::{Reconnect, WhileDown};
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::resume::restore;
 use super::room::RoomState;
 use super::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,7 +49,7 @@ pub(super) struct Durable {
 struct Shared {
     config: Config,
     plan: Reconnect,
-    purpose: Purpose,
+    client: Arc<ClientState>,
     state: RwLock<State>,
     /// The state without its content, to wait for.
     status: watch::Sender<Status>,
@@ -79,7 +81,7 @@ impl Durable {
         connection: Connection,
         config: &Config,
         plan: Reconnect,
-        purpose: Purpose,
+        client: Arc<ClientState>,
         primary: Option<&Durable>,
     ) -> Durable {
         let connection = Arc::new(connection);
@@ -87,7 +89,7 @@ impl Durable {
         let shared = Arc::new(Shared {
             config: config.clone(),
             plan,
-            purpose,
+            client,
             state: RwLock::new(State::Up(connection.clone())),
             status: watch::Sender::new(Status::Up),
             waiters: Waiters::default(),
@@ -95,11 +97,8 @@ impl Durable {
             primary,
         });
         shared.tell(Event::Connected);
-        let guard = EndOnDrop(shared.clone());
-        tokio::spawn(async move {
-            guard.0.supervise(connection).await;
-            drop(guard);
-        });
+        let supervisor = Supervisor { shared: shared.clone(), connection: Some(connection) };
+        tokio::spawn(supervisor.run(Alive::current()));
         Durable { shared, process: Process::current() }
     }
 
@@ -198,7 +197,7 @@ impl Durable {
     }
 
     pub(super) fn sent(&self) -> (u64, u64) {
-        self.shared.purpose.sent()
+        self.shared.client.sent()
     }
 
     /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
@@ -231,7 +230,7 @@ impl Drop for Durable {
 
 impl Shared {
     fn tell(&self, event: Event) {
-        self.purpose.inbox.events.tell(event);
+        self.client.events.tell(event);
     }
 
     /// Puts a new state in force. The old one is handed out, to be dropped without the lock.
@@ -279,8 +278,8 @@ impl Shared {
         });
     }
 
-    /// The program ends the client. The connection there was is being closed; the task tells the end when what waits
-    /// for an answer over it has failed.
+    /// The program ends the client. The connection there was is being closed; the supervisor tells the end when what
+    /// waits for an answer has failed.
     fn end(&self, why: &'static str) -> Option<Arc<Connection>> {
         self.end_with(End::new(ErrorKind::ConnectionLost, why), |connection| connection.begin_close(why))
     }
@@ -302,10 +301,7 @@ impl Shared {
             }
             _ => None,
         };
-        self.purpose.inbox.stop(end);
-        if connection.is_none() {
-            self.purpose.inbox.tell_end();
-        }
+        self.client.stop(end);
         connection
     }
 
@@ -331,45 +327,6 @@ impl Shared {
     async fn wait_ended(&self) {
         // An error: the sender is gone, which it cannot be while it is borrowed.
         let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
-    }
-
-    async fn supervise(&self, mut connection: Arc<Connection>) {
-        let mut step = 0;
-        let mut alive = Alive::current();
-        loop {
-            let born = Instant::now();
-            let end = connection.ended().await;
-            if alive.is_closing() {
-                self.end(RUNTIME_GONE);
-            }
-            self.lose(&connection);
-            drop(connection);
-            if *self.status.borrow() == Status::Ended {
-                return;
-            }
-            log::info!("{:?} has lost its connection: {}", self.config.name, end.error());
-            self.tell(Event::disconnected(&end.error(), false));
-            if born.elapsed() >= STEADY {
-                step = 0;
-            }
-            let connected = tokio::select! {
-                connected = self.come_back(&mut step) => connected,
-                () = self.wait_ended() => return,
-                () = alive.closing() => {
-                    self.end(RUNTIME_GONE);
-                    return;
-                }
-            };
-            connection = match connected {
-                Ok(connection) => connection,
-                Err(end) => {
-                    self.end_with(end, |_| {});
-                    return;
-                }
-            };
-            log::info!("{:?} is connected again", self.config.name);
-            self.tell(Event::Connected);
-        }
     }
 
     /// Tries until there is a connection in force.
@@ -407,9 +364,9 @@ impl Shared {
     }
 
     async fn try_connect(&self) -> Result<Arc<Connection>> {
-        let connection = Arc::new(connect::connect(&self.config, self.purpose.clone()).await?);
-        if let Some(topics) = &self.purpose.topics {
-            topics.restore(&connection).await?;
+        let connection = Arc::new(connect::connect(&self.config, self.client.clone()).await?);
+        if let Some(subscriptions) = &self.client.subscriptions {
+            restore(subscriptions, &connection).await?;
         }
         loop {
             let mut next = None;
@@ -450,12 +407,64 @@ impl Shared {
     }
 }
 
-/// Ends the client when its task goes, with its runtime: nothing may wait for a connection that will never come.
-struct EndOnDrop(Arc<Shared>);
+/// The task that follows a client from one connection to the next. It tells the end of the client when it is dropped,
+/// which it is with its runtime too.
+struct Supervisor {
+    shared: Arc<Shared>,
+    /// The present connection.
+    connection: Option<Arc<Connection>>,
+}
 
-impl Drop for EndOnDrop {
+impl Supervisor {
+    async fn run(mut self, alive: Alive) {
+        let shared = self.shared.clone();
+        let mut step = 0;
+        let mut alive = alive.in_task();
+        while let Some(connection) = &self.connection {
+            let born = Instant::now();
+            let end = connection.ended().await;
+            if alive.is_closing() {
+                shared.end(RUNTIME_GONE);
+            }
+            shared.lose(connection);
+            self.connection = None;
+            if *shared.status.borrow() == Status::Ended {
+                return;
+            }
+            log::info!("{:?} has lost its connection: {}", shared.config.name, end.error());
+            shared.tell(Event::disconnected(&end.error(), false));
+            if born.elapsed() >= STEADY {
+                step = 0;
+            }
+            let connected = tokio::select! {
+                connected = shared.come_back(&mut step) => connected,
+                () = shared.wait_ended() => return,
+                () = alive.closing() => {
+                    shared.end(RUNTIME_GONE);
+                    return;
+                }
+            };
+            match connected {
+                Ok(connection) => self.connection = Some(connection),
+                Err(end) => {
+                    shared.end_with(end, |_| {});
+                    return;
+                }
+            }
+            log::info!("{:?} is connected again", shared.config.name);
+            shared.tell(Event::Connected);
+        }
+    }
+}
+
+impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.0.end(RUNTIME_GONE);
-        self.0.purpose.inbox.tell_end();
+        // Nothing may wait for a connection that will never come.
+        self.shared.end(RUNTIME_GONE);
+        if let Some(connection) = &self.connection {
+            // The runtime is being dropped, the tasks of the connection maybe later than this one.
+            connection.fail_operations();
+        }
+        self.shared.client.tell_end();
     }
 }

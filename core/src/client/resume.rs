@@ -1,213 +1,35 @@
-//! What a client that reconnects has to restore: the subscriptions and exclusions in force.
-//!
-//! Changes count in the order in which the broker acknowledges them, each when its outcome is known: what a
-//! program was told to have failed is not restored behind its back. Those whose outcome the program did not
-//! want to know are acknowledged all the same, to keep the order, and count though the connection is lost.
+//! Restoring what a client that reconnects has subscribed to.
 
-use super::acks::Told;
 use super::connection::Connection;
-use super::outcome::{Answer, Failure};
-use super::request::{AnswerTo, Bound, Payload, Request, TrySend};
-use super::waker_set::WakerSet;
+use super::request::{AnswerTo, Bound, Request, TrySend};
+use super::subscriptions::SubscriptionState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::op::{QoS, TOPIC_WARN};
-use crate::proto::request::{Operation, Topics};
-use parking_lot::Mutex;
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use crate::proto::op::QoS;
 
-/// A frame of restored topics is not longer than this, unless a single topic is: brokers may have a limit.
-const MOST_BYTES: usize = 32 * 1024;
-
-/// The topics of one client.
-#[derive(Debug)]
-pub(super) struct Topicbook(Mutex<Sets>);
-
-#[derive(Debug)]
-struct Sets {
-    subscriptions: BTreeSet<Box<str>>,
-    exclusions: BTreeSet<Box<str>>,
-    /// Every client is subscribed to the broker's warnings when it registers, and may have ended that.
-    warnings: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Subscribe,
-    Unsubscribe,
-    Exclude,
-    Unexclude,
-}
-
-/// A change under way: waits for its acknowledgement.
-#[derive(Debug)]
-pub(super) struct Change {
-    book: Arc<Topicbook>,
-    act: Act,
-    topics: Box<str>,
-    /// `None` if the program does not want to know.
-    told: Option<Told>,
-}
-
-impl Topicbook {
-    pub(super) fn new() -> Arc<Topicbook> {
-        let sets = Sets { subscriptions: BTreeSet::new(), exclusions: BTreeSet::new(), warnings: true };
-        Arc::new(Topicbook(Mutex::new(sets)))
-    }
-
-    /// The change that `operation` makes, if it makes one.
-    pub(super) fn change(
-        self: &Arc<Self>,
-        operation: &Operation<'_, Payload<'_>>,
-        told: Option<Told>,
-    ) -> Option<Change> {
-        let (act, topics) = change_of(operation)?;
-        let topics = topics.iter().collect::<Vec<_>>().join("\0").into();
-        Some(Change { book: self.clone(), act, topics, told })
-    }
-
-    /// Restores everything over a connection that is not in force yet, in as few frames as possible, and
-    /// waits until the broker has acknowledged it.
-    pub(super) async fn restore(&self, connection: &Connection) -> Result<()> {
-        let (exclusions, subscriptions, warnings) = {
-            let sets = self.0.lock();
-            (batches(&sets.exclusions), batches(&sets.subscriptions), sets.warnings)
-        };
-        let mut pending = Vec::new();
-        let operations = (exclusions.iter().map(|topics| Operation::Exclude(Topics::Joined(topics))))
-            // Before subscriptions, so that nothing excluded slips through between them.
-            .chain((!warnings).then_some(Operation::Unsubscribe(Topics::Joined(TOPIC_WARN))))
-            .chain(subscriptions.iter().map(|topics| Operation::Subscribe(Topics::Joined(topics))));
-        for operation in operations {
-            let request = Request::new(operation, QoS::RealtimeProcessed);
-            // Another connection would not do: the bound of this one does not count.
-            match connection.try_submit(&request, AnswerTo::Handle, Bound::Unbounded)? {
-                TrySend::Sent(operation) => pending.push(operation),
-                TrySend::NoRoom => {}
-            }
-            // What is restored is bounded by what the program has subscribed. Others run in between.
-            tokio::task::coop::consume_budget().await;
+/// Restores the subscriptions and exclusions over a connection that is not in force yet, in as few frames as possible,
+/// and waits until the broker has acknowledged them.
+pub(super) async fn restore(subscriptions: &SubscriptionState, connection: &Connection) -> Result<()> {
+    let restored = subscriptions.to_restore();
+    let mut pending = Vec::new();
+    for operation in restored.operations() {
+        let request = Request::new(operation, QoS::RealtimeProcessed);
+        // Another connection would not do: the bound of this one does not count.
+        match connection.try_submit(&request, AnswerTo::Handle, Bound::Unbounded)? {
+            TrySend::Sent(operation) => pending.push(operation),
+            TrySend::NoRoom => {}
         }
-        for confirmation in pending {
-            match confirmation.await {
-                Err(e) if e.kind() == ErrorKind::AccessDenied => {
-                    log::warn!("a subscription was not restored: {e}");
-                }
-                result => result
-                    .map_err(|e| Error::new(e.kind(), "subscriptions were not restored").with_source(e))?,
+        // What is restored is bounded by what the program has subscribed. Others run in between.
+        tokio::task::coop::consume_budget().await;
+    }
+    for confirmation in pending {
+        match confirmation.await {
+            Err(e) if e.kind() == ErrorKind::AccessDenied => {
+                log::warn!("a subscription was not restored: {e}");
             }
-        }
-        Ok(())
-    }
-}
-
-/// Whether `operation` is about topics.
-pub(super) fn is_change<P>(operation: &Operation<'_, P>) -> bool {
-    change_of(operation).is_some()
-}
-
-fn change_of<'a, P>(operation: &Operation<'a, P>) -> Option<(Act, Topics<'a>)> {
-    match operation {
-        Operation::Subscribe(topics) => Some((Act::Subscribe, *topics)),
-        Operation::Unsubscribe(topics) => Some((Act::Unsubscribe, *topics)),
-        Operation::Exclude(topics) => Some((Act::Exclude, *topics)),
-        Operation::Unexclude(topics) => Some((Act::Unexclude, *topics)),
-        _ => None,
-    }
-}
-
-fn batches(topics: &BTreeSet<Box<str>>) -> Vec<String> {
-    let mut batches: Vec<String> = Vec::new();
-    for topic in topics {
-        match batches.last_mut() {
-            Some(batch) if batch.len() + topic.len() < MOST_BYTES => {
-                batch.push('\0');
-                batch.push_str(topic);
-            }
-            _ => batches.push(topic.to_string()),
-        }
-    }
-    batches
-}
-
-impl Change {
-    /// Whether a program waits for the answer.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.told.is_some()
-    }
-
-    /// The broker has answered, or will not. Returns the wakers of those who wait for the answer, to be woken when no lock
-    /// is held.
-    pub(super) fn settle(self, answer: Answer) -> WakerSet {
-        let counts = match answer.map_err(Failure::kind) {
-            // Some topics may have been denied; the others are subscribed.
-            Ok(()) | Err(ErrorKind::AccessDenied) => true,
-            Err(_) => self.told.is_none(),
-        };
-        if counts {
-            self.apply();
-        }
-        self.told.map(|told| told.tell(answer)).unwrap_or_default()
-    }
-
-    fn apply(&self) {
-        let sets = &mut *self.book.0.lock();
-        for topic in self.topics.split('\0') {
-            let set = match self.act {
-                Act::Subscribe | Act::Unsubscribe => &mut sets.subscriptions,
-                Act::Exclude | Act::Unexclude => &mut sets.exclusions,
-            };
-            match self.act {
-                Act::Subscribe | Act::Exclude => drop(set.insert(topic.into())),
-                Act::Unsubscribe | Act::Unexclude => drop(set.remove(topic)),
-            }
-            if topic == TOPIC_WARN && matches!(self.act, Act::Subscribe | Act::Unsubscribe) {
-                sets.warnings = self.act == Act::Subscribe;
+            result => {
+                result.map_err(|e| Error::new(e.kind(), "subscriptions were not restored").with_source(e))?
             }
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::slot::Slot;
-    use super::*;
-
-    fn subscriptions(book: &Topicbook) -> Vec<String> {
-        book.0.lock().subscriptions.iter().map(|topic| topic.to_string()).collect()
-    }
-
-    #[test]
-    fn what_counts_is_what_the_program_was_told() {
-        let book = Topicbook::new();
-        let change =
-            |topics, act: fn(Topics<'static>) -> Operation<'static, Payload<'static>>, told: bool| {
-                let told = told.then(|| Told::Slot(Slot::new()));
-                book.change(&act(Topics::Joined(topics)), told).unwrap()
-            };
-        change("a\0b", Operation::Subscribe, true).settle(Ok(()));
-        change("c", Operation::Subscribe, true).settle(Err(Failure::Lost));
-        change("d", Operation::Subscribe, false).settle(Err(Failure::Lost));
-        change("e", Operation::Subscribe, true).settle(Err(Failure::Refused(0x79)));
-        change("a", Operation::Unsubscribe, true).settle(Err(Failure::Timeout));
-        change("b", Operation::Unsubscribe, false).settle(Ok(()));
-        change("x", Operation::Exclude, true).settle(Ok(()));
-        assert_eq!(subscriptions(&book), ["a", "d", "e"]);
-        assert!(book.0.lock().exclusions.contains("x") && book.0.lock().warnings);
-        change("x", Operation::Unexclude, true).settle(Ok(()));
-        change(TOPIC_WARN, Operation::Unsubscribe, true).settle(Ok(()));
-        assert!(book.0.lock().exclusions.is_empty() && !book.0.lock().warnings);
-    }
-
-    #[test]
-    fn few_frames_of_a_bounded_length() {
-        let many: BTreeSet<Box<str>> = (0..10_000).map(|i| format!("topic/{i:05}").into()).collect();
-        let batches = batches(&many);
-        assert!(batches.iter().all(|batch| batch.len() <= MOST_BYTES));
-        assert_eq!(batches.len(), 10_000usize.div_ceil(MOST_BYTES / 12));
-        let all: BTreeSet<Box<str>> = batches.iter().flat_map(|b| b.split('\0')).map(Box::from).collect();
-        assert_eq!(all, many);
-        let long = BTreeSet::from([Box::from("x".repeat(MOST_BYTES * 2)), Box::from("y")]);
-        assert_eq!(super::batches(&long).len(), 2);
-    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ impl Room {
         match state {
             Ok(RoomState::Full | RoomState::Down(_)) => {
                 if self.blocked.is_none() {
-                    self.blocked = Some(self.client.0.inbox.block());
+                    self.blocked = Some(self.client.0.state.inbox.block());
                 }
             }
             Ok(RoomState::Ready) | Err(_) => self.blocked = None,
@@ -206,14 +206,14 @@ impl<'a> Sending<'a> {
             self.clear_alarm();
         }
         self.alarm = Some(at);
-        self.room.client.0.inbox.wake_at(at, self.room.ticket, cx.waker());
+        self.room.client.0.state.timer.wake_at(at, self.room.ticket, cx.waker());
     }
 
     fn clear_alarm(&mut self) {
         if let Some(at) = self.alarm.take()
             && self.room.client.check_process().is_ok()
         {
-            self.room.client.0.inbox.forget_wake_at(at, self.room.ticket);
+            self.room.client.0.state.timer.forget_wake_at(at, self.room.ticket);
         }
     }
 }

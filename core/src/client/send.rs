@@ -166,7 +166,7 @@ impl Client {
         }?;
         #[cfg(feature = "rpc")]
         if let (TrySend::NoRoom, AnswerTo::Call(id)) = (&submitted, to) {
-            self.0.inbox.calls.set_unsent(id, true);
+            self.0.state.calls.set_unsent(id, true);
         }
         Ok(submitted)
     }
@@ -175,7 +175,7 @@ impl Client {
     pub(super) fn retry(&self, request: &Request<'_>, to: AnswerTo<'_>) -> Result<Submitted> {
         #[cfg(feature = "rpc")]
         if let AnswerTo::Call(id) = to
-            && !self.0.inbox.calls.set_unsent(id, false)
+            && !self.0.state.calls.set_unsent(id, false)
         {
             // Its outcome is told already: nothing may be sent any more.
             return Err(super::connection::lost());

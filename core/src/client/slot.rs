@@ -1,6 +1,6 @@
 //! A result that one party delivers and the holders of a handle wait for.
 
-use super::effects::wake_all;
+use super::register::register;
 use super::waker_set::WakerSet;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -51,57 +51,30 @@ impl<T: Clone> Slot<T> {
 
     /// The result; pending until there is one, and then for good the same. Any number of tasks and threads may wait.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
-        // Wakers are cloned without the lock.
-        let mut own = None;
-        loop {
-            let mut state = self.0.lock();
-            let wakers = match &mut *state {
-                State::Completed(result) => return Poll::Ready(result.clone()),
-                State::Waiting(wakers) => wakers,
-            };
-            if wakers.contains(cx.waker()) {
-                return Poll::Pending;
-            }
-            let Some(own) = own.take() else {
-                drop(state);
-                own = Some(cx.waker().clone());
-                continue;
-            };
-            let former = wakers.insert(own);
-            drop(state);
-            wake_all(former);
-            return Poll::Pending;
-        }
+        register(cx.waker(), |registration| match &mut *self.0.lock() {
+            State::Completed(result) => Some(Poll::Ready(result.clone())),
+            State::Waiting(wakers) => registration.add_to(wakers).then_some(Poll::Pending),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::contain::wake_all;
+    use super::super::register::CountingWaker;
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 
     #[test]
     fn the_first_result_stays() {
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (count, waker) = CountingWaker::new();
         let mut cx = Context::from_waker(&waker);
         let slot = Slot::new();
         assert!(slot.poll(&mut cx).is_pending() && slot.poll(&mut cx).is_pending() && slot.get().is_none());
-        let other = Arc::new(Count(AtomicUsize::new(0)));
-        let second = Waker::from(other.clone());
+        let (other, second) = CountingWaker::new();
         assert!(slot.poll(&mut Context::from_waker(&second)).is_pending());
         wake_all(slot.complete(1));
         assert_eq!(slot.complete(2).into_iter().count(), 0);
         assert_eq!((slot.poll(&mut cx), slot.get(), slot.is_completed()), (Poll::Ready(1), Some(1), true));
-        assert_eq!((count.0.load(Ordering::SeqCst), other.0.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!((count.count(), other.count()), (1, 1));
     }
 }

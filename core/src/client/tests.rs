@@ -1,8 +1,11 @@
 //! The client against a broker of a few lines, which sends and expects exact bytes.
 
 mod receiving;
+#[cfg(feature = "runtime")]
+mod runtime;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::proto::delivery::{self, Delivery};
 use crate::proto::op::{FrameKind, GREETING};
 use crate::proto::request::{self, PING};

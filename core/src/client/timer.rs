@@ -3,8 +3,9 @@
 //! One task for each client expires them. It is started with the first deadline, so that a client without calls
 //! costs none, and no operation has a timer of its own.
 
-use super::effects::wake_all;
-use super::inbox::Inbox;
+#[cfg(feature = "rpc")]
+use super::calls::Calls;
+use super::contain::wake_all;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,9 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The deadlines of one client.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
+    #[cfg(feature = "rpc")]
+    calls: Arc<Calls>,
     /// The runtime of the client; `None` if it was made outside of one.
     runtime: Option<Handle>,
     is_running: AtomicBool,
@@ -38,17 +41,6 @@ struct State {
     waits: BTreeMap<(Instant, u64), Waker>,
 }
 
-impl Default for Timer {
-    fn default() -> Timer {
-        Timer {
-            runtime: Handle::try_current().ok(),
-            is_running: AtomicBool::new(false),
-            state: Mutex::default(),
-            changed: Arc::new(Notify::new()),
-        }
-    }
-}
-
 impl Drop for Timer {
     fn drop(&mut self) {
         // The task finds that the client is gone.
@@ -57,56 +49,65 @@ impl Drop for Timer {
 }
 
 impl Timer {
+    /// The timer of a client. Its task runs on the current runtime, if there is one.
+    pub(super) fn new(#[cfg(feature = "rpc")] calls: Arc<Calls>) -> Arc<Timer> {
+        Arc::new(Timer {
+            #[cfg(feature = "rpc")]
+            calls,
+            runtime: Handle::try_current().ok(),
+            is_running: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Arc::new(Notify::new()),
+        })
+    }
+
     /// The runtime of the client; `None` if it was made outside of one.
     #[cfg(feature = "rpc")]
     pub(super) fn runtime(&self) -> Option<&Handle> {
         self.runtime.as_ref()
     }
-}
 
-impl Inbox {
     /// Has the deadlines checked at that time at the latest.
     pub(crate) fn alarm(self: &Arc<Self>, at: Instant) {
-        let timer = &self.timer;
-        let mut state = timer.state.lock();
+        let mut state = self.state.lock();
         if state.next.is_some_and(|next| next <= at) {
             return;
         }
         state.next = Some(at);
         drop(state);
-        if !timer.is_running.swap(true, Ordering::AcqRel) {
-            match &timer.runtime {
-                Some(runtime) => drop(runtime.spawn(run(Arc::downgrade(self), timer.changed.clone()))),
+        if !self.is_running.swap(true, Ordering::AcqRel) {
+            match &self.runtime {
+                Some(runtime) => drop(runtime.spawn(run(Arc::downgrade(self), self.changed.clone()))),
                 None => log::error!("no runtime: the deadlines of this client are not kept"),
             }
         }
-        timer.changed.notify_one();
+        self.changed.notify_one();
     }
 
     /// Wakes a waker at that time. The caller checks the time itself.
     pub(super) fn wake_at(self: &Arc<Self>, at: Instant, ticket: u64, waker: &Waker) {
         // Cloned and dropped without the lock.
         let waker = waker.clone();
-        let former = self.timer.state.lock().waits.insert((at, ticket), waker);
+        let former = self.state.lock().waits.insert((at, ticket), waker);
         drop(former);
         self.alarm(at);
     }
 
-    /// Takes back [`wake_at`](Inbox::wake_at).
+    /// Takes back [`wake_at`](Timer::wake_at).
     pub(super) fn forget_wake_at(&self, at: Instant, ticket: u64) {
-        let former = self.timer.state.lock().waits.remove(&(at, ticket));
+        let former = self.state.lock().waits.remove(&(at, ticket));
         drop(former);
     }
 
     /// Expires what is due. Returns when to look again.
     fn expire(&self, now: Instant) -> Option<Instant> {
         // An alarm in between is seen.
-        self.timer.state.lock().next = None;
+        self.state.lock().next = None;
         #[cfg(feature = "rpc")]
         let calls = self.calls.expire(now);
         #[cfg(not(feature = "rpc"))]
         let calls = None;
-        let mut state = self.timer.state.lock();
+        let mut state = self.state.lock();
         let later = state.waits.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut state.waits, later);
         let wait = state.waits.keys().next().map(|(at, _)| *at);
@@ -118,14 +119,14 @@ impl Inbox {
     }
 }
 
-async fn run(inbox: Weak<Inbox>, changed: Arc<Notify>) {
+async fn run(timer: Weak<Timer>, changed: Arc<Notify>) {
     let mut next = None;
     loop {
         if next.is_some_and(|next| Instant::now() > next + OVERSLEPT) {
             sleep(GRACE).await;
         }
-        match inbox.upgrade() {
-            Some(inbox) => next = inbox.expire(Instant::now()),
+        match timer.upgrade() {
+            Some(timer) => next = timer.expire(Instant::now()),
             None => return,
         }
         match next {
@@ -143,19 +144,21 @@ async fn run(inbox: Weak<Inbox>, changed: Arc<Notify>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Config;
     use super::*;
     use std::future::poll_fn;
     use std::task::Poll;
 
     #[tokio::test]
     async fn wakes_at_the_earliest_deadline() {
-        let inbox = Inbox::new(&Config::new("", "me"));
+        let timer = Timer::new(
+            #[cfg(feature = "rpc")]
+            Arc::new(Calls::new()),
+        );
         let start = Instant::now();
         for (ticket, millis) in [(1, 3_600_000), (2, 20)] {
             let at = start + Duration::from_millis(millis);
             poll_fn(|cx| {
-                inbox.wake_at(at, ticket, cx.waker());
+                timer.wake_at(at, ticket, cx.waker());
                 Poll::Ready(())
             })
             .await;
@@ -165,14 +168,14 @@ mod tests {
             if Instant::now() >= at {
                 return Poll::Ready(());
             }
-            inbox.wake_at(at, 2, cx.waker());
+            timer.wake_at(at, 2, cx.waker());
             Poll::Pending
         })
         .await;
-        assert_eq!(inbox.timer.state.lock().waits.len(), 1);
-        inbox.forget_wake_at(start + Duration::from_secs(3600), 1);
-        let weak = Arc::downgrade(&inbox);
-        drop(inbox);
+        assert_eq!(timer.state.lock().waits.len(), 1);
+        timer.forget_wake_at(start + Duration::from_secs(3600), 1);
+        let weak = Arc::downgrade(&timer);
+        drop(timer);
         assert!(weak.upgrade().is_none());
     }
 }

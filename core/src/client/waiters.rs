@@ -1,6 +1,6 @@
 //! Wakers of those who wait for a condition, each under a ticket of its own.
 
-use super::effects::wake_all;
+use super::contain::wake_all;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,22 +53,12 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use super::super::register::CountingWaker;
     use super::*;
-    use std::sync::Arc;
-    use std::task::Wake;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 
     #[test]
     fn each_ticket_is_woken_once() {
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (count, waker) = CountingWaker::new();
         let waiters = Waiters::default();
         for ticket in [1, 2, 1, 3] {
             waiters.register(ticket, &waker);
@@ -77,6 +67,6 @@ mod tests {
         waiters.forget(4);
         waiters.wake_all();
         waiters.wake_all();
-        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        assert_eq!(count.count(), 2);
     }
 }

@@ -40,7 +40,7 @@ impl WakeUp {
 
     /// Wakes the taker. Runs foreign code: the caller holds no lock.
     pub(crate) fn wake(&self) {
-        super::effects::contain("a waker", || self.waker.wake_by_ref());
+        super::contain::contain("a waker", || self.waker.wake_by_ref());
     }
 }
 

@@ -2,10 +2,8 @@
 
 use super::hash::Seed;
 use super::index::Index;
+pub(super) use super::slab::NONE;
 use super::slab::Slab;
-
-/// The id of no item: ids of items are lower.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A text. Up to `N` bytes are stored in place, so that comparing them costs no second cache miss.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! Items by number, in chunks: growing copies at most one chunk, and empty chunks are freed.
 
-use super::arena::NONE;
 use super::chunk::Chunk;
 use std::ops;
+
+/// The id of no item: ids of items are lower.
+pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 enum Place<T> {

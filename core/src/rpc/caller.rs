@@ -198,7 +198,7 @@ impl Caller {
     /// Forgets a call that was started with a completion queue: nothing more goes there, and its late reply is dropped.
     /// Returns false if its outcome is there already.
     pub fn cancel(&self, id: u32) -> bool {
-        self.client.check_process().is_ok() && self.client.inbox().calls.forget(id)
+        self.client.check_process().is_ok() && self.client.state().calls.forget(id)
     }
 
     fn call_now(&self, call: &CallRequest<'_>, bound: Bound) -> Result<TrySend<PendingCall>, RpcError> {
@@ -219,7 +219,7 @@ impl Caller {
         match sent {
             Ok(TrySend::Sent(_)) => Ok(TrySend::Sent(id)),
             // Its outcome is told already, if the connection has just been lost.
-            _ if !self.client.inbox().calls.unregister(id) => Ok(TrySend::Sent(id)),
+            _ if !self.client.state().calls.unregister(id) => Ok(TrySend::Sent(id)),
             Ok(TrySend::NoRoom) => Ok(TrySend::NoRoom),
             Err(e) => Err(error_of(e)),
         }
@@ -235,15 +235,15 @@ impl Caller {
         self.client.check_process()?;
         let (now, timeout) = (Instant::now(), self.client.timeout());
         let deadline = call.deadline.after(now, timeout);
-        let inbox = self.client.inbox();
-        let (id, alarm) = inbox
+        let state = self.client.state();
+        let (id, alarm) = state
             .calls
             .register(call.target, deadline, to)
             .map_err(|_| Error::new(ErrorKind::ConnectionLost, "the client is not connected"))?;
         if let Some(at) = alarm {
-            inbox.alarm(at);
+            state.timer.alarm(at);
         }
-        inbox.unpark();
+        state.inbox.unpark();
         Ok((id, call.deadline(deadline.map_or(Deadline::Never, |at| Deadline::At(at.into_std())))))
     }
 

@@ -2,8 +2,10 @@
 
 use super::RpcError;
 use super::handlers::{Call, Notification};
+use super::lanes::{RpcLane, RpcLanes};
 use super::responder::Responder;
-use crate::client::{Attached, Client, Lane, RpcLanes, Wait, WakeUp, WeakClient, Working};
+use super::work::Working;
+use crate::client::{Attached, Client, Took, Wait, WakeUp, WeakClient};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::proto::op::FrameKind;
@@ -76,13 +78,12 @@ impl Serving {
     }
 
     fn attach(client: &Client, in_order: bool) -> Serving {
-        let RpcLanes { frames, notifications, calls, attached } = client.attach_rpc(in_order);
-        let attached = Arc::new(attached);
+        let RpcLanes { frames, notifications, calls, attached } = RpcLanes::attach(client, in_order);
+        let (attached, working) = (Arc::new(attached), Working::begin(client));
         let intake = |lane| Intake {
             lane,
             client: client.downgrade(),
-            working: client.working(),
-            wake_up: None,
+            working: working.clone(),
             attached: attached.clone(),
         };
         Serving { requests: intake(calls), notifications: intake(notifications), frames: intake(frames) }
@@ -91,10 +92,9 @@ impl Serving {
 
 /// One part of what a [`Serving`] receives. Used by one thread at a time, which may be any.
 pub struct Intake {
-    lane: Lane,
+    lane: RpcLane,
     client: WeakClient,
     working: Working,
-    wake_up: Option<WakeUp>,
     attached: Arc<Attached>,
 }
 
@@ -106,11 +106,7 @@ impl Intake {
     /// When fewer than `most` were there, the [wake-up](Intake::set_wake_up) happens as soon as there are more. When
     /// `most` was reached, take again before waiting for it.
     pub fn take_batch(&mut self, batch: &mut Vec<Incoming>, most: usize) -> Option<usize> {
-        let wake_up = self.wake_up.clone();
-        match self.take_with(batch, most, wake_up.as_ref()) {
-            Poll::Ready(taken) => taken,
-            Poll::Pending => Some(0),
-        }
+        self.lane.take_batch(collect(batch, most, &self.client, &self.working))
     }
 
     /// As [`take_batch`](Intake::take_batch), but pending until there is something.
@@ -120,7 +116,7 @@ impl Intake {
         batch: &mut Vec<Incoming>,
         most: usize,
     ) -> Poll<Option<usize>> {
-        self.take_with(batch, most, Some(&cx.waker().clone().into()))
+        self.lane.poll_batch(cx, collect(batch, most, &self.client, &self.working))
     }
 
     /// As [`take_batch`](Intake::take_batch), but waits on this thread until there is something. `Some(0)` when the time
@@ -137,57 +133,35 @@ impl Intake {
         Ok(wait.on(|cx| self.poll_batch(cx, batch, most))?.unwrap_or(Some(0)))
     }
 
+    /// What a client that drains waits for.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn working(&self) -> Working {
+        self.working.clone()
+    }
+
     /// Sets what tells the program that [`take_batch`](Intake::take_batch) has something to take, or that there will be
     /// nothing more: a waker, or a [`WakeFd`](crate::client::WakeFd) for an event loop. It happens once for each time
     /// that `take_batch` has found nothing more, and once now if something waits.
     pub fn set_wake_up(&mut self, wake_up: impl Into<WakeUp>) {
-        let wake_up = wake_up.into();
-        if self.lane.has_in_hand() || self.lane.poll_refill(Some(wake_up.waker())).is_ready() {
-            wake_up.wake();
-        }
-        self.wake_up = Some(wake_up);
+        self.lane.set_wake_up(wake_up.into());
     }
+}
 
-    /// Pending when nothing was there: the wake-up is armed. It is armed too when fewer than `most` were taken.
-    fn take_with(
-        &mut self,
-        batch: &mut Vec<Incoming>,
-        most: usize,
-        wake_up: Option<&WakeUp>,
-    ) -> Poll<Option<usize>> {
-        let (mut taken, mut was_reset) = (0, false);
-        loop {
-            while let Some(frame) = self.lane.next_in_hand() {
-                let Some(incoming) = self.incoming(frame) else { continue };
-                batch.push(incoming);
-                taken += 1;
-                if taken >= most {
-                    if was_reset && let Some(wake_up) = wake_up {
-                        wake_up.wake();
-                    }
-                    return Poll::Ready(Some(taken));
-                }
-            }
-            match (self.lane.poll_refill(wake_up.filter(|_| was_reset).map(WakeUp::waker)), wake_up) {
-                (Poll::Ready(true), _) => {}
-                (Poll::Ready(false), _) => {
-                    if let Some(wake_up) = wake_up.filter(|_| was_reset) {
-                        wake_up.wake();
-                    }
-                    return Poll::Ready(Some(taken).filter(|taken| *taken > 0));
-                }
-                (Poll::Pending, Some(wake_up)) if !was_reset => {
-                    wake_up.reset();
-                    was_reset = true;
-                }
-                (Poll::Pending, _) if taken == 0 => return Poll::Pending,
-                (Poll::Pending, _) => return Poll::Ready(Some(taken)),
-            }
-        }
-    }
-
-    fn incoming(&self, frame: Frame) -> Option<Incoming> {
-        Kind::of(frame)?.into_incoming(&self.client, &self.working)
+/// Appends to `batch` what a server handles, up to `most` items.
+fn collect<'a>(
+    batch: &'a mut Vec<Incoming>,
+    most: usize,
+    client: &'a WeakClient,
+    working: &'a Working,
+) -> impl FnMut(Frame) -> Took + 'a {
+    let mut count = 0;
+    move |frame| {
+        let Some(incoming) = Kind::of(frame).and_then(|kind| kind.into_incoming(client, working)) else {
+            return Took::Skipped;
+        };
+        batch.push(incoming);
+        count += 1;
+        if count >= most { Took::Last } else { Took::More }
     }
 }
 

@@ -31,9 +31,11 @@ mod caller;
 mod error;
 mod handlers;
 mod intake;
+mod lanes;
 mod pending;
 mod responder;
 mod server;
+mod work;
 
 pub use caller::{CallRequest, Caller};
 pub use error::{Origin, RpcError};
@@ -41,7 +43,8 @@ pub use handlers::{Call, Handlers, Notification, Reply};
 pub use intake::{Incoming, Intake, Serving};
 pub use pending::PendingCall;
 pub use responder::Responder;
-pub(crate) use responder::refuse;
+#[cfg(feature = "blocking")]
+pub(crate) use work::Working;
 
 use crate::client::{Attached, Client};
 use crate::error::Result;

@@ -108,7 +108,7 @@ impl Drop for PendingCall {
         if self.client.check_process().is_err() {
             return;
         }
-        let calls = &self.client.inbox().calls;
+        let calls = &self.client.state().calls;
         if self.sent {
             calls.forget(self.id);
         } else {

@@ -1,9 +1,10 @@
 //! The answer to one request.
 
 use super::RpcError;
+use super::work::Working;
 #[cfg(feature = "blocking")]
 use crate::client::Wait;
-use crate::client::{AnswerTo, Bound, Client, Request, TrySend, WeakClient, Working};
+use crate::client::{AnswerTo, Bound, Client, Request, TrySend, WeakClient};
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::proto::op::QoS;
@@ -185,20 +186,5 @@ impl Answer {
 
     fn log_unsent(&self, e: &Error) {
         log::debug!("a reply to {} was not sent: {e}", shown(self.request.sender()));
-    }
-}
-
-/// Answers requests that came while their client was about to go, as if it were gone.
-pub(crate) async fn refuse(client: &Client, requests: Vec<Frame>) {
-    for request in requests {
-        let Some(super::intake::Kind::Call(call)) = super::intake::Kind::of(request) else { continue };
-        if !call.wants_reply() {
-            continue;
-        }
-        let e = Error::new(ErrorKind::NotRegistered, "the client is about to go");
-        let answer = Answer::new(call.frame().clone(), call.id(), Err(e.into()));
-        if answer.send(client).await.is_err() {
-            return;
-        }
     }
 }

@@ -2,10 +2,12 @@
 
 use super::handlers::{Call, Handlers};
 use super::intake::{Incoming, Kind};
+use super::lanes::{RpcLane, RpcLanes};
 use super::responder::Responder;
+use super::work::Working;
 use super::{Options, RpcError};
-use crate::client::effects::{contain, panic_text};
-use crate::client::{Attached, Client, Lane, RpcLanes, WeakClient, Working};
+use crate::client::contain::{contain, panic_text};
+use crate::client::{Attached, Client, WeakClient};
 use crate::shown::shown;
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -24,8 +26,8 @@ struct Server<H> {
 /// Starts the tasks of a server; they end when the value is dropped.
 pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options) -> Attached {
     let server = Arc::new(Server { handlers, client: client.downgrade() });
-    let RpcLanes { frames, notifications, calls, attached } = client.attach_rpc(options.in_order);
-    let working = client.working();
+    let RpcLanes { frames, notifications, calls, attached } = RpcLanes::attach(client, options.in_order);
+    let working = Working::begin(client);
     tokio::spawn(server.clone().run_in_order(frames, working.clone()));
     if !options.in_order {
         tokio::spawn(server.clone().run_in_order(notifications, working.clone()));
@@ -36,7 +38,7 @@ pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options
 
 impl<H: Handlers> Server<H> {
     /// Handles frames one after another. Without in-order handling these lanes hold no calls.
-    async fn run_in_order(self: Arc<Self>, mut lane: Lane, working: Working) {
+    async fn run_in_order(self: Arc<Self>, mut lane: RpcLane, working: Working) {
         while let Some(frame) = lane.recv().await {
             match Kind::of(frame).and_then(|kind| kind.into_incoming(&self.client, &working)) {
                 Some(Incoming::Frame(frame)) => {
@@ -58,7 +60,7 @@ impl<H: Handlers> Server<H> {
     }
 
     /// Handles each call in a task of its own, up to a number of them at the same time.
-    async fn run_calls(self: Arc<Self>, mut lane: Lane, max_concurrent: usize, working: Working) {
+    async fn run_calls(self: Arc<Self>, mut lane: RpcLane, max_concurrent: usize, working: Working) {
         let permits = Arc::new(Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
         // Without a permit no call is taken: another server that takes over gets it. An error would mean that the
         // semaphore is closed, which it never is.

@@ -11,6 +11,7 @@ mod payload;
 mod rpc;
 mod send;
 mod table;
+mod text;
 
 use args::{Args, Command};
 use busrt::Client;

@@ -2,7 +2,8 @@
 
 use crate::failure::{Failure, Result, may_colour};
 use crate::output::Output;
-use crate::table::{Item, grouped};
+use crate::table::Item;
+use crate::text::grouped;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;

@@ -2,7 +2,8 @@
 
 use crate::failure::{Failure, Result, may_colour};
 use crate::payload::{Payload, visible};
-use crate::table::{self, Item, grouped};
+use crate::table::{self, Item};
+use crate::text::grouped;
 use busrt::{Frame, FrameKind};
 use bytes::Bytes;
 use owo_colors::{OwoColorize, Style};

@@ -183,7 +183,7 @@ fn hex_dump(bytes: &[u8]) -> String {
         let _ = write!(text, "{:08x}  {:<47}  {ascii}", row * HEX_ROW, digits.join(" "));
     }
     if bytes.len() > HEX_BYTES {
-        let _ = write!(text, "\n… and {} bytes more", crate::table::grouped(bytes.len() - HEX_BYTES));
+        let _ = write!(text, "\n… and {} bytes more", crate::text::grouped(bytes.len() - HEX_BYTES));
     }
     text
 }

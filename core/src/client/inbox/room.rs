@@ -1,6 +1,8 @@
 //! Those who wait for room in an inbox: futures, and wakers that a dispatcher registers in many inboxes.
 
-use crate::client::effects::{contain, wake_all};
+use crate::client::contain::{contain, wake_all};
+#[cfg(feature = "broker")]
+use crate::client::register::register;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
@@ -40,21 +42,12 @@ impl Room {
     /// once more after that.
     #[cfg(feature = "broker")]
     pub(super) fn register(&self, waker: &Waker) {
-        // Cloned without the lock.
-        let mut own = None;
-        loop {
+        register(waker, |registration| {
             let mut wakers = self.wakers.lock();
-            if wakers.iter().any(|registered| registered.will_wake(waker)) {
-                return;
-            }
-            if let Some(own) = own.take() {
-                wakers.push(own);
-                self.registered.store(wakers.len(), Ordering::SeqCst);
-                return;
-            }
-            drop(wakers);
-            own = Some(waker.clone());
-        }
+            let is_registered = registration.push_to(&mut wakers);
+            self.registered.store(wakers.len(), Ordering::SeqCst);
+            is_registered.then_some(())
+        });
     }
 
     /// Takes back the registration of a waker.

@@ -1,9 +1,12 @@
 //! The frames that wait in an inbox, and the rules for those that come.
 
 use super::bounds::{Amount, Bounds};
+use super::end::End;
 #[cfg(feature = "rpc")]
-use super::hand::Hand;
-use super::{End, LANE_FRAMES, LANES};
+use super::held::Hand;
+#[cfg(feature = "broker")]
+use super::sorting::LANE_FRAMES;
+use super::sorting::{LANES, Sorting};
 use crate::client::effects::DeferredEffects;
 use crate::client::policy::Overflow;
 use crate::frame::Frame;
@@ -13,33 +16,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// The most requests that came too late and are answered so.
-#[cfg(feature = "rpc")]
+/// The most frames that came too late and are kept.
 const MOST_LATE: usize = 1024;
-
-/// How frames are spread over the lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Everything in one.
-    Plain,
-    /// Publications and broadcasts, notifications, requests; or all in one, to keep their order.
-    #[cfg(feature = "rpc")]
-    Rpc {
-        /// All in one.
-        in_order: bool,
-    },
-}
-
-impl Mode {
-    /// Returns whether frames are spread over several lanes.
-    fn has_lanes(self) -> bool {
-        match self {
-            Mode::Plain => false,
-            #[cfg(feature = "rpc")]
-            Mode::Rpc { in_order } => !in_order,
-        }
-    }
-}
 
 /// Whether the program takes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +31,7 @@ pub(super) enum Consumer {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) mode: Mode,
+    pub(super) sorting: Sorting,
     pub(super) consumer: Consumer,
     pub(super) lanes: [Queue; LANES],
     pub(super) waiting: Amount,
@@ -62,12 +40,12 @@ pub(super) struct State {
     /// Frames received, and the bytes of their bodies.
     pub(super) received: (u64, u64),
     pub(super) dropped: u64,
-    /// True if no more frames are queued: those that wait are the last.
-    pub(super) sealed: bool,
-    /// RPC requests that came after that, to be refused.
-    #[cfg(feature = "rpc")]
+    /// Set when no more frames are queued: those that wait are the last. Returns whether a frame that comes later is
+    /// kept for [`take_late`](super::Inbox::take_late).
+    pub(super) sealed: Option<fn(&Frame) -> bool>,
+    /// The frames that came later and are kept.
     pub(super) late: Vec<Frame>,
-    /// The frames that an RPC server has taken from each lane and not handled yet.
+    /// The frames that a consumer has taken from each lane and not handled yet.
     #[cfg(feature = "rpc")]
     pub(super) hands: [Option<Arc<Hand>>; LANES],
     pub(super) end: Option<End>,
@@ -163,15 +141,14 @@ impl Queue {
 impl State {
     pub(super) fn new() -> State {
         State {
-            mode: Mode::Plain,
+            sorting: Sorting::PLAIN,
             consumer: Consumer::Never,
             lanes: Default::default(),
             waiting: Amount::default(),
             starved: false,
             received: (0, 0),
             dropped: 0,
-            sealed: false,
-            #[cfg(feature = "rpc")]
+            sealed: None,
             late: Vec::new(),
             #[cfg(feature = "rpc")]
             hands: Default::default(),
@@ -182,29 +159,19 @@ impl State {
     /// The bytes at which the reader of a connection stops: what it reads next may belong to any lane. With several
     /// lanes, one that is full leaves as much for the others.
     pub(super) fn bound(&self, bounds: Bounds) -> usize {
-        if self.mode.has_lanes() { bounds.lane.saturating_mul(2) } else { bounds.lane }
+        if self.sorting.has_lanes() { bounds.lane.saturating_mul(2) } else { bounds.lane }
     }
 
     /// Returns whether frames that find no room wait, rather than being dropped or queued all the same.
     pub(super) fn holds_back(&self) -> bool {
-        self.consumer == Consumer::Present && !self.sealed && self.end.is_none()
+        self.consumer == Consumer::Present && self.sealed.is_none() && self.end.is_none()
     }
 
     /// The lane of a message, publication or broadcast whose payload begins with `first`; `None` if the consumer
     /// cannot handle it.
-    pub(super) fn lane_of(
-        &self,
-        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] kind: FrameKind,
-        #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] first: Option<u8>,
-    ) -> Option<usize> {
-        match self.mode {
-            Mode::Plain => Some(LANE_FRAMES),
-            #[cfg(feature = "rpc")]
-            Mode::Rpc { in_order } => {
-                let lane = crate::client::lanes::rpc::lane_of(kind, first)?;
-                Some(if in_order { LANE_FRAMES } else { lane })
-            }
-        }
+    #[inline]
+    pub(super) fn lane_of(&self, kind: FrameKind, first: Option<u8>) -> Option<usize> {
+        self.sorting.lane_of(kind, first)
     }
 
     /// The bytes that wait in a lane.
@@ -234,13 +201,17 @@ impl State {
             effects.discard(frame);
             return 0;
         }
-        if self.sealed {
+        if let Some(is_kept) = self.sealed {
             self.dropped += 1;
-            self.keep_late(frame, effects);
+            if self.late.len() < MOST_LATE && is_kept(&frame) {
+                self.late.push(frame);
+            } else {
+                effects.discard(frame);
+            }
             return 1;
         }
         let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
-            effects.not_rpc(frame);
+            effects.unhandled(frame);
             return 0;
         };
         let mut dropped = 0;
@@ -265,16 +236,6 @@ impl State {
         }
         self.enqueue_in(lane, frame, effects);
         dropped
-    }
-
-    /// Keeps a request that comes too late, to be answered at the end. Every other frame is freed.
-    fn keep_late(&mut self, frame: Frame, effects: &mut DeferredEffects) {
-        #[cfg(feature = "rpc")]
-        if self.late.len() < MOST_LATE && crate::client::lanes::rpc::is_request(&frame) {
-            self.late.push(frame);
-            return;
-        }
-        effects.discard(frame);
     }
 
     /// Drops the oldest frame of a lane.
@@ -306,7 +267,7 @@ impl State {
     pub(super) fn enqueue(&mut self, frame: Frame, effects: &mut DeferredEffects) {
         match self.lane_of(frame.kind(), frame.payload().first().copied()) {
             Some(lane) => self.enqueue_in(lane, frame, effects),
-            None => effects.not_rpc(frame),
+            None => effects.unhandled(frame),
         }
     }
 
@@ -327,7 +288,7 @@ impl State {
     ) {
         for frame in frames.rev() {
             let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
-                effects.not_rpc(frame);
+                effects.unhandled(frame);
                 continue;
             };
             let lane = &mut self.lanes[lane];

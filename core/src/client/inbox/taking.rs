@@ -1,9 +1,12 @@
 //! Taking frames out of an inbox: the consumer, and its batches.
 
 use super::bounds::Amount;
-use super::state::{Consumer, Mode, Queue, State};
-use super::{Inbox, LANES, Taken};
+use super::held::Held;
+use super::sorting::{LANES, Sorting};
+use super::state::{Consumer, Queue, State};
+use super::{Inbox, Taken};
 use crate::client::effects::{DeferredEffects, discard, wake_all};
+use crate::client::register::{Registration, register};
 use crate::frame::Frame;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -16,8 +19,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 impl Inbox {
     /// Makes the caller the consumer of all lanes and returns its number. `None` when there is a consumer and the
-    /// caller does not want to take over, and in a child made by fork. The frames in the hands of a former RPC server come first again.
-    pub(crate) fn attach(&self, mode: Mode, take_over: bool) -> Option<u64> {
+    /// caller does not want to take over, and in a child made by fork. The frames that a former consumer holds in shared
+    /// hands come first again.
+    pub(crate) fn attach(&self, sorting: Sorting, take_over: bool) -> Option<u64> {
         if self.is_inherited() {
             return None;
         }
@@ -30,13 +34,10 @@ impl Inbox {
         state.consumer = Consumer::Present;
         // The former consumer wakes up and finds that it has been replaced.
         state.take_wakers().for_each(|waker| effects.wake(waker));
-        let hands = take_hands(&mut state);
-        if state.mode == mode {
-            for frames in hands {
-                state.put_back(frames.into_iter(), &mut effects);
-            }
-        } else {
-            state.mode = mode;
+        let was_plain = std::mem::replace(&mut state.sorting, sorting).is_plain();
+        // A plain consumer has no shared hands, and nothing is sorted for another one.
+        if !(was_plain && sorting.is_plain()) {
+            let hands = take_hands(&mut state);
             state.waiting = Amount::default();
             for (hand, lane) in hands.into_iter().zip(std::mem::take(&mut state.lanes)) {
                 let frames = hand.into_iter().chain(lane.into_frames());
@@ -64,7 +65,7 @@ impl Inbox {
             return;
         }
         state.consumer = Consumer::Gone;
-        state.mode = Mode::Plain;
+        state.sorting = Sorting::PLAIN;
         state.waiting = Amount::default();
         let hands = take_hands(&mut state);
         let mut lanes = std::mem::take(&mut state.lanes);
@@ -96,77 +97,47 @@ impl Inbox {
         effects.settle();
     }
 
-    /// Moves the next frames of a lane to `batch`, at most `frames` of them. `Ready(false)` when there will be none, or
-    /// when the caller is not the consumer any more, and in a child made by fork. When the lane is empty, `waker` is registered.
+    /// Moves the next frames of a lane to `held`, which is empty, at most `frames` of them. `Ready(false)` when there
+    /// will be none, or when the caller is not the consumer any more, and in a child made by fork. When the lane is
+    /// empty, `waker` is registered.
     pub(crate) fn poll_take(
         &self,
         epoch: u64,
         lane: usize,
         frames: usize,
-        batch: &mut VecDeque<Frame>,
+        held: &mut impl Held,
         waker: Option<&Waker>,
-    ) -> Poll<bool> {
-        self.poll_fill(epoch, lane, waker, |state| state.take(lane, batch, self.batch(frames)))
-    }
-
-    /// As [`poll_take`](Inbox::poll_take), into a hand.
-    #[cfg(feature = "rpc")]
-    pub(crate) fn poll_take_in_hand(
-        &self,
-        epoch: u64,
-        lane: usize,
-        frames: usize,
-        hand: &super::hand::Hand,
-        waker: Option<&Waker>,
-    ) -> Poll<bool> {
-        self.poll_fill(epoch, lane, waker, |state| {
-            hand.fill(|batch| state.take(lane, batch, self.batch(frames)))
-        })
-    }
-
-    fn poll_fill(
-        &self,
-        epoch: u64,
-        lane: usize,
-        waker: Option<&Waker>,
-        mut fill: impl FnMut(&mut State) -> usize,
     ) -> Poll<bool> {
         if self.is_inherited() {
             return Poll::Ready(false);
         }
-        // Wakers are cloned and dropped without the lock.
-        let mut own = None;
-        loop {
+        let mut take = |registration: Option<&mut Registration<'_>>| {
             let mut state = self.state.lock();
             if !self.is_attached(epoch) {
-                return Poll::Ready(false);
+                return Some(Poll::Ready(false));
             }
-            if fill(&mut state) > 0 {
+            if held.fill(|batch| state.take(lane, batch, self.batch(frames))) > 0 {
                 let tell = state.starved && state.has_room_worth_telling(lane, self.bounds);
                 state.starved &= !tell;
                 drop(state);
                 if tell {
                     self.room.tell();
                 }
-                return Poll::Ready(true);
+                return Some(Poll::Ready(true));
             }
-            if state.end.is_some() || state.sealed {
-                return Poll::Ready(false);
+            if state.end.is_some() || state.sealed.is_some() {
+                return Some(Poll::Ready(false));
             }
-            let Some(waker) = waker else { return Poll::Pending };
-            let registered = &mut state.lanes[lane].waker;
-            if registered.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
-                return Poll::Pending;
+            match registration {
+                Some(registration) => {
+                    registration.put_in(&mut state.lanes[lane].waker).then_some(Poll::Pending)
+                }
+                None => Some(Poll::Pending),
             }
-            if own.is_none() {
-                drop(state);
-                own = Some(waker.clone());
-                continue;
-            }
-            let former = std::mem::replace(registered, own);
-            drop(state);
-            drop(former);
-            return Poll::Pending;
+        };
+        match waker {
+            Some(waker) => register(waker, |registration| take(Some(registration))),
+            None => take(None).unwrap_or(Poll::Pending),
         }
     }
 
@@ -175,13 +146,13 @@ impl Inbox {
         Amount { frames: frames.clamp(1, BATCH_FRAMES), bytes: (self.bounds.lane / 8).clamp(1, BATCH_BYTES) }
     }
 
-    /// Registers the hand into which an RPC server takes frames of a lane; false if it is not the consumer any more.
+    /// Registers the hand into which a consumer takes frames of a lane; false if it is not the consumer any more.
     #[cfg(feature = "rpc")]
     pub(crate) fn register_hand(
         &self,
         epoch: u64,
         lane: usize,
-        hand: &std::sync::Arc<super::hand::Hand>,
+        hand: &std::sync::Arc<super::held::Hand>,
     ) -> bool {
         if self.is_inherited() {
             return false;
@@ -204,7 +175,7 @@ impl Inbox {
     }
 }
 
-/// The frames that RPC servers have taken from each lane and not handled. Nothing is added to these hands any more.
+/// The frames that a consumer holds in shared hands. Nothing is added to these hands any more.
 fn take_hands(
     #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] state: &mut State,
 ) -> [VecDeque<Frame>; LANES] {

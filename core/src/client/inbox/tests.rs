@@ -1,16 +1,54 @@
 mod batches;
+#[cfg(feature = "rpc")]
+mod lanes;
 #[cfg(feature = "broker")]
 mod pushed;
-#[cfg(feature = "rpc")]
-mod rpc;
+mod schedules;
 
+use super::super::client_state::ClientState;
+use super::super::events::Event;
 use super::super::lanes::Frames;
 use super::*;
+use crate::error::ErrorKind;
 use crate::proto::delivery::Delivery;
 use crate::proto::op::FrameKind;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::pin;
 use std::task::{Context, Waker};
+
+/// A client whose inbox is tested, without a connection.
+#[derive(Clone)]
+struct Client(Arc<ClientState>);
+
+impl Client {
+    fn new(config: &Config) -> Client {
+        Client(ClientState::new(config))
+    }
+
+    fn frames(&self) -> Frames {
+        Frames::attach(&self.0.inbox).unwrap()
+    }
+
+    /// Appends frames as the reader of a connection does.
+    fn append(&self, frames: &mut Vec<Frame>) {
+        let mut effects = DeferredEffects::default();
+        self.0.receive(frames, &mut effects);
+        effects.settle();
+    }
+
+    fn end(&self, end: End) {
+        self.0.end(end);
+    }
+}
+
+impl Deref for Client {
+    type Target = Arc<Inbox>;
+
+    fn deref(&self) -> &Arc<Inbox> {
+        &self.0.inbox
+    }
+}
 
 fn config() -> Config {
     Config::new("", "me")
@@ -30,7 +68,7 @@ fn room_for(frames: usize) -> Config {
     config().inbox_bytes(frames * SIZE)
 }
 
-fn append(inbox: &Inbox, payloads: impl IntoIterator<Item = u8>) {
+fn append(inbox: &Client, payloads: impl IntoIterator<Item = u8>) {
     inbox.append(&mut payloads.into_iter().map(|p| message(&[p])).collect());
 }
 
@@ -49,8 +87,8 @@ fn is_ready(future: impl Future) -> bool {
 
 #[test]
 fn the_bound_is_in_bytes() {
-    let inbox = Inbox::new(&room_for(3));
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&room_for(3));
+    let mut frames = inbox.frames();
     append(&inbox, 0..2);
     assert_eq!(inbox.room(|| false), SIZE);
     append(&inbox, 2..3);
@@ -63,8 +101,8 @@ fn the_bound_is_in_bytes() {
 
 #[test]
 fn an_empty_inbox_takes_a_frame_of_any_size() {
-    let inbox = Inbox::new(&config().inbox_bytes(1));
-    let _frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config().inbox_bytes(1));
+    let _frames = inbox.frames();
     assert!(!must_wait(&inbox));
     inbox.append(&mut vec![message(&[0; 100_000])]);
     assert!(must_wait(&inbox));
@@ -72,8 +110,8 @@ fn an_empty_inbox_takes_a_frame_of_any_size() {
 
 #[test]
 fn what_is_awaited_extends_the_bound() {
-    let inbox = Inbox::new(&room_for(2).inbox_awaiting_bytes(3 * SIZE));
-    let _frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&room_for(2).inbox_awaiting_bytes(3 * SIZE));
+    let _frames = inbox.frames();
     append(&inbox, 0..3);
     assert!(must_wait(&inbox));
     let blocked = inbox.block();
@@ -86,7 +124,7 @@ fn what_is_awaited_extends_the_bound() {
 
 #[tokio::test]
 async fn a_reader_that_waits_for_room_goes_on() {
-    type Act = fn(&Arc<Inbox>, &mut Frames);
+    type Act = fn(&Client, &mut Frames);
     let acts: [Act; 4] = [
         |_, frames| assert!(frames.try_recv().is_some()),
         |inbox, _| std::mem::forget(inbox.block()),
@@ -94,8 +132,8 @@ async fn a_reader_that_waits_for_room_goes_on() {
         |inbox, _| inbox.detach(1),
     ];
     for act in acts {
-        let inbox = Inbox::new(&room_for(1));
-        let mut frames = Frames::attach(&inbox).unwrap();
+        let inbox = Client::new(&room_for(1));
+        let mut frames = inbox.frames();
         append(&inbox, 0..1);
         let waiting = tokio::spawn({
             let inbox = inbox.clone();
@@ -113,9 +151,9 @@ async fn a_reader_that_waits_for_room_goes_on() {
 #[test]
 fn whatever_is_over_the_budget_is_dropped_and_told() {
     for (overflow, kept) in [(Overflow::DropOld, [7, 8, 9]), (Overflow::DropNew, [0, 1, 2])] {
-        let inbox = Inbox::new(&room_for(3).overflow(overflow));
-        let mut events = inbox.events.subscribe();
-        let mut frames = Frames::attach(&inbox).unwrap();
+        let inbox = Client::new(&room_for(3).overflow(overflow));
+        let mut events = inbox.0.events.subscribe();
+        let mut frames = inbox.frames();
         append(&inbox, 0..10);
         assert!(!must_wait(&inbox));
         assert_eq!(drain(&mut frames), kept);
@@ -128,10 +166,10 @@ fn whatever_is_over_the_budget_is_dropped_and_told() {
 
 #[test]
 fn a_sealed_one_yields_what_waits() {
-    let inbox = Inbox::new(&room_for(2));
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&room_for(2));
+    let mut frames = inbox.frames();
     append(&inbox, 0..2);
-    inbox.seal();
+    inbox.seal(|_| false);
     assert!(!must_wait(&inbox));
     append(&inbox, 2..4);
     assert_eq!((drain(&mut frames), inbox.counters().3), (vec![0, 1], 2));
@@ -140,11 +178,11 @@ fn a_sealed_one_yields_what_waits() {
 
 #[test]
 fn nobody_takes_frames() {
-    let inbox = Inbox::new(&room_for(3));
+    let inbox = Client::new(&room_for(3));
     append(&inbox, 0..10);
     assert!(!must_wait(&inbox));
     assert_eq!(inbox.counters(), (10, 60, 3, 7));
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let mut frames = inbox.frames();
     assert_eq!(drain(&mut frames), [0, 1, 2]);
     drop(frames);
     append(&inbox, 0..10);
@@ -153,8 +191,8 @@ fn nobody_takes_frames() {
 
 #[test]
 fn the_end_leaves_what_was_received() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     append(&inbox, 0..2);
     inbox.end(End::new(ErrorKind::Data, "first"));
     inbox.end(End::new(ErrorKind::Io, "second"));
@@ -167,8 +205,8 @@ fn the_end_leaves_what_was_received() {
 
 #[test]
 fn batches_keep_the_order() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     let mut wanted = vec![];
     for round in 0..20u8 {
         append(&inbox, (0..150).map(|i| i ^ round));

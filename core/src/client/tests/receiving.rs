@@ -1,6 +1,7 @@
 //! Reading, the bound of the inbox, and the order of what one read brings.
 
 use super::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The bytes that a received message with a payload of four bytes holds.
 const SIZE: usize = size_of::<crate::Frame>() + b"peer\0four".len();
@@ -108,7 +109,6 @@ async fn a_full_inbox_reports_progress() {
 /// Answers are told after the frames that came before them are queued.
 #[tokio::test]
 async fn frames_come_before_the_answers_behind_them() {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     struct Look(Client, AtomicUsize);
     impl std::task::Wake for Look {
         fn wake(self: Arc<Self>) {
@@ -150,4 +150,75 @@ fn a_thread_reads_the_socket_itself() {
         assert!(frames.recv().await.is_none());
     });
     assert!(!connection.read_now());
+}
+
+/// Counts how often it was woken, and how often while the input of its client was locked.
+struct Watch {
+    client: Client,
+    woken: AtomicUsize,
+    locked: AtomicUsize,
+}
+
+impl std::task::Wake for Watch {
+    fn wake(self: Arc<Self>) {
+        let Link::Wire(connection) = &self.client.0.link else { return };
+        self.woken.fetch_add(1, Ordering::SeqCst);
+        self.locked.fetch_add(usize::from(connection.is_reading()), Ordering::SeqCst);
+    }
+}
+
+/// Wakers run after the input is unlocked, whatever they wait for, also when the connection ends within the read.
+#[test]
+fn no_waker_runs_while_the_input_is_locked() {
+    for broken in [false, true] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config = config().inbox_bytes(2 * SIZE).overflow(Overflow::DropOld);
+        let (client, broker) = runtime.block_on(connected(&config));
+        let mut broker = broker.0.into_std().unwrap();
+        let Link::Wire(connection) = &client.0.link else { panic!("over a socket") };
+        let watches: Vec<_> = (0..5)
+            .map(|_| {
+                let (woken, locked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                Arc::new(Watch { client: client.clone(), woken, locked })
+            })
+            .collect();
+        let wakers: Vec<std::task::Waker> = watches.iter().map(|watch| watch.clone().into()).collect();
+        let mut contexts = wakers.iter().map(std::task::Context::from_waker);
+        let mut cx = || contexts.next().unwrap();
+
+        let mut frames = client.frames().unwrap();
+        assert!(frames.poll_recv(&mut cx()).is_pending());
+        let mut events = client.events();
+        assert!(events.poll_recv(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready());
+        assert!(events.poll_recv(&mut cx()).is_pending());
+        let request = Request::message("peer", b"x", QoS::Processed);
+        let pending = client.try_send(&request).unwrap().sent().unwrap();
+        assert!(pending.poll_result(&mut cx()).is_pending());
+        let completions = CompletionQueue::new();
+        assert!(client.try_send_to(&request, &completions, 7).unwrap().is_sent());
+        assert!(completions.poll_ready(&mut cx()).is_pending());
+        #[cfg(feature = "rpc")]
+        let call = {
+            use crate::rpc::{CallRequest, Caller};
+            let caller = Caller::new(client.clone());
+            let call = caller.try_call(&CallRequest::new("peer", "m", b"", QoS::No)).unwrap().sent().unwrap();
+            assert!(call.poll_result(&mut cx()).is_pending());
+            call
+        };
+
+        let mut stream: Vec<u8> = (0..4u32).flat_map(|i| message(&i.to_le_bytes())).collect();
+        stream.extend([delivery::ack(1, 1), delivery::ack(2, 1)].concat());
+        #[cfg(feature = "rpc")]
+        stream.extend(message(&crate::proto::rpc::reply_header(call.id())));
+        if broken {
+            stream.extend(b"\x99\0\0\0\0\0");
+        }
+        std::io::Write::write_all(&mut broker, &stream).unwrap();
+        assert_eq!(connection.read_now(), !broken);
+        let expected = if cfg!(feature = "rpc") { 5 } else { 4 };
+        for (i, watch) in watches.iter().take(expected).enumerate() {
+            assert_eq!(watch.woken.load(Ordering::SeqCst), 1, "waker {i}");
+            assert_eq!(watch.locked.load(Ordering::SeqCst), 0, "waker {i} ran under the lock");
+        }
+    }
 }

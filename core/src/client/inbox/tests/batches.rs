@@ -11,8 +11,8 @@ fn take(frames: &mut Frames, most: usize, bytes: usize) -> Option<Vec<u8>> {
 
 #[test]
 fn batches_into_the_programs_buffer() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     assert_eq!(take(&mut frames, 10, 1000), Some(vec![]));
     append(&inbox, 0..200);
     assert_eq!(frames.try_recv().unwrap().payload(), [0]);
@@ -36,8 +36,8 @@ fn a_descriptor_is_readable_while_frames_wait() {
         let mut fds = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     };
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     append(&inbox, 0..2);
     let descriptor = WakeFd::new().unwrap();
     frames.set_wake_up(&descriptor);
@@ -62,8 +62,8 @@ fn a_descriptor_is_readable_while_frames_wait() {
 /// One thread appends, another one takes: no frame is lost, and no wake-up.
 #[test]
 fn a_taker_that_sleeps_is_always_woken() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     let appending = std::thread::spawn({
         let inbox = inbox.clone();
         move || {

@@ -1,7 +1,35 @@
-//! The lanes of RPC servers.
+//! Several lanes, spread as an RPC server wants them.
 
 use super::*;
-use crate::client::lanes::rpc::{Lane, RpcLanes, attach};
+use crate::client::lane::{Attached, Lane};
+
+type Shared = Lane<Arc<Hand>>;
+
+pub(super) struct Lanes {
+    pub(super) frames: Shared,
+    pub(super) notifications: Shared,
+    pub(super) calls: Shared,
+    attached: Attached,
+}
+
+fn lane_of(kind: FrameKind, first: Option<u8>) -> Option<usize> {
+    match (kind, first) {
+        (FrameKind::Message, Some(0)) => Some(1),
+        (FrameKind::Message, Some(1)) => Some(2),
+        (FrameKind::Message, _) => None,
+        _ => Some(LANE_FRAMES),
+    }
+}
+
+pub(super) fn attach(inbox: &Client, in_order: bool) -> Lanes {
+    let attached = Attached::take_over(inbox, Sorting::by(lane_of, in_order));
+    Lanes {
+        frames: Lane::shared(&attached, LANE_FRAMES),
+        notifications: Lane::shared(&attached, 1),
+        calls: Lane::shared(&attached, 2),
+        attached,
+    }
+}
 
 fn publication() -> Frame {
     let kind = FrameKind::Publication;
@@ -16,7 +44,7 @@ fn one_of_each() -> Vec<Frame> {
 
 #[test]
 fn each_kind_has_its_lane() {
-    let inbox = Inbox::new(&config());
+    let inbox = Client::new(&config());
     // What waits already is sorted too.
     inbox.append(&mut one_of_each());
     let mut lanes = attach(&inbox, false);
@@ -34,7 +62,7 @@ fn each_kind_has_its_lane() {
 
 #[test]
 fn in_order_there_is_one() {
-    let inbox = Inbox::new(&config());
+    let inbox = Client::new(&config());
     let mut lanes = attach(&inbox, true);
     inbox.append(&mut one_of_each());
     let kinds: Vec<_> =
@@ -45,7 +73,7 @@ fn in_order_there_is_one() {
 
 #[test]
 fn a_full_lane_leaves_as_much_for_the_others() {
-    let inbox = Inbox::new(&room_for(10));
+    let inbox = Client::new(&room_for(10));
     let mut lanes = attach(&inbox, false);
     inbox.append(&mut (0..15).map(|_| publication()).collect());
     assert!(!must_wait(&inbox));
@@ -59,7 +87,7 @@ fn a_full_lane_leaves_as_much_for_the_others() {
 
 #[test]
 fn overflow_drops_within_the_lane_that_is_full() {
-    let inbox = Inbox::new(&room_for(2).overflow(Overflow::DropOld));
+    let inbox = Client::new(&room_for(2).overflow(Overflow::DropOld));
     let mut lanes = attach(&inbox, false);
     inbox.append(&mut vec![message(&[1, 1, 0, 0, 0, b'm', 0])]);
     inbox.append(&mut (0..100).map(|_| publication()).collect());
@@ -70,11 +98,11 @@ fn overflow_drops_within_the_lane_that_is_full() {
 #[test]
 fn a_server_that_takes_over_gets_what_the_former_one_has_in_hand() {
     let notification = |number| message(&[0, number]);
-    let numbers = |lane: &mut Lane| {
+    let numbers = |lane: &mut Shared| {
         std::iter::from_fn(|| lane.try_recv()).map(|frame| frame.payload()[1]).collect::<Vec<_>>()
     };
     for in_order in [false, true] {
-        let inbox = Inbox::new(&config());
+        let inbox = Client::new(&config());
         let mut first = attach(&inbox, false);
         inbox.append(&mut (0..10).map(notification).collect());
         assert_eq!(first.notifications.try_recv().unwrap().payload()[1], 0);
@@ -92,8 +120,8 @@ fn a_server_that_takes_over_gets_what_the_former_one_has_in_hand() {
 
 #[test]
 fn frames_that_are_dropped_after_a_take_over_give_back_their_batch() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     inbox.append(&mut (0..4).map(|number| message(&[0, number])).collect());
     frames.try_recv().unwrap();
     let mut server = attach(&inbox, false);
@@ -106,19 +134,19 @@ fn frames_that_are_dropped_after_a_take_over_give_back_their_batch() {
 
 #[test]
 fn a_server_that_goes_drops_what_it_has_in_hand() {
-    let inbox = Inbox::new(&config());
+    let inbox = Client::new(&config());
     let mut server = attach(&inbox, false);
     inbox.append(&mut (0..4).map(|number| message(&[0, number])).collect());
     server.notifications.try_recv().unwrap();
-    let RpcLanes { mut notifications, attached, .. } = server;
+    let Lanes { mut notifications, attached, .. } = server;
     drop(attached);
     assert!(notifications.try_recv().is_none());
 }
 
 #[test]
 fn taking_over_and_giving_up() {
-    let inbox = Inbox::new(&config());
-    let mut frames = Frames::attach(&inbox).unwrap();
+    let inbox = Client::new(&config());
+    let mut frames = inbox.frames();
     let mut first = attach(&inbox, false);
     assert!(is_ready(frames.recv()));
     let mut second = attach(&inbox, false);

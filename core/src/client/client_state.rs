@@ -1,0 +1,142 @@
+//! The state of a client that is no connection's: what it keeps from one connection to the next, and what a client
+//! within the broker's process has instead of a connection.
+
+#[cfg(feature = "rpc")]
+use super::calls::Calls;
+use super::config::Config;
+use super::effects::DeferredEffects;
+use super::events::{Event, Hub};
+use super::inbox::{End, Inbox};
+use super::subscriptions::SubscriptionState;
+use super::timer::Timer;
+use super::under_way::Work;
+use super::waiters::Waiters;
+use crate::frame::Frame;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The state of one client, shared with the tasks of its connections. All methods may be called from any thread.
+#[derive(Debug)]
+pub(crate) struct ClientState {
+    /// Received frames that wait for the program.
+    pub(crate) inbox: Arc<Inbox>,
+    /// RPC calls that wait for their reply.
+    #[cfg(feature = "rpc")]
+    pub(crate) calls: Arc<Calls>,
+    /// Deadlines that belong to no connection.
+    pub(crate) timer: Arc<Timer>,
+    pub(super) events: Arc<Hub>,
+    /// The subscriptions of a client that reconnects. Without it, the end of the connection is that of the client.
+    pub(super) subscriptions: Option<Arc<SubscriptionState>>,
+    /// Work that [`Client::drain`](super::Client::drain) waits for.
+    pub(super) work: Work,
+    /// Those who wait for room to send within the broker's process.
+    pub(super) senders: Waiters,
+    /// Requests sent over all connections, and the bytes of their bodies.
+    sent: (AtomicU64, AtomicU64),
+    /// Whether everything has failed that waited here, of which the end is told after.
+    is_stopped: AtomicBool,
+    /// Whether nothing else is left to happen before the listeners of events are told the end.
+    may_tell_end: AtomicBool,
+}
+
+impl ClientState {
+    /// The state of a client that ends with its connection.
+    #[cfg(any(test, feature = "broker"))]
+    pub(crate) fn new(config: &Config) -> Arc<ClientState> {
+        ClientState::with(config, None)
+    }
+
+    /// The state of a client that may reconnect, if it is configured so.
+    pub(super) fn of_connection(config: &Config) -> Arc<ClientState> {
+        ClientState::with(config, config.reconnects().then(SubscriptionState::new))
+    }
+
+    fn with(config: &Config, subscriptions: Option<Arc<SubscriptionState>>) -> Arc<ClientState> {
+        #[cfg(feature = "rpc")]
+        let calls = Arc::new(Calls::new());
+        Arc::new(ClientState {
+            inbox: Inbox::new(config),
+            timer: Timer::new(
+                #[cfg(feature = "rpc")]
+                calls.clone(),
+            ),
+            #[cfg(feature = "rpc")]
+            calls,
+            events: Arc::default(),
+            subscriptions,
+            work: Work::default(),
+            senders: Waiters::default(),
+            sent: Default::default(),
+            is_stopped: AtomicBool::new(false),
+            may_tell_end: AtomicBool::new(false),
+        })
+    }
+
+    /// Counts a request that was sent.
+    pub(super) fn count_sent(&self, body_len: usize) {
+        self.sent.0.fetch_add(1, Ordering::Relaxed);
+        self.sent.1.fetch_add(body_len as u64, Ordering::Relaxed);
+    }
+
+    /// Requests sent and the bytes of their bodies.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.sent.0.load(Ordering::Relaxed), self.sent.1.load(Ordering::Relaxed))
+    }
+
+    /// Queues the frames of one read, and empties `frames`. What has to happen without a lock is added to `effects`.
+    pub(super) fn receive(&self, frames: &mut Vec<Frame>, effects: &mut DeferredEffects) {
+        let dropped = self.inbox.append(frames, effects);
+        effects.tell_dropped(&self.events, dropped);
+    }
+
+    /// Whether a call waits for its reply.
+    pub(super) fn awaits_reply(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        return self.calls.is_awaited();
+        #[cfg(not(feature = "rpc"))]
+        false
+    }
+
+    /// Ends the client as [`stop`](ClientState::stop) and tells the listeners of events.
+    #[cfg(any(test, feature = "broker"))]
+    pub(crate) fn end(&self, end: End) {
+        self.stop(end);
+        self.tell_end();
+    }
+
+    /// Ends the client, once: what waits in the inbox can still be taken, nothing more is received, calls fail. A panic
+    /// in one waker keeps no other from being woken. Runs wakers: the caller holds no lock.
+    pub(super) fn stop(&self, end: End) {
+        if !self.inbox.end(end) {
+            return;
+        }
+        self.senders.wake_all();
+        #[cfg(feature = "rpc")]
+        self.calls.end();
+        // Of this thread and one that calls `tell_end`, the later one finds both set.
+        self.is_stopped.store(true, Ordering::SeqCst);
+        if self.may_tell_end.load(Ordering::SeqCst) {
+            self.tell_end();
+        }
+    }
+
+    /// Tells the listeners of events, once, that the client has ended. If it has not yet, [`stop`](ClientState::stop)
+    /// tells them. Callbacks run on this thread. The caller has seen to it that everything that waited for an answer
+    /// over a connection has failed.
+    pub(super) fn tell_end(&self) {
+        self.may_tell_end.store(true, Ordering::SeqCst);
+        if !self.is_stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some(end) = self.inbox.reason() {
+            self.events.end(Some(&Event::disconnected(&end.error(), true)));
+        }
+    }
+
+    /// The connection is lost, but another may come: calls under way fail.
+    pub(super) fn lose(&self) {
+        #[cfg(feature = "rpc")]
+        self.calls.lose();
+    }
+}

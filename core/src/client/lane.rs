@@ -1,0 +1,251 @@
+//! One lane of an inbox as its taker sees it: frames one by one or in batches, and what wakes the taker.
+
+use super::inbox::{Held, Inbox, Sorting};
+use super::tempo::Tempo;
+use super::wake::WakeUp;
+use crate::frame::Frame;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Takes the frames of one lane. In a child made by fork it yields nothing.
+pub(crate) struct Lane<H: Held> {
+    inbox: Arc<Inbox>,
+    epoch: u64,
+    lane: usize,
+    /// Taken from the inbox, not handed to the program yet.
+    held: H,
+    tempo: Tempo,
+    wake_up: Option<WakeUp>,
+}
+
+/// What the program has made of a frame of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// It is part of the batch, which takes more.
+    More,
+    /// It is the last of the batch.
+    Last,
+    /// It is not part of the batch.
+    #[cfg(feature = "rpc")]
+    Skipped,
+}
+
+impl<H: Held> Lane<H> {
+    /// A lane of the consumer `attached`.
+    pub(crate) fn new(attached: &Attached, lane: usize, held: H) -> Lane<H> {
+        Lane {
+            inbox: attached.inbox.clone(),
+            epoch: attached.epoch,
+            lane,
+            held,
+            tempo: Tempo::default(),
+            wake_up: None,
+        }
+    }
+
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inbox.is_inherited()
+    }
+
+    /// Waits for the next frame; `None` when there will be none. A task that takes frames in a loop yields to other
+    /// tasks about once a millisecond, however many frames wait.
+    pub(crate) async fn recv(&mut self) -> Option<Frame> {
+        if self.is_inherited() {
+            return None;
+        }
+        self.tempo.yield_if_due().await;
+        let mut has_waited = false;
+        let frame = std::future::poll_fn(|cx| {
+            let frame = self.poll_recv(cx);
+            has_waited |= frame.is_pending();
+            frame
+        })
+        .await;
+        if has_waited {
+            self.tempo.has_waited();
+        }
+        frame
+    }
+
+    /// The next frame if one waits.
+    pub(crate) fn try_recv(&mut self) -> Option<Frame> {
+        if self.is_inherited() {
+            return None;
+        }
+        if self.held.is_empty() {
+            let _ = self.poll_refill(None);
+        }
+        self.next_held()
+    }
+
+    /// The next frame; pending until there is one, `None` when there will be none.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        if self.is_inherited() {
+            return Poll::Ready(None);
+        }
+        loop {
+            if let Some(frame) = self.next_held() {
+                return Poll::Ready(Some(frame));
+            }
+            match self.poll_refill(Some(cx.waker())) {
+                // If another consumer has taken over since, a shared hand is empty again.
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Hands the frames that wait to `take`, until it says which is the last. Never waits. Returns how many are part
+    /// of the batch, or `None` when there will be no more. When there were fewer than `take` wanted, the wake-up is
+    /// armed.
+    pub(crate) fn take_batch(&mut self, take: impl FnMut(Frame) -> Took) -> Option<usize> {
+        let wake_up = self.wake_up.clone();
+        match self.take_with(take, wake_up.as_ref()) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => Some(0),
+        }
+    }
+
+    /// As [`take_batch`](Lane::take_batch), but pending until there is a frame.
+    pub(crate) fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnMut(Frame) -> Took,
+    ) -> Poll<Option<usize>> {
+        self.take_with(take, Some(&cx.waker().clone().into()))
+    }
+
+    /// Sets the wake-up of [`take_batch`](Lane::take_batch). It happens once now if something waits.
+    pub(crate) fn set_wake_up(&mut self, wake_up: WakeUp) {
+        if self.is_inherited() {
+            return;
+        }
+        if !self.held.is_empty() || self.poll_refill(Some(wake_up.waker())).is_ready() {
+            wake_up.wake();
+        }
+        self.wake_up = Some(wake_up);
+    }
+
+    /// Pending when nothing was there: the wake-up is armed. It is armed too when fewer frames were taken than `take`
+    /// wanted.
+    fn take_with(
+        &mut self,
+        mut take: impl FnMut(Frame) -> Took,
+        wake_up: Option<&WakeUp>,
+    ) -> Poll<Option<usize>> {
+        if self.is_inherited() {
+            return Poll::Ready(None);
+        }
+        let (mut taken, mut was_reset) = (0, false);
+        loop {
+            while let Some(frame) = self.next_held() {
+                let took = take(frame);
+                taken += usize::from(took == Took::More || took == Took::Last);
+                if took == Took::Last {
+                    if was_reset && let Some(wake_up) = wake_up {
+                        // There may be more, which nothing else would tell.
+                        wake_up.wake();
+                    }
+                    return Poll::Ready(Some(taken));
+                }
+            }
+            match (self.poll_refill(wake_up.filter(|_| was_reset).map(WakeUp::waker)), wake_up) {
+                (Poll::Ready(true), _) => {}
+                (Poll::Ready(false), _) => {
+                    if let Some(wake_up) = wake_up.filter(|_| was_reset) {
+                        wake_up.wake();
+                    }
+                    return Poll::Ready(Some(taken).filter(|taken| *taken > 0));
+                }
+                (Poll::Pending, Some(wake_up)) if !was_reset => {
+                    wake_up.reset();
+                    was_reset = true;
+                }
+                (Poll::Pending, _) if taken == 0 => return Poll::Pending,
+                (Poll::Pending, _) => return Poll::Ready(Some(taken)),
+            }
+        }
+    }
+
+    #[inline]
+    fn next_held(&mut self) -> Option<Frame> {
+        let frame = self.held.next()?;
+        self.inbox.took(self.lane, &frame);
+        Some(frame)
+    }
+
+    /// Takes the next batch from the inbox; nothing is held. `Ready(false)` when there will be none.
+    fn poll_refill(&mut self, waker: Option<&Waker>) -> Poll<bool> {
+        let frames = self.tempo.next_batch();
+        self.inbox.poll_take(self.epoch, self.lane, frames, &mut self.held, waker)
+    }
+}
+
+impl Lane<std::collections::VecDeque<Frame>> {
+    /// Gives back what the program has not been handed, if another consumer has taken over.
+    pub(super) fn give_back(&mut self) {
+        self.inbox.give_back(self.epoch, std::mem::take(&mut self.held));
+    }
+
+    /// How many frames are taken and not handed to the program.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+#[cfg(feature = "rpc")]
+impl Lane<Arc<super::inbox::Hand>> {
+    /// A lane of the consumer `attached`. What it holds goes to a consumer that takes over.
+    pub(crate) fn shared(attached: &Attached, lane: usize) -> Self {
+        let hand = Arc::default();
+        attached.inbox.register_hand(attached.epoch, lane, &hand);
+        Lane::new(attached, lane, hand)
+    }
+}
+
+impl<H: Held> fmt::Debug for Lane<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+impl<H: Held> Drop for Lane<H> {
+    fn drop(&mut self) {
+        if self.inbox.is_inherited() {
+            self.inbox.process().leak_if_inherited(&self.inbox);
+            std::mem::forget(self.wake_up.take());
+            self.held.leak();
+        }
+    }
+}
+
+/// The consumer of an inbox, until the value is dropped or another consumer takes over.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    inbox: Arc<Inbox>,
+    epoch: u64,
+}
+
+impl Attached {
+    /// The consumer of everything in one lane; `None` when there is a consumer.
+    pub(super) fn first(inbox: &Arc<Inbox>) -> Option<Attached> {
+        let epoch = inbox.attach(Sorting::PLAIN, false)?;
+        Some(Attached { inbox: inbox.clone(), epoch })
+    }
+
+    /// The consumer that takes over from the present one. In a child made by fork it gets nothing.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn take_over(inbox: &Arc<Inbox>, sorting: Sorting) -> Attached {
+        let epoch = inbox.attach(sorting, true).unwrap_or_default();
+        Attached { inbox: inbox.clone(), epoch }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.inbox.process().leak_if_inherited(&self.inbox);
+        self.inbox.detach(self.epoch);
+    }
+}

@@ -1,0 +1,121 @@
+//! Registering a waker in a place that a lock guards. Cloning and dropping a waker may run code of the program, so that
+//! neither happens under the lock.
+
+use super::contain::wake_all;
+use super::waker_set::WakerSet;
+use std::task::Waker;
+
+/// A waker that is to be registered, and those that had to go for it.
+pub(crate) struct Registration<'a> {
+    waker: &'a Waker,
+    /// Made when it is first needed.
+    clone: Option<Waker>,
+    /// Of the same taker as `waker`, or of a taker that is not there any more.
+    replaced: Option<Waker>,
+    /// To be woken, since its place is needed for another one.
+    evicted: Option<Waker>,
+}
+
+impl Registration<'_> {
+    /// Registers the waker as the only one. Returns false if `look` has to be called again.
+    pub(crate) fn put_in(&mut self, place: &mut Option<Waker>) -> bool {
+        if place.as_ref().is_some_and(|registered| registered.will_wake(self.waker)) {
+            return true;
+        }
+        let Some(clone) = self.clone.take() else { return false };
+        self.replaced = place.replace(clone);
+        true
+    }
+
+    /// Registers the waker beside others. Returns false if `look` has to be called again.
+    pub(crate) fn add_to(&mut self, set: &mut WakerSet) -> bool {
+        if set.contains(self.waker) {
+            return true;
+        }
+        let Some(clone) = self.clone.take() else { return false };
+        self.evicted = set.insert(clone);
+        true
+    }
+
+    /// As [`add_to`](Registration::add_to), without a bound.
+    #[cfg(feature = "broker")]
+    pub(crate) fn push_to(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        if wakers.iter().any(|registered| registered.will_wake(self.waker)) {
+            return true;
+        }
+        let Some(clone) = self.clone.take() else { return false };
+        wakers.push(clone);
+        true
+    }
+}
+
+/// Calls `look` until it returns a value. It locks what the waker waits for, and registers the waker if there is
+/// nothing yet; `None` means that it needs a clone first. The lock is released when it returns. The caller holds no lock.
+pub(crate) fn register<T>(waker: &Waker, mut look: impl FnMut(&mut Registration<'_>) -> Option<T>) -> T {
+    let mut registration = Registration { waker, clone: None, replaced: None, evicted: None };
+    loop {
+        if let Some(result) = look(&mut registration) {
+            wake_all(registration.evicted.take());
+            return result;
+        }
+        registration.clone = Some(waker.clone());
+    }
+}
+
+/// A waker that counts how often it is woken.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct CountingWaker(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl CountingWaker {
+    /// The counter, and the waker.
+    pub(crate) fn new() -> (std::sync::Arc<CountingWaker>, Waker) {
+        let counter = std::sync::Arc::new(CountingWaker::default());
+        (counter.clone(), counter.into())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+impl std::task::Wake for CountingWaker {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    #[test]
+    fn a_waker_is_cloned_and_dropped_without_the_lock() {
+        let place = Mutex::new(None);
+        let registered = |waker: &Waker| {
+            register(waker, |registration| registration.put_in(&mut place.lock()).then_some(()));
+        };
+        let (first, second) = (CountingWaker::new(), CountingWaker::new());
+        registered(&first.1);
+        registered(&first.1);
+        assert_eq!(std::sync::Arc::strong_count(&first.0), 3);
+        registered(&second.1);
+        assert_eq!(std::sync::Arc::strong_count(&first.0), 2);
+        place.lock().take().unwrap().wake();
+        assert_eq!((first.0.count(), second.0.count()), (0, 1));
+    }
+
+    #[test]
+    fn a_waker_that_has_to_go_is_woken() {
+        let set = Mutex::new(WakerSet::default());
+        let wakers: Vec<_> = (0..300).map(|_| CountingWaker::new()).collect();
+        for (_, waker) in &wakers {
+            register(waker, |registration| registration.add_to(&mut set.lock()).then_some(()));
+        }
+        let woken = wakers.iter().take_while(|(counter, _)| counter.count() == 1).count();
+        assert!(woken > 0 && wakers[woken..].iter().all(|(counter, _)| counter.count() == 0));
+    }
+}
