@@ -25,6 +25,8 @@ mod taking;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "broker")]
+pub(crate) use local::Finishing;
 pub(crate) use state::Mode;
 pub(crate) use taking::BATCH_FRAMES;
 
@@ -84,6 +86,9 @@ pub(crate) struct Inbox {
     may_tell_end: AtomicBool,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
+    /// The number of tasks that finish operations within the broker's process.
+    #[cfg(feature = "broker")]
+    finishing: AtomicUsize,
     pub(super) events: Arc<Hub>,
     pub(super) timer: super::timer::Timer,
     /// Those who wait for room to send within the broker's process.
@@ -129,6 +134,8 @@ impl Inbox {
             ended: Notify::new(),
             may_tell_end: AtomicBool::new(false),
             blocked: AtomicUsize::new(0),
+            #[cfg(feature = "broker")]
+            finishing: AtomicUsize::new(0),
             events: Arc::default(),
             timer: super::timer::Timer::default(),
             senders: super::waiters::Waiters::default(),
@@ -264,10 +271,15 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events.
+    /// Ends the inbox as [`stop`](Inbox::stop) and tells the listeners of events, when operations that a task finishes
+    /// have failed.
     #[cfg(any(test, feature = "broker"))]
     pub(crate) fn end(&self, end: End) {
         self.stop(end);
+        #[cfg(feature = "broker")]
+        if self.is_finishing() {
+            return;
+        }
         self.tell_end();
     }
 

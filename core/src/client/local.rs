@@ -7,7 +7,7 @@ use super::acks::Told;
 use super::backlog::Entry;
 use super::config::Config;
 use super::effects::wake_all;
-use super::inbox::{End, Inbox};
+use super::inbox::{End, Finishing, Inbox};
 use super::outcome::{Answer, Failure};
 use super::pending::PendingOperation;
 use super::request::{AnswerTo, Bound, Deadline, Request, Submitted, TrySend};
@@ -318,7 +318,12 @@ impl Shared {
         let was_running = std::mem::replace(&mut queue.is_running, true);
         drop(queue);
         if !was_running {
-            let task = Finisher { shared: self.clone(), is_done: false };
+            let task = Finisher {
+                shared: self.clone(),
+                current: None,
+                is_done: false,
+                _finishing: self.inbox.begin_finishing(),
+            };
             runtime.spawn(task.run());
         }
         Ok(())
@@ -338,8 +343,12 @@ impl Shared {
 /// The task that finishes operations. When it is dropped, also with its runtime, nothing is left waiting.
 struct Finisher {
     shared: Arc<Shared>,
+    /// Where the answer to the operation goes that is being finished.
+    current: Option<Target>,
     /// Whether it has found nothing left to do: another task may run already.
     is_done: bool,
+    /// The end of the client is told after the operations have failed.
+    _finishing: Finishing,
 }
 
 impl Finisher {
@@ -353,6 +362,7 @@ impl Finisher {
                 shared.inbox.senders.wake_all();
                 return;
             };
+            self.current = Some(to);
             let request = entry.request();
             let operation = with_shared_payload(&request);
             let begun = match begun {
@@ -363,7 +373,9 @@ impl Finisher {
                 Begun::Done(answer) => answer,
                 Begun::Waits(unfinished) => Box::pin(shared.link.finish(unfinished, &operation)).await,
             };
-            shared.tell(to, answer.map_err(Failure::of_kind));
+            if let Some(to) = self.current.take() {
+                shared.tell(to, answer.map_err(Failure::of_kind));
+            }
             tokio::task::coop::consume_budget().await;
         }
     }
@@ -378,8 +390,8 @@ impl Drop for Finisher {
         let left = std::mem::take(&mut queue.entries);
         queue.is_running = false;
         drop(queue);
-        for deferred in left {
-            self.shared.tell(deferred.to, Err(Failure::Lost));
+        for to in self.current.take().into_iter().chain(left.into_iter().map(|deferred| deferred.to)) {
+            self.shared.tell(to, Err(Failure::Lost));
         }
         self.shared.inbox.senders.wake_all();
     }

@@ -9,9 +9,34 @@ use crate::error::ErrorKind;
 use crate::frame::Frame;
 use crate::proto::op::FrameKind;
 use crate::transport::Load;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+/// A task finishes operations of the client, until the value is dropped. If the client ends in that time, the listeners
+/// of events are told when it is dropped.
+pub(crate) struct Finishing(Arc<Inbox>);
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        if self.0.finishing.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.has_ended() {
+            self.0.tell_end();
+        }
+    }
+}
+
 impl Inbox {
+    /// Declares that a task finishes operations.
+    pub(crate) fn begin_finishing(self: &Arc<Self>) -> Finishing {
+        self.finishing.fetch_add(1, Ordering::SeqCst);
+        Finishing(self.clone())
+    }
+
+    /// Returns whether a task finishes operations.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::SeqCst) > 0
+    }
+
     /// Completes the call that `frame` answers, or queues it. Runs wakers, event callbacks and loggers: the
     /// caller holds no lock.
     ///
