@@ -27,6 +27,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
+use crate::proto::op::primary_name;
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -50,8 +51,9 @@ struct Instance {
     handle: Handle,
     /// `None` once it is shut down.
     runtime: Mutex<Option<Runtime>>,
-    /// Becomes true when the connections are to end. Each holds a receiver until all it sent is written.
-    closing: watch::Sender<bool>,
+    /// Become true when the connections are to end: first those of secondary clients, which the broker ends with their
+    /// primary, whatever they have sent. Each connection holds a receiver until all it sent is written.
+    closing: [watch::Sender<bool>; 2],
     child: OnceBox<Instance>,
 }
 
@@ -69,7 +71,7 @@ thread_local! {
 /// [`shutdown`].
 pub fn handle() -> Result<Handle> {
     let instance = instance()?;
-    if *instance.closing.borrow() {
+    if *instance.closing[0].borrow() {
         return Err(Error::new(ErrorKind::NotSupported, "the runtime of the bus clients was shut down"));
     }
     Ok(instance.handle.clone())
@@ -111,9 +113,10 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// To be called in a task. In another runtime than this there is nothing to hold.
-    pub(crate) fn current() -> Alive {
-        Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing.subscribe()))
+    /// To be called in a task of the client of that name. In another runtime than this there is nothing to hold.
+    pub(crate) fn current(name: &str) -> Alive {
+        let group = usize::from(primary_name(name) == name);
+        Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing[group].subscribe()))
     }
 
     /// Returns when the runtime is about to be shut down.
@@ -173,7 +176,7 @@ fn start(process: Process) -> Result<Instance> {
         process,
         handle: runtime.handle().clone(),
         runtime: Mutex::new(Some(runtime)),
-        closing: watch::Sender::new(false),
+        closing: [watch::Sender::new(false), watch::Sender::new(false)],
         child: OnceBox::new(),
     })
 }
@@ -182,17 +185,20 @@ impl Instance {
     /// Begins the end of every connection and waits for it, unless this is a thread of the runtime. Uses no
     /// variables of the thread and no runtime, so that it works while the process exits.
     fn end_connections(&self, timeout: Duration) -> bool {
-        self.closing.send_replace(true);
         let started = Instant::now();
-        loop {
-            if self.closing.receiver_count() == 0 {
-                return true;
+        let mut has_ended = true;
+        // A secondary that does not end leaves half of the time to the others.
+        for (closing, timeout) in self.closing.iter().zip([timeout / 2, timeout]) {
+            closing.send_replace(true);
+            while closing.receiver_count() > 0 {
+                if is_worker() || started.elapsed() >= timeout {
+                    has_ended = false;
+                    break;
+                }
+                std::thread::sleep(SHUTDOWN_POLL);
             }
-            if is_worker() || started.elapsed() >= timeout {
-                return false;
-            }
-            std::thread::sleep(SHUTDOWN_POLL);
         }
+        has_ended
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) struct Alive;
 
 #[cfg(not(feature = "runtime"))]
 impl Alive {
-    pub(super) fn current() -> Alive {
+    pub(super) fn current(_name: &str) -> Alive {
         Alive
     }
 

@@ -344,7 +344,7 @@ impl Shared {
 
     async fn supervise(&self, mut connection: Arc<Connection>) {
         let mut step = 0;
-        let mut alive = Alive::current();
+        let mut alive = Alive::current(&self.config.name);
         loop {
             let born = Instant::now();
             let end = connection.ended().await;
