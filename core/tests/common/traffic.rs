@@ -5,7 +5,7 @@ use super::random::Random;
 use busrt::client::{Client, Config, Reconnect};
 use busrt::proto::request::Operation;
 use busrt::rpc::Caller;
-use busrt::{ErrorKind, Frame, QoS};
+use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
