@@ -113,10 +113,14 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// To be called in a task of the client of that name. In another runtime than this there is nothing to hold.
+    /// For the client of that name, to be called within its runtime. In another runtime than this there is nothing to
+    /// hold.
     pub(crate) fn current(name: &str) -> Alive {
         let group = usize::from(primary_name(name) == name);
-        Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing[group].subscribe()))
+        let is_current = |instance: &&Instance| {
+            Handle::try_current().is_ok_and(|current| current.id() == instance.handle.id())
+        };
+        Alive(existing().filter(is_current).map(|instance| instance.closing[group].subscribe()))
     }
 
     /// Returns when the runtime is about to be shut down.

@@ -145,8 +145,6 @@ async fn a_blocking_client_that_is_dropped_has_written_everything() {
         "blocking-dropped-reconnects",
         "blocking-dropped-small",
         "blocking-dropped-small-reconnects",
-        "blocking-dropped-secondary",
-        "blocking-dropped-small-secondary",
         "blocking-dropped-small-rpc",
         "blocking-flushed-small",
         "blocking-flushed-reconnects",

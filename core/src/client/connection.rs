@@ -10,6 +10,7 @@
 //! with unread bytes would make TCP discard what is on its way), all within the timeout.
 
 use super::acks::{Acks, Registered, Told, Waiter};
+use super::alive::Alive;
 use super::burst::BurstDetector;
 use super::config::Config;
 use super::encode::EncodedRequest;
@@ -147,7 +148,9 @@ impl Connection {
             input: Mutex::new(Input::new(leftover)),
         });
         tokio::spawn(Reader::new(shared.clone()).run());
-        tokio::spawn(keep(shared.clone()));
+        // From here on, and not from when the task first runs, the exit of the process waits for this connection.
+        let alive = Alive::current(&config.name);
+        tokio::spawn(keep(shared.clone(), alive));
         Connection { shared, process: Process::current() }
     }
 

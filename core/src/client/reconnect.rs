@@ -96,8 +96,9 @@ impl Durable {
         });
         shared.tell(Event::Connected);
         let guard = EndOnDrop(shared.clone());
+        let alive = Alive::current(&config.name);
         tokio::spawn(async move {
-            guard.0.supervise(connection).await;
+            guard.0.supervise(connection, alive).await;
             drop(guard);
         });
         Durable { shared, process: Process::current() }
@@ -342,9 +343,8 @@ impl Shared {
         let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
     }
 
-    async fn supervise(&self, mut connection: Arc<Connection>) {
+    async fn supervise(&self, mut connection: Arc<Connection>, mut alive: Alive) {
         let mut step = 0;
-        let mut alive = Alive::current(&self.config.name);
         loop {
             let born = Instant::now();
             let end = connection.ended().await;
