@@ -32,6 +32,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
+use crate::proto::op::primary_name;
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -56,8 +57,9 @@ struct Instance {
     handle: Handle,
     /// `None` once it is shut down.
     runtime: Mutex<Option<Runtime>>,
-    /// Becomes true when the connections are to end. Each holds a receiver until all it sent is written.
-    closing: watch::Sender<bool>,
+    /// Become true when the connections are to end: first those of secondary clients, which the broker ends with their
+    /// primary, whatever they have sent. Each connection holds a receiver until all it sent is written.
+    closing: [watch::Sender<bool>; 2],
     child: OnceBox<Instance>,
 }
 
@@ -86,7 +88,7 @@ pub fn handle() -> Result<Handle> {
     }
     let instance = instance()?;
     // Looked at once more: another thread may have shut it down since.
-    if is_shut_down() || *instance.closing.borrow() {
+    if is_shut_down() || *instance.closing[0].borrow() {
         return Err(shut_down());
     }
     Ok(instance.handle.clone())
@@ -133,15 +135,14 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// To be called where the task is spawned, since it may run only after the shutdown has begun. On a thread of
-    /// another runtime than this there is nothing to hold.
-    pub(crate) fn current() -> Alive {
-        Alive(existing().filter(|_| is_worker()).map(|instance| instance.closing.subscribe()))
-    }
-
-    /// To be called in the task: it may have been spawned by another thread, for this runtime.
-    pub(crate) fn in_task(self) -> Alive {
-        if self.0.is_some() { self } else { Alive::current() }
+    /// For the client of that name, to be called within its runtime. In another runtime than this there is nothing to
+    /// hold.
+    pub(crate) fn current(name: &str) -> Alive {
+        let group = usize::from(primary_name(name) == name);
+        let is_current = |instance: &&Instance| {
+            Handle::try_current().is_ok_and(|current| current.id() == instance.handle.id())
+        };
+        Alive(existing().filter(is_current).map(|instance| instance.closing[group].subscribe()))
     }
 
     /// Returns when the runtime is about to be shut down.
@@ -164,7 +165,7 @@ impl Alive {
 /// How many tasks [`shutdown`] would wait for.
 #[cfg(test)]
 pub(crate) fn tasks_alive() -> usize {
-    existing().map_or(0, |instance| instance.closing.receiver_count())
+    existing().map_or(0, |instance| instance.closing.iter().map(watch::Sender::receiver_count).sum())
 }
 
 /// The runtime of this process, if there is one.
@@ -207,7 +208,7 @@ fn start(process: Process) -> Result<Instance> {
         process,
         handle: runtime.handle().clone(),
         runtime: Mutex::new(Some(runtime)),
-        closing: watch::Sender::new(false),
+        closing: [watch::Sender::new(false), watch::Sender::new(false)],
         child: OnceBox::new(),
     })
 }
@@ -216,17 +217,20 @@ impl Instance {
     /// Begins the end of every connection and waits for it, unless this is a thread of the runtime. Uses no
     /// variables of the thread and no runtime, so that it works while the process exits.
     fn end_connections(&self, timeout: Duration) -> bool {
-        self.closing.send_replace(true);
         let started = Instant::now();
-        loop {
-            if self.closing.receiver_count() == 0 {
-                return true;
+        let mut has_ended = true;
+        // A secondary that does not end leaves half of the time to the others.
+        for (closing, timeout) in self.closing.iter().zip([timeout / 2, timeout]) {
+            closing.send_replace(true);
+            while closing.receiver_count() > 0 {
+                if is_worker() || started.elapsed() >= timeout {
+                    has_ended = false;
+                    break;
+                }
+                std::thread::sleep(SHUTDOWN_POLL);
             }
-            if is_worker() || started.elapsed() >= timeout {
-                return false;
-            }
-            std::thread::sleep(SHUTDOWN_POLL);
         }
+        has_ended
     }
 }
 

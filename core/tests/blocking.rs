@@ -367,6 +367,62 @@ mod rpc {
     }
 }
 
+/// Every thread that waits is told when another one ends the client.
+#[test]
+fn the_end_wakes_every_thread_that_waits() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    for local in [false, true] {
+        let (runtime, bus) = bus();
+        let client = Client::connect(&bus.config("a")).unwrap();
+        let (mut frames, mut events) = (client.frames().unwrap(), client.events().unwrap());
+        let (told, tells) = mpsc::channel();
+        let spawn = |wait: Box<dyn FnOnce() -> String + Send>| {
+            let told = told.clone();
+            std::thread::spawn(move || told.send(wait()).unwrap());
+        };
+        spawn(Box::new(move || format!("frames {:?}", frames.recv())));
+        spawn(Box::new(move || {
+            while let Ok(Some(event)) = events.recv() {
+                if matches!(event, Event::Disconnected { last: true, .. }) {
+                    return "events".into();
+                }
+            }
+            "no event".into()
+        }));
+        let (closed, flood) = (client.clone(), client.clone());
+        spawn(Box::new(move || format!("closed {:?}", closed.closed().map(|e| e.kind()))));
+        // It takes nothing, so that its sender waits for room.
+        let slow = bus.peer("slow");
+        spawn(Box::new(move || {
+            loop {
+                if let Err(e) = flood.send("slow", vec![0; 1 << 20], QoS::No) {
+                    return format!("room {:?}", e.kind());
+                }
+            }
+        }));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(tells.try_recv().is_err());
+        let started = std::time::Instant::now();
+        if local {
+            assert!(runtime.block_on(async { bus.broker.disconnect("a") }));
+        } else {
+            let client = client.clone();
+            std::thread::spawn(move || client.disconnect());
+        }
+        let mut answers: Vec<_> = (0..3).map(|_| tells.recv_timeout(PATIENCE).unwrap()).collect();
+        if let Some(at) = answers.iter().position(|answer| answer == "events") {
+            answers.swap_remove(at);
+            answers.push(tells.recv_timeout(PATIENCE).unwrap());
+        }
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        answers.sort_unstable();
+        assert_eq!(answers, ["closed Ok(ConnectionLost)", "frames Ok(None)", "room ConnectionLost"]);
+        drop(slow);
+    }
+}
+
 mod forked {
     //! What a child may do with a client of its parent: nothing but say so, and make its own.
     use super::*;

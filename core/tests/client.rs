@@ -48,6 +48,28 @@ async fn gone(bus: &Bus, name: &str) {
     tokio::time::timeout(PATIENCE, work).await.expect("the client stays registered");
 }
 
+/// Operations under way are answered while the connection is being ended in good order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_is_answered_when_the_last_handle_goes() {
+    on_every_transport(async |bus| {
+        let (_b, mut frames) = bus.listener("b").await;
+        let a = bus.client("a").await;
+        let mut pending = vec![];
+        for i in 0..50u8 {
+            let operation = Operation::Message { target: "b", payload: vec![i; 10_000].into() };
+            pending.push(a.submit(operation, QoS::Processed).await.unwrap());
+        }
+        drop(a);
+        for pending in pending {
+            pending.await.unwrap();
+        }
+        for i in 0..50u8 {
+            assert_eq!(next(&mut frames).await.payload()[0], i);
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_payload_survives_drop_and_disconnect() {
     on_every_transport(async |bus| {

@@ -12,8 +12,16 @@ use common::{Bus, PATIENCE, next};
 use std::process::Command;
 use std::time::Duration;
 
+/// The numbers of frames and their sizes: frames that fill the socket, and small ones that are written together.
 const FRAMES: usize = 100;
 const FRAME_BYTES: usize = 10_000;
+const SMALL_FRAMES: usize = 3000;
+const SMALL_BYTES: usize = 50;
+
+/// The number and the size of the frames of a program.
+fn frames_of(how: &str) -> (usize, usize) {
+    if how.contains("small") { (SMALL_FRAMES, SMALL_BYTES) } else { (FRAMES, FRAME_BYTES) }
+}
 
 const HOW: &str = "BUSRT_TEST_HOW";
 const PATH: &str = "BUSRT_TEST_PATH";
@@ -43,32 +51,36 @@ async fn arrived(how: &str) -> usize {
     .await;
     let marker = bus.client("marker").await;
     marker.send("receiver", "end", QoS::Processed).await.unwrap();
-    count(&mut frames).await
+    count(&mut frames, frames_of(how).1).await
+}
+
+/// Asserts that all frames of a program arrive.
+async fn arrive(how: &str) {
+    assert_eq!(arrived(how).await, frames_of(how).0, "{how}");
 }
 
 /// Runs a program, which must succeed.
 async fn run(bus: &Bus, how: &str) {
     let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(["--exact", "program", "--ignored", "--nocapture"]).env(HOW, how).env(PATH, &bus.path);
+    program
+        .args(["--exact", "program", "--ignored", "--nocapture"])
+        .env(HOW, how)
+        .env(PATH, if how.contains("tcp") { &bus.port } else { &bus.path });
     let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Counts frames up to the marker.
-async fn count(frames: &mut Frames) -> usize {
+async fn count(frames: &mut Frames, size: usize) -> usize {
     let mut count = 0;
     loop {
         let frame = next(frames).await;
         if frame.payload() == b"end" {
             return count;
         }
-        assert_eq!(frame.payload().len(), FRAME_BYTES);
+        assert_eq!(frame.payload().len(), size);
         count += 1;
     }
-}
-
-fn payload() -> Vec<u8> {
-    vec![7; FRAME_BYTES]
 }
 
 #[test]
@@ -80,11 +92,25 @@ fn program() {
     if how.starts_with("shut-down") {
         shut_down(&config, how == "shut-down-used");
     }
+    let (frames, size) = frames_of(&how);
     if how.starts_with("blocking") {
         let client = blocking::Client::connect(&config).unwrap();
-        for _ in 0..FRAMES {
-            client.send("receiver", payload(), QoS::No).unwrap();
+        let sending = if how.contains("secondary") { client.secondary().unwrap() } else { client.clone() };
+        for _ in 0..frames {
+            sending.send("receiver", vec![7; size], QoS::No).unwrap();
         }
+        if how.contains("rpc") {
+            let rpc = blocking::Rpc::new(sending.clone(), ()).unwrap();
+            drop((sending, client));
+            // It has a clone of the client.
+            drop(rpc);
+            end();
+        }
+        if how.contains("flushed") {
+            assert!(sending.inner().flush().wait(busrt::client::Wait::at_most(PATIENCE)).unwrap());
+            end();
+        }
+        drop(sending);
         if how.contains("dropped") {
             drop(client);
             end();
@@ -105,10 +131,12 @@ fn program() {
     let own = builder.enable_all().build().unwrap();
     let client = own.block_on(async {
         let client = Client::connect(&config).await.unwrap();
-        for _ in 0..FRAMES {
-            client.send("receiver", payload(), QoS::No).await.unwrap();
+        let sending =
+            if how.contains("secondary") { client.secondary().await.unwrap() } else { client.clone() };
+        for _ in 0..frames {
+            sending.send("receiver", vec![7; size], QoS::No).await.unwrap();
         }
-        client
+        (client, sending)
     });
     if how.contains("client-first") {
         drop(client);
@@ -167,26 +195,34 @@ async fn after_the_shutdown_no_runtime_is_made_but_in_a_child() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocking_client_that_is_dropped_has_written_everything() {
-    for how in ["blocking-dropped", "blocking-dropped-reconnects"] {
-        assert_eq!(arrived(how).await, FRAMES, "{how}");
+    for how in [
+        "blocking-dropped",
+        "blocking-dropped-reconnects",
+        "blocking-dropped-small",
+        "blocking-dropped-small-reconnects",
+        "blocking-dropped-small-rpc",
+        "blocking-flushed-small",
+        "blocking-flushed-reconnects",
+    ] {
+        arrive(how).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_exit_of_the_process_writes_what_blocking_clients_sent() {
-    for how in
-        ["blocking-exit", "blocking-exit-reconnects", "blocking-shutdown", "blocking-shutdown-reconnects"]
+    for kind in
+        ["", "-reconnects", "-small", "-small-reconnects", "-secondary", "-secondary-reconnects", "-tcp"]
     {
-        assert_eq!(arrived(how).await, FRAMES, "{how}");
+        arrive(&format!("blocking-exit{kind}")).await;
+        arrive(&format!("blocking-shutdown{kind}")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_async_client_that_goes_with_its_runtime_has_written_everything() {
     for order in ["client-first", "runtime-first"] {
-        for kind in ["", "-threads", "-reconnects"] {
-            let how = format!("async-{order}{kind}");
-            assert_eq!(arrived(&how).await, FRAMES, "{how}");
+        for kind in ["", "-threads", "-reconnects", "-small", "-small-threads", "-small-reconnects", "-tcp"] {
+            arrive(&format!("async-{order}{kind}")).await;
         }
     }
 }

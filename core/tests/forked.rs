@@ -6,8 +6,8 @@
 mod common;
 
 use busrt::broker::Options;
-use busrt::client::{Client, CompletionQueue, Reconnect, Request, Stats, Wait};
-use busrt::rpc::{Caller, Incoming, Serving};
+use busrt::client::{Client, CompletionQueue, Deadline, Reconnect, Request, Stats, Wait, WakeFd};
+use busrt::rpc::{CallRequest, Caller, Incoming, Rpc, Serving};
 use busrt::{ErrorKind, QoS, blocking};
 use common::{Bus, PATIENCE};
 use std::future::Future;
@@ -174,6 +174,89 @@ fn refuses(client: Client) {
             }
     });
     assert_eq!(status, 0, "{name}");
+}
+
+/// What a program holds besides its client: handles of operations and calls, callbacks, weak handles, parts of a server.
+#[test]
+fn a_child_gets_nothing_of_the_handles_of_its_parent() {
+    let (runtime, bus) = bus();
+    let client = runtime.block_on(Client::connect(&bus.config("a"))).unwrap();
+    let quiet = runtime.block_on(Client::connect(&bus.config("quiet"))).unwrap();
+    let caller = Caller::new(client.clone());
+    let frames = client.frames().unwrap();
+    let mut events = client.events();
+    let request = Request::message("a", "x", QoS::Processed);
+    let done = client.try_send(&request).unwrap().sent().unwrap();
+    assert!(done.wait_timeout(PATIENCE).unwrap().is_ok());
+    let call = CallRequest::new("quiet", "m", "", QoS::No).deadline(Deadline::Never);
+    let pending = caller.try_call(&call).unwrap().sent().unwrap();
+    let Serving { requests, notifications, frames: publications, .. } = Serving::new(&quiet);
+    let callback = client.on_event(|_| ());
+    let weak = client.downgrade();
+    let (room, flush) = (client.room(), client.flush());
+    let descriptor = WakeFd::new().unwrap();
+    let server = {
+        let _guard = runtime.enter();
+        let own = runtime.block_on(Client::connect(&bus.config("server"))).unwrap();
+        Rpc::new(own, ())
+    };
+    let mut parts = Some((frames, requests, notifications, publications, callback, room, flush, server));
+    let mut kept = Some((done, pending));
+    let status = in_child(|| {
+        let (done, pending) = kept.take().unwrap();
+        let (mut frames, mut requests, notifications, publications, callback, room, flush, server) =
+            parts.take().unwrap();
+        let short = || Wait::at_most(Duration::from_millis(1));
+        let mut batch = vec![];
+        done.is_completed()
+            && done.result().is_some_and(is_refused)
+            && is_refused(done.wait(short()).map(Option::unwrap).unwrap())
+            && once(done).is_some_and(is_refused)
+            && pending.is_completed()
+            && pending.result().is_some_and(is_refused)
+            && once(pending).is_some_and(is_refused)
+            && weak.upgrade().is_some_and(|client| !client.is_connected())
+            && matches!(requests.wait_batch(&mut batch, 10, Wait::forever()), Ok(None))
+            && once(server.call("a", "m", "", QoS::No)).is_some_and(is_refused)
+            && is_refused(caller.try_call(&call))
+            && !caller.cancel(1)
+            && frames.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready()
+            && once(std::future::poll_fn(|cx| events.poll_recv(cx))) == Some(None)
+            && {
+                frames.set_wake_up(&descriptor);
+                requests.set_wake_up(&descriptor);
+                drop((frames, requests, notifications, publications, callback, room, flush, server));
+                drop((client.clone(), caller.clone(), weak.clone()));
+                true
+            }
+    });
+    assert_eq!(status, 0);
+    let (mut frames, mut requests, .., server) = parts.unwrap();
+    assert_eq!(frames.try_recv().unwrap().payload(), b"x");
+    let mut batch = vec![];
+    assert!(requests.wait_batch(&mut batch, 10, Wait::forever()).unwrap().is_some());
+    let Some(Incoming::Request(_, responder)) = batch.pop() else { panic!("no request") };
+    responder.reply("from the parent");
+    let (done, pending) = kept.unwrap();
+    assert!(done.is_acknowledged());
+    assert_eq!(pending.wait_timeout(PATIENCE).expect("no reply").unwrap().payload(), b"from the parent");
+    assert!(server.client().is_connected());
+}
+
+/// A client within the broker's process, secondary clients, and those that reconnect.
+#[test]
+fn a_child_uses_no_kind_of_client() {
+    let (runtime, bus) = bus();
+    let primary = runtime.block_on(Client::connect(&bus.config("primary"))).unwrap();
+    let local = runtime.block_on(bus.broker.client("local")).unwrap();
+    for client in
+        [runtime.block_on(primary.secondary()).unwrap(), runtime.block_on(local.secondary()).unwrap()]
+    {
+        refuses(client);
+    }
+    // The child has dropped its copies of the secondaries, and the parent its own.
+    runtime.block_on(primary.send("primary", "x", QoS::Processed)).unwrap();
+    runtime.block_on(local.send("local", "x", QoS::Processed)).unwrap();
 }
 
 #[test]

@@ -58,71 +58,6 @@ fn take_slowly(mut frames: Frames, count: usize, time: Duration) -> usize {
     taken
 }
 
-/// The time that a program works on each frame, the number of frames, and their size: together several times what the
-/// buffers between sender and program hold.
-const BUSY: [(Duration, usize, usize); 4] = [
-    (Duration::from_micros(50), 12_000, 1_000),
-    (Duration::from_micros(500), 4_000, 2_000),
-    (Duration::from_millis(5), 400, 20_000),
-    (Duration::from_millis(50), 50, 200_000),
-];
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_receiver_gets_all_messages() {
-    let bus = Bus::start(small_buffers()).await;
-    let mut busy = vec![];
-    for (i, (time, count, size)) in BUSY.into_iter().enumerate() {
-        let name = format!("busy.{i}");
-        let client = Client::connect(&bus.config(&name).inbox_bytes(1 << 20)).await.unwrap();
-        let frames = client.frames().unwrap();
-        let sender = bus.client(&format!("sender.{i}")).await;
-        let sending = tokio::spawn(async move {
-            for _ in 0..count {
-                sender.send(&name, vec![b'x'; size], QoS::No).await.unwrap();
-            }
-            // It stays: the frames of a sender that goes while it is held back are lost.
-            sender
-        });
-        let taking = tokio::task::spawn_blocking(move || take_slowly(frames, count, time));
-        busy.push((time, count, client, sending, taking));
-    }
-    for (time, count, client, sending, taking) in busy {
-        assert_eq!(taking.await.unwrap(), count, "{time:?}");
-        assert!(client.is_connected(), "{time:?}");
-        sending.await.unwrap();
-    }
-    assert_eq!(bus.broker.stats().dropped, 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_subscriber_gets_what_is_not_counted_as_dropped() {
-    let cases = BUSY.map(|case| tokio::spawn(publish_to_a_busy_subscriber(case)));
-    for case in cases {
-        case.await.unwrap();
-    }
-}
-
-async fn publish_to_a_busy_subscriber((time, count, size): (Duration, usize, usize)) {
-    let bus = Bus::start(small_buffers()).await;
-    let client = Client::connect(&bus.config("busy").inbox_bytes(1 << 20)).await.unwrap();
-    client.subscribe("t", QoS::Processed).await.unwrap();
-    let frames = client.frames().unwrap();
-    let publisher = bus.client("publisher").await;
-    let publishing = tokio::spawn(async move {
-        for _ in 0..count {
-            publisher.publish("t", vec![b'x'; size], QoS::No).await.unwrap();
-        }
-        // A message waits for a slow receiver: it comes last.
-        publisher.send("busy", "!", QoS::No).await.unwrap();
-        publisher
-    });
-    let taken = tokio::task::spawn_blocking(move || take_slowly(frames, count + 1, time)).await.unwrap();
-    let _publisher = publishing.await.unwrap();
-    assert!(client.is_connected(), "{time:?}");
-    let dropped = bus.broker.stats().dropped as usize;
-    assert_eq!(taken + dropped, count + 1, "{time:?}: {dropped} dropped");
-}
-
 /// A read brings more small frames than the program handles in the stall time: between two reads only the reports say
 /// that it takes some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -354,6 +289,122 @@ async fn a_server_that_takes_over_handles_what_the_former_one_did_not() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((a.load(Ordering::SeqCst), b.load(Ordering::SeqCst)), (1, 99));
     assert_eq!((client.stats().queue, client.stats().dropped), (0, 0));
+}
+
+/// Notes what it handles, by kind, and waits after that.
+#[derive(Clone)]
+struct Notes(Arc<tokio::sync::Semaphore>, Arc<parking_lot::Mutex<Vec<(char, u32)>>>);
+
+impl Notes {
+    fn new(open: bool) -> Notes {
+        Notes(Arc::new(tokio::sync::Semaphore::new(if open { 1000 } else { 0 })), Arc::default())
+    }
+
+    async fn note(&self, kind: char, payload: &[u8]) {
+        self.1.lock().push((kind, u32::from_le_bytes(payload.try_into().unwrap())));
+        self.0.acquire().await.unwrap().forget();
+    }
+
+    fn count(&self) -> usize {
+        self.1.lock().len()
+    }
+}
+
+impl Handlers for Notes {
+    async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+        self.note('c', call.params()).await;
+        Ok(Bytes::new())
+    }
+
+    async fn on_notification(&self, notification: Notification) {
+        self.note('n', notification.payload()).await;
+    }
+
+    async fn on_frame(&self, frame: Frame) {
+        self.note('p', frame.payload()).await;
+    }
+}
+
+/// One server after another takes over, in lanes and in order: each frame is handled once, and the frames of a kind in
+/// order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_done_twice_by_take_overs() {
+    const COUNT: u32 = 60;
+    for orders in [[false, false, false], [false, true, false], [true, false, true], [true, true, true]] {
+        let bus = Bus::start(Options::new()).await;
+        let client = bus.client("server").await;
+        client.subscribe("t", QoS::Processed).await.unwrap();
+        let peer = Caller::new(bus.client("peer").await);
+        for i in 0..COUNT {
+            let number = i.to_le_bytes().to_vec();
+            peer.notify("server", number.clone(), QoS::Processed).await.unwrap();
+            peer.client().publish("t", number.clone(), QoS::Processed).await.unwrap();
+            peer.call0("server", "m", number, QoS::Processed).await.unwrap();
+        }
+        let all = 3 * COUNT as usize;
+        eventually("all have come", || client.stats().r_frames as usize == all).await;
+        let options = |in_order| busrt::rpc::Options::default().in_order(in_order).max_concurrent(2);
+        let (first, second, third) = (Notes::new(false), Notes::new(false), Notes::new(true));
+        // In lanes, two calls, a notification and a publication are begun; in order, one frame.
+        let begun = |in_order| if in_order { 1 } else { 4 };
+        let _a = Rpc::with_options(client.clone(), first.clone(), options(orders[0]));
+        eventually("the first has begun", || first.count() == begun(orders[0])).await;
+        let _b = Rpc::with_options(client.clone(), second.clone(), options(orders[1]));
+        eventually("the second has begun", || second.count() == begun(orders[1])).await;
+        let _c = Rpc::with_options(client.clone(), third.clone(), options(orders[2]));
+        eventually("the third has handled the rest", || {
+            third.count() + first.count() + second.count() >= all
+        })
+        .await;
+        for former in [&first, &second] {
+            former.0.add_permits(1000);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut handled = [first, second, third].map(|notes| notes.1.lock().clone()).concat();
+        for kind in ['n', 'p'] {
+            let numbers: Vec<_> = handled.iter().filter(|(k, _)| *k == kind).map(|(_, n)| *n).collect();
+            assert!(numbers.iter().copied().eq(0..COUNT), "{orders:?}: {kind}: {numbers:?}");
+        }
+        handled.sort_unstable();
+        handled.dedup();
+        assert_eq!(handled.len(), all, "{orders:?}");
+        assert_eq!((client.stats().queue, client.stats().dropped), (0, 0));
+    }
+}
+
+/// The same when the former consumer was not a server, and when a plain thread takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_from_frames_and_by_a_plain_thread() {
+    let bus = Bus::start(Options::new()).await;
+    let client = bus.client("server").await;
+    let mut frames = client.frames().unwrap();
+    let peer = Caller::new(bus.client("peer").await);
+    for i in 0..100u32 {
+        peer.notify("server", i.to_le_bytes().to_vec(), QoS::Processed).await.unwrap();
+    }
+    eventually("all have come", || client.stats().r_frames == 100).await;
+    assert_eq!(frames.recv().await.unwrap().payload()[1..], 0u32.to_le_bytes());
+    let mut serving = busrt::rpc::Serving::new(&client);
+    // What the former consumer has taken and not yielded comes back when it goes.
+    drop(frames);
+    let mut batch = vec![];
+    let mut numbers = vec![0];
+    while serving.notifications.take_batch(&mut batch, 7).unwrap() > 0 {
+        for incoming in batch.drain(..) {
+            let busrt::rpc::Incoming::Notification(notification) = incoming else { panic!("{incoming:?}") };
+            numbers.push(u32::from_le_bytes(notification.payload().try_into().unwrap()));
+        }
+        if numbers.len() == 50 {
+            break;
+        }
+    }
+    // An RPC server takes over from the thread.
+    let notes = Notes::new(true);
+    let _rpc = Rpc::new(client.clone(), notes.clone());
+    eventually("all are handled", || notes.count() + numbers.len() >= 100).await;
+    numbers.extend(notes.1.lock().iter().map(|(_, number)| *number));
+    assert!(numbers.iter().copied().eq(0..100), "{numbers:?}");
+    assert_eq!(serving.notifications.take_batch(&mut batch, 7), None);
 }
 
 fn wait_readable(descriptor: &WakeFd) {

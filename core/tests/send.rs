@@ -80,6 +80,31 @@ fn waiting_for_room_outside_of_a_runtime() {
     drop(broker);
 }
 
+/// So does waiting for a connection.
+#[test]
+fn waiting_for_a_connection_outside_of_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = FakeListener::new();
+    let delay = Duration::from_millis(20);
+    let config = listener.config().reconnect(Reconnect::new().delays(delay, delay));
+    let config = config.while_down(WhileDown::Wait(3 * SHORT));
+    let (client, broker, listener) = runtime.block_on(connected(listener, &config));
+    drop(broker);
+    runtime.block_on(eventually("the loss is noticed", || !client.is_connected()));
+    let started = Instant::now();
+    let mut publish = pin!(client.publish("t", "lost", QoS::No));
+    let lost = Wait::forever().on(|cx| publish.as_mut().poll(cx)).unwrap().unwrap().unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::ConnectionLost);
+    assert!(started.elapsed() >= 2 * SHORT && started.elapsed() < SOON, "after {:?}", started.elapsed());
+    let accepting = std::thread::spawn(move || {
+        let mut broker = listener.accept();
+        (broker.next().body, broker, listener)
+    });
+    let mut publish = pin!(client.publish("t", "sent", QoS::No));
+    Wait::forever().on(|cx| publish.as_mut().poll(cx)).unwrap().unwrap().unwrap();
+    assert_eq!(accepting.join().unwrap().0, b"t\0sent");
+}
+
 #[test]
 fn a_plain_thread_sends_waits_for_room_and_flushes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -94,7 +94,7 @@ impl LocalLink {
             }),
             Err(result) => {
                 self.give_back(dispatcher, qos);
-                Begun::Done(result)
+                Begun::Done(self.answer(result, op))
             }
         }
     }
@@ -110,7 +110,17 @@ impl LocalLink {
         let result = batch.complete(Deferred::attach(rest, borrow(op)), op.payload_ref()).await;
         drop(batch);
         self.give_back(dispatcher, qos);
-        result
+        self.answer(result, op)
+    }
+
+    /// The answer to an operation. If the client has ended while the operation waited for receivers, it was not
+    /// delivered to all of them.
+    fn answer(&self, result: Result<(), ErrorKind>, op: &Operation<'_, Bytes>) -> Result<(), ErrorKind> {
+        let may_be_cut_short = match op {
+            Operation::Message { .. } => result == Err(ErrorKind::NotDelivered),
+            _ => result.is_ok(),
+        };
+        if may_be_cut_short && self.session.has_ended() { Err(ErrorKind::ConnectionLost) } else { result }
     }
 
     fn give_back(&self, mut dispatcher: Box<Dispatcher>, qos: QoS) {

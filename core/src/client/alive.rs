@@ -10,12 +10,8 @@ pub(super) struct Alive;
 
 #[cfg(not(feature = "runtime"))]
 impl Alive {
-    pub(super) fn current() -> Alive {
+    pub(super) fn current(_name: &str) -> Alive {
         Alive
-    }
-
-    pub(super) fn in_task(self) -> Alive {
-        self
     }
 
     pub(super) async fn closing(&mut self) {

@@ -177,7 +177,12 @@ impl Calls {
         table.waiting.get_mut(&id).map(|waiting| waiting.unsent = unsent).is_some()
     }
 
-    /// Whether a call waits for its reply.
+    /// Whether the call of that id waits for its reply. Once it has ended, its request must not be sent.
+    pub(crate) fn is_waiting(&self, id: u32) -> bool {
+        self.table.lock().waiting.contains_key(&id)
+    }
+
+    /// Whether any call waits for its reply.
     pub(crate) fn is_awaited(&self) -> bool {
         self.pending.load(Ordering::SeqCst) > 0
     }

@@ -13,6 +13,8 @@ use super::under_way::Work;
 use super::waiters::Waiters;
 use crate::frame::Frame;
 use std::sync::Arc;
+#[cfg(feature = "broker")]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The state of one client, shared with the tasks of its connections. All methods may be called from any thread.
@@ -38,6 +40,23 @@ pub(crate) struct ClientState {
     is_stopped: AtomicBool,
     /// Whether nothing else is left to happen before the listeners of events are told the end.
     may_tell_end: AtomicBool,
+    /// The number of tasks that finish operations within the broker's process.
+    #[cfg(feature = "broker")]
+    finishing: AtomicUsize,
+}
+
+/// A task finishes operations of the client, until the value is dropped. If the client ends in that time, the listeners
+/// of events are told when it is dropped.
+#[cfg(feature = "broker")]
+pub(super) struct Finishing(Arc<ClientState>);
+
+#[cfg(feature = "broker")]
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        if self.0.finishing.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.inbox.has_ended() {
+            self.0.tell_end();
+        }
+    }
 }
 
 impl ClientState {
@@ -70,6 +89,8 @@ impl ClientState {
             sent: Default::default(),
             is_stopped: AtomicBool::new(false),
             may_tell_end: AtomicBool::new(false),
+            #[cfg(feature = "broker")]
+            finishing: AtomicUsize::new(0),
         })
     }
 
@@ -98,10 +119,22 @@ impl ClientState {
         false
     }
 
-    /// Ends the client as [`stop`](ClientState::stop) and tells the listeners of events.
+    /// Declares that a task finishes operations.
+    #[cfg(feature = "broker")]
+    pub(super) fn begin_finishing(self: &Arc<Self>) -> Finishing {
+        self.finishing.fetch_add(1, Ordering::SeqCst);
+        Finishing(self.clone())
+    }
+
+    /// Ends the client as [`stop`](ClientState::stop) and tells the listeners of events, when operations that a task
+    /// finishes have failed.
     #[cfg(any(test, feature = "broker"))]
     pub(crate) fn end(&self, end: End) {
         self.stop(end);
+        #[cfg(feature = "broker")]
+        if self.finishing.load(Ordering::SeqCst) > 0 {
+            return;
+        }
         self.tell_end();
     }
 

@@ -121,7 +121,9 @@ impl Connection {
             input: Mutex::new(Input::new(leftover)),
         });
         tokio::spawn(Reader::new(shared.clone()).run());
-        tokio::spawn(keep(shared.clone(), Alive::current()));
+        // From here on, and not from when the task first runs, the exit of the process waits for this connection.
+        let alive = Alive::current(&config.name);
+        tokio::spawn(keep(shared.clone(), alive));
         Connection { shared, process: Process::current() }
     }
 
@@ -285,12 +287,19 @@ impl Shared {
         let deadline = now.and_then(|now| self.deadline(request, now)).filter(|_| waiter.is_some());
         let queued = self.writer.with(|backlog| {
             if bound == Bound::Bounded && !backlog.load().is_below(self.room()) {
-                return Ok::<_, Waiter>(None);
+                return Ok::<_, Option<Waiter>>(None);
+            }
+            // A call that has ended with another connection is not sent over this one.
+            #[cfg(feature = "rpc")]
+            if let AnswerTo::Call(id) = to
+                && !self.client.calls.is_waiting(id)
+            {
+                return Err(None);
             }
             // The entry is made before the bytes can leave, and in their order.
             let registered = match waiter.take() {
                 None => Registered { op_id: 0, next_deadline: None },
-                Some(waiter) => self.acks.register(deadline, waiter)?,
+                Some(waiter) => self.acks.register(deadline, waiter).map_err(Some)?,
             };
             encoded.push(registered.op_id, backlog.queue());
             Ok(Some((registered.next_deadline, backlog.queue().bytes())))

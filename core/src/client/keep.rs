@@ -67,11 +67,10 @@ impl Watch {
     }
 }
 
-pub(super) async fn keep(shared: Arc<Shared>, alive: Alive) {
+/// `alive` is held until everything is written.
+pub(super) async fn keep(shared: Arc<Shared>, mut alive: Alive) {
     let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
     let mut phase = shared.phase.subscribe();
-    // Held until everything is written.
-    let mut alive = alive.in_task();
     let mut next_ping = Instant::now() + interval;
     let mut watch = Watch::new(shared.config.silence, limit);
     let mut excused = false;

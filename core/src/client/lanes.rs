@@ -56,6 +56,9 @@ impl Frames {
     ///
     /// When fewer than the bounds allow were there, the [wake-up](Frames::set_wake_up) happens as soon as there are
     /// more. When a bound was reached, take again before waiting for it.
+    ///
+    /// To the broker, a frame is handled when it is taken. A program that works on a batch for longer than the broker's
+    /// hold time (750 ms) takes smaller ones, or it is a receiver that takes nothing in that time.
     pub fn take_batch(
         &mut self,
         frames: &mut Vec<Frame>,

@@ -5,7 +5,7 @@
 
 use super::ack_target::AckTarget;
 use super::backlog::Entry;
-use super::client_state::ClientState;
+use super::client_state::{ClientState, Finishing};
 use super::config::Config;
 use super::contain::wake_all;
 use super::inbox::End;
@@ -324,7 +324,12 @@ impl Shared {
         let was_running = std::mem::replace(&mut queue.is_running, true);
         drop(queue);
         if !was_running {
-            let task = Finisher { shared: self.clone(), is_done: false };
+            let task = Finisher {
+                shared: self.clone(),
+                current: None,
+                is_done: false,
+                _finishing: self.client.begin_finishing(),
+            };
             runtime.spawn(task.run());
         }
         Ok(())
@@ -344,8 +349,12 @@ impl Shared {
 /// The task that finishes operations. When it is dropped, also with its runtime, nothing is left waiting.
 struct Finisher {
     shared: Arc<Shared>,
+    /// Where the answer to the operation goes that is being finished.
+    current: Option<Target>,
     /// Whether it has found nothing left to do: another task may run already.
     is_done: bool,
+    /// The end of the client is told after the operations have failed.
+    _finishing: Finishing,
 }
 
 impl Finisher {
@@ -359,6 +368,7 @@ impl Finisher {
                 shared.client.senders.wake_all();
                 return;
             };
+            self.current = Some(to);
             let request = entry.request();
             let operation = with_shared_payload(&request);
             let begun = match begun {
@@ -369,7 +379,9 @@ impl Finisher {
                 Begun::Done(answer) => answer,
                 Begun::Waits(unfinished) => Box::pin(shared.link.finish(unfinished, &operation)).await,
             };
-            shared.tell(to, answer.map_err(Failure::of_kind));
+            if let Some(to) = self.current.take() {
+                shared.tell(to, answer.map_err(Failure::of_kind));
+            }
             tokio::task::coop::consume_budget().await;
         }
     }
@@ -384,8 +396,8 @@ impl Drop for Finisher {
         let left = std::mem::take(&mut queue.entries);
         queue.is_running = false;
         drop(queue);
-        for deferred in left {
-            self.shared.tell(deferred.to, Err(Failure::Lost));
+        for to in self.current.take().into_iter().chain(left.into_iter().map(|deferred| deferred.to)) {
+            self.shared.tell(to, Err(Failure::Lost));
         }
         self.shared.client.senders.wake_all();
     }

@@ -98,7 +98,7 @@ impl Durable {
         });
         shared.tell(Event::Connected);
         let supervisor = Supervisor { shared: shared.clone(), connection: Some(connection) };
-        tokio::spawn(supervisor.run(Alive::current()));
+        tokio::spawn(supervisor.run(Alive::current(&config.name)));
         Durable { shared, process: Process::current() }
     }
 
@@ -416,10 +416,9 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self, alive: Alive) {
+    async fn run(mut self, mut alive: Alive) {
         let shared = self.shared.clone();
         let mut step = 0;
-        let mut alive = alive.in_task();
         while let Some(connection) = &self.connection {
             let born = Instant::now();
             let end = connection.ended().await;

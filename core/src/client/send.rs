@@ -78,7 +78,8 @@ impl Client {
     ///
     /// Waits for room within the client's timeout, or within the request's deadline if its QoS asks for an
     /// acknowledgement and it has one. The future may be polled by any executor, and within none. Dropping it before it
-    /// is ready means that nothing is sent.
+    /// is ready means that nothing is sent; a publication or broadcast within the broker's process, which waits for one
+    /// of its receivers, has been delivered to those that had room.
     ///
     /// # Errors
     /// As [`try_send`](Client::try_send), and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes nothing more

@@ -1,5 +1,7 @@
 //! The client against a broker of a few lines, which sends and expects exact bytes.
 
+#[cfg(feature = "rpc")]
+mod calling;
 mod receiving;
 #[cfg(feature = "runtime")]
 mod runtime;

@@ -602,6 +602,31 @@ mod tests {
         assert_eq!(&got, b"after");
     }
 
+    /// The kernel frees what a reader has taken in whole pieces: those of small frames hold few of them.
+    #[cfg(all(target_os = "linux", not(busrt_portable)))]
+    #[tokio::test]
+    async fn a_slow_reader_of_small_frames_is_seen_to_take_some() {
+        const BYTES: usize = 25;
+        let (writer, mut peer) = pair();
+        for _ in 0..100_000 {
+            push(&writer, &[7; BYTES]);
+        }
+        writer.flush();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..10 {
+            let before = writer.progress().bytes;
+            peer.read_exact(&mut [0; 256 * BYTES]).unwrap();
+            let started = Instant::now();
+            while writer.progress().bytes == before {
+                assert!(
+                    started.elapsed() < Duration::from_secs(2),
+                    "256 frames were taken, and it is not seen"
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_larger_buffer_takes_more_at_once() {
         let taken = |buffers| {
