@@ -352,7 +352,9 @@ impl Distributor {
             }
             if held.is_empty() { Poll::Ready(result) } else { Poll::Pending }
         };
+        session.liveness.held_for_receiver.store(true, Relaxed);
         let (result, has_waited) = hold_back(core, session, poll).await;
+        session.liveness.held_for_receiver.store(false, Relaxed);
         if !held.is_empty() {
             self.count_lost(1);
         }

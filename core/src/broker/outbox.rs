@@ -358,7 +358,7 @@ impl Outbox {
     }
 
     /// Updates the receiver's state; the supervisor calls it at short intervals. `step` is the time since the last
-    /// call, in milliseconds. `held_back` says whether the broker does not read from the client at present.
+    /// call, in milliseconds. `held_back` says whether the client is held back for another receiver at present.
     pub(super) fn look(&self, step: u64, held_back: bool) -> Change {
         self.looks.fetch_add(1, Relaxed);
         let (progress, reports, load) = (self.progress(), self.reports.load(Relaxed), self.load());

@@ -68,6 +68,8 @@ pub(super) struct Liveness {
     pub(super) mid_frame: AtomicBool,
     /// True if the broker holds the client back: it does not read from it.
     pub(super) held_back: AtomicBool,
+    /// True if it is held back for a receiver of what it sends, and not for what it does not read itself.
+    pub(super) held_for_receiver: AtomicBool,
     /// When it was first seen that a client which is held back has closed its connection; 0: it has not.
     pub(super) hung_up: AtomicU64,
     /// True if it holds caches that should be released while it is idle.

@@ -133,7 +133,7 @@ fn look_at_receivers(core: &Arc<Core>, step: u64) {
             session.outbox.wake_senders();
             continue;
         }
-        let held_back = session.liveness.held_back.load(Relaxed);
+        let held_back = session.liveness.held_for_receiver.load(Relaxed);
         match session.outbox.look(step, held_back) {
             Change::None => {}
             Change::Lags => log::info!(
