@@ -19,6 +19,7 @@ pub mod writer;
 
 mod connect;
 mod handover;
+mod pieces;
 pub(crate) mod resolve;
 #[cfg(all(test, unix))]
 mod tests;

@@ -138,6 +138,11 @@ impl Socket {
         self.end(std::net::Shutdown::Both);
     }
 
+    /// How many bytes the peer has not taken yet: not known here.
+    pub fn unread_by_peer(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether received bytes wait to be read right now. The end of the stream does not count.
     pub fn has_unread(&self) -> bool {
         self.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0)

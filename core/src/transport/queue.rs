@@ -2,16 +2,12 @@
 //! kept as shared bytes, and the length of each frame is remembered.
 
 use super::Socket;
+use super::pieces::Pieces;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// The most small frames of one write, about. The kernel frees the memory of a UNIX socket in whole pieces of up to
-/// 36 KiB. A program that works for 2 ms on each frame must be seen to take some within half of the broker's hold time.
-const PIECE_FRAMES: usize = 192;
-/// A write has at least so many bytes, if there are so many.
-const LEAST_PIECE: usize = 4096;
 /// Payloads of at least this length are kept as shared bytes; shorter ones are copied.
 pub const LARGE_PAYLOAD: usize = 4096;
 
@@ -231,17 +227,24 @@ impl WriteQueue {
 
     /// Writes until everything is written, the socket takes no more, or the bound is reached. Also returns the number
     /// of bytes written.
-    pub(super) fn write_to(&mut self, socket: &Socket, bounds: WriteBounds) -> (usize, io::Result<Written>) {
+    pub(super) fn write_to(
+        &mut self,
+        socket: &Socket,
+        bounds: WriteBounds,
+        pieces: &mut Pieces,
+    ) -> (usize, io::Result<Written>) {
         let mut total = 0;
         while !self.is_empty() {
             if total >= bounds.most {
                 return (total, Ok(Written::Enough));
             }
-            let (wanted, result) = self.write_once(socket, bounds.piece.min(self.small_frames_piece()));
+            let piece = bounds.piece.min(pieces.next(socket, self.bytes, self.frames.len()));
+            let (wanted, result) = self.write_once(socket, piece);
             match result {
                 Ok(0) => return (total, Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     total += n;
+                    pieces.wrote(n);
                     self.consume(n);
                     // A short write means that the socket is full: another attempt would be in vain.
                     if n < wanted {
@@ -254,12 +257,6 @@ impl WriteQueue {
             }
         }
         (total, Ok(Written::All))
-    }
-
-    /// The bytes of [`PIECE_FRAMES`] frames of the average size.
-    fn small_frames_piece(&self) -> usize {
-        let average = self.bytes / self.frames.len().max(1);
-        average.saturating_mul(PIECE_FRAMES).max(LEAST_PIECE)
     }
 
     fn write_once(&self, socket: &Socket, piece: usize) -> (usize, io::Result<usize>) {

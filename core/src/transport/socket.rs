@@ -21,9 +21,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
@@ -176,6 +176,15 @@ impl Socket {
     /// How many received bytes wait to be read right now; 0 if the kernel does not say.
     pub fn unread(&self) -> usize {
         rustix::io::ioctl_fionread(self.fd.get_ref()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    }
+
+    /// How many bytes the peer has not taken yet, with what the kernel needs to keep them; `None` if the kernel does not
+    /// say.
+    pub fn unread_by_peer(&self) -> Option<usize> {
+        let mut unread: libc::c_int = 0;
+        // SAFETY: the request writes one integer, which outlives the call.
+        let result = unsafe { libc::ioctl(self.fd.get_ref().as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        if result == 0 { usize::try_from(unread).ok() } else { None }
     }
 
     /// Returns whether the peer has ended its direction or the connection is broken, whatever is left to be read.

@@ -8,6 +8,7 @@
 mod last_write;
 
 use super::handover::{Handover, NO_OWNER};
+use super::pieces::Pieces;
 use super::queue::{self, WriteBounds, WriteQueue, Written};
 use super::queue_totals::QueueTotals;
 use super::{Socket, WriteInterest};
@@ -86,6 +87,8 @@ pub struct Writer {
     runtime: Handle,
     totals: Option<Arc<QueueTotals>>,
     state: Mutex<State>,
+    /// Locked by the writing party only.
+    pieces: Mutex<Pieces>,
 }
 
 #[derive(Debug)]
@@ -223,6 +226,7 @@ impl Writer {
                 counted: 0,
                 waiters: Vec::new(),
             }),
+            pieces: Mutex::default(),
         })
     }
 
@@ -257,7 +261,7 @@ impl Writer {
         let mut total = 0;
         for _ in 0..MAX_ROUNDS {
             let frames = queue.frames();
-            let (n, result) = queue.write_to(&socket, ANY_SIZE);
+            let (n, result) = queue.write_to(&socket, ANY_SIZE, &mut self.pieces.lock());
             total += n;
             match result {
                 Ok(Written::All) => match self.next_round(queue, n, frames) {
@@ -357,7 +361,7 @@ impl Writer {
             let mut total = 0;
             loop {
                 let frames = queue.frames();
-                let (n, result) = queue.write_to(socket, bounds);
+                let (n, result) = queue.write_to(socket, bounds, &mut self.pieces.lock());
                 total += n;
                 match result? {
                     Written::All => match self.next_round(queue, n, frames) {

@@ -30,7 +30,7 @@ impl Writer {
         };
         let (Some(socket), Some(mut queue)) = (socket, queue) else { return true };
         loop {
-            match queue.write_to(&socket, ANY_SIZE).1 {
+            match queue.write_to(&socket, ANY_SIZE, &mut self.pieces.lock()).1 {
                 Ok(Written::All) => return true,
                 Ok(Written::Enough) => {}
                 // The portable socket learns that it is writable from the runtime alone.
