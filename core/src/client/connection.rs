@@ -307,7 +307,9 @@ impl Shared {
         let (next_deadline, waiting) = match queued {
             Some(Ok(Some(queued))) => queued,
             Some(Ok(None)) => return Ok(TrySend::NoRoom),
-            Some(Err(_)) | None => return Err(lost()),
+            // The call has ended, and its outcome is told already. The connection is sound.
+            Some(Err(None)) => return Ok(TrySend::Sent(pending)),
+            Some(Err(Some(_))) | None => return Err(lost()),
         };
         self.client.count_sent(body_len);
         if let Some(at) = next_deadline {

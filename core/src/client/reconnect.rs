@@ -427,7 +427,8 @@ impl Supervisor {
             }
             shared.lose(connection);
             self.connection = None;
-            if *shared.status.borrow() == Status::Ended {
+            // The status is published after the state.
+            if matches!(&*shared.state.read(), State::Ended) {
                 return;
             }
             log::info!("{:?} has lost its connection: {}", shared.config.name, end.error());
