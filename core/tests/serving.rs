@@ -256,3 +256,38 @@ fn a_responder_may_outlive_everything() {
     drop(runtime);
     drop(responders);
 }
+
+#[test]
+fn what_a_server_does_not_take_takes_no_room() {
+    const BYTES: usize = 64 * 1024;
+    let runtime = runtime();
+    let bus = runtime.block_on(Bus::start(Options::new()));
+    for local in [false, true] {
+        let config = bus.config("server").inbox_bytes(BYTES).inbox_awaiting_bytes(0);
+        let client = match local {
+            true => runtime.block_on(bus.broker.client_with(&config)).unwrap(),
+            false => runtime.block_on(Client::connect(&config)).unwrap(),
+        };
+        // The other parts are dropped.
+        let mut requests = Serving::new(&client).requests;
+        let serving = std::thread::spawn(move || {
+            let mut batch = vec![];
+            requests.wait_batch(&mut batch, 1, Wait::at_most(PATIENCE)).unwrap();
+            let Some(Incoming::Request(_, responder)) = batch.pop() else { panic!("no request") };
+            responder.reply("served");
+        });
+        runtime.block_on(async {
+            let caller = Caller::new(bus.client("caller").await);
+            for _ in 0..10 * BYTES / 4096 {
+                caller.notify("server", vec![7; 4096], QoS::Processed).await.unwrap();
+                caller.client().broadcast("server", vec![7; 4096], QoS::Processed).await.unwrap();
+            }
+            let reply = caller.call("server", "method", "", QoS::Processed).await.unwrap();
+            assert_eq!(reply.payload(), b"served");
+            caller.client().disconnect().await;
+        });
+        serving.join().unwrap();
+        runtime.block_on(client.disconnect());
+        runtime.block_on(eventually("the clients are gone", || no_client_is_left(&bus)));
+    }
+}

@@ -217,7 +217,9 @@ impl<H: Held> Drop for Lane<H> {
             self.inbox.process().leak_if_inherited(&self.inbox);
             std::mem::forget(self.wake_up.take());
             self.held.leak();
+            return;
         }
+        self.inbox.close_lane(self.epoch, self.lane);
     }
 }
 

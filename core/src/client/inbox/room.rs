@@ -50,7 +50,8 @@ impl Room {
         });
     }
 
-    /// Takes back the registration of a waker.
+    /// Takes back the registration of a waker, and wakes its task: it may wait for something else here, for which the same
+    /// waker is registered.
     #[cfg(feature = "broker")]
     pub(super) fn forget(&self, waker: &Waker) {
         if self.registered.load(Ordering::SeqCst) == 0 {
@@ -61,7 +62,7 @@ impl Room {
         let former = wakers.swap_remove(index);
         self.registered.store(wakers.len(), Ordering::SeqCst);
         drop(wakers);
-        drop(former);
+        wake_all(Some(former));
     }
 
     /// Wakes all that wait; registered wakers are not registered any more. The caller holds no lock.

@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) sorting: Sorting,
     pub(super) consumer: Consumer,
     pub(super) lanes: [Queue; LANES],
+    /// The lanes whose taker is gone while the consumer is present: their frames are dropped.
+    closed: [bool; LANES],
     pub(super) waiting: Amount,
     /// True if the receiving side has found no room since it was last woken for it.
     pub(super) starved: bool,
@@ -144,6 +146,7 @@ impl State {
             sorting: Sorting::PLAIN,
             consumer: Consumer::Never,
             lanes: Default::default(),
+            closed: Default::default(),
             waiting: Amount::default(),
             starved: false,
             received: (0, 0),
@@ -214,6 +217,10 @@ impl State {
             effects.unhandled(frame);
             return 0;
         };
+        if self.closed[lane] {
+            effects.discard(frame);
+            return 0;
+        }
         let mut dropped = 0;
         if self.lane_bytes(lane) >= bounds.lane
             && (self.consumer == Consumer::Never || overflow != Overflow::Wait)
@@ -291,6 +298,10 @@ impl State {
                 effects.unhandled(frame);
                 continue;
             };
+            if self.closed[lane] {
+                effects.discard(frame);
+                continue;
+            }
             let lane = &mut self.lanes[lane];
             self.waiting.add(Amount::of(&frame));
             lane.push_front(frame);
@@ -298,6 +309,19 @@ impl State {
                 effects.wake(waker);
             }
         }
+    }
+
+    /// Opens all lanes, for a new consumer.
+    pub(super) fn open_lanes(&mut self) {
+        self.closed = Default::default();
+    }
+
+    /// Drops the frames of a lane from now on. Returns what waits in it.
+    pub(super) fn close_lane(&mut self, lane: usize) -> Queue {
+        self.closed[lane] = true;
+        let queue = std::mem::take(&mut self.lanes[lane]);
+        self.waiting.sub(queue.amount);
+        queue
     }
 
     /// Removes the wakers of all lanes.

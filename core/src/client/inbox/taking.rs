@@ -32,6 +32,7 @@ impl Inbox {
         }
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         state.consumer = Consumer::Present;
+        state.open_lanes();
         // The former consumer wakes up and finds that it has been replaced.
         state.take_wakers().for_each(|waker| effects.wake(waker));
         let was_plain = std::mem::replace(&mut state.sorting, sorting).is_plain();
@@ -72,6 +73,19 @@ impl Inbox {
         drop(state);
         wake_all(lanes.iter_mut().filter_map(|lane| lane.waker.take()));
         lanes.into_iter().flat_map(Queue::into_frames).chain(hands.into_iter().flatten()).for_each(discard);
+        self.room.tell();
+    }
+
+    /// The taker of a lane is gone, but not the consumer: the frames of this lane are dropped, those that wait and those
+    /// that come, so that they take no room from the other lanes.
+    pub(crate) fn close_lane(&self, epoch: u64, lane: usize) {
+        let mut state = self.state.lock();
+        if !self.is_attached(epoch) || state.consumer != Consumer::Present {
+            return;
+        }
+        let queue = state.close_lane(lane);
+        drop(state);
+        queue.into_frames().into_iter().for_each(discard);
         self.room.tell();
     }
 

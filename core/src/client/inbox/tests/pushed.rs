@@ -51,7 +51,8 @@ fn several_tasks_wait_and_some_no_longer() {
     inbox.forget_room(&tasks[1].1);
     drain(&mut frames);
     let woken: Vec<_> = tasks.iter().map(|(task, _)| task.count()).collect();
-    assert_eq!(woken, [1, 0, 1, 1]);
+    // The one that waits no longer was woken for that: its task may wait for something else here.
+    assert_eq!(woken, [1, 1, 1, 1]);
     assert!(!inbox.room.is_awaited());
 }
 
