@@ -81,8 +81,7 @@ impl Announcements {
         if self.waiting.load(Relaxed) == 0 {
             return;
         }
-        let audience = core.registry.own_subscribers(TOPIC_INFO);
-        if audience.len() > FEW || self.deliver_some(core, &audience) {
+        if self.deliver_some(core, FEW) {
             core.supervisor.wake();
         }
     }
@@ -93,13 +92,12 @@ impl Announcements {
         if self.waiting.load(Relaxed) == 0 {
             return false;
         }
-        let audience = core.registry.own_subscribers(TOPIC_INFO);
-        self.deliver_some(core, &audience)
+        self.deliver_some(core, usize::MAX)
     }
 
-    /// Delivers a few announcements. Returns true if there are more, for which the caller must care. If another thread is
-    /// delivering, that thread cares for those queued in the meantime.
-    fn deliver_some(&self, core: &Core, audience: &Audience) -> bool {
+    /// Delivers a few announcements, unless they have more than `most` receivers. Returns true if something is left, for
+    /// which the caller must care. If another thread is delivering, that thread cares for those queued in the meantime.
+    fn deliver_some(&self, core: &Core, most: usize) -> bool {
         let mut state = self.state.lock();
         if state.busy {
             return false;
@@ -107,15 +105,23 @@ impl Announcements {
         state.busy = true;
         let count = state.queue.len().min(TOGETHER);
         let next: Vec<Vec<u8>> = state.queue.drain(..count).collect();
-        self.waiting.store(state.queue.len(), Relaxed);
         drop(state);
-        for payload in &next {
-            core.admin.count_written(payload);
+        // Found after the announcements were taken: a client that has subscribed before one was queued gets it.
+        let audience: Audience = core.registry.own_subscribers(TOPIC_INFO);
+        let is_delivered = audience.len() <= most;
+        if is_delivered {
+            for payload in &next {
+                core.admin.count_written(payload);
+            }
+            publish(&audience, TOPIC_INFO, &next);
         }
-        publish(audience, TOPIC_INFO, &next);
-        self.room.notify_waiters();
         let mut state = self.state.lock();
         state.busy = false;
+        if !is_delivered {
+            next.into_iter().rev().for_each(|payload| state.queue.push_front(payload));
+        }
+        self.waiting.store(state.queue.len(), Relaxed);
+        self.room.notify_waiters();
         !state.queue.is_empty()
     }
 

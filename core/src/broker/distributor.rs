@@ -352,9 +352,9 @@ impl Distributor {
             }
             if held.is_empty() { Poll::Ready(result) } else { Poll::Pending }
         };
-        session.liveness.held_for_receiver.store(true, Relaxed);
+        let waiting = WaitsForReceiver::new(session);
         let (result, has_waited) = hold_back(core, session, poll).await;
-        session.liveness.held_for_receiver.store(false, Relaxed);
+        drop(waiting);
         if !held.is_empty() {
             self.count_lost(1);
         }
@@ -489,4 +489,20 @@ async fn hold_back<R>(
     session.liveness.seen.store(core.clock.now(), Relaxed);
     session.liveness.held_back.store(false, Relaxed);
     (result, has_waited)
+}
+
+/// An operation of the session waits for a receiver, until the value is dropped, also with the operation itself.
+struct WaitsForReceiver(Arc<Session>);
+
+impl WaitsForReceiver {
+    fn new(session: &Arc<Session>) -> WaitsForReceiver {
+        session.liveness.waits_for_receivers.fetch_add(1, Relaxed);
+        WaitsForReceiver(session.clone())
+    }
+}
+
+impl Drop for WaitsForReceiver {
+    fn drop(&mut self) {
+        self.0.liveness.waits_for_receivers.fetch_sub(1, Relaxed);
+    }
 }

@@ -7,7 +7,7 @@ use crate::proto::op::primary_name;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 /// How a client is connected.
@@ -68,8 +68,8 @@ pub(super) struct Liveness {
     pub(super) mid_frame: AtomicBool,
     /// True if the broker holds the client back: it does not read from it.
     pub(super) held_back: AtomicBool,
-    /// True if it is held back for a receiver of what it sends, and not for what it does not read itself.
-    pub(super) held_for_receiver: AtomicBool,
+    /// The number of its operations that wait for a receiver of what it sends.
+    pub(super) waits_for_receivers: AtomicUsize,
     /// When it was first seen that a client which is held back has closed its connection; 0: it has not.
     pub(super) hung_up: AtomicU64,
     /// True if it holds caches that should be released while it is idle.

@@ -144,7 +144,8 @@ pub(super) struct SlowReceiver {
     reports: u64,
     /// Milliseconds for which it has taken nothing although the broker tried to write.
     idle: u64,
-    /// The part of them in which the broker read from it. Else its progress reports lie unread: it is not stuck for that.
+    /// The part of them in which the broker read from it. While the broker does not, it cannot see the client's progress
+    /// reports, so that this time does not make the client stuck.
     heard_idle: u64,
     /// Milliseconds since the last look that saw an offer.
     unsure: u64,
