@@ -218,19 +218,19 @@ impl Instance {
     /// variables of the thread and no runtime, so that it works while the process exits.
     fn end_connections(&self, timeout: Duration) -> bool {
         let started = Instant::now();
-        let mut has_ended = true;
-        // A secondary that does not end leaves half of the time to the others.
-        for (closing, timeout) in self.closing.iter().zip([timeout / 2, timeout]) {
-            closing.send_replace(true);
-            while closing.receiver_count() > 0 {
-                if is_worker() || started.elapsed() >= timeout {
-                    has_ended = false;
-                    break;
-                }
+        let wait_while = |is_open: &dyn Fn() -> bool, bound: Duration| {
+            while is_open() && !is_worker() && started.elapsed() < bound {
                 std::thread::sleep(SHUTDOWN_POLL);
             }
-        }
-        has_ended
+        };
+        let [secondaries, primaries] = &self.closing;
+        secondaries.send_replace(true);
+        // A secondary that does not end leaves half of the time to the others.
+        wait_while(&|| secondaries.receiver_count() > 0, timeout / 2);
+        primaries.send_replace(true);
+        let is_open = || self.closing.iter().any(|closing| closing.receiver_count() > 0);
+        wait_while(&is_open, timeout);
+        !is_open()
     }
 }
 

@@ -1,6 +1,7 @@
 //! An intake that several threads share. One at a time takes from it, and holds no lock while it does: what is taken
 //! may run foreign code.
 
+use crate::client::effects::contain;
 use crate::rpc::{Incoming, Intake, Working};
 use parking_lot::Mutex;
 use std::task::Waker;
@@ -45,7 +46,11 @@ impl Source {
         let Some(mut intake) = self.check_out() else { return false };
         working.get_or_insert_with(|| intake.working());
         let most = most();
-        let taken = if most == 0 { Some(0) } else { intake.take_batch(batch, most) };
+        let mut taken = Some(0);
+        if most > 0 {
+            // It drops payloads and logs: a panic there must not keep the intake.
+            contain("taking what was received", || taken = intake.take_batch(batch, most));
+        }
         count(taken.unwrap_or_default());
         let again = self.give_back(intake, taken.is_some());
         again || taken.is_some_and(|taken| taken == most && most > 0)

@@ -52,6 +52,8 @@ impl AnswerPoller {
         }
         self.note_answers(shared);
         while shared.awaits_answer() && self.wants_to_poll() {
+            // While there is always something to read, the polls below never wait.
+            tokio::task::coop::consume_budget().await;
             if !self.poll_once(shared).await? {
                 self.skipped = (self.skipped * 2 + 1).min(MOST_SKIPPED);
                 self.skip = self.skipped;

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The longest time that the drop of a runtime waits for one connection, to write what its client has sent.
-const LAST_WRITE: Duration = Duration::from_secs(1);
 use tokio::time::{Instant, sleep_until};
 
+/// The longest time that the drop of a runtime waits for one connection, to write what its client has sent.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 /// While the inbox has no room, the broker is told at most this often that the program takes frames.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// The least that is read at once, in bytes, however little room there is.
