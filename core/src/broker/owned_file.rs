@@ -1,6 +1,7 @@
 //! A file in the file system that belongs to this process for as long as it is the same file.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// A socket or FIFO that this process made. It is known by its inode, so that a file which replaced it is
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct OwnedFile {
     path: PathBuf,
     inode: (u64, u64),
+    /// While the file is open, the file system gives its inode number to no other file, even if it is deleted.
+    _handle: Option<OwnedFd>,
 }
 
 /// The result of looking at the path of an [`OwnedFile`].
@@ -20,9 +23,18 @@ pub(super) enum Found {
 }
 
 impl OwnedFile {
-    /// The file of that inode, which is or is going to be at `path`.
-    pub(super) fn new(path: &Path, inode: (u64, u64)) -> OwnedFile {
-        OwnedFile { path: path.to_owned(), inode }
+    /// The file that was made at `temporary` and is going to be moved to `path`.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub(super) fn new(path: &Path, temporary: &Path) -> io::Result<OwnedFile> {
+        let handle = open_handle(temporary)?;
+        Ok(OwnedFile { path: path.to_owned(), inode: inode_of(temporary)?, _handle: handle })
+    }
+
+    /// Forgets the file without removing it.
+    pub(super) fn disown(mut self) {
+        self.path.clear();
     }
 
     /// Looks what is at the path now.
@@ -45,6 +57,19 @@ impl Drop for OwnedFile {
             log::warn!("cannot remove {}: {e}", self.path.display());
         }
     }
+}
+
+/// Opens a file of any kind without reading, writing or connecting to it. Only Linux can.
+#[cfg(target_os = "linux")]
+fn open_handle(path: &Path) -> io::Result<Option<OwnedFd>> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_handle(_path: &Path) -> io::Result<Option<OwnedFd>> {
+    Ok(None)
 }
 
 /// Device and inode of what is at `path`; a symbolic link is not followed.

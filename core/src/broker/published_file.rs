@@ -71,7 +71,6 @@ impl PublishedFile {
         let mut state = self.state.lock();
         let Some(state) = &mut *state else { return Err(io::ErrorKind::NotConnected.into()) };
         let (file, made) = put_into_place(&self.path, over_stale, make)?;
-        // The stale file has another inode, hence this drops nothing but an old record.
         state.file = Some(file);
         Ok(made)
     }
@@ -126,7 +125,10 @@ impl State {
             })?;
         }
         let (file, made) = put_into_place(path, false, make).map_err(|e| e.to_string())?;
-        self.file = Some(file);
+        // The file of the old record was deleted. Its inode number may be that of the new one.
+        if let Some(deleted) = self.file.replace(file) {
+            deleted.disown();
+        }
         self.reported = None;
         Ok(made)
     }
@@ -147,7 +149,7 @@ fn put_into_place<T>(
     remove_if_there(&temporary)?;
     let put = || -> io::Result<(OwnedFile, T)> {
         let made = make(&temporary)?;
-        let file = OwnedFile::new(path, inode_of(&temporary)?);
+        let file = OwnedFile::new(path, &temporary)?;
         let place = folder.base.join(name);
         if replace {
             std::fs::rename(&temporary, &place)?;
@@ -241,6 +243,22 @@ mod tests {
         file.withdraw();
         assert!(matches!(file.watch(make), Watched::Withdrawn));
         assert!(names(dir.path()).is_empty());
+    }
+
+    /// A file system may give a new file the inode number of the one that was deleted.
+    #[tokio::test]
+    async fn a_file_that_was_put_back_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let file = PublishedFile::reserve(&path).await.unwrap();
+        file.publish(false, make).unwrap();
+        for _ in 0..200 {
+            std::fs::remove_file(&path).unwrap();
+            assert!(matches!(file.watch(make), Watched::PutBack(())));
+            assert!(path.exists());
+        }
+        file.withdraw();
+        assert!(!path.exists());
     }
 
     #[tokio::test]
