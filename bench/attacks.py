@@ -42,6 +42,7 @@ ATTACKS = (
     Attack("subscribe_masks", "the same with 100,000 masks of 16 levels, half of them wildcards"),
     Attack("exclude_1m", "the same with a million exclusions"),
     Attack("leave_1m", "four clients with a million subscriptions each leave, one after another"),
+    Attack("leave_family", "two primaries with 6,000 and 3,000 secondaries leave, one after another"),
     Attack("resubscribe", "a client subscribes to 1,100 masks and gives them up, over and over; another holds 300,000"),
     Attack("masks_512_levels", "2,000 masks of 512 levels in one frame, then given up, repeated"),
     Attack("mask_deep", "masks of 16,000 levels and publications to topics as deep; a broker may refuse both"),

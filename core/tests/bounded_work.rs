@@ -16,6 +16,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 const MANY: u32 = 500_000;
+/// Both the test and the broker hold a descriptor for each.
+const SECONDARIES: u32 = 6_000;
 /// Longer than a debug build needs for the heaviest work here, on a loaded machine.
 const LONG: Duration = Duration::from_secs(50);
 
@@ -106,6 +108,44 @@ fn leaving_with_many_subscriptions() {
     assert_eq!(received.len(), 1, "{received:?}");
     std::thread::sleep(Duration::from_millis(500));
     bench.assert_undisturbed("leave");
+}
+
+/// A primary with thousands of secondaries.
+fn family(bench: &Bench) -> (Raw, Vec<Raw>) {
+    let primary = Raw::register(&bench.path, "primary");
+    let secondaries =
+        (0..SECONDARIES).map(|i| Raw::register(&bench.path, &format!("primary%%{i}"))).collect();
+    bench.probe.longest();
+    (primary, secondaries)
+}
+
+/// All secondaries of a primary that leaves are disconnected, and then its name is free.
+#[test]
+fn leaving_with_many_secondaries() {
+    let bench = Bench::start();
+    let (primary, mut secondaries) = family(&bench);
+    drop(primary);
+    let left = Instant::now();
+    while Raw::connect(&bench.path).try_register("primary") != Some(1) {
+        assert!(left.elapsed() < LONG, "the name is not free");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("the name was free after {:?}", left.elapsed());
+    assert!(secondaries.iter_mut().all(|secondary| secondary.is_closed_within(PATIENCE)));
+    bench.assert_undisturbed("leave");
+}
+
+/// A client takes over the name of a primary with thousands of secondaries. None of them stays.
+#[test]
+fn taking_over_a_name_with_many_secondaries() {
+    let bench = Bench::start_with(&["--force-register"]);
+    let (mut primary, mut secondaries) = family(&bench);
+    let mut next = Raw::register(&bench.path, "primary");
+    assert!(primary.is_closed_within(PATIENCE));
+    assert!(secondaries.iter_mut().all(|secondary| secondary.is_closed_within(PATIENCE)));
+    bench.assert_undisturbed("take over");
+    assert_eq!(next.ask(MESSAGE, b"primary\0x"), 1);
+    assert_eq!(Raw::connect(&bench.path).try_register("primary%%0"), Some(1));
 }
 
 /// Filters of `client.list` that take long to compile.

@@ -65,6 +65,18 @@ pub(super) struct Core {
     next_owner: AtomicU32,
 }
 
+/// The number of clients that are unregistered and closed in one step.
+pub(super) const TOGETHER: usize = 8;
+const EVICTED: &str = "its name was taken over";
+
+/// The result of one step in which clients were unregistered.
+pub(super) struct Ended {
+    /// The number of clients that were unregistered.
+    pub(super) count: usize,
+    /// False if there are more.
+    pub(super) is_complete: bool,
+}
+
 /// Clients to be closed when no lock is held: closing one wakes tasks, runs callbacks and drops what they own.
 #[derive(Default)]
 struct Effects {
@@ -138,13 +150,11 @@ impl Core {
             if !session.is_secondary() {
                 self.announcements.queue_registered(&name);
             }
-            effects
-                .leaving
-                .extend(evicted.into_iter().map(|old| (old, "its name was taken over".to_owned())));
+            effects.leaving.extend(evicted.into_iter().map(|old| (old, EVICTED.to_owned())));
             session
         };
         if let Some((old, _)) = effects.leaving.first() {
-            log::info!("client evicted: {} (force register)", shown(old.name().as_bytes()));
+            log_eviction(old);
         }
         self.carry_out(effects);
         log::debug!("client registered: {}", shown(name.as_bytes()));
@@ -152,20 +162,46 @@ impl Core {
         Ok(session)
     }
 
-    /// Unregisters a client, with its secondaries, and closes its connection. Does nothing the second time.
+    /// Unregisters a client, with its secondaries, and closes their connections. Does nothing the second time. Takes
+    /// long if there are many secondaries: for threads that serve no clients.
     pub(super) fn end(&self, session: &Arc<Session>, reason: &str) {
+        while !self.end_some(session, reason, TOGETHER).is_complete {}
+    }
+
+    /// Unregisters at most `most` clients of a family, the secondaries of a primary and then itself, and closes their
+    /// connections. Does nothing when all of them are unregistered.
+    pub(super) fn end_some(&self, session: &Arc<Session>, reason: &str, most: usize) -> Ended {
         let mut effects = Effects::default();
-        {
+        let is_complete = {
             let _in_order = self.membership.lock();
-            for gone in self.registry.unregister(session) {
+            let removal = self.registry.unregister_some(session, most);
+            for gone in removal.removed {
                 if !gone.is_secondary() {
                     self.announcements.queue_unregistered(gone.name());
                 }
                 effects.leaving.push((gone, reason.to_owned()));
             }
-        }
+            removal.is_complete
+        };
+        let count = effects.leaving.len();
         self.carry_out(effects);
         self.announcements.deliver(self);
+        Ended { count, is_complete }
+    }
+
+    /// Unregisters some of the secondaries of the client whose name a new client is going to take over. Returns true
+    /// while there are more of them.
+    pub(super) fn evict_some(&self, identity: &Identity) -> bool {
+        if !self.options.force_register || self.is_closing() {
+            return false;
+        }
+        let ip = identity.peer.map(|peer| peer.ip());
+        let Some(old) = self.registry.to_evict(&identity.name, ip, identity.kind) else { return false };
+        let is_complete = self.end_some(&old, EVICTED, TOGETHER).is_complete;
+        if is_complete {
+            log_eviction(&old);
+        }
+        !is_complete
     }
 
     fn carry_out(&self, effects: Effects) {
@@ -202,4 +238,8 @@ impl Core {
     pub(super) fn watch(&self, receiver: &Arc<Session>) {
         self.supervisor.watch(receiver);
     }
+}
+
+fn log_eviction(session: &Session) {
+    log::info!("client evicted: {} (force register)", shown(session.name().as_bytes()));
 }

@@ -73,7 +73,7 @@ pub(super) async fn register(
                 core.announcements.wait_for_room().await;
                 // Once registered, it is not closed as one that has not registered yet.
                 drop(pending);
-                return match register_name(core, socket, writer, port, &name) {
+                return match register_name(core, socket, writer, port, &name).await {
                     Ok(session) => Ok((session, buf)),
                     Err(kind) => {
                         let _pending = core.handshakes.begin(writer);
@@ -85,7 +85,7 @@ pub(super) async fn register(
     }
 }
 
-fn register_name(
+async fn register_name(
     core: &Arc<Core>,
     socket: &Socket,
     writer: &Arc<Writer>,
@@ -97,6 +97,9 @@ fn register_name(
     }
     let kind = if socket.peer().is_some() { ClientKind::Tcp } else { ClientKind::LocalIpc };
     let identity = Identity { name: name.into(), kind, peer: socket.peer(), port: Some(port) };
+    while core.evict_some(&identity) {
+        tokio::task::yield_now().await;
+    }
     let session = core.register(identity, Sink::Socket(writer.clone()))?;
     if let Some(poller) = &core.options.busy_poller {
         poller.watch(socket);

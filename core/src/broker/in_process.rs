@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::dispatcher::{Deferred, Detached, Dispatcher};
+use super::leaving::Leaving;
 use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
 use crate::client::client_state::ClientState;
@@ -32,6 +33,7 @@ impl LocalLink {
     pub(super) fn register(core: &Arc<Core>, name: &str, client: Arc<ClientState>) -> Result<LocalLink> {
         super::valid_name(name, &core.options)?;
         let identity = Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None };
+        while core.evict_some(&identity) {}
         let session = core
             .register(identity, Sink::InProcess(client))
             .map_err(|kind| Error::new(kind, name.to_owned()))?;
@@ -133,12 +135,12 @@ impl LocalLink {
         LocalLink::register(&self.core, name, client)
     }
 
-    /// Unregisters the client and its secondaries.
+    /// Unregisters the client and its secondaries. If there are many of them, some are unregistered soon after.
     pub(crate) fn disconnect(&self) {
         if !self.process.is_current() {
             return;
         }
-        self.core.end(&self.session, "closed by the client");
+        Leaving::begin(&self.core, &self.session, "closed by the client");
     }
 
     pub(crate) fn is_connected(&self) -> bool {

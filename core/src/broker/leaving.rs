@@ -1,17 +1,14 @@
 //! Clients whose connections have ended, until they are unregistered.
 //!
-//! Many clients may leave in the same moment, such as with their process. One task unregisters all of them, a few at a
-//! time, so that the tasks of other clients run in between.
+//! Many clients may leave in the same moment, such as with their process, and a client may have many secondaries. One
+//! task unregisters all of them, a few at a time, so that the tasks of other clients run in between.
 
-use super::core::Core;
+use super::core::{Core, TOGETHER};
 use super::session::Session;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-
-/// Clients that are unregistered before the task yields.
-const TOGETHER: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Leaving(Mutex<State>);
@@ -25,7 +22,7 @@ struct State {
 }
 
 impl Leaving {
-    /// Unregisters a client soon; immediately if the thread belongs to no runtime.
+    /// Unregisters a client and its secondaries soon; before it returns if the thread belongs to no runtime.
     pub(super) fn add(core: &Arc<Core>, session: Arc<Session>, reason: String) {
         let mut state = core.leaving.0.lock();
         state.queue.push_back((session, reason));
@@ -37,6 +34,13 @@ impl Leaving {
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(task.run())),
             Err(_) => drop(task),
+        }
+    }
+
+    /// Unregisters a client and its secondaries: a few before it returns, and if there are more, the others soon.
+    pub(super) fn begin(core: &Arc<Core>, session: &Arc<Session>, reason: &str) {
+        if !core.end_some(session, reason, TOGETHER).is_complete {
+            Leaving::add(core, session.clone(), reason.to_owned());
         }
     }
 }
@@ -51,17 +55,24 @@ impl Task {
         }
     }
 
-    /// Returns false when no client is left.
+    /// Unregisters a few clients. Returns false when none is left.
     fn end_some(&self) -> bool {
-        for _ in 0..TOGETHER {
-            let mut state = self.0.leaving.0.lock();
+        let core = &self.0;
+        let mut most = TOGETHER;
+        while most > 0 {
+            let mut state = core.leaving.0.lock();
             let Some((session, reason)) = state.queue.pop_front() else {
                 state.has_task = false;
                 return false;
             };
             drop(state);
-            self.0.end(&session, &reason);
-            self.0.connection_changed.notify_waiters();
+            let ended = core.end_some(&session, &reason, most);
+            core.connection_changed.notify_waiters();
+            if !ended.is_complete {
+                // A client with many secondaries does not keep the others waiting.
+                core.leaving.0.lock().queue.push_back((session, reason));
+            }
+            most = most.saturating_sub(ended.count.max(1));
         }
         true
     }

@@ -91,10 +91,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::handshake::check_name;
 use crate::shown::shown;
 use crate::transport::Socket;
-use core::Core;
+use core::{Core, TOGETHER};
 use in_process::{InProgress, LocalLink};
+use leaving::Leaving;
 use listener::Listener;
 use parking_lot::Mutex;
+use session::Session;
 use std::sync::Arc;
 
 struct Inner {
@@ -223,7 +225,7 @@ impl Broker {
                         "client disconnected: {} is no longer let in",
                         shown(session.name().as_bytes())
                     );
-                    core.end(&session, "no longer let in");
+                    self.end(&session, "no longer let in").await;
                 }
             }
             tokio::task::yield_now().await;
@@ -232,11 +234,12 @@ impl Broker {
         core.registry.revoked();
     }
 
-    /// Disconnects the client of that name, with its secondaries. Returns whether there was one.
+    /// Disconnects the client of that name, with its secondaries. Returns whether there was one. If it has many
+    /// secondaries, they are disconnected one after another, and the client itself at the end, soon after this returns.
     pub fn disconnect(&self, name: &str) -> bool {
         let session = self.inner.core.registry.by_name(name);
         if let Some(session) = &session {
-            self.inner.core.end(session, "disconnected by the broker's owner");
+            Leaving::begin(&self.inner.core, session, "disconnected by the broker's owner");
         }
         session.is_some()
     }
@@ -288,9 +291,17 @@ impl Broker {
             log::warn!("not all queues could be emptied within {:?}", core.options.drain);
         }
         for session in core.registry.clients() {
-            core.end(&session, "the broker shuts down");
+            self.end(&session, "the broker shuts down").await;
         }
         *is_shut_down = true;
+    }
+
+    /// Unregisters a client and its secondaries. Yields after each step: others are served in the meantime.
+    async fn end(&self, session: &Arc<Session>, reason: &str) {
+        while !self.inner.core.end_some(session, reason, TOGETHER).is_complete {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
     }
 
     fn check_open(&self) -> Result<()> {

@@ -15,8 +15,8 @@
 //!
 //! # Bounded work
 //! No call holds the lock for long. Work that may take long is done in portions: the topic masks of one frame, the
-//! subscriptions of a client that has left ([`Registry::sweep`]), changed rules, and searches that visit many nodes
-//! ([`AudienceWalk`]).
+//! secondaries of a client that leaves ([`Registry::unregister_some`]), the subscriptions of clients that have left
+//! ([`Registry::sweep`]), changed rules, and searches that visit many nodes ([`AudienceWalk`]).
 
 use super::access::{AccessList, ClientAccess};
 use super::audience::{Audience, AudienceWalk, Miss};
@@ -32,6 +32,7 @@ use crate::proto::op::{TOPIC_WARN, primary_name};
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use slab::Slab;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,8 +62,8 @@ pub(super) struct State {
     /// Registered clients that are not within this process.
     connections: usize,
     pub(super) names: NameTrie,
-    /// The ids of a primary's secondaries.
-    secondaries: HashMap<Arc<str>, Vec<u32>>,
+    /// The ids of a primary's secondaries; no entry is empty.
+    secondaries: HashMap<Arc<str>, BTreeSet<u32>>,
     pub(super) subscriptions: TopicTrie,
     pub(super) exclusions: TopicTrie,
     access: Option<Arc<AccessList>>,
@@ -82,6 +83,13 @@ pub(super) enum TopicSet {
 pub(super) enum TopicChange {
     Add(TopicSet),
     Remove(TopicSet),
+}
+
+/// The clients that one step of a removal has removed.
+pub(super) struct Removal {
+    pub(super) removed: Vec<Arc<Session>>,
+    /// False if the client is still registered, and some of its secondaries: the removal must be continued.
+    pub(super) is_complete: bool,
 }
 
 /// How far a change of topics has come.
@@ -143,11 +151,12 @@ impl State {
         ids.iter().filter_map(|id| self.client(*id)).cloned().collect()
     }
 
-    fn remove(&mut self, session: &Arc<Session>) -> bool {
-        let known = self.client(session.id).is_some_and(|known| Arc::ptr_eq(known, session));
-        if !known {
-            return false;
-        }
+    fn is_registered(&self, session: &Arc<Session>) -> bool {
+        self.client(session.id).is_some_and(|known| Arc::ptr_eq(known, session))
+    }
+
+    /// Removes a client that is registered.
+    fn remove(&mut self, session: &Arc<Session>) {
         session.ended.store(true, Ordering::Relaxed);
         if self.subscriptions.has_client(session.id) || self.exclusions.has_client(session.id) {
             self.by_id[session.id as usize] = None;
@@ -161,29 +170,35 @@ impl State {
         if session.is_secondary()
             && let Some(ids) = self.secondaries.get_mut(session.primary())
         {
-            ids.retain(|id| *id != session.id);
+            ids.remove(&session.id);
             if ids.is_empty() {
                 self.secondaries.remove(session.primary());
             }
         }
-        true
     }
 
-    /// Removes a client and, if it is a primary, its secondaries. Returns those that were registered.
-    fn remove_family(&mut self, session: &Arc<Session>) -> Vec<Arc<Session>> {
-        if !self.remove(session) {
-            return vec![];
+    /// Removes at most `most` clients of a family: the secondaries of a primary, then itself.
+    fn remove_family(&mut self, session: &Arc<Session>, most: usize) -> Removal {
+        let mut removal = Removal { removed: vec![], is_complete: true };
+        if !self.is_registered(session) {
+            return removal;
         }
-        let mut gone = vec![session.clone()];
+        // From now on it gets no further secondaries.
+        session.ended.store(true, Ordering::Relaxed);
         if !session.is_secondary() {
-            for id in self.secondaries.remove(session.name()).unwrap_or_default() {
-                if let Some(secondary) = self.client(id).cloned() {
-                    self.remove(&secondary);
-                    gone.push(secondary);
+            while let Some(id) = self.secondaries.get(session.name()).and_then(BTreeSet::first).copied() {
+                if removal.removed.len() >= most {
+                    removal.is_complete = false;
+                    return removal;
                 }
+                let Some(secondary) = self.client(id).cloned() else { break };
+                self.remove(&secondary);
+                removal.removed.push(secondary);
             }
         }
-        gone
+        self.remove(session);
+        removal.removed.push(session.clone());
+        removal
     }
 
     fn check_publisher(&self, from: &Session, topic: &str, options: &Options) -> Result<(), ErrorKind> {
@@ -252,7 +267,7 @@ impl Registry {
         }
         let primary = primary_name(name);
         let secondary = primary.len() < name.len();
-        if secondary && !state.by_name.contains_key(primary) {
+        if secondary && state.by_name.get(primary).is_none_or(|primary| primary.has_ended()) {
             return Err(ErrorKind::NotRegistered);
         }
         let holder = state.by_name.get(name).cloned();
@@ -264,7 +279,7 @@ impl Registry {
         if is_connection && holder.is_none() && state.connections >= most {
             return Err(ErrorKind::Other);
         }
-        let evicted = holder.map(|old| state.remove_family(&old)).unwrap_or_default();
+        let evicted = holder.map(|old| state.remove_family(&old, usize::MAX).removed).unwrap_or_default();
         let entry = state.by_id.vacant_entry();
         let id = u32::try_from(entry.key()).map_err(|_| ErrorKind::Other)?;
         self.changed();
@@ -273,7 +288,7 @@ impl Registry {
         let key = session.identity.name.clone();
         state.names.insert(&key, id);
         if secondary {
-            state.secondaries.entry(primary.into()).or_default().push(id);
+            state.secondaries.entry(primary.into()).or_default().insert(id);
         }
         state.by_name.insert(key, session.clone());
         state.subscriptions.insert(TOPIC_WARN, id);
@@ -282,15 +297,32 @@ impl Registry {
         Ok((session, evicted))
     }
 
-    /// Unregisters a client and, if it is a primary, its secondaries. Returns those of them that were registered.
-    /// Their subscriptions are removed by [`sweep`](Registry::sweep).
-    pub(super) fn unregister(&self, session: &Arc<Session>) -> Vec<Arc<Session>> {
+    /// The client whose secondaries must be removed, in portions, before a new client takes over its name: `None` if
+    /// the new client takes over no name, or is not admitted.
+    pub(super) fn to_evict(
+        &self,
+        name: &str,
+        peer: Option<IpAddr>,
+        kind: ClientKind,
+    ) -> Option<Arc<Session>> {
+        let state = self.state.read();
+        let is_admitted =
+            kind == ClientKind::Internal || state.access.as_ref().is_none_or(|list| list.admits(name, peer));
+        let has_secondaries = state.secondaries.contains_key(name);
+        (is_admitted && has_secondaries).then(|| state.by_name.get(name).cloned()).flatten()
+    }
+
+    /// Unregisters at most `most` clients of a family: the secondaries of a primary, then the client itself. Their
+    /// subscriptions are removed by [`sweep`](Registry::sweep).
+    pub(super) fn unregister_some(&self, session: &Arc<Session>, most: usize) -> Removal {
         let mut state = self.state.write();
-        let gone = state.remove_family(session);
-        if !gone.is_empty() {
+        let removal = state.remove_family(session, most);
+        if !removal.removed.is_empty() {
             self.changed();
         }
-        gone
+        // Others that wait for the lock get it before the next portion.
+        RwLockWriteGuard::unlock_fair(state);
+        removal
     }
 
     /// Returns whether there are subscriptions of clients that have left.
@@ -358,7 +390,7 @@ impl Registry {
 
     /// How many secondaries a primary has.
     pub(super) fn secondaries(&self, primary: &str) -> usize {
-        self.state.read().secondaries.get(primary).map_or(0, Vec::len)
+        self.state.read().secondaries.get(primary).map_or(0, BTreeSet::len)
     }
 
     /// The receiver of a message.

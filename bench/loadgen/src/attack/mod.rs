@@ -8,6 +8,7 @@
 mod client;
 mod crowd;
 mod delivery;
+mod families;
 mod masks;
 mod queries;
 mod subscriptions;
@@ -31,6 +32,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("subscribe_masks", subscriptions::subscribe_masks),
     ("exclude_1m", subscriptions::exclude_1m),
     ("leave_1m", subscriptions::leave_1m),
+    ("leave_family", families::leave_family),
     ("resubscribe", subscriptions::resubscribe),
     ("masks_512_levels", masks::levels_512),
     ("mask_deep", masks::deep),
