@@ -10,6 +10,7 @@ use busrt::proto::request::Operation;
 use busrt::rpc::{Call, Handlers, Rpc, RpcError};
 use busrt::{ErrorKind, QoS};
 use bytes::Bytes;
+use common::fake::FakeListener;
 use common::{PATIENCE, Peer, eventually, next, nothing_waits};
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -242,6 +243,48 @@ async fn operations_are_queued_up_to_a_bound() {
         assert_eq!(next(&mut frames).await.payload(), i.to_le_bytes());
     }
     nothing_waits(&client, &mut frames).await;
+}
+
+/// Of the operations that were queued, one is being handed to the new connection when the program ends the client.
+#[tokio::test]
+async fn what_was_being_handed_over_is_counted() {
+    const LEN: usize = 256 << 10;
+    let listener = Arc::new(FakeListener::new());
+    let accept = |listener: &Arc<FakeListener>| {
+        let listener = listener.clone();
+        tokio::task::spawn_blocking(move || listener.accept())
+    };
+    let first = accept(&listener);
+    let config = listener.config().reconnect(quick()).while_down(WhileDown::Queue(64 << 20)).queue_bytes(LEN);
+    let client = Client::connect(&config).await.unwrap();
+    let mut events = client.events();
+    connected(&mut events).await;
+    drop(first.await.unwrap());
+    while !matches!(event(&mut events).await, Some(Event::Disconnected { .. })) {}
+    // The sockets and the queue take a few of them at most: nothing is read.
+    for _ in 0..20 {
+        client.send("x", vec![7; LEN], QoS::No).await.unwrap();
+    }
+    let mut second = accept(&listener).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.close();
+    let mut dropped = 0;
+    loop {
+        match event(&mut events).await {
+            Some(Event::Dropped { frames, .. }) => dropped += frames,
+            Some(Event::Disconnected { last: true, .. }) | None => break,
+            Some(_) => {}
+        }
+    }
+    // What was handed over before may still come.
+    let received = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![];
+        let _ = second.stream.read_to_end(&mut bytes);
+        // Besides the payloads there are a few bytes of headers.
+        bytes.len() / LEN + usize::from(bytes.len() % LEN > 1000)
+    });
+    let received = received.await.unwrap() as u64;
+    assert_eq!(dropped + received, 20, "dropped {dropped}, received {received}, the last maybe in part");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::client_state::ClientState;
 use super::config::Config;
 use super::connect;
 use super::connection::{Connection, lost};
+use super::contain::discard_value;
 use super::events::Event;
 use super::inbox::End;
 use super::pending::PendingOperation;
@@ -383,16 +384,15 @@ impl Shared {
                 return Ok(connection);
             }
             // Nothing is left, and yet it is not in force: the program has just ended the client.
-            let entry = next.ok_or_else(lost)?;
-            if let Err(e) = connection.send(&entry.request()).await {
-                // It has not been sent.
-                self.requeue(entry);
-                return Err(e);
+            let mut unsent = Unsent { shared: self, entry: Some(next.ok_or_else(lost)?) };
+            if let Some(entry) = &unsent.entry {
+                connection.send(&entry.request()).await?;
             }
+            unsent.entry = None;
         }
     }
 
-    /// Takes back an operation that was not sent after all; it is dropped when the client has ended.
+    /// Takes back an operation that was not sent after all. It is dropped if the client has ended.
     fn requeue(&self, entry: Entry) {
         let mut entry = Some(entry);
         let mut state = self.state.write();
@@ -403,7 +403,26 @@ impl Shared {
         }
         drop(state);
         self.handing_over.store(false, Ordering::SeqCst);
-        drop(entry);
+        if entry.is_some() {
+            log::warn!("1 operation of {:?} was never sent", self.config.name);
+            self.tell(Event::Dropped { frames: 1 });
+            discard_value("a payload", entry);
+        }
+    }
+}
+
+/// An operation of the queue that is being handed to a connection. Unless it is sent, it is put back when the value is
+/// dropped, also because nothing waits for the connection any more.
+struct Unsent<'s> {
+    shared: &'s Shared,
+    entry: Option<Entry>,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.shared.requeue(entry);
+        }
     }
 }
 
