@@ -36,6 +36,8 @@ mod error;
 #[cfg(feature = "_io")]
 mod fork;
 mod frame;
+#[cfg(any(feature = "rpc", all(feature = "broker", unix)))]
+mod log_limit;
 pub mod matching;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;

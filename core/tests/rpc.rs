@@ -400,6 +400,7 @@ async fn messages_that_are_no_rpc_frame_are_dropped() {
         assert_eq!(answer.payload()[5..7], (-32114i16).to_le_bytes());
         assert_eq!(caller.call("plant", "echo", "x", QoS::Processed).await.unwrap().payload(), b"x");
         assert!(served.rpc.client().is_connected());
+        assert_eq!(served.rpc.client().stats().unhandled, 6);
     })
     .await;
 }

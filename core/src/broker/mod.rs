@@ -54,7 +54,6 @@ pub(crate) mod in_process;
 mod keepalive;
 mod leaving;
 mod listener;
-mod log_limit;
 mod long_text;
 mod memory;
 mod options;

@@ -12,6 +12,8 @@ use super::timer::Timer;
 use super::under_way::Work;
 use super::waiters::Waiters;
 use crate::frame::Frame;
+#[cfg(feature = "rpc")]
+use crate::log_limit::LogLimit;
 use std::sync::Arc;
 #[cfg(feature = "broker")]
 use std::sync::atomic::AtomicUsize;
@@ -25,6 +27,9 @@ pub(crate) struct ClientState {
     /// RPC calls that wait for their reply.
     #[cfg(feature = "rpc")]
     pub(crate) calls: Arc<Calls>,
+    /// The log lines about messages that cannot be read as requests, which any peer can send.
+    #[cfg(feature = "rpc")]
+    pub(crate) malformed: LogLimit,
     /// Deadlines that belong to no connection.
     pub(crate) timer: Arc<Timer>,
     pub(super) events: Arc<Hub>,
@@ -82,6 +87,8 @@ impl ClientState {
             ),
             #[cfg(feature = "rpc")]
             calls,
+            #[cfg(feature = "rpc")]
+            malformed: LogLimit::default(),
             events: Arc::default(),
             subscriptions,
             work: Work::default(),

@@ -204,6 +204,17 @@ impl Inbox {
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
+    /// Messages that the consumer could not handle.
+    pub(crate) fn unhandled(&self) -> u64 {
+        self.state.lock().unhandled
+    }
+
+    /// Counts a message that the consumer has taken and cannot handle.
+    #[cfg(feature = "rpc")]
+    pub(crate) fn count_unhandled(&self) {
+        self.state.lock().unhandled += 1;
+    }
+
     /// Ends the inbox: what waits can still be taken, nothing more is received. Returns false if it has ended before.
     pub(super) fn end(&self, end: End) -> bool {
         let mut effects = DeferredEffects::default();

@@ -199,6 +199,8 @@ pub struct Stats {
     pub queue: usize,
     /// Received frames dropped because the program did not take them.
     pub dropped: u64,
+    /// Received messages that an RPC server could not handle: they are no RPC frames, or replies to no call.
+    pub unhandled: u64,
 }
 
 impl Client {
@@ -460,7 +462,8 @@ impl Client {
             Link::Local(local) => local.sent(),
         };
         let (r_frames, r_bytes, queue, dropped) = self.0.state.inbox.counters();
-        Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped }
+        let unhandled = self.0.state.inbox.unhandled();
+        Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled }
     }
 }
 

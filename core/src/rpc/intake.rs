@@ -14,6 +14,7 @@ use crate::shown::shown;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// Something that an RPC server receives.
 #[derive(Debug)]
@@ -156,7 +157,8 @@ fn collect<'a>(
 ) -> impl FnMut(Frame) -> Took + 'a {
     let mut count = 0;
     move |frame| {
-        let Some(incoming) = Kind::of(frame).and_then(|kind| kind.into_incoming(client, working)) else {
+        let Some(incoming) = Kind::of(frame, client).and_then(|kind| kind.into_incoming(client, working))
+        else {
             return Took::Skipped;
         };
         batch.push(incoming);
@@ -185,7 +187,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// `None` for a message that is no RPC frame, or a reply to no call.
-    pub(super) fn of(frame: Frame) -> Option<Kind> {
+    pub(super) fn of(frame: Frame, client: &WeakClient) -> Option<Kind> {
         if frame.kind() != FrameKind::Message {
             return Some(Kind::Frame(frame));
         }
@@ -198,7 +200,7 @@ impl Kind {
             }),
             Ok(_) => None,
             Err(e) => {
-                log::warn!("a message of {} is no RPC frame: {e}", shown(frame.sender()));
+                reject(client, &frame, e);
                 None
             }
         }
@@ -220,5 +222,22 @@ impl Kind {
                 return None;
             }
         })
+    }
+}
+
+/// Counts a message that cannot be read, and logs it unless there were many.
+fn reject(client: &WeakClient, frame: &Frame, why: impl fmt::Display) {
+    let Some(client) = client.upgrade() else { return };
+    client.state().inbox.count_unhandled();
+    let (is_admitted, suppressed) = client.state().malformed.admit(Instant::now());
+    if suppressed > 0 {
+        log::warn!("{suppressed} more messages to {:?} were no RPC frames", client.name());
+    }
+    if is_admitted {
+        log::warn!(
+            "message to {:?} discarded: from {}: no RPC frame: {why}",
+            client.name(),
+            shown(frame.sender())
+        );
     }
 }

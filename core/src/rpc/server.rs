@@ -40,7 +40,7 @@ impl<H: Handlers> Server<H> {
     /// Handles frames one after another. Without in-order handling these lanes hold no calls.
     async fn run_in_order(self: Arc<Self>, mut lane: RpcLane, working: Working) {
         while let Some(frame) = lane.recv().await {
-            match Kind::of(frame).and_then(|kind| kind.into_incoming(&self.client, &working)) {
+            match Kind::of(frame, &self.client).and_then(|kind| kind.into_incoming(&self.client, &working)) {
                 Some(Incoming::Frame(frame)) => {
                     let handled = frame.clone();
                     if let Err(panic) = caught(|| self.handlers.on_frame(handled)).await {
@@ -67,7 +67,8 @@ impl<H: Handlers> Server<H> {
         while let Ok(permit) = permits.clone().acquire_owned().await
             && let Some(frame) = lane.recv().await
         {
-            let incoming = Kind::of(frame).and_then(|kind| kind.into_incoming(&self.client, &working));
+            let incoming =
+                Kind::of(frame, &self.client).and_then(|kind| kind.into_incoming(&self.client, &working));
             if let Some(Incoming::Request(call, responder)) = incoming {
                 let server = self.clone();
                 tokio::spawn(async move {

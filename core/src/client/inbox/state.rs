@@ -42,6 +42,8 @@ pub(super) struct State {
     /// Frames received, and the bytes of their bodies.
     pub(super) received: (u64, u64),
     pub(super) dropped: u64,
+    /// Messages that the consumer could not handle.
+    pub(super) unhandled: u64,
     /// Set when no more frames are queued: those that wait are the last. Returns whether a frame that comes later is
     /// kept for [`take_late`](super::Inbox::take_late).
     pub(super) sealed: Option<fn(&Frame) -> bool>,
@@ -151,6 +153,7 @@ impl State {
             starved: false,
             received: (0, 0),
             dropped: 0,
+            unhandled: 0,
             sealed: None,
             late: Vec::new(),
             #[cfg(feature = "rpc")]
@@ -214,7 +217,7 @@ impl State {
             return 1;
         }
         let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
-            effects.unhandled(frame);
+            self.reject(frame, effects);
             return 0;
         };
         if self.closed[lane] {
@@ -274,8 +277,14 @@ impl State {
     pub(super) fn enqueue(&mut self, frame: Frame, effects: &mut DeferredEffects) {
         match self.lane_of(frame.kind(), frame.payload().first().copied()) {
             Some(lane) => self.enqueue_in(lane, frame, effects),
-            None => effects.unhandled(frame),
+            None => self.reject(frame, effects),
         }
+    }
+
+    /// Discards a message that the consumer cannot handle.
+    fn reject(&mut self, frame: Frame, effects: &mut DeferredEffects) {
+        self.unhandled += 1;
+        effects.unhandled(frame);
     }
 
     fn enqueue_in(&mut self, lane: usize, frame: Frame, effects: &mut DeferredEffects) {
@@ -295,7 +304,7 @@ impl State {
     ) {
         for frame in frames.rev() {
             let Some(lane) = self.lane_of(frame.kind(), frame.payload().first().copied()) else {
-                effects.unhandled(frame);
+                self.reject(frame, effects);
                 continue;
             };
             if self.closed[lane] {

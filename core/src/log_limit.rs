@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Decides for one kind of log line whether the next one is written. It writes nothing itself, so that the
 /// caller logs outside of all locks.
 #[derive(Debug, Default)]
-pub(super) struct LogLimit(Mutex<State>);
+pub(crate) struct LogLimit(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -23,7 +23,7 @@ struct State {
 impl LogLimit {
     /// Returns whether a line may be logged now, and how many lines of an earlier window were suppressed:
     /// the caller logs that number first if it is not 0.
-    pub(super) fn admit(&self, now: Instant) -> (bool, u64) {
+    pub(crate) fn admit(&self, now: Instant) -> (bool, u64) {
         let mut state = self.0.lock();
         let suppressed = state.end_window(now);
         state.window_end.get_or_insert_with(|| now + WINDOW);
@@ -37,12 +37,14 @@ impl LogLimit {
 
     /// The number of lines suppressed in a window that has ended by `now`; 0 if there are none to tell of.
     /// A caller with a timer asks now and then, so that the count is logged although no further line comes.
-    pub(super) fn take_ended(&self, now: Instant) -> u64 {
+    #[cfg(all(feature = "broker", unix))]
+    pub(crate) fn take_ended(&self, now: Instant) -> u64 {
         self.0.lock().end_window(now)
     }
 
     /// The number of lines suppressed so far and not told yet, for the end of the owner.
-    pub(super) fn take_all(&self) -> u64 {
+    #[cfg(all(feature = "broker", unix))]
+    pub(crate) fn take_all(&self) -> u64 {
         std::mem::take(&mut *self.0.lock()).suppressed
     }
 }
@@ -56,7 +58,7 @@ impl State {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "broker", unix))]
 mod tests {
     use super::*;
 
