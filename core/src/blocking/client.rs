@@ -80,7 +80,20 @@ impl Client {
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
     ) -> Result<Client> {
-        Ok(crate::Client::connect_stream_blocking(socket, config)?.into())
+        Client::connect_stream_with(socket, config, Wait::forever())
+    }
+
+    /// As [`connect_stream`](Client::connect_stream), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`connect_stream`](Client::connect_stream), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of
+    /// the check in `wait`.
+    pub fn connect_stream_with(
+        socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
+        config: &Config,
+        wait: Wait<'_>,
+    ) -> Result<Client> {
+        Ok(crate::Client::connect_stream_blocking_with(socket, config, wait)?.into())
     }
 
     /// The async client inside. Its methods that do not wait, such as [`try_send`](crate::Client::try_send), may be
@@ -266,9 +279,18 @@ impl Client {
     /// # Errors
     /// As there.
     pub fn secondary_named(&self, suffix: &str) -> Result<Client> {
+        self.secondary_named_with(suffix, Wait::forever())
+    }
+
+    /// As [`secondary_named`](Client::secondary_named), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is over, and that
+    /// of the check in `wait`.
+    pub fn secondary_named_with(&self, suffix: &str, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let (inner, suffix) = (self.inner.clone(), suffix.to_owned());
-        Ok(client::run(async move { inner.secondary_named(&suffix).await }, Wait::forever())?.into())
+        Ok(client::run(async move { inner.secondary_named(&suffix).await }, wait)?.into())
     }
 
     /// Waits until what was sent is in the kernel, at most the client's timeout; see [`crate::Client::flush`].

@@ -27,7 +27,22 @@ impl Caller {
         method: &str,
         params: impl Into<Bytes>,
     ) -> Result<CursorStream, RpcError> {
-        let reply = self.call(target, method, params, QoS::Processed)?;
+        self.cursor_with(target, method, params, Wait::forever())
+    }
+
+    /// As [`cursor`](Caller::cursor), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`cursor`](Caller::cursor), -32120 when the time is over, and that of the check in `wait`.
+    pub fn cursor_with(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        wait: Wait<'_>,
+    ) -> Result<CursorStream, RpcError> {
+        let params = params.into();
+        let reply = self.call_with(&CallRequest::new(target, method, &params, QoS::Processed), wait)?;
         Ok(CursorStream { caller: self.clone(), items: RemoteItems::new(target, method, &reply)? })
     }
 }
@@ -108,6 +123,9 @@ impl Iterator for CursorStream {
 impl CursorMap {
     /// As [`handle`](CursorMap::handle), waiting on this thread: for [blocking handlers](super::Handlers). The methods
     /// of the cursors are run on this thread, which is not within a runtime.
+    ///
+    /// # Errors
+    /// As [`handle`](CursorMap::handle).
     pub fn handle_blocking(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
         match wait_for(self.handle(method, params), Wait::forever()) {
             Ok(handled) => handled.flatten(),

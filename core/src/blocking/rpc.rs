@@ -236,9 +236,24 @@ impl Caller {
     /// # Errors
     /// As there.
     pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
+        self.call0_with(target, method, params, qos, Wait::forever())
+    }
+
+    /// As [`call0`](Caller::call0), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
+    /// `wait`. The request may have been sent then.
+    pub fn call0_with(
+        &self,
+        target: &str,
+        method: &str,
+        params: impl Into<Bytes>,
+        qos: QoS,
+        wait: Wait<'_>,
+    ) -> Result<()> {
         self.client.owner.check_may_wait()?;
-        let sent = wait_for(self.inner.call0(target, method, params, qos), Wait::forever())?;
-        sent.unwrap_or(Ok(()))
+        wait_for(self.inner.call0(target, method, params, qos), wait)?.unwrap_or_else(not_sent)
     }
 
     /// Sends a notification; see [`crate::rpc::Caller::notify`].
@@ -246,10 +261,28 @@ impl Caller {
     /// # Errors
     /// As there.
     pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.client.owner.check_may_wait()?;
-        let sent = wait_for(self.inner.notify(target, payload, qos), Wait::forever())?;
-        sent.unwrap_or(Ok(()))
+        self.notify_with(target, payload, qos, Wait::forever())
     }
+
+    /// As [`notify`](Caller::notify), for the time of `wait`.
+    ///
+    /// # Errors
+    /// As [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
+    /// `wait`. The notification may have been sent then.
+    pub fn notify_with(
+        &self,
+        target: &str,
+        payload: impl Into<Bytes>,
+        qos: QoS,
+        wait: Wait<'_>,
+    ) -> Result<()> {
+        self.client.owner.check_may_wait()?;
+        wait_for(self.inner.notify(target, payload, qos), wait)?.unwrap_or_else(not_sent)
+    }
+}
+
+fn not_sent() -> Result<()> {
+    Err(Error::new(ErrorKind::Timeout, "no room to send, or no acknowledgement, in the time of the wait"))
 }
 
 /// A call that has been sent; see [`crate::rpc::PendingCall`]. It can be waited for again and again. Dropping it forgets

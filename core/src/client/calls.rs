@@ -1,7 +1,7 @@
 //! RPC calls that wait for their reply.
 
 use super::completions::{CompletionQueue, Raw};
-use super::contain::{discard, wake_all};
+use super::contain::{discard, discard_value, wake_all};
 use super::outcome::{Failure, Outcome};
 use super::slot::Slot;
 use super::waker_set::WakerSet;
@@ -314,13 +314,22 @@ impl Calls {
 
 /// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
 pub(super) fn answer_all(replies: impl IntoIterator<Item = Reply>) {
-    let wakers: Vec<_> = replies.into_iter().flat_map(|(caller, frame)| caller.tell(Ok(frame))).collect();
-    wake_all(wakers);
+    let answers = replies.into_iter().map(|(caller, frame)| (caller, Ok(frame)));
+    end_all(answers);
 }
 
 /// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
 fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
-    let wakers: Vec<_> = callers.into_iter().flat_map(|caller| caller.tell(Err(failure))).collect();
+    end_all(callers.into_iter().map(|caller| (caller, Err(failure))));
+}
+
+fn end_all(outcomes: impl IntoIterator<Item = (Caller, Outcome)>) {
+    let mut wakers = vec![];
+    for (caller, outcome) in outcomes {
+        wakers.extend(caller.tell(outcome));
+        // A queue is dropped with its last caller, and its wake-up and results with it.
+        discard_value("a caller", caller);
+    }
     wake_all(wakers);
 }
 

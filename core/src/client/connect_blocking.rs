@@ -38,8 +38,22 @@ impl Client {
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
     ) -> Result<Client> {
+        Client::connect_stream_blocking_with(socket, config, Wait::forever())
+    }
+
+    /// As [`connect_stream_blocking`](Client::connect_stream_blocking), with a bound beside the client's timeout, or with
+    /// a check for signals.
+    ///
+    /// # Errors
+    /// As [`connect_stream_blocking`](Client::connect_stream_blocking), [`Timeout`](ErrorKind::Timeout) when the time of
+    /// `wait` is over, and that of the check in `wait`. The client is not connected then.
+    pub fn connect_stream_blocking_with(
+        socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
+        config: &Config,
+        wait: Wait<'_>,
+    ) -> Result<Client> {
         let config = config.clone();
-        run(async move { Client::connect_stream(socket()?, &config).await }, Wait::forever())
+        run(async move { Client::connect_stream(socket()?, &config).await }, wait)
     }
 }
 

@@ -35,7 +35,12 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 
 /// Frees a frame. The owner of its payload may panic.
 pub(crate) fn discard(frame: Frame) {
-    contain("the drop of a payload", || drop(frame));
+    discard_value("a payload", frame);
+}
+
+/// Frees a value that the program owns a part of, such as a waker: its drop may panic.
+pub(crate) fn discard_value<T>(what: &str, value: T) {
+    contain(format_args!("the drop of {what}"), || drop(value));
 }
 
 #[cfg(test)]
