@@ -3,9 +3,15 @@
 use super::PATIENCE;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use tempfile::NamedTempFile;
+
+/// The lines of the broker's log that are shown when a test fails.
+const MOST_LINES: usize = 2000;
 
 pub struct Daemon {
     child: Child,
+    /// What it logs.
+    log: NamedTempFile,
     binds: Vec<String>,
     more: Vec<String>,
 }
@@ -14,8 +20,9 @@ impl Daemon {
     /// Starts a broker and waits until it takes connections.
     pub fn start(binds: &[String], more: &[&str]) -> Daemon {
         let more: Vec<_> = more.iter().map(|s| (*s).to_owned()).collect();
-        let child = spawn(binds, &more);
-        let daemon = Daemon { child, binds: binds.to_vec(), more };
+        let log = NamedTempFile::new().unwrap();
+        let child = spawn(binds, &more, &log);
+        let daemon = Daemon { child, log, binds: binds.to_vec(), more };
         daemon.wait_ready();
         daemon
     }
@@ -27,7 +34,7 @@ impl Daemon {
 
     /// Starts it again after its end.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.binds, &self.more);
+        self.child = spawn(&self.binds, &self.more, &self.log);
         self.wait_ready();
     }
 
@@ -89,10 +96,16 @@ impl Drop for Daemon {
         // Whatever state the test left it in; an error: it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log.path()).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(MOST_LINES)..];
+            eprintln!("the last lines of the broker's log:\n{}", last.join("\n"));
+        }
     }
 }
 
-fn spawn(binds: &[String], more: &[String]) -> Child {
+fn spawn(binds: &[String], more: &[String], log: &NamedTempFile) -> Child {
     let mut command = Command::new(busrtd());
     for bind in binds {
         command.args(["-B", bind]);
@@ -102,7 +115,7 @@ fn spawn(binds: &[String], more: &[String]) -> Child {
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stderr(log.as_file().try_clone().unwrap());
     command.spawn().unwrap()
 }
 
