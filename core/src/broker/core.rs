@@ -154,7 +154,7 @@ impl Core {
             session
         };
         if let Some((old, _)) = effects.leaving.first() {
-            log_eviction(old);
+            log::info!("client evicted: {} (force register)", shown(old.name().as_bytes()));
         }
         self.carry_out(effects);
         log::debug!("client registered: {}", shown(name.as_bytes()));
@@ -189,18 +189,30 @@ impl Core {
         Ended { count, is_complete }
     }
 
-    /// Unregisters some of the secondaries of the client whose name a new client is going to take over. Returns true
-    /// while there are more of them.
-    pub(super) fn evict_some(&self, identity: &Identity) -> bool {
-        if !self.options.force_register || self.is_closing() {
-            return false;
+    /// Unregisters the secondaries of the client whose name a new client is going to take over, a few at a time.
+    pub(super) async fn evict_secondaries(&self, identity: &Identity) {
+        if !self.options.force_register {
+            return;
         }
+        while self.evict_some(identity) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns true while there are more.
+    fn evict_some(&self, identity: &Identity) -> bool {
         let ip = identity.peer.map(|peer| peer.ip());
-        let Some(old) = self.registry.to_evict(&identity.name, ip, identity.kind) else { return false };
-        let is_complete = self.end_some(&old, EVICTED, TOGETHER).is_complete;
-        if is_complete {
-            log_eviction(&old);
-        }
+        let mut effects = Effects::default();
+        let is_complete = {
+            let _in_order = self.membership.lock();
+            if self.is_closing() {
+                return false;
+            }
+            let removal = self.registry.evict_secondaries(&identity.name, ip, identity.kind, TOGETHER);
+            effects.leaving.extend(removal.removed.into_iter().map(|gone| (gone, EVICTED.to_owned())));
+            removal.is_complete
+        };
+        self.carry_out(effects);
         !is_complete
     }
 
@@ -238,8 +250,4 @@ impl Core {
     pub(super) fn watch(&self, receiver: &Arc<Session>) {
         self.supervisor.watch(receiver);
     }
-}
-
-fn log_eviction(session: &Session) {
-    log::info!("client evicted: {} (force register)", shown(session.name().as_bytes()));
 }

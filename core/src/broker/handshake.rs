@@ -97,9 +97,7 @@ async fn register_name(
     }
     let kind = if socket.peer().is_some() { ClientKind::Tcp } else { ClientKind::LocalIpc };
     let identity = Identity { name: name.into(), kind, peer: socket.peer(), port: Some(port) };
-    while core.evict_some(&identity) {
-        tokio::task::yield_now().await;
-    }
+    core.evict_secondaries(&identity).await;
     let session = core.register(identity, Sink::Socket(writer.clone()))?;
     if let Some(poller) = &core.options.busy_poller {
         poller.watch(socket);

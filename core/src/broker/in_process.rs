@@ -30,10 +30,20 @@ pub(crate) struct LocalLink {
 }
 
 impl LocalLink {
-    pub(super) fn register(core: &Arc<Core>, name: &str, client: Arc<ClientState>) -> Result<LocalLink> {
+    /// Registers a client. If it takes over the name of another one, the secondaries of that are unregistered before.
+    pub(super) async fn take_over(
+        core: &Arc<Core>,
+        name: &str,
+        client: Arc<ClientState>,
+    ) -> Result<LocalLink> {
         super::valid_name(name, &core.options)?;
-        let identity = Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None };
-        while core.evict_some(&identity) {}
+        core.evict_secondaries(&internal(name)).await;
+        LocalLink::register(core, name, client)
+    }
+
+    fn register(core: &Arc<Core>, name: &str, client: Arc<ClientState>) -> Result<LocalLink> {
+        super::valid_name(name, &core.options)?;
+        let identity = internal(name);
         let session = core
             .register(identity, Sink::InProcess(client))
             .map_err(|kind| Error::new(kind, name.to_owned()))?;
@@ -48,8 +58,7 @@ impl LocalLink {
     /// The broker itself as a sender: it is not registered, and no rules bind it.
     #[cfg(unix)]
     pub(super) fn broker(core: &Arc<Core>) -> LocalLink {
-        let name = crate::proto::op::BROKER_NAME.into();
-        let identity = Identity { name, kind: ClientKind::Internal, peer: None, port: None };
+        let identity = internal(crate::proto::op::BROKER_NAME);
         let session = Arc::new(Session::new(u32::MAX, 0, identity, Outbox::of_broker(), 0, 0));
         LocalLink { process: Process::current(), core: core.clone(), session, dispatchers: Mutex::default() }
     }
@@ -152,6 +161,10 @@ impl LocalLink {
         let traffic = &self.session.traffic;
         (traffic.r_frames.get(), traffic.r_bytes.get())
     }
+}
+
+fn internal(name: &str) -> Identity {
+    Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None }
 }
 
 /// An operation that waits, or takes long, or the announcement of the end: while the broker shuts down, no receiver's stream ends before it is done.

@@ -30,7 +30,7 @@ impl Leaving {
             return;
         }
         drop(state);
-        let task = Task(core.clone());
+        let task = Task { core: core.clone(), is_done: false };
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(task.run())),
             Err(_) => drop(task),
@@ -46,18 +46,22 @@ impl Leaving {
 }
 
 /// Unregisters the clients that are left when it is dropped: the runtime may end before the task does.
-struct Task(Arc<Core>);
+struct Task {
+    core: Arc<Core>,
+    is_done: bool,
+}
 
 impl Task {
-    async fn run(self) {
+    async fn run(mut self) {
         while self.end_some() {
             tokio::task::yield_now().await;
         }
+        self.is_done = true;
     }
 
     /// Unregisters a few clients. Returns false when none is left.
     fn end_some(&self) -> bool {
-        let core = &self.0;
+        let core = &self.core;
         let mut most = TOGETHER;
         while most > 0 {
             let mut state = core.leaving.0.lock();
@@ -80,6 +84,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        while self.end_some() {}
+        // When it is done, another task may have clients to unregister.
+        while !self.is_done && self.end_some() {}
     }
 }

@@ -198,7 +198,7 @@ impl Broker {
     pub async fn client_with(&self, config: &Config) -> Result<Client> {
         self.check_open()?;
         let state = crate::client::client_state::ClientState::new(config);
-        let link = LocalLink::register(&self.inner.core, config.name(), state.clone())?;
+        let link = LocalLink::take_over(&self.inner.core, config.name(), state.clone()).await?;
         Ok(Client::local(config.name().to_owned(), link, state, config.clone()))
     }
 

@@ -88,7 +88,7 @@ pub(super) enum TopicChange {
 /// The clients that one step of a removal has removed.
 pub(super) struct Removal {
     pub(super) removed: Vec<Arc<Session>>,
-    /// False if the client is still registered, and some of its secondaries: the removal must be continued.
+    /// False if there are more: the removal must be continued.
     pub(super) is_complete: bool,
 }
 
@@ -179,26 +179,32 @@ impl State {
 
     /// Removes at most `most` clients of a family: the secondaries of a primary, then itself.
     fn remove_family(&mut self, session: &Arc<Session>, most: usize) -> Removal {
-        let mut removal = Removal { removed: vec![], is_complete: true };
         if !self.is_registered(session) {
-            return removal;
+            return Removal { removed: vec![], is_complete: true };
         }
-        // From now on it gets no further secondaries.
         session.ended.store(true, Ordering::Relaxed);
-        if !session.is_secondary() {
-            while let Some(id) = self.secondaries.get(session.name()).and_then(BTreeSet::first).copied() {
-                if removal.removed.len() >= most {
-                    removal.is_complete = false;
-                    return removal;
-                }
-                let Some(secondary) = self.client(id).cloned() else { break };
-                self.remove(&secondary);
-                removal.removed.push(secondary);
-            }
+        let mut removal = self.remove_secondaries(session, most);
+        if removal.is_complete {
+            self.remove(session);
+            removal.removed.push(session.clone());
         }
-        self.remove(session);
-        removal.removed.push(session.clone());
         removal
+    }
+
+    /// Removes at most `most` secondaries of a primary. It gets no further ones.
+    fn remove_secondaries(&mut self, session: &Arc<Session>, most: usize) -> Removal {
+        session.takes_no_secondaries.store(true, Ordering::Relaxed);
+        let mut removed = vec![];
+        // A secondary has none itself.
+        while let Some(id) = self.secondaries.get(session.name()).and_then(BTreeSet::first).copied() {
+            if removed.len() >= most {
+                return Removal { removed, is_complete: false };
+            }
+            let Some(secondary) = self.client(id).cloned() else { break };
+            self.remove(&secondary);
+            removed.push(secondary);
+        }
+        Removal { removed, is_complete: true }
     }
 
     fn check_publisher(&self, from: &Session, topic: &str, options: &Options) -> Result<(), ErrorKind> {
@@ -267,7 +273,7 @@ impl Registry {
         }
         let primary = primary_name(name);
         let secondary = primary.len() < name.len();
-        if secondary && state.by_name.get(primary).is_none_or(|primary| primary.has_ended()) {
+        if secondary && state.by_name.get(primary).is_none_or(|primary| primary.takes_no_secondaries()) {
             return Err(ErrorKind::NotRegistered);
         }
         let holder = state.by_name.get(name).cloned();
@@ -297,19 +303,30 @@ impl Registry {
         Ok((session, evicted))
     }
 
-    /// The client whose secondaries must be removed, in portions, before a new client takes over its name: `None` if
-    /// the new client takes over no name, or is not admitted.
-    pub(super) fn to_evict(
+    /// Unregisters at most `most` secondaries of the client whose name a new client is going to take over. Does nothing
+    /// if there is none, or if the new client is not admitted.
+    pub(super) fn evict_secondaries(
         &self,
         name: &str,
         peer: Option<IpAddr>,
         kind: ClientKind,
-    ) -> Option<Arc<Session>> {
-        let state = self.state.read();
+        most: usize,
+    ) -> Removal {
+        let nothing = Removal { removed: vec![], is_complete: true };
+        if !self.state.read().secondaries.contains_key(name) {
+            return nothing;
+        }
+        let mut state = self.state.write();
         let is_admitted =
             kind == ClientKind::Internal || state.access.as_ref().is_none_or(|list| list.admits(name, peer));
-        let has_secondaries = state.secondaries.contains_key(name);
-        (is_admitted && has_secondaries).then(|| state.by_name.get(name).cloned()).flatten()
+        if !is_admitted {
+            return nothing;
+        }
+        let Some(old) = state.by_name.get(name).cloned() else { return nothing };
+        let removal = state.remove_secondaries(&old, most);
+        self.changed();
+        RwLockWriteGuard::unlock_fair(state);
+        removal
     }
 
     /// Unregisters at most `most` clients of a family: the secondaries of a primary, then the client itself. Their

@@ -93,6 +93,8 @@ pub(super) struct Session {
     pub(super) nudge: Notify,
     /// Set when it is unregistered: nothing more is read from it.
     pub(super) ended: AtomicBool,
+    /// Set before its secondaries are unregistered: from then on none can register.
+    pub(super) takes_no_secondaries: AtomicBool,
     /// True if a denial has been logged since the rules last changed.
     pub(super) denial_logged: AtomicBool,
 }
@@ -118,6 +120,7 @@ impl Session {
             replies: ReplyTracker::default(),
             nudge: Notify::new(),
             ended: AtomicBool::new(false),
+            takes_no_secondaries: AtomicBool::new(false),
             denial_logged: AtomicBool::new(false),
         }
     }
@@ -136,5 +139,9 @@ impl Session {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Relaxed)
+    }
+
+    pub(super) fn takes_no_secondaries(&self) -> bool {
+        self.takes_no_secondaries.load(Relaxed)
     }
 }
