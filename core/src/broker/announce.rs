@@ -164,6 +164,7 @@ fn publish(audience: &[Arc<Session>], topic: &str, payloads: &[Vec<u8>]) {
     for payload in payloads {
         frames.add(&delivery(payload), false);
     }
+    let bytes = frames.take_bytes();
     for receiver in audience {
         let outbox = &receiver.outbox;
         if outbox.is_in_process() {
@@ -175,7 +176,7 @@ fn publish(audience: &[Arc<Session>], topic: &str, payloads: &[Vec<u8>]) {
             }
             continue;
         }
-        if outbox.push_or_drop(&frames, NO_BATCH) {
+        if outbox.push_shared_or_drop(&bytes, &frames, NO_BATCH) {
             outbox.flush();
         }
     }

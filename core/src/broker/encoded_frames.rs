@@ -2,6 +2,7 @@
 
 use crate::proto::delivery::{Delivery, HEADER_LEN};
 use crate::transport::queue::KEEP;
+use bytes::Bytes;
 use std::cell::Cell;
 
 /// Each thread keeps the buffers of one value for reuse, unless they are larger than this.
@@ -65,6 +66,16 @@ impl EncodedFrames {
     /// Releases unused capacity, since the frames may wait for long.
     pub(super) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
+    }
+
+    /// The bytes of all frames together.
+    pub(super) fn len(&self) -> usize {
+        self.lens.iter().map(|len| (len & !KEEP) as usize).sum()
+    }
+
+    /// Takes the encoded bytes, to be shared by many queues. The lengths of the frames stay.
+    pub(super) fn take_bytes(&mut self) -> Bytes {
+        std::mem::take(&mut self.bytes).into()
     }
 
     /// How many frames and bytes the longest prefix of at most `frames` frames and `bytes` bytes has.

@@ -10,7 +10,8 @@ use super::session::Counter;
 use super::slow_receiver::{Bounds, Change, Pace, Sight, SlowReceiver, Verdict, Wanted};
 use crate::client::client_state::ClientState;
 use crate::proto::delivery::HEADER_LEN;
-use crate::transport::{Backlog, Load, Progress, QueueTotals, Writer};
+use crate::transport::{Backlog, Load, Progress, QueueTotals, WriteQueue, Writer};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -203,6 +204,25 @@ impl Outbox {
     /// Queues as many of the frames as there is room for, and drops and counts the rest. For a receiver that no longer
     /// holds its senders back. Returns whether the caller must remember to flush.
     pub(super) fn push_or_drop(&self, frames: &EncodedFrames, owner: u32) -> bool {
+        self.push_or_drop_with(frames, owner, |queue, bytes, lens| {
+            queue.push_all(&frames.bytes[..bytes], lens)
+        })
+    }
+
+    /// As [`push_or_drop`](Outbox::push_or_drop), for many receivers: `bytes` are those of the frames, which are not
+    /// copied unless they are few.
+    pub(super) fn push_shared_or_drop(&self, bytes: &Bytes, frames: &EncodedFrames, owner: u32) -> bool {
+        self.push_or_drop_with(frames, owner, |queue, len, lens| {
+            queue.push_all_shared(bytes.slice(..len), lens)
+        })
+    }
+
+    fn push_or_drop_with(
+        &self,
+        frames: &EncodedFrames,
+        owner: u32,
+        push: impl FnOnce(&mut WriteQueue, usize, &[u64]),
+    ) -> bool {
         let Sink::Socket(writer) = &self.sink else { return false };
         let pushed = writer.with(|backlog| {
             let (load, budget) = (backlog.load(), self.budget());
@@ -214,13 +234,13 @@ impl Outbox {
                 fits => fits,
             };
             if count > 0 {
-                backlog.queue().push_all(&frames.bytes[..bytes], &frames.lens[..count]);
+                push(backlog.queue(), bytes, &frames.lens[..count]);
                 self.count_written(count as u64, (bytes - count * HEADER_LEN) as u64);
             }
             (count, bytes, count > 0 && backlog.promise_flush(owner))
         });
         let Some((count, bytes, first)) = pushed else { return false };
-        let (count, bytes) = (frames.lens.len() - count, frames.bytes.len() - bytes);
+        let (count, bytes) = (frames.lens.len() - count, frames.len() - bytes);
         self.count_dropped(count as u64, bytes as u64);
         first
     }

@@ -120,6 +120,12 @@ impl WriteQueue {
         self.frames.extend(lens);
     }
 
+    /// Appends encoded frames in one piece that is shared with other queues, unless it is short, and their lengths.
+    pub fn push_all_shared(&mut self, frames: Bytes, lens: &[u64]) {
+        self.append_shared(frames);
+        self.frames.extend(lens);
+    }
+
     /// Appends encoded frames as [`push_all`](WriteQueue::push_all) does. If the queue is empty and `frames` is long
     /// enough, `frames` is swapped with the queue's own buffer instead of copied.
     pub fn push_all_taking(&mut self, frames: &mut Vec<u8>, lens: &[u64]) {
@@ -185,8 +191,10 @@ impl WriteQueue {
     fn cut(&mut self, start: usize, len: usize) -> [Bytes; 2] {
         let (mut skip, mut left) = (start, len);
         let mut shared = [Bytes::new(), Bytes::new()];
+        // The rest of a shared chunk whose middle is cut out.
+        let mut rest_of_shared = None;
         self.bytes -= len;
-        for chunk in &mut self.chunks {
+        for (index, chunk) in self.chunks.iter_mut().enumerate() {
             let rest = chunk.rest().len();
             if skip >= rest {
                 skip -= rest;
@@ -202,10 +210,15 @@ impl WriteQueue {
                 Chunk::Flat { bytes, at } => {
                     bytes.drain(*at + skip..*at + skip + take);
                 }
-                // A frame has at most two shared chunks, and they are dropped together.
+                // A frame has at most two shared chunks.
                 Chunk::Shared(bytes) => {
                     shared.rotate_left(1);
-                    shared[0] = std::mem::take(bytes);
+                    shared[0] = bytes.split_off(skip);
+                    let after = shared[0].split_off(take);
+                    match bytes.is_empty() {
+                        true => *bytes = after,
+                        false => rest_of_shared = Some((index + 1, after)),
+                    }
                 }
             }
             left -= take;
@@ -213,6 +226,9 @@ impl WriteQueue {
             if left == 0 {
                 break;
             }
+        }
+        if let Some((index, rest)) = rest_of_shared {
+            self.chunks.insert(index, Chunk::Shared(rest));
         }
         self.chunks.retain(|chunk| !chunk.rest().is_empty());
         shared
@@ -487,7 +503,7 @@ mod tests {
     proptest::proptest! {
         /// Against a plain list of frames, whatever is appended, written and dropped in between.
         #[test]
-        fn drops_and_writes_like_a_list(steps in proptest::collection::vec((0_u8..6, 1_usize..40), 1..120)) {
+        fn drops_and_writes_like_a_list(steps in proptest::collection::vec((0_u8..7, 1_usize..40), 1..120)) {
             let mut queue = WriteQueue::default();
             let mut model: VecDeque<(bool, Vec<u8>)> = VecDeque::new();
             let mut begun = false;
@@ -501,6 +517,13 @@ mod tests {
                         let shared = Bytes::from(payload.clone());
                         queue.push_with(|out| out.extend_from_slice(&frame), shared, action == 2);
                         model.push_back((action == 2, [frame.clone(), payload].concat()));
+                    }
+                    // Several frames in one piece, shared or not.
+                    6 => {
+                        let lens = [size, size * size, LARGE_PAYLOAD - 40 + size];
+                        let frames = lens.map(|len| vec![number as u8; len]);
+                        queue.push_all_shared(frames.concat().into(), &lens.map(|len| len as u64));
+                        model.extend(frames.map(|frame| (false, frame)));
                     }
                     4 => {
                         let mut n = (size * size * 7).min(queue.bytes());
