@@ -1,11 +1,10 @@
 //! The broker's own client, `.broker`: its RPC methods (PROTOCOL.md section 9).
 
-use super::client_list::{Failure, Lister, Question, pack};
+use super::client_list::{answer_all, pack};
 use super::core::Core;
-use super::stats::Counters;
+use super::questions::{Failure, Question};
 use crate::proto::find_nul;
 use crate::proto::rpc::{self, Envelope};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,57 +16,6 @@ pub struct BrokerInfo {
     pub author: String,
     /// Its version.
     pub version: String,
-}
-
-/// The counters of the broker's own client and of clients that have left.
-#[derive(Debug, Default)]
-pub(super) struct Admin {
-    own: Mutex<Counters>,
-    retired: Mutex<Counters>,
-    lister: Lister,
-}
-
-impl Admin {
-    /// Counts a message to the broker.
-    pub(super) fn count_read(&self, payload: &[u8]) {
-        let mut own = self.own.lock();
-        own.r_frames += 1;
-        own.r_bytes += payload.len() as u64;
-    }
-
-    /// Counts a message or a publication of the broker.
-    pub(super) fn count_written(&self, payload: &[u8]) {
-        let mut own = self.own.lock();
-        own.w_frames += 1;
-        own.w_bytes += payload.len() as u64;
-    }
-
-    /// The counters of the broker's own client, as its peers see them: read is what it sends.
-    pub(super) fn own_counters(&self) -> Counters {
-        let own = *self.own.lock();
-        Counters {
-            r_frames: own.w_frames,
-            r_bytes: own.w_bytes,
-            w_frames: own.r_frames,
-            w_bytes: own.r_bytes,
-            dropped: 0,
-        }
-    }
-
-    /// Keeps the counters of a client that has left.
-    pub(super) fn retire_counters(&self, counters: Counters) {
-        *self.retired.lock() += counters;
-    }
-
-    /// Counts frames of a client that has left already, which are lost.
-    pub(super) fn count_lost(&self, frames: u64) {
-        self.retired.lock().dropped += frames;
-    }
-
-    /// The counters of clients that have left.
-    pub(super) fn retired(&self) -> Counters {
-        *self.retired.lock()
-    }
 }
 
 #[derive(Deserialize, Default)]
@@ -136,7 +84,7 @@ fn reply(core: &Core, id: u32, result: Result<Vec<u8>, Failure>) -> Vec<u8> {
         Ok(result) => [&rpc::reply_header(id)[..], &result].concat(),
         Err((code, why)) => [&rpc::error_header(id, code)[..], why.as_bytes()].concat(),
     };
-    core.admin.count_written(&answer);
+    core.counters.count_written(&answer);
     answer
 }
 
@@ -188,6 +136,7 @@ fn filter(params: &[u8]) -> Result<Option<String>, Failure> {
 }
 
 fn ask(core: &Arc<Core>, question: Question) -> Result<Called, Failure> {
-    let asked = core.admin.lister.ask(core, question);
+    let weak = Arc::downgrade(core);
+    let asked = core.questions.ask(question, move |requests| answer_all(&weak, requests));
     asked.map(Called::Later).map_err(|e| (rpc::CODE_INTERNAL, format!("cannot be answered now: {e}")))
 }

@@ -4,10 +4,12 @@
 //! by the thread that registers a client; many by the supervisor.
 
 use super::audience::Audience;
-use super::core::Core;
+use super::audience_walk::own_subscribers;
+use super::counters::BrokerCounters;
 use super::encoded_frames::EncodedFrames;
 use super::outbound_frame::OutboundFrame;
 use super::outbox::Push;
+use super::registry::Registry;
 use super::session::Session;
 use crate::proto::delivery::Delivery;
 use crate::proto::op::{BROKER_NAME, FrameKind, TOPIC_INFO, TOPIC_WARN};
@@ -76,28 +78,21 @@ impl Announcements {
         }
     }
 
-    /// Delivers the announcements that wait, or leaves them to the supervisor if there are many subscribers.
-    pub(super) fn deliver(&self, core: &Core) {
-        if self.waiting.load(Relaxed) == 0 {
-            return;
-        }
-        if self.deliver_some(core, FEW) {
-            core.supervisor.wake();
-        }
+    /// Delivers the announcements that wait if there are few subscribers. Returns true if the supervisor must deliver
+    /// what is left.
+    pub(super) fn deliver(&self, registry: &Registry, counters: &BrokerCounters) -> bool {
+        self.waiting.load(Relaxed) > 0 && self.deliver_some(registry, counters, FEW)
     }
 
     /// Delivers some of what waits, whatever the number of subscribers. Returns true when there is more to deliver.
     /// Only the supervisor calls it.
-    pub(super) fn deliver_rest(&self, core: &Core) -> bool {
-        if self.waiting.load(Relaxed) == 0 {
-            return false;
-        }
-        self.deliver_some(core, usize::MAX)
+    pub(super) fn deliver_rest(&self, registry: &Registry, counters: &BrokerCounters) -> bool {
+        self.waiting.load(Relaxed) > 0 && self.deliver_some(registry, counters, usize::MAX)
     }
 
     /// Delivers a few announcements, unless they have more than `most` receivers. Returns true if something is left, for
     /// which the caller must care. If another thread is delivering, that thread cares for those queued in the meantime.
-    fn deliver_some(&self, core: &Core, most: usize) -> bool {
+    fn deliver_some(&self, registry: &Registry, counters: &BrokerCounters, most: usize) -> bool {
         let mut state = self.state.lock();
         if state.busy {
             return false;
@@ -107,11 +102,11 @@ impl Announcements {
         let next: Vec<Vec<u8>> = state.queue.drain(..count).collect();
         drop(state);
         // Found after the announcements were taken: a client that has subscribed before one was queued gets it.
-        let audience: Audience = core.registry.own_subscribers(TOPIC_INFO);
+        let audience: Audience = own_subscribers(registry, TOPIC_INFO);
         let is_delivered = audience.len() <= most;
         if is_delivered {
             for payload in &next {
-                core.admin.count_written(payload);
+                counters.count_written(payload);
             }
             publish(&audience, TOPIC_INFO, &next);
         }
@@ -140,10 +135,10 @@ impl Announcements {
 }
 
 /// Announces on `.broker/warn` that the broker is about to end.
-pub(super) async fn announce_shutdown(core: &Core) {
+pub(super) async fn announce_shutdown(registry: &Registry, counters: &BrokerCounters) {
     let Some(payload) = pack("shutdown", None) else { return };
-    core.admin.count_written(&payload);
-    let audience = core.registry.own_subscribers(TOPIC_WARN);
+    counters.count_written(&payload);
+    let audience = own_subscribers(registry, TOPIC_WARN);
     for some in audience.chunks(256) {
         publish(some, TOPIC_WARN, std::slice::from_ref(&payload));
         tokio::task::yield_now().await;

@@ -13,8 +13,7 @@
 //! Between two polls every other program may run. Only one worker polls at a time. Where other programs want the
 //! cores, which then do not sleep anyway, polling pauses.
 
-use super::reply_tracker::nanoseconds;
-use super::session::Session;
+use super::reply_tracker::{ReplyTracker, nanoseconds};
 use crate::transport::{Socket, Watch};
 use std::io;
 use std::sync::Arc;
@@ -118,14 +117,18 @@ impl BusyPoller {
     }
 
     /// Notes that a frame of `sender` has been routed, and that `receivers` are about to be given something.
-    pub(super) fn exchanged<'a>(&self, sender: &Session, receivers: impl Iterator<Item = &'a Session>) {
+    pub(super) fn exchanged<'a>(
+        &self,
+        sender: &ReplyTracker,
+        receivers: impl Iterator<Item = &'a ReplyTracker>,
+    ) {
         let inner = &*self.inner;
         let now = inner.now();
-        sender.replies.spoke(now, inner.bound);
+        sender.spoke(now, inner.bound);
         let mut expected = 0;
         for receiver in receivers {
-            receiver.replies.given(now, inner.bound);
-            match receiver.replies.limit() {
+            receiver.given(now, inner.bound);
+            match receiver.limit() {
                 0 => {}
                 limit => expected = expected.max(now.saturating_add(limit)),
             }

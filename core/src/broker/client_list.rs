@@ -4,17 +4,17 @@
 //! this, one question at a time.
 
 use super::core::Core;
+use super::counters::{Counters, of_client};
+use super::questions::{Failure, Question, Request};
 use super::session::{ClientKind, Session};
 use super::slow_receiver::Pace;
-use super::stats::{self, Counters};
+use super::stats;
 use crate::proto::op::BROKER_NAME;
 use crate::proto::rpc;
-use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
-use tokio::sync::oneshot;
 
 /// The largest size of a compiled filter, in bytes.
 const FILTER_BYTES: usize = 128 * 1024;
@@ -98,7 +98,7 @@ pub(super) fn clients(core: &Core, accepts: impl Fn(&str) -> bool) -> ClientList
 }
 
 fn client_info(core: &Core, session: &Arc<Session>) -> ClientInfo {
-    let Counters { r_frames, r_bytes, w_frames, w_bytes, dropped } = stats::counters(session);
+    let Counters { r_frames, r_bytes, w_frames, w_bytes, dropped } = of_client(session);
     ClientInfo {
         name: session.name().to_owned(),
         kind: session.identity.kind,
@@ -121,7 +121,7 @@ fn client_info(core: &Core, session: &Arc<Session>) -> ClientInfo {
 }
 
 fn broker_info(core: &Core) -> ClientInfo {
-    let Counters { r_frames, r_bytes, w_frames, w_bytes, .. } = core.admin.own_counters();
+    let Counters { r_frames, r_bytes, w_frames, w_bytes, .. } = core.counters.own_counters();
     ClientInfo {
         name: BROKER_NAME.to_owned(),
         kind: ClientKind::Internal,
@@ -139,59 +139,8 @@ fn broker_info(core: &Core) -> ClientInfo {
     }
 }
 
-/// An error reply: the code and the reason.
-pub(super) type Failure = (i16, String);
-
-/// A question to the thread.
-pub(super) enum Question {
-    /// The clients whose name the filter matches.
-    Clients { filter: Option<String> },
-    /// The counters over all clients.
-    Stats,
-}
-
-struct Request {
-    question: Question,
-    /// Takes the packed result.
-    answer: oneshot::Sender<Result<Vec<u8>, Failure>>,
-}
-
-/// The thread that answers questions about all clients, started with the first one.
-#[derive(Debug, Default)]
-pub(super) struct Lister {
-    requests: Mutex<Option<Sender<Request>>>,
-}
-
-impl Lister {
-    /// Asks a question.
-    ///
-    /// # Errors
-    /// The system cannot start another thread.
-    pub(super) fn ask(
-        &self,
-        core: &Arc<Core>,
-        question: Question,
-    ) -> std::io::Result<oneshot::Receiver<Result<Vec<u8>, Failure>>> {
-        let (answer, receiver) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        let sender = match &mut *requests {
-            Some(sender) => sender,
-            none => {
-                let (sender, requests) = channel();
-                let weak = Arc::downgrade(core);
-                std::thread::Builder::new()
-                    .name("busrt-admin".into())
-                    .spawn(move || answer_all(&weak, &requests))?;
-                none.insert(sender)
-            }
-        };
-        // The thread lives as long as the sender: an error only drops the request, which the receiver notices.
-        let _ = sender.send(Request { question, answer });
-        Ok(receiver)
-    }
-}
-
-fn answer_all(core: &Weak<Core>, requests: &Receiver<Request>) {
+/// Answers questions until there will be none.
+pub(super) fn answer_all(core: &Weak<Core>, requests: &Receiver<Request>) {
     let mut filters = Filters::default();
     while let Ok(Request { question, answer }) = requests.recv() {
         let Some(core) = core.upgrade() else { return };

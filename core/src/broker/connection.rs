@@ -3,9 +3,9 @@
 use super::core::Core;
 use super::dispatcher::{Dispatch, Dispatcher, Rejection};
 use super::handshake;
-use super::leaving::Leaving;
 use super::long_text::PIECE;
 use super::session::Session;
+use super::unregister::unregister_soon;
 use crate::proto::decoder::{Body, Decoder};
 use crate::proto::op::{OP_BITS, OP_NOP};
 use crate::proto::request::Header;
@@ -85,7 +85,7 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.stop_reading();
-        Leaving::add(&self.core, self.session.clone(), std::mem::take(&mut self.reason));
+        unregister_soon(&self.core, self.session.clone(), std::mem::take(&mut self.reason));
     }
 }
 
@@ -344,7 +344,7 @@ async fn route(
         }
     };
     if session.has_ended() && session.liveness.hung_up.load(Relaxed) != 0 {
-        core.admin.count_lost(count_frames(decoder, &mut input));
+        core.counters.count_lost(count_frames(decoder, &mut input));
     }
     counted.store(session);
     session.liveness.mid_frame.store(decoder.is_mid_frame(), Relaxed);
@@ -398,7 +398,7 @@ fn count_unread(core: &Core, socket: &Socket, session: &Session, decoder: &mut D
         }
         frames += count_frames(decoder, &mut &buf[..]);
     }
-    core.admin.count_lost(frames);
+    core.counters.count_lost(frames);
     log::warn!(
         "client closed its connection while it was held back: {}: {frames} frames, {bytes} bytes, were not read and \
          are lost",

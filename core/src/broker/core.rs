@@ -1,15 +1,15 @@
 //! The state that all sessions of a broker share, and how clients register and leave.
 
-use super::admin::Admin;
 use super::announce::Announcements;
+use super::counters::{BrokerCounters, of_client};
 use super::handshakes::Handshakes;
 use super::leaving::Leaving;
 use super::options::Options;
 use super::outbox::{Outbox, QueueLimits, Sink};
+use super::questions::Questions;
 use super::registry::Registry;
 use super::session::{Identity, Session};
 use super::supervisor::Supervisor;
-use super::{keepalive, stats};
 use crate::error::ErrorKind;
 use crate::proto::op::RESULT_OK;
 use crate::shown::shown;
@@ -46,7 +46,8 @@ pub(super) struct Core {
     pub(super) options: Options,
     pub(super) limits: QueueLimits,
     pub(super) registry: Registry,
-    pub(super) admin: Admin,
+    pub(super) counters: BrokerCounters,
+    pub(super) questions: Questions,
     pub(super) announcements: Announcements,
     pub(super) handshakes: Handshakes,
     pub(super) clock: Clock,
@@ -91,7 +92,8 @@ impl Core {
             options,
             limits,
             registry: Registry::default(),
-            admin: Admin::default(),
+            counters: BrokerCounters::default(),
+            questions: Questions::default(),
             announcements: Announcements::default(),
             clock: Clock::default(),
             supervisor: Supervisor::default(),
@@ -133,7 +135,7 @@ impl Core {
         let (name, kind) = (identity.name.clone(), identity.kind);
         let ip = identity.peer.map(|peer| peer.ip());
         let now = self.clock.now();
-        let next_ping = now.saturating_add(keepalive::ping_interval(&self.options));
+        let next_ping = now.saturating_add(self.options.ping_interval());
         let mut effects = Effects::default();
         let session = {
             let _in_order = self.membership.lock();
@@ -158,7 +160,7 @@ impl Core {
         }
         self.carry_out(effects);
         log::debug!("client registered: {}", shown(name.as_bytes()));
-        self.announcements.deliver(self);
+        self.deliver_announcements();
         Ok(session)
     }
 
@@ -185,7 +187,7 @@ impl Core {
         };
         let count = effects.leaving.len();
         self.carry_out(effects);
-        self.announcements.deliver(self);
+        self.deliver_announcements();
         Ended { count, is_complete }
     }
 
@@ -230,7 +232,7 @@ impl Core {
                 }
                 Sink::Broker => Load::default(),
             };
-            self.admin.retire_counters(stats::counters(&session));
+            self.counters.retire_counters(of_client(&session));
             if dropped.frames > 0 {
                 log::debug!(
                     "{} frames, {} bytes, were queued for {} and are discarded",
@@ -242,6 +244,12 @@ impl Core {
             session.nudge.notify_one();
         }
         if self.registry.needs_sweep() {
+            self.supervisor.wake();
+        }
+    }
+
+    fn deliver_announcements(&self) {
+        if self.announcements.deliver(&self.registry, &self.counters) {
             self.supervisor.wake();
         }
     }

@@ -566,7 +566,7 @@ impl<'a> Batch<'_, 'a> {
     async fn ask_broker(&mut self, qos: QoS, payload: &[u8]) {
         let distributor = &mut self.dispatcher.distributor;
         let core = distributor.core.clone();
-        core.admin.count_read(payload);
+        core.counters.count_read(payload);
         let answer = match admin::answer(&core, payload) {
             admin::Answer::None => return,
             admin::Answer::Ready(answer) => answer,

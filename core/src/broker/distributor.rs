@@ -4,7 +4,8 @@
 //! Frames for which there is room are queued by plain function calls. If a frame has to wait for a receiver, or the
 //! budget of this poll is used up, the rest is returned as a value, and an async function finishes it.
 
-use super::audience::{Audience, AudienceWalk, STEP_NODES};
+use super::audience::{Audience, STEP_NODES};
+use super::audience_walk::AudienceWalk;
 use super::budget::{WorkBudget, price};
 use super::core::Core;
 use super::frame_batch::{FrameBatch, Receivers, Route, Undelivered};
@@ -260,8 +261,8 @@ impl Distributor {
         let core = self.core.clone();
         let (registry, options) = (&core.registry, &core.options);
         let mut walk: AudienceWalk = match kind {
-            FrameKind::Broadcast => registry.walk_named(&self.session, key, options)?,
-            _ => registry.walk_subscribers(&self.session, key, options)?,
+            FrameKind::Broadcast => AudienceWalk::named(registry, &self.session, key, options)?,
+            _ => AudienceWalk::subscribers(registry, &self.session, key, options)?,
         };
         loop {
             if self.budget.is_exhausted() {
@@ -366,7 +367,7 @@ impl Distributor {
 
     /// Counts frames that are lost because their sender's connection ended while it was held back.
     fn count_lost(&self, frames: usize) {
-        self.core.admin.count_lost(frames as u64);
+        self.core.counters.count_lost(frames as u64);
     }
 
     /// Waits until the acknowledgements queued for this client are within its budget again.

@@ -1,9 +1,9 @@
 //! A named pipe that executes one command per line, so that a shell can use the bus (PROTOCOL.md section 10).
 
 use super::Core;
+use super::accept::failed;
 use super::fifo_lines::LineSplitter;
 use super::in_process::LocalLink;
-use super::listener::failed;
 use super::path_lock::in_use;
 use super::published_file::{PublishedFile, WATCH_INTERVAL, Watched};
 use crate::error::{ErrorKind, Result};

@@ -2,9 +2,9 @@
 
 use super::core::Core;
 use super::dispatcher::{Deferred, Detached, Dispatcher};
-use super::leaving::Leaving;
 use super::outbox::{Outbox, Sink};
 use super::session::{ClientKind, Identity, Session};
+use super::unregister::unregister;
 use crate::client::client_state::ClientState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
@@ -149,7 +149,7 @@ impl LocalLink {
         if !self.process.is_current() {
             return;
         }
-        Leaving::begin(&self.core, &self.session, "closed by the client");
+        unregister(&self.core, &self.session, "closed by the client");
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -2,7 +2,6 @@
 //! (PROTOCOL.md section 6). Runs on the supervisor's thread: an idle client costs no timer.
 
 use super::core::Core;
-use super::options::Options;
 use super::outbox::Sink;
 use super::session::Session;
 use crate::proto::delivery::PING;
@@ -10,7 +9,6 @@ use crate::shown::shown;
 use crate::transport::Writer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 /// The interval at which a held client is pinged, in milliseconds: clients in the field give up when nothing arrives
 /// for a second.
@@ -21,15 +19,6 @@ const HANG_UP_GRACE: u64 = 300;
 const IDLE: u64 = 1_000;
 /// The batch number for pings, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 2;
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The interval at which a client is pinged, in milliseconds.
-pub(super) fn ping_interval(options: &Options) -> u64 {
-    milliseconds(options.timeout / 2)
-}
 
 /// Looks at all clients.
 pub(super) fn look(core: &Arc<Core>, now: u64) {
@@ -46,7 +35,7 @@ fn look_at(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: 
         return look_at_held(core, session, writer, now);
     }
     alive.hung_up.store(0, Relaxed);
-    let timeout = milliseconds(core.options.timeout);
+    let timeout = core.options.timeout_milliseconds();
     let silent = now.saturating_sub(alive.seen.load(Relaxed));
     let allowed = if alive.mid_frame.load(Relaxed) { timeout } else { timeout.saturating_add(timeout / 4) };
     if silent > allowed && !core.is_closing() {
@@ -67,7 +56,7 @@ fn look_at(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: 
         session.nudge.notify_one();
     }
     if now >= alive.next_ping.load(Relaxed) {
-        alive.next_ping.store(now.saturating_add(ping_interval(&core.options)), Relaxed);
+        alive.next_ping.store(now.saturating_add(core.options.ping_interval()), Relaxed);
         // If frames wait to be written, the client needs no ping.
         if writer.load().frames == 0 {
             ping(session, writer);
@@ -78,7 +67,7 @@ fn look_at(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: 
 /// Looks at a held client, from which nothing is read: its silence does not count, but its hang-up does.
 fn look_at_held(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: u64) {
     let alive = &session.liveness;
-    let interval = HELD_PING.min(ping_interval(&core.options));
+    let interval = HELD_PING.min(core.options.ping_interval());
     if alive.next_ping.load(Relaxed) > now.saturating_add(interval) {
         alive.next_ping.store(now.saturating_add(interval), Relaxed);
     }

@@ -1,21 +1,17 @@
-//! Opening what a broker listens on, and the loop that accepts connections.
+//! Opening what a broker listens on.
 
-use super::{Core, connection, tcp_listener};
+use super::core::Core;
+use super::tcp_listener;
 #[cfg(unix)]
 use super::{fifo, published_file::PublishedFile, unix_listener};
-use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Address, Socket};
-use std::io;
+use crate::error::Result;
+#[cfg(not(unix))]
+use crate::error::{Error, ErrorKind};
+use crate::transport::Address;
 #[cfg(unix)]
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinHandle;
-
-/// Accepting pauses this long after its first failure, such as running out of descriptors; the pause
-/// doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An open listener. Dropping it stops accepting and removes the files that it made.
 pub(super) struct Listener {
@@ -62,37 +58,6 @@ impl Listener {
                 #[cfg(not(unix))]
                 let listener = Listener { tasks };
                 Ok((listener, reached))
-            }
-        }
-    }
-}
-
-pub(super) fn failed(address: &str, e: io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot listen on {address}")).with_source(e)
-}
-
-/// Serves every connection that `accept` returns. Failures of accepting, such as running out of
-/// descriptors, are temporary: the first is logged, and accepting continues after a pause.
-pub(super) async fn serve_all(
-    core: Arc<Core>,
-    port: Arc<str>,
-    mut accept: impl AsyncFnMut() -> io::Result<Socket>,
-) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match accept().await {
-            Ok(socket) => {
-                pause = FIRST_PAUSE;
-                tokio::spawn(connection::serve(core.clone(), socket, port.clone()));
-            }
-            // The peer closed the connection before it was accepted.
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected) => {}
-            Err(e) => {
-                if pause == FIRST_PAUSE {
-                    log::warn!("cannot accept connections on {port}: {e}");
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

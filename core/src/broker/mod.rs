@@ -20,26 +20,33 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `core`, `leaving` | what all sessions share; how clients register and leave |
-//! | `registry`, `audience` | names, subscriptions, rules; searches that take several steps |
+//! | `core` | the state that all sessions share; how clients register and leave |
+//! | `leaving`, `unregister` | clients that leave; the task that unregisters them |
+//! | `listener`, `accept` | what the broker listens on: `unix_listener`, `tcp_listener`, `fifo`; the accept loop |
+//! | `registry`, `audience`, `audience_walk` | names, subscriptions, rules; receivers; searches in several steps |
 //! | `connection`, `handshake`, `handshakes` | one connection; its registration; the bound for those not registered |
 //! | `dispatcher`, `distributor`, `pending_writes` | operations; their frames; what is still to be flushed |
 //! | `frame_batch`, `encoded_frames`, `outbound_frame` | frames in a row; encoded; one for many receivers |
 //! | `outbox`, `slow_receiver` | the queue of a receiver; the rules for those that do not keep up |
 //! | `route_cache`, `budget` | where recent frames went; what a poll may cost |
-//! | `supervisor`, `keepalive` | the broker's own thread; pings and silence |
-//! | `admin`, `client_list`, `stats`, `announce` | `.broker`: RPC methods, counters, announcements |
+//! | `supervisor`, `housekeeping`, `keepalive` | the way to the broker's own thread; its work; pings and silence |
+//! | `admin`, `questions`, `client_list`, `stats` | `.broker`: its RPC methods; those that take long |
+//! | `announce`, `counters` | announcements of the broker; the counters of clients |
 //! | `busy_poller`, `reply_tracker` | keeps a worker awake while an answer is due |
 
+mod accept;
 mod access;
 mod admin;
 mod announce;
 mod audience;
+mod audience_walk;
 mod budget;
 mod busy_poller;
 mod client_list;
 mod connection;
 mod core;
+mod counter;
+mod counters;
 mod dispatcher;
 mod distributor;
 mod encoded_frames;
@@ -50,6 +57,7 @@ mod fifo_lines;
 mod frame_batch;
 mod handshake;
 mod handshakes;
+mod housekeeping;
 pub(crate) mod in_process;
 mod keepalive;
 mod leaving;
@@ -66,6 +74,7 @@ mod path_lock;
 mod pending_writes;
 #[cfg(unix)]
 mod published_file;
+mod questions;
 mod registry;
 mod reply_tracker;
 mod route_cache;
@@ -76,6 +85,7 @@ mod supervisor;
 mod tcp_listener;
 #[cfg(unix)]
 mod unix_listener;
+mod unregister;
 
 pub use access::{AccessList, ClientAccess};
 pub use admin::BrokerInfo;
@@ -92,11 +102,11 @@ use crate::shown::shown;
 use crate::transport::Socket;
 use core::{Core, TOGETHER};
 use in_process::{InProgress, LocalLink};
-use leaving::Leaving;
 use listener::Listener;
 use parking_lot::Mutex;
 use session::Session;
 use std::sync::Arc;
+use unregister::unregister;
 
 struct Inner {
     core: Arc<Core>,
@@ -137,7 +147,7 @@ impl Broker {
     /// A broker without listeners. It has a thread of its own, which pings clients and watches slow receivers.
     pub fn new(options: Options) -> Broker {
         let core = Arc::new(Core::new(options));
-        if let Err(e) = supervisor::Supervisor::start(&core) {
+        if let Err(e) = housekeeping::start(&core) {
             log::error!(
                 "cannot start the broker's thread: clients are not pinged, slow ones not watched: {e}"
             );
@@ -238,7 +248,7 @@ impl Broker {
     pub fn disconnect(&self, name: &str) -> bool {
         let session = self.inner.core.registry.by_name(name);
         if let Some(session) = &session {
-            Leaving::begin(&self.inner.core, session, "disconnected by the broker's owner");
+            unregister(&self.inner.core, session, "disconnected by the broker's owner");
         }
         session.is_some()
     }
@@ -270,7 +280,7 @@ impl Broker {
         let listeners = std::mem::take(&mut *self.inner.listeners.lock());
         drop(listeners);
         core.handshakes.close();
-        announce::announce_shutdown(core).await;
+        announce::announce_shutdown(&core.registry, &core.counters).await;
         drop(announcing);
         for session in core.registry.clients() {
             session.nudge.notify_one();

@@ -238,4 +238,18 @@ impl Options {
         self.drain = bound;
         self
     }
+
+    /// [`timeout`](Options::timeout) in milliseconds.
+    pub(super) fn timeout_milliseconds(&self) -> u64 {
+        milliseconds(self.timeout)
+    }
+
+    /// The interval at which a client is pinged, in milliseconds.
+    pub(super) fn ping_interval(&self) -> u64 {
+        milliseconds(self.timeout / 2)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,10 +3,10 @@
 //! When the queue is over its budget, the sender waits until a little is free, or the frame is dropped:
 //! `slow_receiver` decides.
 
+use super::counter::Counter;
 use super::encoded_frames::EncodedFrames;
 use super::options::Options;
 use super::outbound_frame::OutboundFrame;
-use super::session::Counter;
 use super::slow_receiver::{Bounds, Change, Pace, Sight, SlowReceiver, Verdict, Wanted};
 use crate::client::client_state::ClientState;
 use crate::proto::delivery::HEADER_LEN;

@@ -115,8 +115,9 @@ impl PendingWrites {
             session.replies.forget();
         } else if frames > 0 {
             let receivers = if few { &self.touched[..] } else { &[] };
-            let answered = self.has_acks().then_some(session);
-            poller.exchanged(session, receivers.iter().map(|receiver| &**receiver).chain(answered));
+            let answered = self.has_acks().then_some(&session.replies);
+            let receivers = receivers.iter().map(|receiver| &receiver.replies);
+            poller.exchanged(&session.replies, receivers.chain(answered));
         }
     }
 }

@@ -16,17 +16,17 @@
 //! # Bounded work
 //! No call holds the lock for long. Work that may take long is done in portions: the topic masks of one frame, the
 //! secondaries of a client that leaves ([`Registry::unregister_some`]), the subscriptions of clients that have left
-//! ([`Registry::sweep`]), changed rules, and searches that visit many nodes ([`AudienceWalk`]).
+//! ([`Registry::sweep`]), changed rules, and searches that visit many nodes (`audience_walk.rs`).
 
 use super::access::{AccessList, ClientAccess};
-use super::audience::{Audience, AudienceWalk, Miss};
+use super::audience::{Audience, Miss};
 use super::budget::{WorkBudget, price};
 use super::options::Options;
 use super::session::{ClientKind, Session};
 use crate::error::ErrorKind;
 use crate::matching::names::NameTrie;
+use crate::matching::search::Lookup;
 use crate::matching::topics::{Cursor, TopicTrie};
-use crate::matching::walk::Lookup;
 use crate::matching::{cost_of_mask, has_wildcards};
 use crate::proto::op::{TOPIC_WARN, primary_name};
 use hashbrown::HashMap;
@@ -207,7 +207,12 @@ impl State {
         Removal { removed, is_complete: true }
     }
 
-    fn check_publisher(&self, from: &Session, topic: &str, options: &Options) -> Result<(), ErrorKind> {
+    pub(super) fn check_publisher(
+        &self,
+        from: &Session,
+        topic: &str,
+        options: &Options,
+    ) -> Result<(), ErrorKind> {
         check_topic(topic, options)?;
         if topic.starts_with(RESERVED_TOPICS) {
             return Err(ErrorKind::AccessDenied);
@@ -215,7 +220,12 @@ impl State {
         self.permit(from, |rules| rules.may_publish(topic))
     }
 
-    fn check_broadcaster(&self, from: &Session, mask: &str, options: &Options) -> Result<(), ErrorKind> {
+    pub(super) fn check_broadcaster(
+        &self,
+        from: &Session,
+        mask: &str,
+        options: &Options,
+    ) -> Result<(), ErrorKind> {
         check_length(mask, '.', options)?;
         self.permit(from, |rules| rules.may_broadcast_to(mask))
     }
@@ -474,53 +484,14 @@ impl Registry {
         Ok(state.audience(&ids, Some(topic)))
     }
 
-    /// Begins a search for the receivers of a broadcast that takes several steps.
-    ///
-    /// # Errors
-    /// Denied.
-    pub(super) fn walk_named(
-        &self,
-        from: &Session,
-        mask: &str,
-        options: &Options,
-    ) -> Result<AudienceWalk, ErrorKind> {
-        self.state.read().check_broadcaster(from, mask, options)?;
-        Ok(AudienceWalk::of_names(mask, self.generation()))
-    }
-
-    /// Begins a search for the receivers of a publication that takes several steps.
-    ///
-    /// # Errors
-    /// Denied.
-    pub(super) fn walk_subscribers(
-        &self,
-        from: &Session,
-        topic: &str,
-        options: &Options,
-    ) -> Result<AudienceWalk, ErrorKind> {
-        self.state.read().check_publisher(from, topic, options)?;
-        Ok(AudienceWalk::of_topic(topic, self.generation()))
-    }
-
-    /// The subscribers to one of the broker's own topics.
-    pub(super) fn own_subscribers(&self, topic: &str) -> Audience {
+    /// The subscribers to one of the broker's own topics; `None` if the search visits more than `nodes`, because of
+    /// wildcard masks, or there are exclusions. It is then done in steps, so that the lock is not held for long.
+    pub(super) fn own_subscribers(&self, topic: &str, nodes: usize) -> Option<Audience> {
         let state = self.state.read();
-        let mut ids = vec![];
-        // Wildcard masks of other clients can make the search long. It is then done in steps, so that the lock is not
-        // held for long.
-        if state.subscriptions.matches_within(topic, &mut ids, &mut (PORTION / price::NODE))
-            == Lookup::Complete
-            && state.exclusions.is_empty()
-        {
-            return state.audience(&ids, Some(topic));
-        }
-        drop(state);
-        let mut walk = AudienceWalk::of_topic(topic, self.generation());
-        loop {
-            if let Some(audience) = walk.step(self, PORTION / price::NODE) {
-                return audience;
-            }
-        }
+        let (mut ids, mut nodes) = (vec![], nodes);
+        let found = state.subscriptions.matches_within(topic, &mut ids, &mut nodes);
+        let is_complete = found == Lookup::Complete && state.exclusions.is_empty();
+        is_complete.then(|| state.audience(&ids, Some(topic)))
     }
 
     /// Adds or removes topic masks of a frame, until the budget is used up or none is left.

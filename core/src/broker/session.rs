@@ -1,6 +1,7 @@
 //! One registered client as the rest of the broker sees it: its identity, what it has sent, and its outbox. How its
 //! own operations are routed is in `dispatcher.rs`.
 
+use super::counter::Counter;
 use super::outbox::Outbox;
 use super::reply_tracker::ReplyTracker;
 use crate::proto::op::primary_name;
@@ -32,21 +33,6 @@ pub(super) struct Identity {
     pub(super) peer: Option<SocketAddr>,
     /// The address that it connected to, as given to the broker; `None` for internal clients.
     pub(super) port: Option<Arc<str>>,
-}
-
-/// A counter to which only one thread at a time adds: no locked instruction is needed.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds; only from the one place that may, or under the one lock that guards it.
-    pub(super) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }
 
 /// The traffic of a client: the frames it has sent, and the bytes of their bodies, pings not counted. Counted by the

@@ -1,9 +1,8 @@
-//! The counters of clients and of the broker (PROTOCOL.md section 9).
+//! The answer to `stats`: counters over all clients (PROTOCOL.md section 9).
 
 use super::core::Core;
-use super::session::Session;
+use super::counters::{Counters, of_client};
 use serde::{Deserialize, Serialize};
-use std::ops::AddAssign;
 
 /// The answer to `stats`: counters over all clients, including those that have left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,40 +25,12 @@ pub struct BrokerStats {
     pub clients: u64,
 }
 
-/// The counters of one client, or of several added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) r_frames: u64,
-    pub(super) r_bytes: u64,
-    pub(super) w_frames: u64,
-    pub(super) w_bytes: u64,
-    pub(super) dropped: u64,
-}
-
-impl AddAssign for Counters {
-    fn add_assign(&mut self, other: Counters) {
-        self.r_frames += other.r_frames;
-        self.r_bytes += other.r_bytes;
-        self.w_frames += other.w_frames;
-        self.w_bytes += other.w_bytes;
-        self.dropped += other.dropped;
-    }
-}
-
-/// The counters of one client.
-pub(super) fn counters(session: &Session) -> Counters {
-    let traffic = &session.traffic;
-    let (w_frames, w_bytes) = session.outbox.written();
-    let (dropped, _) = session.outbox.dropped();
-    Counters { r_frames: traffic.r_frames.get(), r_bytes: traffic.r_bytes.get(), w_frames, w_bytes, dropped }
-}
-
 /// The totals over all clients, those that have left included.
 pub(super) fn totals(core: &Core) -> BrokerStats {
-    let mut sum = core.admin.retired();
+    let mut sum = core.counters.retired();
     let mut clients = 0;
     for session in core.registry.clients() {
-        sum += counters(&session);
+        sum += of_client(&session);
         clients += 1;
     }
     let Counters { r_frames, r_bytes, w_frames, w_bytes, dropped } = sum;

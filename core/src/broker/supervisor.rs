@@ -1,26 +1,9 @@
-//! The broker's own thread: it advances the clock, pings clients and ends silent ones, watches receivers that do not
-//! keep up, removes the subscriptions of clients that have left, and delivers announcements that wait.
-//!
-//! It belongs to the broker, not to the runtime of whichever client came first, and works while all workers of the
-//! runtime are busy.
+//! The way to the broker's own thread, whose work is in `housekeeping.rs`.
 
-use super::core::Core;
-use super::keepalive;
 use super::session::Session;
-use super::slow_receiver::Change;
-use crate::shown::shown;
 use parking_lot::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
-
-/// The longest interval between two looks at all clients: short enough to disconnect a client in time, long enough to
-/// cost next to nothing.
-const SLOWEST_TICK: Duration = Duration::from_millis(250);
-/// The longest interval between two looks at receivers that do not keep up.
-const WATCH_TICK: Duration = Duration::from_millis(50);
-const FASTEST_TICK: Duration = Duration::from_millis(5);
 
 /// The handle to the supervisor's thread.
 #[derive(Default)]
@@ -44,141 +27,23 @@ impl Supervisor {
         self.wake();
     }
 
-    /// Starts the thread. It ends when the broker is dropped.
-    ///
-    /// # Errors
-    /// The system cannot start another thread.
-    pub(super) fn start(core: &Arc<Core>) -> std::io::Result<()> {
-        let weak = Arc::downgrade(core);
-        let thread = std::thread::Builder::new().name("busrt-broker".into()).spawn(move || run(&weak))?;
-        let _ = core.supervisor.thread.set(thread.thread().clone());
-        Ok(())
+    /// Sets the thread, once.
+    pub(super) fn set_thread(&self, thread: Thread) {
+        let _ = self.thread.set(thread);
     }
-}
 
-/// The interval between two looks at all clients.
-fn tick(timeout: Duration) -> Duration {
-    (timeout / 16).clamp(FASTEST_TICK, SLOWEST_TICK)
-}
-
-/// The interval between two looks at receivers that do not keep up.
-fn watch_tick(core: &Core) -> Duration {
-    let shortest = core.options.hold.min(core.options.stall);
-    (shortest / 8).clamp(FASTEST_TICK, WATCH_TICK)
-}
-
-fn run(core: &Weak<Core>) {
-    let Some(strong) = core.upgrade() else { return };
-    let (tick, watch_tick) = (tick(strong.options.timeout), watch_tick(&strong));
-    drop(strong);
-    let mut time = Time { last: Instant::now(), remainder: Duration::ZERO };
-    let mut since_look = Duration::ZERO;
-    let (mut is_fast, mut has_more, mut announces) = (false, false, false);
-    loop {
-        let pause = if is_fast { watch_tick } else { tick };
-        if !has_more && !announces {
-            std::thread::park_timeout(pause.saturating_sub(time.last.elapsed()));
-        }
-        let Some(core) = core.upgrade() else { return };
-        announces = core.announcements.deliver_rest(&core);
-        let was_fast = std::mem::replace(&mut is_fast, !core.supervisor.watched.lock().is_empty());
-        if time.last.elapsed() >= pause || is_fast != was_fast {
-            let (step, milliseconds) = time.step(pause * 2);
-            let now = core.clock.advance(milliseconds);
-            if was_fast {
-                look_at_receivers(&core, milliseconds);
-            }
-            since_look += step;
-            if since_look >= tick {
-                since_look = Duration::ZERO;
-                keepalive::look(&core, now);
-            }
-        }
-        has_more = core.registry.sweep();
-        // A portion at a time, while no tick is due.
-        while has_more && !announces && time.last.elapsed() < pause {
-            std::thread::yield_now();
-            has_more = core.registry.sweep();
-        }
+    /// Returns whether receivers were added that are to be looked at.
+    pub(super) fn has_watched(&self) -> bool {
+        !self.watched.lock().is_empty()
     }
-}
 
-/// Measures the time between ticks.
-struct Time {
-    last: Instant,
-    /// The part of a millisecond that has not been counted yet.
-    remainder: Duration,
-}
-
-impl Time {
-    /// The time since the last step, and the same in milliseconds. The part that exceeds `most` is time in which the
-    /// process did not run: it does not count.
-    fn step(&mut self, most: Duration) -> (Duration, u64) {
-        let now = Instant::now();
-        let step = now.saturating_duration_since(self.last).min(most);
-        self.last = now;
-        self.remainder += step;
-        let milliseconds = self.remainder.as_millis() as u64;
-        self.remainder -= Duration::from_millis(milliseconds);
-        (step, milliseconds)
+    /// Takes the receivers to look at.
+    pub(super) fn take_watched(&self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut *self.watched.lock())
     }
-}
 
-/// Looks at the receivers that do not keep up, and wakes the senders that wait for them.
-fn look_at_receivers(core: &Arc<Core>, step: u64) {
-    let watched = std::mem::take(&mut *core.supervisor.watched.lock());
-    let mut stay = vec![];
-    for session in watched {
-        if session.has_ended() {
-            session.outbox.wake_senders();
-            continue;
-        }
-        // A client within this process sends no progress reports that could lie unread.
-        let held_back =
-            session.liveness.waits_for_receivers.load(Relaxed) > 0 && !session.outbox.is_in_process();
-        match session.outbox.look(step, held_back) {
-            Change::None => {}
-            Change::Lags => log::info!(
-                "client lags: {} does not take what it is sent: publications and broadcasts that find its queue \
-                 full are dropped",
-                shown(session.name().as_bytes())
-            ),
-            Change::Recovered => {
-                let (dropped, _) = session.outbox.dropped();
-                log::info!(
-                    "client keeps up again: {} ({dropped} frames were dropped for it so far)",
-                    shown(session.name().as_bytes())
-                );
-            }
-            Change::Stuck => stuck(core, &session),
-            Change::Unwatched => {
-                session.outbox.wake_senders();
-                continue;
-            }
-        }
-        // Each sender checks its own deadline, and whether its own client has ended.
-        session.outbox.wake_senders();
-        stay.push(session);
+    /// Puts receivers back that are to be looked at again.
+    pub(super) fn put_back(&self, receivers: &mut Vec<Arc<Session>>) {
+        self.watched.lock().append(receivers);
     }
-    core.supervisor.watched.lock().append(&mut stay);
-}
-
-fn stuck(core: &Arc<Core>, session: &Arc<Session>) {
-    use super::options::SlowPolicy;
-    let name = shown(session.name().as_bytes());
-    let stall = core.options.stall;
-    if core.options.slow != SlowPolicy::Disconnect || session.outbox.is_in_process() {
-        log::warn!("client is stuck: {name} has taken nothing for {stall:?}: policy {:?}", core.options.slow);
-        return;
-    }
-    let load = session.outbox.load();
-    let (dropped, _) = session.outbox.dropped();
-    log::warn!(
-        "client disconnected: {name} has taken nothing for {stall:?}: {} frames, {} bytes, are discarded, {dropped} \
-         frames were dropped before",
-        load.frames,
-        load.bytes
-    );
-    session.outbox.count_dropped(load.frames as u64, load.bytes as u64);
-    core.end(session, "stuck: it takes nothing");
 }

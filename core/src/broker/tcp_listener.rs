@@ -1,7 +1,7 @@
 //! Listening on TCP: on every address that a host name has.
 
 use super::Core;
-use super::listener::{failed, serve_all};
+use super::accept::{failed, serve_all};
 use crate::error::Result;
 use crate::transport::Socket;
 use crate::transport::resolve::resolve;

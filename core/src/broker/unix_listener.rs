@@ -1,7 +1,7 @@
 //! Listening on a UNIX socket.
 
 use super::Core;
-use super::listener::{failed, serve_all};
+use super::accept::{failed, serve_all};
 use super::path_lock::in_use;
 use super::published_file::{PublishedFile, WATCH_INTERVAL, Watched};
 use crate::error::{Error, ErrorKind, Result};

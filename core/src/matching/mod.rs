@@ -5,6 +5,7 @@
 //! | [`topics`] | the subscribers to a topic |
 //! | [`names`] | the clients whose name matches a mask |
 //! | [`walk`], [`name_walk`] | the same searches in steps, where one call would take too long |
+//! | [`search`] | how far a search has come |
 //! | [`acl`] | whether a set of permissions allows a topic, name or mask |
 //! | [`cache`] | recent results |
 //!
@@ -27,6 +28,7 @@ mod index;
 mod memory;
 pub mod name_walk;
 pub mod names;
+pub mod search;
 mod slab;
 mod spots;
 #[cfg(test)]

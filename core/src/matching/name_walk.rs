@@ -4,7 +4,7 @@ use super::NAMES;
 use super::arena::NONE;
 use super::bitmap::Bitmap;
 use super::names::NameTrie;
-use super::walk::{Phase, Step};
+use super::search::{Phase, Step};
 
 /// The children of a node that have been visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ enum Wanted {
 /// ```
 /// use busrt::matching::name_walk::NameWalk;
 /// use busrt::matching::names::NameTrie;
-/// use busrt::matching::walk::Step;
+/// use busrt::matching::search::Step;
 ///
 /// let mut trie = NameTrie::new();
 /// trie.insert("plant.pump", 7);

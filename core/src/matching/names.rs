@@ -5,8 +5,8 @@ use super::arena::{Frontier, NONE, Symbols};
 use super::hash::Seed;
 use super::ids::{Gather, IdSet, IdSets};
 use super::index::Index;
+use super::search::Lookup;
 use super::slab::Slab;
-use super::walk::Lookup;
 use super::wild::charge;
 
 #[derive(Debug)]

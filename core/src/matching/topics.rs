@@ -9,9 +9,9 @@ use super::arena::Text;
 use super::hash::Seed;
 use super::ids::{Gather, IdSet, IdSets};
 use super::index::Index;
+use super::search::Lookup;
 use super::slab::Slab;
 use super::spots::Spots;
-use super::walk::Lookup;
 use super::wild::{End, Wild, charge};
 
 /// A topic without wildcards. Its text and its subscriber are in the same cache line.

@@ -7,42 +7,8 @@
 
 use super::TOPICS;
 use super::bitmap::Bitmap;
+use super::search::{Phase, Step};
 use super::topics::TopicTrie;
-
-/// The result of a search within a budget.
-#[must_use]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lookup {
-    /// Everything was found.
-    Complete,
-    /// The budget is used up and nothing was appended: a walk is needed.
-    OverBudget,
-}
-
-/// The result of one step of a walk.
-#[must_use]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The walk is complete.
-    Done,
-    /// The budget is used up.
-    More,
-    /// The budget is used up, and because of removals since the last step a part of the walk was started again. A larger
-    /// budget for the next step makes sure that the walk ends however much is removed.
-    Stale,
-}
-
-/// Where a walk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It has not begun.
-    Start,
-    /// It visits nodes.
-    Nodes,
-    /// It puts ids in order.
-    Order,
-    Done,
-}
 
 /// The symbol of a level of the topic.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +34,9 @@ enum Stage {
 /// A search for the subscribers to one topic, in steps.
 ///
 /// ```
+/// use busrt::matching::search::Step;
 /// use busrt::matching::topics::TopicTrie;
-/// use busrt::matching::walk::{Step, TopicWalk};
+/// use busrt::matching::walk::TopicWalk;
 ///
 /// let mut trie = TopicTrie::new();
 /// trie.insert("plant/+", 7);

@@ -2,8 +2,9 @@
 
 use super::name_walk::NameWalk;
 use super::names::NameTrie;
+use super::search::{Lookup, Step};
 use super::topics::TopicTrie;
-use super::walk::{Lookup, Step, TopicWalk};
+use super::walk::TopicWalk;
 use super::{name_mask_matches, topic_mask_matches, work};
 use proptest::prelude::*;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! The command line of `busrt`.
 
-use crate::benchmark::Kind;
 use crate::failure::Failure;
+use crate::stage::StageKind;
 use busrt::transport::Address;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -257,7 +257,7 @@ pub(crate) struct Load {
 
     /// Only these stages, in the order of the list here, whatever the order given [default: all]
     #[arg(long, value_name = "STAGE,...", value_delimiter = ',', conflicts_with = "rate")]
-    pub(crate) stages: Vec<Kind>,
+    pub(crate) stages: Vec<StageKind>,
 
     /// Messages per second, of all workers together: latency is measured at this rate, and nothing else
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Open loop")]

@@ -16,13 +16,12 @@ use crate::args::{Args, Load};
 use crate::failure::{Failure, Result};
 use crate::measure::{Meter, Report, Stage, progress};
 use crate::output::Output;
+use crate::stage::{ACKNOWLEDGED, STAGES, StageKind};
 use busrt::client::Frames;
 use busrt::proto::op::BROKER_NAME;
 use busrt::rpc::{Call, Caller, Handlers, Rpc, RpcError};
 use busrt::{Client, ErrorKind, QoS};
 use bytes::Bytes;
-use clap::ValueEnum;
-use clap::builder::PossibleValue;
 use indicatif::ProgressBar;
 use std::future::Future;
 use std::sync::Arc;
@@ -34,70 +33,6 @@ const SELFTEST: &str = "benchmark.selftest";
 const STAMP_LEN: usize = 8;
 /// What stands there in those that are not timed.
 const NO_STAMP: [u8; STAMP_LEN] = [0; STAMP_LEN];
-/// Of so many operations that nobody acknowledges, one is timed. A sender gives way to others after every 128th: no
-/// divisor of that, or those would be timed too often or never.
-const TIMED: u64 = 7;
-
-/// A stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Send(QoS),
-    SendRecv(QoS),
-    CallBroker,
-    CallPeer,
-    Call0,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Kind::Send(QoS::No) => "send.qos.no",
-            Kind::Send(_) => "send.qos.processed",
-            Kind::SendRecv(QoS::No) => "send+recv.qos.no",
-            Kind::SendRecv(_) => "send+recv.qos.processed",
-            Kind::CallBroker => "rpc.call",
-            Kind::CallPeer => "rpc.call+handle",
-            Kind::Call0 => "rpc.call0",
-        }
-    }
-
-    /// Of how many operations one is timed.
-    fn timed(self) -> u64 {
-        match self {
-            Kind::Send(QoS::No) | Kind::SendRecv(QoS::No) => TIMED,
-            _ => 1,
-        }
-    }
-
-    fn is_rpc(self) -> bool {
-        matches!(self, Kind::CallBroker | Kind::CallPeer | Kind::Call0)
-    }
-}
-
-impl ValueEnum for Kind {
-    fn value_variants<'a>() -> &'a [Kind] {
-        &STAGES
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
-    }
-}
-
-/// What is acknowledged.
-const ACKNOWLEDGED: QoS = QoS::RealtimeProcessed;
-
-/// All of them, in the order they are run. Those with RPC come last: it takes over the frames.
-const STAGES: [Kind; 7] = [
-    Kind::Send(QoS::No),
-    Kind::Send(ACKNOWLEDGED),
-    Kind::SendRecv(QoS::No),
-    Kind::SendRecv(ACKNOWLEDGED),
-    Kind::CallBroker,
-    Kind::CallPeer,
-    Kind::Call0,
-];
-
 struct Worker {
     caller: Caller,
     /// A name that nobody has.
@@ -143,7 +78,7 @@ pub(crate) async fn run(args: &Args, load: &Load, out: &mut Output) -> Result<()
 /// Tasks of workers, each with what it measured and when it was done.
 type Tasks = JoinSet<Result<(Meter, Instant)>>;
 
-async fn run_stage(kind: Kind, workers: &[Arc<Worker>], total: u64, out: &Output) -> Result<Stage> {
+async fn run_stage(kind: StageKind, workers: &[Arc<Worker>], total: u64, out: &Output) -> Result<Stage> {
     log::debug!("benchmark: {}", kind.name());
     let bar = progress(kind.name(), total, out);
     // What counts, and what only has to be done.
@@ -153,7 +88,7 @@ async fn run_stage(kind: Kind, workers: &[Arc<Worker>], total: u64, out: &Output
         let meter = Meter::new(bar.clone())?;
         let silent = Meter::new(ProgressBar::hidden())?;
         match kind {
-            Kind::SendRecv(_) => {
+            StageKind::SendRecv(_) => {
                 let frames = worker.client().frames()?;
                 spawn(&mut measured, worker.clone().receive(frames, meter));
                 spawn(&mut other, worker.clone().work(kind, silent));
@@ -188,7 +123,7 @@ impl Worker {
         let name = format!("{}-{number}", args.name());
         let (workers, index) = (u64::from(load.workers), u64::from(number - 1));
         Ok(Worker {
-            caller: Caller::new(crate::connect_as(args, &name).await?),
+            caller: Caller::new(crate::connection::connect_as(args, &name).await?),
             nobody: format!("{name}-null"),
             iters: load.iters() / workers + u64::from(index < load.iters() % workers),
             payload,
@@ -201,22 +136,22 @@ impl Worker {
     }
 
     /// The operations of a stage.
-    async fn work(self: Arc<Self>, kind: Kind, mut meter: Meter) -> Result<Meter> {
+    async fn work(self: Arc<Self>, kind: StageKind, mut meter: Meter) -> Result<Meter> {
         let (client, own) = (self.client(), self.client().name());
         let payload = || self.payload.blank.clone();
         let timed = kind.timed();
         for number in 0..self.iters {
             let begun = number.is_multiple_of(timed).then(Instant::now);
             match kind {
-                Kind::Send(QoS::No) => client.send(&self.nobody, payload(), QoS::No).await?,
-                Kind::Send(qos) => unheard(client.send(&self.nobody, payload(), qos).await)?,
-                Kind::SendRecv(qos) => {
+                StageKind::Send(QoS::No) => client.send(&self.nobody, payload(), QoS::No).await?,
+                StageKind::Send(qos) => unheard(client.send(&self.nobody, payload(), qos).await)?,
+                StageKind::SendRecv(qos) => {
                     let stamped = begun.map_or_else(payload, |begun| self.payload.stamped(begun));
                     client.send(own, stamped, qos).await?;
                 }
-                Kind::CallBroker => self.call(BROKER_NAME, "benchmark.test").await?,
-                Kind::CallPeer => self.call(own, SELFTEST).await?,
-                Kind::Call0 => {
+                StageKind::CallBroker => self.call(BROKER_NAME, "benchmark.test").await?,
+                StageKind::CallPeer => self.call(own, SELFTEST).await?,
+                StageKind::Call0 => {
                     unheard(self.caller.call0(&self.nobody, SELFTEST, payload(), ACKNOWLEDGED).await)?
                 }
             }
@@ -225,7 +160,7 @@ impl Worker {
                 None => meter.count(),
             }
         }
-        if kind == Kind::Send(QoS::No) {
+        if kind == StageKind::Send(QoS::No) {
             // Not over before the broker has it all: this comes after what was sent.
             client.unsubscribe(SELFTEST, ACKNOWLEDGED).await?;
         }

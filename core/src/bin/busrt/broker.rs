@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &Args, command: &BrokerCommand, out: &mut Output) 
         BrokerCommand::Stats => "stats",
         BrokerCommand::Test => "test",
     };
-    let client = crate::connect(args).await?;
+    let client = crate::connection::connect(args).await?;
     let reply = Caller::new(client.clone()).call(BROKER_NAME, method, "", QoS::Processed).await?;
     client.disconnect().await;
     let unreadable = || Failure::Other(format!("what the broker answered to {method} cannot be read"));

@@ -41,14 +41,14 @@ impl Source {
 
 /// Shows frames as they are.
 pub(crate) async fn run(args: &Args, what: &Topics, out: &mut Output) -> Result<()> {
-    let client = crate::connect(args).await?;
+    let client = crate::connection::connect(args).await?;
     let source = Source::Frames(client.frames()?);
     show(&client, source, what, out).await
 }
 
 /// Shows what RPC makes of them, and answers calls with nothing.
 pub(crate) async fn run_rpc(args: &Args, what: &Topics, out: &mut Output) -> Result<()> {
-    let client = crate::connect(args).await?;
+    let client = crate::connection::connect(args).await?;
     let (sender, events) = mpsc::channel(BATCH);
     // In order, so that they are shown as they came.
     let rpc = Rpc::with_options(client.clone(), Printer(sender), Options::default().in_order(true));

@@ -3,6 +3,7 @@
 mod args;
 mod benchmark;
 mod broker;
+mod connection;
 mod failure;
 mod listen;
 mod measure;
@@ -10,12 +11,11 @@ mod output;
 mod payload;
 mod rpc;
 mod send;
+mod stage;
 mod table;
 mod text;
 
 use args::{Args, Command};
-use busrt::Client;
-use busrt::client::Config;
 use clap::{CommandFactory, Parser};
 use failure::{Failure, Result};
 use log::LevelFilter;
@@ -79,22 +79,4 @@ fn start_logging(args: &Args) {
     }
     // Fails only if somebody has started logging before.
     let _ = builder.try_init();
-}
-
-/// Connects under the name that is asked for, or the default one.
-async fn connect(args: &Args) -> Result<Client> {
-    connect_as(args, &args.name()).await
-}
-
-async fn connect_as(args: &Args, name: &str) -> Result<Client> {
-    let mut config = Config::new(args.address(), name).timeout(args.timeout);
-    if let Some(bytes) = args.buf_size {
-        config = config.buf_size(bytes as usize);
-    }
-    if let Some(frames) = args.queue_size {
-        config = config.queue_size(frames as usize);
-    }
-    let client = Client::connect(&config).await?;
-    log::debug!("connected to {} as {name}", args.address());
-    Ok(client)
 }

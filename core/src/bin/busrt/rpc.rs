@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &Args, command: &RpcCommand, out: &mut Output) -> 
 
 async fn notify(args: &Args, notification: &Notification, out: &mut Output) -> Result<()> {
     let payload = payload(notification.payload.as_deref(), out)?;
-    let caller = Caller::new(crate::connect(args).await?);
+    let caller = Caller::new(crate::connection::connect(args).await?);
     caller
         .notify(&notification.target, payload, QoS::Processed)
         .await
@@ -32,7 +32,7 @@ async fn notify(args: &Args, notification: &Notification, out: &mut Output) -> R
 
 async fn call0(args: &Args, call: &Call, out: &mut Output) -> Result<()> {
     let params = params(&call.params, out)?;
-    let caller = Caller::new(crate::connect(args).await?);
+    let caller = Caller::new(crate::connection::connect(args).await?);
     caller
         .call0(&call.target, &call.method, params, QoS::Processed)
         .await
@@ -43,7 +43,7 @@ async fn call0(args: &Args, call: &Call, out: &mut Output) -> Result<()> {
 
 async fn call(args: &Args, call: &Call, out: &mut Output) -> Result<()> {
     let params = params(&call.params, out)?;
-    let caller = Caller::new(crate::connect(args).await?);
+    let caller = Caller::new(crate::connection::connect(args).await?);
     let reply = caller.call(&call.target, &call.method, params, QoS::Processed).await?;
     caller.client().disconnect().await;
     out.payload(reply.payload())

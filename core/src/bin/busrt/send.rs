@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read, Write};
 
 pub(crate) async fn send(args: &Args, message: &Message, out: &mut Output) -> Result<()> {
     let payload = payload(message.payload.as_deref(), out)?;
-    let client = crate::connect(args).await?;
+    let client = crate::connection::connect(args).await?;
     if message.target.contains(['*', '?']) {
         client.broadcast(&message.target, payload, QoS::Processed).await?;
     } else {
@@ -22,7 +22,7 @@ pub(crate) async fn send(args: &Args, message: &Message, out: &mut Output) -> Re
 
 pub(crate) async fn publish(args: &Args, publication: &Publication, out: &mut Output) -> Result<()> {
     let payload = payload(publication.payload.as_deref(), out)?;
-    let client = crate::connect(args).await?;
+    let client = crate::connection::connect(args).await?;
     client.publish(&publication.topic, payload, QoS::Processed).await?;
     client.disconnect().await;
     out.done()

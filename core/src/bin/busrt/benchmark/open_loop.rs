@@ -119,8 +119,8 @@ pub(super) async fn run(args: &Args, load: &Load, rate: u64, out: &mut Output) -
     for number in 1..=load.workers {
         let name = format!("{}-{number}", args.name());
         workers.push(Worker {
-            sender: crate::connect_as(args, &name).await?,
-            receiver: crate::connect_as(args, &format!("{name}-r")).await?,
+            sender: crate::connection::connect_as(args, &name).await?,
+            receiver: crate::connection::connect_as(args, &format!("{name}-r")).await?,
         });
     }
     let schedule = Schedule {

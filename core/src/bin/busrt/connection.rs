@@ -1,0 +1,25 @@
+//! The connection to the broker, as the command line asks for it.
+
+use crate::args::Args;
+use crate::failure::Result;
+use busrt::Client;
+use busrt::client::Config;
+
+/// Connects under the name that is asked for, or the default one.
+pub(crate) async fn connect(args: &Args) -> Result<Client> {
+    connect_as(args, &args.name()).await
+}
+
+/// Connects under this name.
+pub(crate) async fn connect_as(args: &Args, name: &str) -> Result<Client> {
+    let mut config = Config::new(args.address(), name).timeout(args.timeout);
+    if let Some(bytes) = args.buf_size {
+        config = config.buf_size(bytes as usize);
+    }
+    if let Some(frames) = args.queue_size {
+        config = config.queue_size(frames as usize);
+    }
+    let client = Client::connect(&config).await?;
+    log::debug!("connected to {} as {name}", args.address());
+    Ok(client)
+}

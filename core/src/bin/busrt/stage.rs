@@ -1,0 +1,69 @@
+//! The stages of the benchmark.
+
+use busrt::QoS;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+/// One in so many operations without an acknowledgement is timed. A sender yields after every 128th: this is no divisor
+/// of 128, or those would be timed too often or never.
+const TIMED: u64 = 7;
+
+/// What the workers do in a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StageKind {
+    Send(QoS),
+    SendRecv(QoS),
+    CallBroker,
+    CallPeer,
+    Call0,
+}
+
+impl StageKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            StageKind::Send(QoS::No) => "send.qos.no",
+            StageKind::Send(_) => "send.qos.processed",
+            StageKind::SendRecv(QoS::No) => "send+recv.qos.no",
+            StageKind::SendRecv(_) => "send+recv.qos.processed",
+            StageKind::CallBroker => "rpc.call",
+            StageKind::CallPeer => "rpc.call+handle",
+            StageKind::Call0 => "rpc.call0",
+        }
+    }
+
+    /// One in so many operations is timed.
+    pub(crate) fn timed(self) -> u64 {
+        match self {
+            StageKind::Send(QoS::No) | StageKind::SendRecv(QoS::No) => TIMED,
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn is_rpc(self) -> bool {
+        matches!(self, StageKind::CallBroker | StageKind::CallPeer | StageKind::Call0)
+    }
+}
+
+impl ValueEnum for StageKind {
+    fn value_variants<'a>() -> &'a [StageKind] {
+        &STAGES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// The QoS of acknowledged operations.
+pub(crate) const ACKNOWLEDGED: QoS = QoS::RealtimeProcessed;
+
+/// All of them, in the order they are run. Those with RPC come last: it takes over the frames.
+pub(crate) const STAGES: [StageKind; 7] = [
+    StageKind::Send(QoS::No),
+    StageKind::Send(ACKNOWLEDGED),
+    StageKind::SendRecv(QoS::No),
+    StageKind::SendRecv(ACKNOWLEDGED),
+    StageKind::CallBroker,
+    StageKind::CallPeer,
+    StageKind::Call0,
+];
