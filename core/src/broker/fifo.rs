@@ -2,18 +2,15 @@
 
 use super::Core;
 use super::accept::failed;
+use super::fifo_command::parse_line;
 use super::fifo_lines::LineSplitter;
 use super::in_process::LocalLink;
 use super::path_lock::in_use;
 use super::published_file::{PublishedFile, WATCH_INTERVAL, Watched};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::log_limit::LogLimit;
-use crate::params;
 use crate::proto::op::QoS;
-use crate::proto::request::Operation;
-use crate::proto::rpc;
 use crate::shown::shown;
-use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use std::borrow::Cow;
 use std::io;
@@ -176,37 +173,8 @@ async fn read(pipe: pipe::Receiver, commands: Arc<Commands>, mut retired: onesho
 }
 
 async fn execute_line(link: &LocalLink, line: &[u8]) -> std::result::Result<(), Cow<'static, str>> {
-    let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
-    let line = line.trim_end_matches(['\n', '\r']);
-    if line.trim().is_empty() {
-        return Ok(());
+    match parse_line(line)? {
+        None => Ok(()),
+        Some(op) => link.submit(&op, QoS::Processed).outcome().await.map_err(|kind| kind.to_string().into()),
     }
-    // It would end a name or a topic in the middle.
-    if line.contains('\0') {
-        return Err("the line contains a NUL".into());
-    }
-    let (target, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let text = || Bytes::copy_from_slice(rest.as_bytes());
-    let request;
-    let op = if let Some(topic) = target.strip_prefix('=') {
-        // The FIFO sends in the broker's name, but the broker's topics are not open to shells.
-        if topic.starts_with(".broker/") {
-            return Err(ErrorKind::AccessDenied.to_string().into());
-        }
-        Operation::Publish { topic, payload: text() }
-    } else if let Some(message) = rest.strip_prefix('.') {
-        request = [&[rpc::NOTIFICATION], message.as_bytes()].concat();
-        Operation::Message { target, payload: request.into() }
-    } else if let Some(call) = rest.strip_prefix(':') {
-        let mut words = call.split_whitespace();
-        let method = words.next().ok_or("the method is missing")?;
-        let params = params::pack(words).map_err(|_| "a parameter is not key=value")?;
-        request = [&rpc::request_header(0, method)[..], &params].concat();
-        Operation::Message { target, payload: request.into() }
-    } else if target.contains(['*', '?']) {
-        Operation::Broadcast { mask: target, payload: text() }
-    } else {
-        Operation::Message { target, payload: text() }
-    };
-    link.submit(&op, QoS::Processed).outcome().await.map_err(|kind| kind.to_string().into())
 }

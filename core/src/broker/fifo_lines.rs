@@ -1,7 +1,7 @@
 //! Splits the bytes read from a FIFO into lines of a bounded length.
 
 /// The longest line, without its line feed. A longer one is skipped.
-pub(super) const MAX_LINE_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// Memory that is kept for the next incomplete line.
 const KEPT_BYTES: usize = 64 * 1024;
 /// The bytes of an overlong line that are handed on, to be shown in the log.
@@ -9,7 +9,7 @@ const EXCERPT_BYTES: usize = 512;
 
 /// The state between two reads: the beginning of a line whose end has not come yet.
 #[derive(Debug, Default)]
-pub(super) struct LineSplitter {
+pub(crate) struct LineSplitter {
     beginning: Vec<u8>,
     /// The line is too long: the rest of it is skipped.
     overlong: bool,
@@ -18,7 +18,7 @@ pub(super) struct LineSplitter {
 impl LineSplitter {
     /// Takes the next line out of `input`, without its line feed. `None`: all of `input` was taken, and no
     /// line is complete. `Err` has the beginning of a line that was too long.
-    pub(super) fn next_line(&mut self, input: &mut &[u8]) -> Option<Result<Vec<u8>, Vec<u8>>> {
+    pub(crate) fn next_line(&mut self, input: &mut &[u8]) -> Option<Result<Vec<u8>, Vec<u8>>> {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
             let rest = std::mem::take(input);
             self.append(rest);

@@ -53,7 +53,9 @@ mod encoded_frames;
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
-mod fifo_lines;
+pub(crate) mod fifo_command;
+#[cfg(unix)]
+pub(crate) mod fifo_lines;
 mod frame_batch;
 mod handshake;
 mod handshakes;
