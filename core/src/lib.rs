@@ -27,8 +27,8 @@
 //! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
 //!
 //! `full` is `ipc`, `rpc` and `broker`. The features `server` and `cli` build the binaries `busrtd` and
-//! `busrt`, `std-alloc` lets them keep the system's allocator. References to PROTOCOL.md are to the
-//! project's description of the wire.
+//! `busrt`, `std-alloc` lets them keep the system's allocator. The wire is specified
+//! in docs/protocol.md in the project's repository.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails"))]
 
@@ -36,6 +36,9 @@ mod error;
 #[cfg(feature = "_io")]
 mod fork;
 mod frame;
+#[cfg(all(unix, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(feature = "rpc", all(feature = "broker", unix)))]
 mod log_limit;
 pub mod matching;
