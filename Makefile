@@ -7,9 +7,14 @@ PYTHON ?= python3
 VENV := tests/python/.venv
 REFERENCE := tests/.reference
 REFERENCE_VERSION := 0.5.6
+TOOLS := tests/.tools
+DENY_VERSION := 0.20.2
+# Where cargo builds: elsewhere if the environment or a configuration file says so.
+TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps --offline | \
+	sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak lint fmt install clean packages venv reference
+.PHONY: help run demo test soak fuzz lint fmt install clean packages venv reference deny
 .NOTPARALLEL:
 
 help: ## Lists these commands
@@ -17,12 +22,14 @@ help: ## Lists these commands
 		printf 'make %-15s %s\n' "$$name" "$$what"; done
 
 run: ## Builds and starts the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it
-	@$(CARGO) build --quiet --release -p busrt --features server --bin busrtd
+	@echo 'Building busrtd. The first build takes one to two minutes.'
+	@$(CARGO) build --release -p busrt --features server --bin busrtd
 	@echo 'Starting the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it.'
-	@exec target/release/busrtd -B /tmp/busrt.sock -B 127.0.0.1:9924
+	@exec '$(TARGET)/release/busrtd' -B /tmp/busrt.sock -B 127.0.0.1:9924
 
 demo: ## A broker, a few clients, one of everything, and what they say
-	@$(CARGO) run --quiet --release -p busrt-examples --bin demo
+	@echo 'Building the demonstration. The first build takes one to two minutes.'
+	@$(CARGO) run --release -p busrt-examples --bin demo
 
 test: ## Sets up what is missing and runs every check and test; ends with the counts
 	@tests/run
@@ -31,27 +38,32 @@ soak: ## Five minutes of faults and kills, two at full speed; SOAK_SECONDS, FLOO
 	SOAK_SECONDS=$${SOAK_SECONDS:-300} FLOOD_SECONDS=$${FLOOD_SECONDS:-120} $(CARGO) test --release --no-fail-fast -p busrt \
 		--features server --test soak --test hostile_soak --test flood -- --ignored --nocapture
 
-lint: ## Formatting, clippy with every feature set, documentation
+fuzz: ## Runs every fuzz target for FUZZ_SECONDS (600 each); FUZZ_TARGETS names some of them
+	@fuzz/run $${FUZZ_SECONDS:-600} $${FUZZ_TARGETS:-}
+
+lint: ## Formatting, clippy with every feature set, documentation, dependencies
 	@tests/run lint
 
 fmt: ## Formats all Rust code
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path tests/interop/Cargo.toml
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
-install: ## Installs busrtd and busrt to $(DESTDIR)$(PREFIX)/bin; PREFIX is /usr/local unless set
+install: ## Installs busrtd and busrt, stripped, to $(DESTDIR)$(PREFIX)/bin; PREFIX is /usr/local unless set
 	$(CARGO) build --release -p busrt --features server,cli --bins
 	install -d '$(DESTDIR)$(PREFIX)/bin'
-	install -m 755 target/release/busrtd target/release/busrt '$(DESTDIR)$(PREFIX)/bin'
+	install -s -m 755 '$(TARGET)/release/busrtd' '$(TARGET)/release/busrt' '$(DESTDIR)$(PREFIX)/bin'
 
 clean: ## Removes everything that was built or set up here
 	$(CARGO) clean --quiet
-	rm -rf '$(VENV)' '$(REFERENCE)' tests/python/__pycache__ tests/python/.pytest_cache
+	rm -rf '$(VENV)' '$(REFERENCE)' '$(TOOLS)' fuzz/target fuzz/corpus tests/python/__pycache__ tests/python/.pytest_cache
 
-# What the tests need besides Rust: a C compiler, and Python with venv. Debian's package manager is only
+# What the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv. Debian's package manager is only
 # asked when something is missing.
 packages:
 	@missing=; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
 	command -v $(PYTHON) >/dev/null || missing="$$missing python3"; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	[ -z "$$missing" ] && exit 0; \
@@ -78,6 +90,15 @@ $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION):
 		--features server,cli --root '$(REFERENCE)' --force --no-track
 	rm -rf '$(REFERENCE)/target'
 	ln -sf busrtd $@
+
+# cargo-deny checks the dependencies. Built without optimization, which halves the time: it runs for a second.
+deny: packages $(TOOLS)/bin/cargo-deny-$(DENY_VERSION)
+
+$(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
+	CARGO_TARGET_DIR='$(TOOLS)/target' CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --debug --locked \
+		--no-default-features cargo-deny --version '=$(DENY_VERSION)' --root '$(TOOLS)' --force --no-track
+	rm -rf '$(TOOLS)/target'
+	ln -sf cargo-deny $@
 
 # Benchmarks: bench/README.md. The reference broker is built anew for them, optimized.
 BENCH_REFERENCE := target/bench/reference
