@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as the wire knows it.
 ///
-/// Every result code of the protocol (PROTOCOL.md section 5) is one kind and back. The kind
+/// Every result code of the protocol (docs/protocol.md section 5) is one kind and back. The kind
 /// [`ConnectionLost`](ErrorKind::ConnectionLost) exists on the client's side only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -100,7 +100,7 @@ impl ErrorKind {
     }
 
     /// The code of this kind in RPC error replies: -32000 minus the result code, a lost connection
-    /// being an I/O error (PROTOCOL.md section 8).
+    /// being an I/O error (docs/protocol.md section 8).
     pub const fn rpc_code(self) -> i16 {
         let code = match self {
             ErrorKind::ConnectionLost => ErrorKind::Io.code(),
@@ -186,7 +186,7 @@ impl Error {
         &self.context
     }
 
-    /// The result code of the broker (PROTOCOL.md section 5), if this is a refusal by the broker. A code that the
+    /// The result code of the broker (docs/protocol.md section 5), if this is a refusal by the broker. A code that the
     /// protocol does not know is kept as it came; its kind is [`Other`](ErrorKind::Other).
     pub fn code(&self) -> Option<u8> {
         self.code

@@ -1,4 +1,4 @@
-"""The FIFO: a line a command (PROTOCOL.md section 10)."""
+"""The FIFO: a line a command (docs/protocol.md section 10)."""
 
 import os
 import shutil

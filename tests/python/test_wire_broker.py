@@ -1,4 +1,4 @@
-"""The broker's own client (PROTOCOL.md section 9), and RPC as bytes (section 8)."""
+"""The broker's own client (docs/protocol.md section 9), and RPC as bytes (section 8)."""
 
 import struct
 import time

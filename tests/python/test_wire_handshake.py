@@ -1,4 +1,4 @@
-"""Greeting and registration, byte by byte (PROTOCOL.md section 2)."""
+"""Greeting and registration, byte by byte (docs/protocol.md section 2)."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What each operation delivers, byte by byte (PROTOCOL.md sections 3, 4 and 7)."""
+"""What each operation delivers, byte by byte (docs/protocol.md sections 3, 4 and 7)."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""PROTOCOL.md byte by byte: what a test writes and reads when there is no client in between."""
+"""docs/protocol.md byte by byte: what a test writes and reads when there is no client in between."""
 
 import socket
 import struct

@@ -1,5 +1,5 @@
 //! The optional security model: who may register from where, and what each client may do
-//! (PROTOCOL.md section 7, permissions).
+//! (docs/protocol.md section 7, permissions).
 //!
 //! Without an access list, every client may do everything. With one, a client whose name is not in the list is
 //! refused, and each client has masks for what it may send to, broadcast to, publish and subscribe to. Clients within

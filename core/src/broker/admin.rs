@@ -1,4 +1,4 @@
-//! The broker's own client, `.broker`: its RPC methods (PROTOCOL.md section 9).
+//! The broker's own client, `.broker`: its RPC methods (docs/protocol.md section 9).
 
 use super::client_list::{answer_all, pack};
 use super::core::Core;

@@ -1,4 +1,4 @@
-//! Announcements of the broker on its own topics (PROTOCOL.md section 9).
+//! Announcements of the broker on its own topics (docs/protocol.md section 9).
 //!
 //! They are queued under the lock that orders registrations and delivered without it. A few subscribers are served
 //! by the thread that registers a client; many by the supervisor.

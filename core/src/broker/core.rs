@@ -130,7 +130,7 @@ impl Core {
     /// Registers a client. For a client on a socket, the answer is the first thing in its queue.
     ///
     /// # Errors
-    /// The refusals of PROTOCOL.md section 2.
+    /// The refusals of docs/protocol.md section 2.
     pub(super) fn register(&self, identity: Identity, sink: Sink) -> Result<Arc<Session>, ErrorKind> {
         let (name, kind) = (identity.name.clone(), identity.kind);
         let ip = identity.peer.map(|peer| peer.ip());

@@ -443,7 +443,7 @@ impl<'a> Batch<'_, 'a> {
     ) -> Dispatch<'a> {
         self.note_refusal(kind, op);
         // `Data` means that a bound is exceeded, which ends the connection of an unacknowledged operation
-        // (PROTOCOL.md section 3).
+        // (docs/protocol.md section 3).
         if kind == ErrorKind::Data && !qos.needs_ack() {
             return Dispatch::Rejected(Rejection::OverBound);
         }

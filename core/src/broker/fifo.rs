@@ -1,4 +1,4 @@
-//! A named pipe that executes one command per line, so that a shell can use the bus (PROTOCOL.md section 10).
+//! A named pipe that executes one command per line, so that a shell can use the bus (docs/protocol.md section 10).
 
 use super::Core;
 use super::accept::failed;

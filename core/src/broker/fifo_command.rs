@@ -1,4 +1,4 @@
-//! One line of a FIFO, read as an operation (PROTOCOL.md section 10).
+//! One line of a FIFO, read as an operation (docs/protocol.md section 10).
 
 use crate::error::ErrorKind;
 use crate::params;

@@ -1,4 +1,4 @@
-//! Greeting and registration of a connection, from the broker's side (PROTOCOL.md section 2).
+//! Greeting and registration of a connection, from the broker's side (docs/protocol.md section 2).
 
 use super::core::Core;
 use super::outbox::Sink;

@@ -1,5 +1,5 @@
 //! Pings to clients that are due for one, and the end of those that have been silent for too long
-//! (PROTOCOL.md section 6). Runs on the supervisor's thread: an idle client costs no timer.
+//! (docs/protocol.md section 6). Runs on the supervisor's thread: an idle client costs no timer.
 
 use super::core::Core;
 use super::outbox::Sink;

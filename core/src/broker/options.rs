@@ -5,7 +5,7 @@ use crate::transport::Buffers;
 use std::time::Duration;
 
 /// What happens to a receiver that is *stuck*: its queue is over the budget, and for the whole stall time its socket
-/// has taken nothing that the broker tried to write (PROTOCOL.md section 7).
+/// has taken nothing that the broker tried to write (docs/protocol.md section 7).
 ///
 /// A receiver that takes anything at all is never stuck. A client within the broker's process is never disconnected
 /// for being stuck: with [`Disconnect`](SlowPolicy::Disconnect), frames that find its queue full are dropped.

@@ -265,7 +265,7 @@ impl Registry {
     /// were unregistered for it (force register).
     ///
     /// # Errors
-    /// The refusals of PROTOCOL.md section 2.
+    /// The refusals of docs/protocol.md section 2.
     pub(super) fn register(
         &self,
         name: &str,

@@ -1,5 +1,5 @@
-//! Receivers that do not keep up: how long they hold their senders back, and what happens then (PROTOCOL.md section
-//! 7).
+//! Receivers that do not keep up: how long they hold their senders back, and what happens then (docs/protocol.md
+//! section 7).
 //!
 //! A receiver is watched from the moment when a frame finds its queue full. The supervisor looks at it at short
 //! intervals and tells this state machine what the receiver has taken. Senders ask the state machine whether to wait.

@@ -1,4 +1,4 @@
-//! The answer to `stats`: counters over all clients (PROTOCOL.md section 9).
+//! The answer to `stats`: counters over all clients (docs/protocol.md section 9).
 
 use super::core::Core;
 use super::counters::{Counters, of_client};

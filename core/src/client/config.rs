@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Settings for the client `name` of the broker at `address` (PROTOCOL.md section 1): a socket's
+    /// Settings for the client `name` of the broker at `address` (docs/protocol.md section 1): a socket's
     /// path or `host:port`. Neither is looked at before the client connects.
     pub fn new(address: impl Into<String>, name: impl Into<String>) -> Config {
         Config {

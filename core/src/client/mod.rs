@@ -208,7 +208,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) with the operating system's error as its source when nobody listens there,
-    /// [`Busy`](crate::ErrorKind::Busy) and the other kinds of PROTOCOL.md section 2 when the name is refused,
+    /// [`Busy`](crate::ErrorKind::Busy) and the other kinds of docs/protocol.md section 2 when the name is refused,
     /// [`Timeout`](crate::ErrorKind::Timeout), [`Data`](crate::ErrorKind::Data) when the address is none,
     /// [`NotSupported`](crate::ErrorKind::NotSupported) when who answers is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {

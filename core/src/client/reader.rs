@@ -285,9 +285,9 @@ impl Shared {
         }
     }
 
-    /// Tells the broker that the program takes frames although nothing is read (PROTOCOL.md section 3). The report is
-    /// sent whatever the bound of the queue is. Returns the position in the outgoing stream that is reached with it:
-    /// before that, another report would say no more.
+    /// Tells the broker that the program takes frames although nothing is read (docs/protocol.md section 3). The
+    /// report is sent whatever the bound of the queue is. Returns the position in the outgoing stream that is reached
+    /// with it: before that, another report would say no more.
     fn report_progress(&self) -> u64 {
         self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PROGRESS)));
         let end = self.writer.position();

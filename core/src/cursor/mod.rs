@@ -1,4 +1,4 @@
-//! Long results, item by item, over RPC (PROTOCOL.md section 11).
+//! Long results, item by item, over RPC (docs/protocol.md section 11).
 //!
 //! A method adds a [`Cursor`] to its [`CursorMap`] and returns [`CursorMap::reply`]; the map answers the
 //! calls `N` (the next item) and `NB` (the next items) that follow. The other side asks with

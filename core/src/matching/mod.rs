@@ -1,4 +1,4 @@
-//! Matching topics and names against masks (PROTOCOL.md section 7): plain data structures, no locks.
+//! Matching topics and names against masks (docs/protocol.md section 7): plain data structures, no locks.
 //!
 //! | module | content |
 //! | --- | --- |

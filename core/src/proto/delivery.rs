@@ -1,4 +1,4 @@
-//! Broker to client: a header of six bytes and a body (PROTOCOL.md section 4).
+//! Broker to client: a header of six bytes and a body (docs/protocol.md section 4).
 //!
 //! ```text
 //! 0      1                5                     6

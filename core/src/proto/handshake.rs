@@ -1,4 +1,4 @@
-//! Greeting and registration, both sides as state machines (PROTOCOL.md section 2).
+//! Greeting and registration, both sides as state machines (docs/protocol.md section 2).
 //!
 //! ```text
 //! broker -> client   EB 01 00

@@ -1,6 +1,6 @@
 //! The wire protocol, version 1: bytes in, values out. No sockets, no runtime, no clock.
 //!
-//! | module | what travels | PROTOCOL.md |
+//! | module | what travels | docs/protocol.md |
 //! | --- | --- | --- |
 //! | [`op`] | every constant of the wire | 2-5 |
 //! | [`handshake`] | greeting and registration | 2 |

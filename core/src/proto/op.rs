@@ -53,7 +53,7 @@ pub fn primary_name(name: &str) -> &str {
     name.split_once(SECONDARY_SEPARATOR).map_or(name, |(primary, _)| primary)
 }
 
-/// The quality of service of an operation (PROTOCOL.md section 3).
+/// The quality of service of an operation (docs/protocol.md section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum QoS {

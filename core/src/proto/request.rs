@@ -1,4 +1,4 @@
-//! Client to broker: a header of nine bytes and a body (PROTOCOL.md section 3).
+//! Client to broker: a header of nine bytes and a body (docs/protocol.md section 3).
 //!
 //! ```text
 //! 0         4       5         9

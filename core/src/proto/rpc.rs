@@ -1,4 +1,4 @@
-//! The RPC envelope: what the payload of a one-to-one message holds (PROTOCOL.md section 8).
+//! The RPC envelope: what the payload of a one-to-one message holds (docs/protocol.md section 8).
 //!
 //! ```text
 //! 00 PAYLOAD                     notification

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
-/// The failure of a call: a code (PROTOCOL.md section 8) and data, text by convention. A handler returns
+/// The failure of a call: a code (docs/protocol.md section 8) and data, text by convention. A handler returns
 /// it to send an error reply; a caller gets it for that, and for what the bus itself refused.
 ///
 /// A method may answer with a code of the bus. [`origin`](RpcError::origin) tells that from an error of the bus.

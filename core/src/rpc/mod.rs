@@ -1,4 +1,4 @@
-//! Remote procedure calls on top of a client (PROTOCOL.md section 8).
+//! Remote procedure calls on top of a client (docs/protocol.md section 8).
 //!
 //! A [`Caller`] calls; an [`Rpc`] calls and serves what its [`Handlers`] answer; a [`Serving`] hands out requests in
 //! batches, for programs without a runtime.

@@ -139,7 +139,7 @@ impl Topics {
     }
 }
 
-/// PROTOCOL.md section 7, as it is written there.
+/// docs/protocol.md section 7, as it is written there.
 fn matches(mask: &str, topic: &str) -> bool {
     let mut levels = topic.split('/');
     for part in mask.split('/') {

@@ -5,7 +5,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-const PROGRAMS: [&str; 6] = ["broker", "client", "blocking", "without_async", "rpc_server", "rpc_caller"];
+const PROGRAMS: [&str; 8] =
+    ["broker", "client", "reconnect", "blocking", "without_async", "rpc_server", "rpc_caller", "access"];
 
 /// A program that ends with the test.
 struct Running(Child);
@@ -73,6 +74,33 @@ fn the_programs_run() {
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "accountant says: I will have a question\n");
+}
+
+#[test]
+fn a_client_reconnects() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = dir.path().join("bus.sock").display().to_string();
+    let broker = start(env!("CARGO_BIN_EXE_broker"), &address, "listening");
+    let (_client, said) = start(env!("CARGO_BIN_EXE_reconnect"), &address, "connected");
+    let mut lines = said.lines().map(|line| line.unwrap());
+    // The broker publishes the time since its start every second.
+    assert!(lines.next().unwrap().ends_with(" s"));
+    drop(broker);
+    assert!(lines.by_ref().any(|line| line.starts_with("disconnected: ")));
+    assert_eq!(lines.next().unwrap(), "attempt 1");
+    let _broker = start(env!("CARGO_BIN_EXE_broker"), &address, "listening");
+    assert!(lines.by_ref().any(|line| line == "connected"));
+    assert!(lines.by_ref().any(|line| line.ends_with(" s")), "the client has subscribed again");
+}
+
+#[test]
+fn access_rules_apply() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = dir.path().join("bus.sock").display().to_string();
+    assert_eq!(
+        run(env!("CARGO_BIN_EXE_access"), &address),
+        "the pump subscribes: Err(AccessDenied)\nthe pump subscribes: Ok(())\nthe pump publishes: Err(AccessDenied)\n"
+    );
 }
 
 #[test]
