@@ -4,8 +4,9 @@ use crate::choices::Choices;
 use crate::naive::{name_matches, topic_matches, until_tail};
 use busrt::matching::name_walk::NameWalk;
 use busrt::matching::names::NameTrie;
+use busrt::matching::search::{Lookup, Step};
 use busrt::matching::topics::TopicTrie;
-use busrt::matching::walk::{Lookup, Step, TopicWalk};
+use busrt::matching::walk::TopicWalk;
 use busrt::matching::{has_wildcards, name_mask_matches, topic_mask_matches};
 use std::collections::BTreeSet;
 
