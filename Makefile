@@ -58,8 +58,8 @@ clean: ## Removes everything that was built or set up here
 	$(CARGO) clean --quiet
 	rm -rf '$(VENV)' '$(REFERENCE)' '$(TOOLS)' fuzz/target fuzz/corpus tests/python/__pycache__ tests/python/.pytest_cache
 
-# What the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv. Debian's package manager is only
-# asked when something is missing.
+# What the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv. Debian's package
+# manager is only asked when something is missing.
 packages:
 	@missing=; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \

@@ -26,8 +26,8 @@ fn nice(value: i32, session: i32) -> bool {
     let _ = std::fs::write("/proc/self/autogroup", session.to_string());
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return false };
     let numbers = threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // SAFETY: no pointers are involved.
     numbers
+        // SAFETY: no pointers are involved.
         .map(|number| unsafe { libc::setpriority(libc::PRIO_PROCESS, number, value) })
         .all(|code| code == 0)
 }

@@ -83,11 +83,11 @@ impl Client {
         Client::connect_stream_with(socket, config, Wait::forever())
     }
 
-    /// As [`connect_stream`](Client::connect_stream), for the time of `wait`.
+    /// Does the same as [`connect_stream`](Client::connect_stream), but waits only for the time of `wait`.
     ///
     /// # Errors
-    /// As [`connect_stream`](Client::connect_stream), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of
-    /// the check in `wait`.
+    /// The errors of [`connect_stream`](Client::connect_stream), [`Timeout`](ErrorKind::Timeout) when the time is over,
+    /// and the error of the check in `wait`.
     pub fn connect_stream_with(
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
@@ -282,11 +282,11 @@ impl Client {
         self.secondary_named_with(suffix, Wait::forever())
     }
 
-    /// As [`secondary_named`](Client::secondary_named), for the time of `wait`.
+    /// Does the same as [`secondary_named`](Client::secondary_named), but waits only for the time of `wait`.
     ///
     /// # Errors
-    /// As [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is over, and that
-    /// of the check in `wait`.
+    /// The errors of [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is over,
+    /// and the error of the check in `wait`.
     pub fn secondary_named_with(&self, suffix: &str, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let (inner, suffix) = (self.inner.clone(), suffix.to_owned());

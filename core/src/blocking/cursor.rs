@@ -30,10 +30,10 @@ impl Caller {
         self.cursor_with(target, method, params, Wait::forever())
     }
 
-    /// As [`cursor`](Caller::cursor), for the time of `wait`.
+    /// Does the same as [`cursor`](Caller::cursor), but waits only for the time of `wait`.
     ///
     /// # Errors
-    /// As [`cursor`](Caller::cursor), -32120 when the time is over, and that of the check in `wait`.
+    /// The errors of [`cursor`](Caller::cursor), -32120 when the time is over, and the error of the check in `wait`.
     pub fn cursor_with(
         &self,
         target: &str,
@@ -125,7 +125,7 @@ impl CursorMap {
     /// of the cursors are run on this thread, which is not within a runtime.
     ///
     /// # Errors
-    /// As [`handle`](CursorMap::handle).
+    /// The errors of [`handle`](CursorMap::handle).
     pub fn handle_blocking(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
         match wait_for(self.handle(method, params), Wait::forever()) {
             Ok(handled) => handled.flatten(),

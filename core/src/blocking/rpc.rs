@@ -239,11 +239,11 @@ impl Caller {
         self.call0_with(target, method, params, qos, Wait::forever())
     }
 
-    /// As [`call0`](Caller::call0), for the time of `wait`.
+    /// Does the same as [`call0`](Caller::call0), but waits only for the time of `wait`.
     ///
     /// # Errors
-    /// As [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
-    /// `wait`. The request may have been sent then.
+    /// The errors of [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
+    /// check in `wait`. The request may have been sent then.
     pub fn call0_with(
         &self,
         target: &str,
@@ -264,11 +264,11 @@ impl Caller {
         self.notify_with(target, payload, qos, Wait::forever())
     }
 
-    /// As [`notify`](Caller::notify), for the time of `wait`.
+    /// Does the same as [`notify`](Caller::notify), but waits only for the time of `wait`.
     ///
     /// # Errors
-    /// As [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
-    /// `wait`. The notification may have been sent then.
+    /// The errors of [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
+    /// check in `wait`. The notification may have been sent then.
     pub fn notify_with(
         &self,
         target: &str,

@@ -1,8 +1,7 @@
 //! The broker's own thread: it advances the clock, pings clients and ends silent ones, watches receivers that do not
 //! keep up, removes the subscriptions of clients that have left, and delivers announcements that wait.
 //!
-//! It belongs to the broker, not to the runtime of whichever client came first, and works while all workers of the
-//! runtime are busy.
+//! It belongs to the broker and not to a runtime, so that it works while all workers of the runtime are busy.
 
 use super::core::Core;
 use super::keepalive;

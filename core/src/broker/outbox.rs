@@ -209,8 +209,8 @@ impl Outbox {
         })
     }
 
-    /// As [`push_or_drop`](Outbox::push_or_drop), for many receivers: `bytes` are those of the frames, which are not
-    /// copied unless they are few.
+    /// Does the same as [`push_or_drop`](Outbox::push_or_drop) for frames with many receivers. `bytes` are the encoded
+    /// frames. They are shared with the other receivers, and copied only if they are short.
     pub(super) fn push_shared_or_drop(&self, bytes: &Bytes, frames: &EncodedFrames, owner: u32) -> bool {
         self.push_or_drop_with(frames, owner, |queue, len, lens| {
             queue.push_all_shared(bytes.slice(..len), lens)

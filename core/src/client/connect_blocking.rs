@@ -41,12 +41,12 @@ impl Client {
         Client::connect_stream_blocking_with(socket, config, Wait::forever())
     }
 
-    /// As [`connect_stream_blocking`](Client::connect_stream_blocking), with a bound beside the client's timeout, or with
-    /// a check for signals.
+    /// Does the same as [`connect_stream_blocking`](Client::connect_stream_blocking), but waits only for the time of
+    /// `wait`, and runs its check for signals.
     ///
     /// # Errors
-    /// As [`connect_stream_blocking`](Client::connect_stream_blocking), [`Timeout`](ErrorKind::Timeout) when the time of
-    /// `wait` is over, and that of the check in `wait`. The client is not connected then.
+    /// The errors of [`connect_stream_blocking`](Client::connect_stream_blocking), [`Timeout`](ErrorKind::Timeout) when
+    /// the time of `wait` is over, and the error of its check. The client is not connected then.
     pub fn connect_stream_blocking_with(
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,

@@ -13,7 +13,7 @@ use super::client_state::ClientState;
 use super::config::Config;
 use super::connect;
 use super::connection::{Connection, lost};
-use super::contain::discard_value;
+use super::contain::{contain, discard_value};
 use super::events::Event;
 use super::inbox::End;
 use super::pending::PendingOperation;
@@ -404,7 +404,7 @@ impl Shared {
         drop(state);
         self.handing_over.store(false, Ordering::SeqCst);
         if entry.is_some() {
-            log::warn!("1 operation of {:?} was never sent", self.config.name);
+            contain("the logger", || log::warn!("1 operation of {:?} was never sent", self.config.name));
             self.tell(Event::Dropped { frames: 1 });
             discard_value("a payload", entry);
         }

@@ -5,6 +5,7 @@ use super::handlers::{Call, Notification};
 use super::lanes::{RpcLane, RpcLanes};
 use super::responder::Responder;
 use super::work::Working;
+use crate::client::effects::contain;
 use crate::client::{Attached, Client, Took, Wait, WakeUp, WeakClient};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
@@ -230,14 +231,13 @@ fn reject(client: &WeakClient, frame: &Frame, why: impl fmt::Display) {
     let Some(client) = client.upgrade() else { return };
     client.state().inbox.count_unhandled();
     let (is_admitted, suppressed) = client.state().malformed.admit(Instant::now());
-    if suppressed > 0 {
-        log::warn!("{suppressed} more messages to {:?} were no RPC frames", client.name());
-    }
-    if is_admitted {
-        log::warn!(
-            "message to {:?} discarded: from {}: no RPC frame: {why}",
-            client.name(),
-            shown(frame.sender())
-        );
-    }
+    let name = client.name();
+    contain("the logger", || {
+        if suppressed > 0 {
+            log::warn!("{suppressed} more messages to {name:?} were no RPC frames");
+        }
+        if is_admitted {
+            log::warn!("message to {name:?} discarded: from {}: no RPC frame: {why}", shown(frame.sender()));
+        }
+    });
 }

@@ -4,11 +4,11 @@ use busrt::QoS;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-/// One in so many operations without an acknowledgement is timed. A sender yields after every 128th: this is no divisor
-/// of 128, or those would be timed too often or never.
+/// Every seventh operation without an acknowledgement is timed. A sender yields after every 128th operation. A divisor
+/// of 128 would time these operations always or never.
 const TIMED: u64 = 7;
 
-/// What the workers do in a stage.
+/// The operation that the workers repeat in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StageKind {
     Send(QoS),
@@ -31,7 +31,7 @@ impl StageKind {
         }
     }
 
-    /// One in so many operations is timed.
+    /// The interval of timed operations: 1 if each is timed.
     pub(crate) fn timed(self) -> u64 {
         match self {
             StageKind::Send(QoS::No) | StageKind::SendRecv(QoS::No) => TIMED,
