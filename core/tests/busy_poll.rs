@@ -27,7 +27,7 @@ impl Handlers for Echo {
 async fn every_answer_comes() {
     let bus = Bus::start(Options::default()).await;
     let _server = Rpc::new(bus.client("server").await, Echo);
-    let config = bus.config("poller").busy_poll(Duration::from_micros(500));
+    let config = bus.config("poller").busy_poll_async(Duration::from_micros(500));
     let client = Client::connect(&config).await.unwrap();
     let rpc = busrt::rpc::Caller::new(client.clone());
     let mut frames = client.frames().unwrap();

@@ -42,7 +42,7 @@ impl Frames {
     /// As [`recv_timeout`](Frames::recv_timeout), and that of the check in `wait`.
     pub fn recv_with(&mut self, wait: Wait<'_>) -> Result<Option<Frame>> {
         self.owner.check_may_wait()?;
-        let received = wait.on(|cx| self.inner.poll_recv(cx))?;
+        let received = self.inner.wait_recv(wait)?;
         received.ok_or_else(|| Error::new(ErrorKind::Timeout, "no frame came"))
     }
 

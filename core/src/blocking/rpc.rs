@@ -5,7 +5,7 @@ use super::handlers::Handlers;
 use super::owner::Owner;
 use super::poll::wait_for;
 use super::server::Server;
-use crate::client::{Deadline, TrySend, Wait};
+use crate::client::{self, Deadline, TrySend, Wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
 use crate::rpc::{self, CallRequest, Options, Reply, RpcError};
@@ -253,7 +253,13 @@ impl Caller {
         wait: Wait<'_>,
     ) -> Result<()> {
         self.client.owner.check_may_wait()?;
-        wait_for(self.inner.call0(target, method, params, qos), wait)?.unwrap_or_else(not_sent)
+        let params = params.into();
+        match self.inner.try_call0(&CallRequest::new(target, method, &params, qos))? {
+            TrySend::Sent(pending) => acknowledged(&pending, target, wait),
+            TrySend::NoRoom => {
+                wait_for(self.inner.call0(target, method, params, qos), wait)?.unwrap_or_else(not_sent)
+            }
+        }
     }
 
     /// Sends a notification; see [`crate::rpc::Caller::notify`].
@@ -277,12 +283,23 @@ impl Caller {
         wait: Wait<'_>,
     ) -> Result<()> {
         self.client.owner.check_may_wait()?;
-        wait_for(self.inner.notify(target, payload, qos), wait)?.unwrap_or_else(not_sent)
+        let payload = payload.into();
+        match self.inner.try_notify(target, &payload, qos)? {
+            TrySend::Sent(pending) => acknowledged(&pending, target, wait),
+            TrySend::NoRoom => {
+                wait_for(self.inner.notify(target, payload, qos), wait)?.unwrap_or_else(not_sent)
+            }
+        }
     }
 }
 
 fn not_sent() -> Result<()> {
     Err(Error::new(ErrorKind::Timeout, "no room to send, or no acknowledgement, in the time of the wait"))
+}
+
+/// Waits for the acknowledgement of a message to `target`.
+fn acknowledged(pending: &client::PendingOperation, target: &str, wait: Wait<'_>) -> Result<()> {
+    pending.wait(wait)?.unwrap_or_else(not_sent).map_err(|e| e.with_subject(target))
 }
 
 /// A call that has been sent; see [`crate::rpc::PendingCall`]. It can be waited for again and again. Dropping it forgets

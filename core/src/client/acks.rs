@@ -280,6 +280,7 @@ mod tests {
     use super::super::completions::CompletionQueue;
     use super::super::config::Config;
     use super::super::pending::PendingOperation;
+    use super::super::reading_lease::ReadingLease;
     use super::*;
     use crate::error::ErrorKind;
     use std::time::Duration;
@@ -289,7 +290,7 @@ mod tests {
     }
 
     fn register(acks: &Acks, deadline: Option<Instant>) -> (u32, PendingOperation) {
-        let (slot, pending) = PendingOperation::waiting();
+        let (slot, pending) = PendingOperation::waiting(&ReadingLease::new(Duration::ZERO));
         (acks.register(deadline, Waiter::Program(AckTarget::Slot(slot))).unwrap().op_id, pending)
     }
 
@@ -323,7 +324,7 @@ mod tests {
         acks.end();
         assert!(pending.is_completed() && !pending.is_acknowledged());
         assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::ConnectionLost);
-        let (slot, _pending) = PendingOperation::waiting();
+        let (slot, _pending) = PendingOperation::waiting(&ReadingLease::new(Duration::ZERO));
         assert!(acks.register(None, Waiter::Program(AckTarget::Slot(slot))).is_err());
     }
 

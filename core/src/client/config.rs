@@ -5,6 +5,7 @@ use super::policy::{Overflow, Reconnect, WhileDown};
 use crate::transport::Buffers;
 use std::time::Duration;
 
+const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(500);
 /// The longest time for which a client polls for an answer.
 const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
 
@@ -33,6 +34,7 @@ pub struct Config {
     pub(crate) while_down: WhileDown,
     pub(crate) write_through: bool,
     pub(crate) busy_poll: Duration,
+    pub(crate) busy_poll_async: Duration,
 }
 
 impl Config {
@@ -55,7 +57,8 @@ impl Config {
             reconnect: None,
             while_down: WhileDown::default(),
             write_through: false,
-            busy_poll: Duration::ZERO,
+            busy_poll: DEFAULT_BUSY_POLL,
+            busy_poll_async: Duration::ZERO,
         }
     }
 
@@ -162,13 +165,30 @@ impl Config {
         self
     }
 
-    /// The longest time for which the client polls its socket for an answer that is awaited, an acknowledgement or a
-    /// reply, before it sleeps: at most 1 ms. Zero unless set: it does not poll.
+    /// The longest time for which a plain thread that waits polls the socket itself before it sleeps: at most 1 ms, 500 µs
+    /// unless set. Zero: it does not poll. This concerns the [`blocking`](crate::blocking) clients and everything that
+    /// takes a [`Wait`](super::Wait), for an acknowledgement, for a reply, and for frames if the client has sent
+    /// something since it last waited for them.
     ///
-    /// How long it pays within this bound is learned; where it does not pay, or where other programs want the cores,
-    /// the client does not poll. A client that only receives never polls, nor does one on a machine with a single core.
+    /// Waking a core that sleeps often costs more than the exchange itself. Polling costs at most this much processor
+    /// time in one wait, and nothing while nothing is awaited. Within the bound it is learned for how long polling pays;
+    /// where it does not pay, or where other programs want the cores, the client does not poll. A client that only
+    /// receives never polls, nor does one on a machine with a single core.
+    ///
+    /// While a thread exchanges one message after another with its answers awaited this way, and nothing else waits for
+    /// anything, the client's runtime does not read: what comes between two waits may be noticed up to 10 ms later.
     pub fn busy_poll(mut self, bound: Duration) -> Config {
         self.busy_poll = bound.min(MAX_BUSY_POLL);
+        self
+    }
+
+    /// As [`busy_poll`](Config::busy_poll) for the task that reads, which polls while an acknowledgement or a reply is
+    /// awaited, by tasks too: at most 1 ms. Zero unless set: it does not poll.
+    ///
+    /// It pays for a program that awaits one answer after another and has little else to do: in a runtime with several
+    /// threads, the task takes one of them from other tasks for as long as it polls.
+    pub fn busy_poll_async(mut self, bound: Duration) -> Config {
+        self.busy_poll_async = bound.min(MAX_BUSY_POLL);
         self
     }
 

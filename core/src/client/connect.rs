@@ -34,8 +34,7 @@ async fn register(socket: Socket, config: &Config, client: Arc<ClientState>) -> 
     if config.name.len() > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Data, "a client's name is longer than 65535 bytes"));
     }
-    let socket = Arc::new(socket);
-    let writer = Writer::new(socket.clone());
+    let writer = Writer::new(Arc::new(socket.unregistered()));
     // Only a connection that is dropped half-way needs it: a finished one ends by itself.
     let guard = CloseOnDrop(&writer);
     let mut machine = handshake::Client::new(&config.name);

@@ -30,8 +30,8 @@ use crate::transport::writer::next_ticket;
 use crate::transport::{Load, Socket, Writer};
 use parking_lot::Mutex;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -61,7 +61,8 @@ pub(crate) struct Connection {
 /// What the tasks of a connection share with it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) socket: Arc<Socket>,
+    /// Not registered for reading: the reader's task has the handle that is.
+    pub(super) socket: Socket,
     pub(super) writer: Arc<Writer>,
     pub(super) client: Arc<ClientState>,
     pub(super) acks: Acks,
@@ -94,14 +95,14 @@ pub(super) struct Shared {
 impl Connection {
     /// Starts the tasks of a registered connection. `leftover` came after the registration.
     pub(crate) fn start(
-        socket: Arc<Socket>,
+        socket: Socket,
         writer: Arc<Writer>,
         leftover: &[u8],
         client: Arc<ClientState>,
         config: &Config,
     ) -> Connection {
         let shared = Arc::new(Shared {
-            socket,
+            socket: socket.unregistered(),
             writer,
             acks: Acks::new(&client),
             client,
@@ -120,7 +121,9 @@ impl Connection {
             alarm: Notify::new(),
             input: Mutex::new(Input::new(leftover)),
         });
-        tokio::spawn(Reader::new(shared.clone()).run());
+        let readable: Weak<Shared> = Arc::downgrade(&shared);
+        shared.client.inbox.lease().attach(readable);
+        tokio::spawn(Reader::new(shared.clone(), socket).run());
         // From here on, and not from when the task first runs, the exit of the process waits for this connection.
         let alive = Alive::current(&config.name);
         tokio::spawn(keep(shared.clone(), alive));
@@ -193,10 +196,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads once on this thread: see [`Shared::read_now`].
+    /// Reads once on this thread. Returns whether bytes were read.
     #[cfg(test)]
     pub(super) fn read_now(&self) -> bool {
-        self.shared.read_now()
+        use super::reading_lease::{Look, Readable};
+        self.shared.read_now() == Look::Some
     }
 
     /// Whether a thread holds the lock of the input.
@@ -321,8 +325,14 @@ impl Shared {
         } else {
             self.flush_soon();
         }
+        let lease = self.client.inbox.lease();
+        lease.note_sent();
         if qos.needs_ack() {
             self.client.inbox.unpark();
+            if to.is_queue() {
+                // No thread polls for what goes there.
+                lease.sleeps();
+            }
         }
         Ok(TrySend::Sent(pending))
     }
@@ -378,7 +388,7 @@ impl Shared {
         let told = match to {
             _ if !request.qos.needs_ack() => None,
             AnswerTo::Handle => {
-                let (slot, handle) = PendingOperation::waiting();
+                let (slot, handle) = PendingOperation::waiting(self.client.inbox.lease());
                 pending = handle;
                 Some(AckTarget::Slot(slot))
             }

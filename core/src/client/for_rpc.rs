@@ -2,12 +2,18 @@
 
 use super::Client;
 use super::client_state::ClientState;
+use super::reading_lease::ReadingLease;
 use super::under_way::UnderWay;
 use std::sync::{Arc, Weak};
 
 impl Client {
     pub(crate) fn state(&self) -> &Arc<ClientState> {
         &self.0.state
+    }
+
+    /// Who reads the connection.
+    pub(crate) fn lease(&self) -> &ReadingLease {
+        self.0.state.inbox.lease()
     }
 
     /// The runtime whose tasks serve this client; `None` if it was made outside of one.

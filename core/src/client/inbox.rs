@@ -36,6 +36,7 @@ pub(crate) use taking::BATCH_FRAMES;
 use super::config::Config;
 use super::effects::{DeferredEffects, contain};
 use super::policy::Overflow;
+use super::reading_lease::ReadingLease;
 use crate::error::Error;
 use crate::fork::Process;
 use crate::frame::Frame;
@@ -62,6 +63,8 @@ pub(crate) struct Inbox {
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
+    /// Who reads for the inbox.
+    lease: Arc<ReadingLease>,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
 }
@@ -95,6 +98,7 @@ impl Inbox {
             taken: Default::default(),
             room: Room::default(),
             ended: Notify::new(),
+            lease: ReadingLease::new(config.busy_poll),
             blocked: AtomicUsize::new(0),
         })
     }
@@ -103,6 +107,16 @@ impl Inbox {
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
+    }
+
+    /// Who reads the connection.
+    pub(crate) fn lease(&self) -> &Arc<ReadingLease> {
+        &self.lease
+    }
+
+    /// Whether something is to be woken by the next frame.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.state.lock().lanes.iter().any(|lane| lane.waker.is_some())
     }
 
     /// The process that the inbox belongs to.

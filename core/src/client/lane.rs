@@ -2,7 +2,9 @@
 
 use super::inbox::{Held, Inbox, Sorting};
 use super::tempo::Tempo;
+use super::wait::Wait;
 use super::wake::WakeUp;
+use crate::error::Result;
 use crate::frame::Frame;
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +83,14 @@ impl<H: Held> Lane<H> {
 
     /// The next frame; pending until there is one, `None` when there will be none.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let frame = self.poll_next(cx);
+        if frame.is_pending() {
+            self.inbox.lease().sleeps();
+        }
+        frame
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         if self.is_inherited() {
             return Poll::Ready(None);
         }
@@ -97,12 +107,49 @@ impl<H: Held> Lane<H> {
         }
     }
 
+    /// Waits on this thread for the next frame; `None` when the time of `wait` is over, `Some(None)` when there will be
+    /// no frame. If the client has sent something since it last waited for frames, the frame may be the answer: the
+    /// thread polls for it.
+    pub(super) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
+        let lease = self.inbox.lease().clone();
+        wait.on_answer(&lease, lease.take_sent(), |cx| self.poll_next(cx))
+    }
+
+    /// As [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, as
+    /// [`wait_recv`](Lane::wait_recv). Arms no wake-up. `Some(0)` when the time of `wait` is over.
+    pub(crate) fn wait_batch(
+        &mut self,
+        wait: Wait<'_>,
+        mut take: impl FnMut(Frame) -> Took,
+    ) -> Result<Option<usize>> {
+        let lease = self.inbox.lease().clone();
+        let polls = lease.take_sent();
+        let taken = wait.on_answer(&lease, polls, |cx| {
+            loop {
+                let taken = self.take_with(&mut take, None);
+                if taken.is_ready() {
+                    return taken;
+                }
+                match self.poll_refill(Some(cx.waker())) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })?;
+        Ok(taken.unwrap_or(Some(0)))
+    }
+
     /// Hands the frames that wait to `take`, until it says which is the last. Never waits. Returns how many are part
     /// of the batch, or `None` when there will be no more. When there were fewer than `take` wanted, the wake-up is
     /// armed.
     pub(crate) fn take_batch(&mut self, take: impl FnMut(Frame) -> Took) -> Option<usize> {
         let wake_up = self.wake_up.clone();
-        match self.take_with(take, wake_up.as_ref()) {
+        let taken = self.take_with(take, wake_up.as_ref());
+        if wake_up.is_some() {
+            self.inbox.lease().sleeps();
+        }
+        match taken {
             Poll::Ready(taken) => taken,
             Poll::Pending => Some(0),
         }
@@ -114,7 +161,9 @@ impl<H: Held> Lane<H> {
         cx: &mut Context<'_>,
         take: impl FnMut(Frame) -> Took,
     ) -> Poll<Option<usize>> {
-        self.take_with(take, Some(&cx.waker().clone().into()))
+        let taken = self.take_with(take, Some(&cx.waker().clone().into()));
+        self.inbox.lease().sleeps();
+        taken
     }
 
     /// Sets the wake-up of [`take_batch`](Lane::take_batch). It happens once now if something waits.
@@ -125,6 +174,7 @@ impl<H: Held> Lane<H> {
         if !self.held.is_empty() || self.poll_refill(Some(wake_up.waker())).is_ready() {
             wake_up.wake();
         }
+        self.inbox.lease().sleeps();
         self.wake_up = Some(wake_up);
     }
 

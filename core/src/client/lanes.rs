@@ -91,8 +91,14 @@ impl Frames {
         max_bytes: usize,
         wait: Wait<'_>,
     ) -> Result<Option<usize>> {
-        let taken = wait.on(|cx| self.poll_batch(cx, frames, max_frames, max_bytes))?;
-        Ok(taken.unwrap_or(Some(0)))
+        self.lane.wait_batch(wait, collect(frames, max_frames, max_bytes))
+    }
+
+    /// Waits on this thread for the next frame; `None` when the time of `wait` is over, `Some(None)` when there will be
+    /// no frame.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
+        self.lane.wait_recv(wait)
     }
 
     /// Sets what tells the program that [`take_batch`](Frames::take_batch) has something to take or that the

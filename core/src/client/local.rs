@@ -136,7 +136,7 @@ impl Local {
             if bound == Bound::Bounded {
                 return Ok(TrySend::NoRoom);
             }
-            let (target, pending) = target(to, request.qos);
+            let (target, pending) = target(to, request.qos, &shared.client);
             let Some(entry) = Entry::copy(request) else { return Ok(TrySend::Sent(pending)) };
             let (target, alarm) = shared.expiring(target, request.deadline);
             queue.entries.push_back(Deferred { entry, to: target, begun: None });
@@ -150,7 +150,7 @@ impl Local {
             Begun::Done(answer) => return shared.confirm(answer, request.qos, to),
             Begun::Waits(unfinished) => unfinished,
         };
-        let (target, pending) = target(to, request.qos);
+        let (target, pending) = target(to, request.qos, &shared.client);
         if let Some(entry) = Entry::copy(&super::shared(&operation, request.qos)) {
             let (target, alarm) = shared.expiring(target, request.deadline);
             shared.defer(Deferred { entry, to: target, begun: Some(unfinished) })?;
@@ -258,7 +258,7 @@ impl Shared {
             let answer = if qos.needs_ack() { answer } else { Ok(()) };
             return Ok(TrySend::Sent(PendingOperation::done(answer)));
         }
-        let (target, pending) = target(to, qos);
+        let (target, pending) = target(to, qos, &self.client);
         self.tell(target, answer);
         Ok(TrySend::Sent(pending))
     }
@@ -408,7 +408,7 @@ fn lost() -> Error {
 }
 
 /// Where the answer goes, and the handle for the program.
-fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
+fn target(to: AnswerTo<'_>, qos: QoS, client: &ClientState) -> (Target, PendingOperation) {
     let done = || PendingOperation::done(Ok(()));
     match to {
         #[cfg(feature = "rpc")]
@@ -416,7 +416,7 @@ fn target(to: AnswerTo<'_>, qos: QoS) -> (Target, PendingOperation) {
         #[cfg(feature = "rpc")]
         AnswerTo::Log => (Target::Log, done()),
         AnswerTo::Handle if qos.needs_ack() => {
-            let (slot, pending) = PendingOperation::waiting();
+            let (slot, pending) = PendingOperation::waiting(client.inbox.lease());
             (Target::Told(AckTarget::Slot(slot)), pending)
         }
         AnswerTo::Queue(queue, token) if qos.needs_ack() => {

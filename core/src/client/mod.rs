@@ -22,6 +22,7 @@
 //! | `request`, `send`, `encode` | operations on their way out |
 //! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
 //! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
+//! | `reading_lease`, `answer_poller`, `poll_policy` | polling the socket for answers, by threads that wait and by the reader |
 //! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
 //! | `wait`, `register`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
 //! | `inbox`, `lane`, `lanes`, `tempo` | received frames that wait for the program |
@@ -60,7 +61,9 @@ mod lanes;
 mod outcome;
 mod pending;
 mod policy;
+mod poll_policy;
 mod reader;
+pub(crate) mod reading_lease;
 mod reconnect;
 mod register;
 mod request;

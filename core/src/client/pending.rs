@@ -1,6 +1,7 @@
 //! The handle of an operation that has been sent.
 
 use super::outcome::{Answer, Failure};
+use super::reading_lease::ReadingLease;
 use super::slot::Slot;
 use super::wait::Wait;
 use crate::error::Result;
@@ -25,7 +26,7 @@ pub struct PendingOperation(State);
 #[derive(Debug)]
 enum State {
     Done(Answer),
-    Waiting(Arc<Slot<Answer>>, Process),
+    Waiting(Arc<Slot<Answer>>, Arc<ReadingLease>, Process),
 }
 
 impl PendingOperation {
@@ -33,9 +34,9 @@ impl PendingOperation {
         PendingOperation(State::Done(answer))
     }
 
-    pub(super) fn waiting() -> (Arc<Slot<Answer>>, PendingOperation) {
+    pub(super) fn waiting(lease: &Arc<ReadingLease>) -> (Arc<Slot<Answer>>, PendingOperation) {
         let slot = Slot::new();
-        (slot.clone(), PendingOperation(State::Waiting(slot, Process::current())))
+        (slot.clone(), PendingOperation(State::Waiting(slot, lease.clone(), Process::current())))
     }
 
     /// Whether awaiting it would not wait: the broker has answered, the operation has failed, or its QoS asked for
@@ -43,7 +44,7 @@ impl PendingOperation {
     pub fn is_completed(&self) -> bool {
         match &self.0 {
             State::Done(_) => true,
-            State::Waiting(slot, process) => !process.is_current() || slot.is_completed(),
+            State::Waiting(slot, _, process) => !process.is_current() || slot.is_completed(),
         }
     }
 
@@ -64,14 +65,14 @@ impl PendingOperation {
     fn check_process(&self) -> Result<()> {
         match &self.0 {
             State::Done(_) => Ok(()),
-            State::Waiting(_, process) => process.check(),
+            State::Waiting(.., process) => process.check(),
         }
     }
 
     fn answer(&self) -> Option<Answer> {
         match &self.0 {
             State::Done(answer) => Some(*answer),
-            State::Waiting(slot, process) => process.is_current().then(|| slot.get()).flatten(),
+            State::Waiting(slot, _, process) => process.is_current().then(|| slot.get()).flatten(),
         }
     }
 
@@ -84,7 +85,13 @@ impl PendingOperation {
     pub(crate) fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Answer> {
         match &self.0 {
             State::Done(answer) => Poll::Ready(*answer),
-            State::Waiting(slot, _) => slot.poll(cx),
+            State::Waiting(slot, lease, _) => {
+                let answer = slot.poll(cx);
+                if answer.is_pending() {
+                    lease.sleeps();
+                }
+                answer
+            }
         }
     }
 
@@ -93,7 +100,11 @@ impl PendingOperation {
     /// # Errors
     /// That of the check in `wait`; the inner result is the outcome.
     pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<()>>> {
-        wait.on(|cx| self.poll_result(cx))
+        if let Some(result) = self.result() {
+            return Ok(Some(result));
+        }
+        let State::Waiting(slot, lease, _) = &self.0 else { return Ok(None) };
+        wait.on_answer(lease, true, |cx| slot.poll(cx).map_err(Failure::of_operation))
     }
 
     /// Gives up the outcome, as dropping it does. The operation itself is not taken back.

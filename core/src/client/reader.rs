@@ -1,14 +1,16 @@
-//! Reading a connection: the task that does it, and [`Shared::read_now`] for threads that poll the socket themselves.
+//! Reading a connection: by its task, or by threads that wait for an answer and poll the socket themselves.
 
 use super::answer_poller::AnswerPoller;
 use super::batch::Batch;
 use super::connection::{Phase, Shared};
 use super::effects::contain;
 use super::inbox::End;
+use super::reading_lease::{Look, Readable};
 use crate::error::ErrorKind;
 use crate::proto::decoder::Decoder;
 use crate::proto::delivery::Header;
 use crate::proto::request;
+use crate::transport::Socket;
 use bytes::BufMut;
 use std::io;
 use std::sync::Arc;
@@ -43,14 +45,20 @@ impl Input {
 }
 
 /// How to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
     /// Nothing is read: whole frames may have come with the registration.
     Leftover,
     /// The socket, if the runtime has seen that it is readable.
-    Runtime,
+    Runtime(&'a Socket),
     /// The socket, whatever the runtime has seen.
     Kernel,
+}
+
+impl Source<'_> {
+    fn is_leftover(self) -> bool {
+        matches!(self, Source::Leftover)
+    }
 }
 
 /// The result of one read.
@@ -73,6 +81,8 @@ fn io_end(e: &io::Error) -> End {
 /// The task that reads.
 pub(super) struct Reader {
     shared: Arc<Shared>,
+    /// Registered for reading, unless reading is lent.
+    socket: Socket,
     /// When the program was last looked at, and how many frames it had taken at the last report.
     reported: (Instant, u64),
     /// The position in the outgoing stream at which the last report ends.
@@ -81,10 +91,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>) -> Reader {
+    pub(super) fn new(shared: Arc<Shared>, socket: Socket) -> Reader {
         let reported = (shared.born, shared.client.inbox.taken().0);
-        let poller = AnswerPoller::new(shared.config.busy_poll);
-        Reader { shared, reported, report_end: 0, poller }
+        let poller = AnswerPoller::new(shared.config.busy_poll_async);
+        Reader { shared, socket, reported, report_end: 0, poller }
     }
 
     pub(super) async fn run(mut self) {
@@ -94,8 +104,9 @@ impl Reader {
 
     async fn read(&mut self) -> End {
         let shared = self.shared.clone();
-        let mut source = Source::Leftover;
+        let mut is_first = true;
         loop {
+            let source = if is_first { Source::Leftover } else { Source::Runtime(&self.socket) };
             match shared.read(source) {
                 Ok(Read::Busy) => tokio::task::yield_now().await,
                 Ok(Read::NoRoom) => {
@@ -103,19 +114,38 @@ impl Reader {
                     self.wait_room().await;
                 }
                 Ok(Read::Some | Read::Nothing) => {
-                    source = Source::Runtime;
+                    is_first = false;
                     // While there is always something to read, this never waits: others must run all the same.
                     tokio::task::coop::consume_budget().await;
                     if let Err(end) = self.poller.poll(&shared).await {
                         return end;
                     }
-                    if let Err(e) = shared.socket.readable().await {
+                    let readable = match shared.client.inbox.lease().lend() {
+                        true => self.lend().await,
+                        false => self.socket.readable().await,
+                    };
+                    if let Err(e) = readable {
                         return io_end(&e);
                     }
                 }
                 Err(end) => return end,
             }
         }
+    }
+
+    /// Lets threads that wait for an answer read, until the task has to read again.
+    async fn lend(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let lease = shared.client.inbox.lease();
+        let mut phase = shared.phase.subscribe();
+        self.socket.deregister();
+        tokio::select! {
+            () = lease.returned() => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+        }
+        lease.hold();
+        self.socket.register()?;
+        self.socket.readable().await
     }
 
     /// Waits until the inbox has room, or the connection is to end. In the meantime the broker is told that the
@@ -174,29 +204,34 @@ impl Drop for Reader {
     }
 }
 
-impl Shared {
-    /// Reads once on the calling thread, which needs no runtime: frames are queued, then acknowledgements and replies
-    /// are told. For threads that wait for one of them and poll the socket themselves. Returns whether bytes were read.
-    ///
-    /// Runs wakers: the caller holds no lock. When the connection has ended, the reader's task tells so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for waiting threads that poll the socket"))]
-    pub(super) fn read_now(&self) -> bool {
+/// Any thread may read, without a runtime: frames are queued, then acknowledgements and replies are told. When the
+/// connection has ended, the reader's task tells so.
+impl Readable for Shared {
+    fn read_now(&self) -> Look {
         if self.client.inbox.is_inherited() || self.has_ended() {
-            return false;
+            return Look::Over;
         }
         match self.read(Source::Kernel) {
-            Ok(read) => read == Read::Some,
+            Ok(Read::Some) => Look::Some,
+            Ok(Read::Nothing | Read::Busy) => Look::Nothing,
+            Ok(Read::NoRoom) => Look::Over,
             Err(end) => {
                 // The end of the stream is found again by the reader's task; an error is reported only once.
                 if let Some(mut input) = self.input.try_lock() {
                     input.end.get_or_insert(end);
                 }
                 self.socket.shutdown();
-                false
+                Look::Over
             }
         }
     }
 
+    fn is_awaited(&self) -> bool {
+        self.awaits_answer() || self.client.inbox.is_awaited()
+    }
+}
+
+impl Shared {
     /// Reads once from the socket, whatever the runtime has seen. Returns whether bytes were read.
     ///
     /// # Errors
@@ -211,7 +246,7 @@ impl Shared {
     }
 
     /// Reads once and hands out what came. Runs wakers and loggers: the caller holds no lock.
-    fn read(&self, source: Source) -> Result<Read, End> {
+    fn read(&self, source: Source<'_>) -> Result<Read, End> {
         let mut batch = Batch::take();
         let result = self.read_locked(source, &mut batch);
         if matches!(result, Ok(Read::Some) | Err(_)) {
@@ -222,7 +257,7 @@ impl Shared {
     }
 
     /// Reads once and hands out what came. The input is locked until this returns: `batch` keeps what has to happen then.
-    fn read_locked(&self, source: Source, batch: &mut Batch) -> Result<Read, End> {
+    fn read_locked(&self, source: Source<'_>, batch: &mut Batch) -> Result<Read, End> {
         let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
         if let Some(end) = &input.end {
             return Err(end.clone());
@@ -243,14 +278,14 @@ impl Shared {
         &self,
         decoder: &mut Decoder<Header>,
         batch: &mut Batch,
-        source: Source,
+        source: Source<'_>,
         most: usize,
     ) -> Result<Read, End> {
         let read = match decoder.large_body() {
-            Some(body) if source != Source::Leftover => self.read_socket(source, body.limit(most)),
+            Some(body) if !source.is_leftover() => self.read_socket(source, body.limit(most)),
             _ => {
                 decoder.resume(&mut batch.buf);
-                if source == Source::Leftover {
+                if source.is_leftover() {
                     Ok(batch.buf.len().max(1))
                 } else {
                     let most = most.min(self.config.buf_size);
@@ -278,10 +313,10 @@ impl Shared {
         }
     }
 
-    fn read_socket(&self, source: Source, mut room: impl BufMut) -> io::Result<usize> {
+    fn read_socket(&self, source: Source<'_>, mut room: impl BufMut) -> io::Result<usize> {
         match source {
-            Source::Kernel => self.socket.read_now(&mut room),
-            _ => self.socket.try_read_buf(&mut room),
+            Source::Runtime(socket) => socket.try_read_buf(&mut room),
+            _ => self.socket.read_now(&mut room),
         }
     }
 

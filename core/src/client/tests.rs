@@ -2,6 +2,8 @@
 
 #[cfg(feature = "rpc")]
 mod calling;
+#[cfg(not(busrt_portable))]
+mod polling;
 mod receiving;
 #[cfg(feature = "runtime")]
 mod runtime;

@@ -1,5 +1,6 @@
 //! Waiting on a plain thread, without a runtime.
 
+use super::reading_lease::ReadingLease;
 use crate::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,24 +62,51 @@ impl<'a> Wait<'a> {
     ///
     /// # Errors
     /// That of the check.
-    pub fn on<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<Option<T>> {
+    pub fn on<T>(self, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<Option<T>> {
+        self.run(None, poll)
+    }
+
+    /// As [`on`](Wait::on), for what comes over the connection of `lease`: this thread polls the socket for a moment
+    /// before it sleeps, if `polls` is true and that pays.
+    pub(crate) fn on_answer<T>(
+        self,
+        lease: &ReadingLease,
+        polls: bool,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<Option<T>> {
+        self.run(Some((lease, polls)), poll)
+    }
+
+    fn run<T>(
+        self,
+        lease: Option<(&ReadingLease, bool)>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<Option<T>> {
         let Wait { deadline, slice, mut check } = self;
+        let mut polled = lease.filter(|(_, polls)| *polls).map(|(lease, _)| lease);
+        let mut has_waited = false;
         let parker = Parker::of_this_thread();
         let waker = Waker::from(parker.clone());
         let mut cx = Context::from_waker(&waker);
         let mut next_check = check.is_some().then(|| Instant::now() + slice);
         loop {
             if let Poll::Ready(result) = poll(&mut cx) {
+                if let Some((lease, true)) = lease.filter(|_| has_waited) {
+                    lease.answered();
+                }
                 return Ok(Some(result));
+            }
+            has_waited = true;
+            // A poll that was given up is not repeated in this wait.
+            polled = polled.filter(|lease| lease.poll(earlier(deadline, next_check), || parker.is_woken()));
+            if let (Some((lease, _)), None) = (lease, polled) {
+                lease.sleeps();
             }
             loop {
                 if parker.take() {
                     break;
                 }
-                let until = match (deadline, next_check) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
+                let until = earlier(deadline, next_check);
                 let Some(until) = until else {
                     std::thread::park();
                     continue;
@@ -112,6 +140,10 @@ impl std::fmt::Debug for Wait<'_> {
     }
 }
 
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
 /// Unparks a thread. The flag tells a wake-up from a spurious return.
 struct Parker {
     thread: Thread,
@@ -130,6 +162,10 @@ impl Parker {
     fn of_this_thread() -> Arc<Parker> {
         // Fails only while the thread ends.
         PARKER.try_with(Arc::clone).unwrap_or_else(|_| Parker::new())
+    }
+
+    fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Relaxed)
     }
 
     fn take(&self) -> bool {

@@ -236,6 +236,7 @@ impl Caller {
         let (now, timeout) = (Instant::now(), self.client.timeout());
         let deadline = call.deadline.after(now, timeout);
         let state = self.client.state();
+        let is_polled = matches!(to, CallTarget::Slot(_));
         let (id, alarm) = state
             .calls
             .register(call.target, deadline, to)
@@ -244,6 +245,9 @@ impl Caller {
             state.timer.alarm(at);
         }
         state.inbox.unpark();
+        if !is_polled {
+            self.client.lease().sleeps();
+        }
         Ok((id, call.deadline(deadline.map_or(Deadline::Never, |at| Deadline::At(at.into_std())))))
     }
 

@@ -132,7 +132,7 @@ impl Intake {
         most: usize,
         wait: Wait<'_>,
     ) -> Result<Option<usize>> {
-        Ok(wait.on(|cx| self.poll_batch(cx, batch, most))?.unwrap_or(Some(0)))
+        self.lane.wait_batch(wait, collect(batch, most, &self.client, &self.working))
     }
 
     /// What a client that drains waits for.

@@ -57,11 +57,19 @@ impl PendingCall {
     /// As awaiting it, for those who write futures by hand.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<Reply, RpcError>> {
         self.client.check_process()?;
-        self.slot.poll(cx).map(read)
+        self.poll_slot(cx).map(read)
     }
 
     pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Result<Frame>> {
-        self.slot.poll(cx).map_err(Failure::of_call)
+        self.poll_slot(cx).map_err(Failure::of_call)
+    }
+
+    fn poll_slot(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = self.slot.poll(cx);
+        if outcome.is_pending() {
+            self.client.lease().sleeps();
+        }
+        outcome
     }
 
     /// Waits on this thread for the reply; `None` when the time of `wait` is over, which does not end the call.
@@ -69,7 +77,10 @@ impl PendingCall {
     /// # Errors
     /// That of the check in `wait`; the inner result is that of the call.
     pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
-        wait.on(|cx| self.poll_result(cx))
+        if let Err(e) = self.client.check_process() {
+            return Ok(Some(Err(e.into())));
+        }
+        wait.on_answer(self.client.lease(), true, |cx| self.slot.poll(cx).map(read))
     }
 
     /// As [`wait`](PendingCall::wait), at most `timeout` and without a check.

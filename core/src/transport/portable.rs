@@ -6,6 +6,7 @@ use bytes::BufMut;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -14,7 +15,7 @@ use tokio::net::UnixStream;
 /// the runtime it was made in.
 #[derive(Debug)]
 pub struct Socket {
-    stream: Stream,
+    stream: Arc<Stream>,
     peer: Option<SocketAddr>,
 }
 
@@ -33,7 +34,7 @@ impl Socket {
     #[cfg(unix)]
     pub fn from_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Socket> {
         stream.set_nonblocking(true)?;
-        Ok(Socket { stream: Stream::Unix(UnixStream::from_std(stream)?), peer: None })
+        Ok(Socket { stream: Arc::new(Stream::Unix(UnixStream::from_std(stream)?)), peer: None })
     }
 
     /// Takes over a connected TCP socket and sets `TCP_NODELAY`.
@@ -44,7 +45,7 @@ impl Socket {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?;
-        Ok(Socket { stream: Stream::Tcp(TcpStream::from_std(stream)?), peer: Some(peer) })
+        Ok(Socket { stream: Arc::new(Stream::Tcp(TcpStream::from_std(stream)?)), peer: Some(peer) })
     }
 
     /// Takes over an inherited descriptor of a connected stream socket, UNIX or TCP.
@@ -58,6 +59,22 @@ impl Socket {
             Ok(_) => Socket::from_tcp(stream),
             Err(_) => Socket::from_unix(std::os::fd::OwnedFd::from(stream).into()),
         }
+    }
+
+    /// Another handle of the same connection.
+    pub(crate) fn unregistered(&self) -> Socket {
+        Socket { stream: self.stream.clone(), peer: self.peer }
+    }
+
+    /// Does nothing: tokio's types stay registered.
+    pub(crate) fn deregister(&mut self) {}
+
+    /// Does nothing: tokio's types stay registered.
+    ///
+    /// # Errors
+    /// None here.
+    pub(crate) fn register(&mut self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Sets the sizes of the kernel's buffers.
@@ -80,7 +97,7 @@ impl Socket {
     /// # Errors
     /// The runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
-        match &self.stream {
+        match &*self.stream {
             #[cfg(unix)]
             Stream::Unix(s) => s.readable().await,
             Stream::Tcp(s) => s.readable().await,
@@ -93,7 +110,7 @@ impl Socket {
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the system says.
     pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
-        match &self.stream {
+        match &*self.stream {
             #[cfg(unix)]
             Stream::Unix(s) => s.try_read_buf(buf),
             Stream::Tcp(s) => s.try_read_buf(buf),
@@ -113,7 +130,7 @@ impl Socket {
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, else what the system says.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.stream {
+        match &*self.stream {
             #[cfg(unix)]
             Stream::Unix(s) => s.try_write_vectored(slices),
             Stream::Tcp(s) => s.try_write_vectored(slices),
@@ -173,7 +190,7 @@ impl Socket {
     }
 
     fn socket(&self) -> socket2::SockRef<'_> {
-        match &self.stream {
+        match &*self.stream {
             #[cfg(unix)]
             Stream::Unix(s) => socket2::SockRef::from(s),
             Stream::Tcp(s) => socket2::SockRef::from(s),
@@ -193,7 +210,7 @@ impl WriteInterest<'_> {
     /// # Errors
     /// The runtime is shutting down.
     pub async fn ready(&self) -> io::Result<()> {
-        match &self.socket.stream {
+        match &*self.socket.stream {
             #[cfg(unix)]
             Stream::Unix(s) => s.writable().await,
             Stream::Tcp(s) => s.writable().await,

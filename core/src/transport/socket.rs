@@ -3,7 +3,8 @@
 //! tokio's own socket types register for reading *and* writing at once, edge-triggered: every time a
 //! peer takes bytes out of its socket, the process is woken for nothing. Here a connection is
 //! registered for reading alone; a second, write-only registration of a duplicated descriptor is made
-//! only while a write would block.
+//! only while a write would block. The registration for reading can be given up and taken back, for a reader that
+//! lets other threads poll the socket.
 //!
 //! A read that does not fill its room normally has emptied the socket. The kernel also stops a read before
 //! the socket is empty: behind bytes that came with a descriptor (`SCM_RIGHTS`) or other ancillary data, and
@@ -25,6 +26,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -33,7 +35,9 @@ use tokio::io::unix::AsyncFd;
 /// the runtime it was made in.
 #[derive(Debug)]
 pub struct Socket {
-    fd: AsyncFd<OwnedFd>,
+    fd: Arc<OwnedFd>,
+    /// The registration for reading, unless it was given up.
+    reading: Option<AsyncFd<Arc<OwnedFd>>>,
     /// `None` for a UNIX socket.
     peer: Option<SocketAddr>,
     /// True if an urgent byte has ever come: from then on a short read says nothing.
@@ -88,7 +92,37 @@ impl Socket {
     }
 
     fn new(fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Socket> {
-        Ok(Socket { fd: register(fd, READ_INTEREST)?, peer, urgent: AtomicBool::new(false) })
+        let fd = Arc::new(fd);
+        let reading = Some(register(fd.clone(), READ_INTEREST)?);
+        Ok(Socket { fd, reading, peer, urgent: AtomicBool::new(false) })
+    }
+
+    /// Another handle of the same connection. It is not registered for reading: of the methods that read, only
+    /// [`read_now`](Socket::read_now) works.
+    pub(crate) fn unregistered(&self) -> Socket {
+        let urgent = AtomicBool::new(self.urgent.load(Ordering::Relaxed));
+        Socket { fd: self.fd.clone(), reading: None, peer: self.peer, urgent }
+    }
+
+    /// Gives up the registration for reading: the runtime is not woken any more by what comes.
+    pub(crate) fn deregister(&mut self) {
+        self.reading = None;
+    }
+
+    /// Registers for reading with the present runtime, unless this handle is registered. What has come before counts
+    /// as new.
+    ///
+    /// # Errors
+    /// Out of kernel memory.
+    pub(crate) fn register(&mut self) -> io::Result<()> {
+        if self.reading.is_none() {
+            self.reading = Some(register(self.fd.clone(), READ_INTEREST)?);
+        }
+        Ok(())
+    }
+
+    fn reading(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+        self.reading.as_ref().ok_or_else(|| io::Error::other("the socket is not registered for reading"))
     }
 
     /// Sets the sizes of the kernel's buffers.
@@ -97,7 +131,7 @@ impl Socket {
     /// What the kernel says.
     pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
         use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-        let fd = self.fd.get_ref();
+        let fd = &*self.fd;
         buffers.send.map_or(Ok(()), |bytes| set_socket_send_buffer_size(fd, bytes))?;
         buffers.receive.map_or(Ok(()), |bytes| set_socket_recv_buffer_size(fd, bytes))?;
         Ok(())
@@ -113,7 +147,7 @@ impl Socket {
     /// # Errors
     /// The runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
-        self.fd.readable().await?.retain_ready();
+        self.reading()?.readable().await?.retain_ready();
         Ok(())
     }
 
@@ -124,7 +158,7 @@ impl Socket {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the kernel says.
     pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let mut emptied = None;
-        let result = self.fd.try_io(Interest::READABLE, |fd| {
+        let result = self.reading()?.try_io(Interest::READABLE, |fd| {
             let space = buf.chunk_mut().len();
             let (n, cut) = if self.peer.is_some() { (recv(fd, buf)?, false) } else { recvmsg(fd, buf)? };
             if n > 0 && n < space && !cut && !self.has_seen_urgent_data() {
@@ -142,7 +176,7 @@ impl Socket {
     /// # Errors
     /// As [`try_read_buf`](Socket::try_read_buf).
     pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
-        let fd = self.fd.get_ref();
+        let fd = &*self.fd;
         if self.peer.is_some() { recv(fd, buf) } else { recvmsg(fd, buf).map(|(n, _)| n) }
     }
 
@@ -153,7 +187,7 @@ impl Socket {
         if self.urgent.load(Ordering::Relaxed) {
             return true;
         }
-        let urgent = self.fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+        let urgent = self.reading().is_ok_and(|fd| fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok());
         if urgent {
             self.urgent.store(true, Ordering::Relaxed);
         }
@@ -175,7 +209,7 @@ impl Socket {
 
     /// How many received bytes wait to be read right now; 0 if the kernel does not say.
     pub fn unread(&self) -> usize {
-        rustix::io::ioctl_fionread(self.fd.get_ref()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
+        rustix::io::ioctl_fionread(&*self.fd).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
     }
 
     /// How many bytes the peer has not taken yet, with what the kernel needs to keep them; `None` if the kernel does not
@@ -183,7 +217,7 @@ impl Socket {
     pub fn unread_by_peer(&self) -> Option<usize> {
         let mut unread: libc::c_int = 0;
         // SAFETY: the request writes one integer, which outlives the call.
-        let result = unsafe { libc::ioctl(self.fd.get_ref().as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
         if result == 0 { usize::try_from(unread).ok() } else { None }
     }
 
@@ -195,7 +229,7 @@ impl Socket {
 
     /// The events among `events` that are there now.
     fn poll(&self, events: PollFlags) -> PollFlags {
-        let mut fds = [PollFd::new(self.fd.get_ref(), events)];
+        let mut fds = [PollFd::new(&*self.fd, events)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         loop {
             match rustix::event::poll(&mut fds, Some(&at_once)) {
@@ -211,7 +245,7 @@ impl Socket {
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, else what the kernel says.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let fd = self.fd.get_ref();
+        let fd = &*self.fd;
         Ok(match slices {
             [one] => rustix::net::send(fd, one, SendFlags::NOSIGNAL)?,
             many => rustix::net::sendmsg(fd, many, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
@@ -224,28 +258,28 @@ impl Socket {
     /// Out of descriptors.
     pub fn write_interest(&self) -> io::Result<WriteInterest<'_>> {
         // epoll takes a descriptor only once, so that the second registration needs a second one.
-        let fd = self.fd.get_ref().try_clone()?;
-        let fd = register(fd, Interest::WRITABLE)?;
+        let fd = self.fd.try_clone()?;
+        let fd = register(Arc::new(fd), Interest::WRITABLE)?;
         Ok(WriteInterest { fd, _socket: std::marker::PhantomData })
     }
 
     /// Ends our direction: the peer sees the end, what it still sends can be read.
     pub fn shutdown_write(&self) {
         // An error means that the connection has ended already.
-        let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Write);
+        let _ = rustix::net::shutdown(&*self.fd, rustix::net::Shutdown::Write);
     }
 
     /// Ends both directions: readers wake up, writes fail, the peer sees the end.
     pub fn shutdown(&self) {
         // An error means that the connection has ended already.
-        let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(&*self.fd, rustix::net::Shutdown::Both);
     }
 }
 
 #[cfg(target_os = "linux")]
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.get_ref().as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -275,15 +309,15 @@ fn recvmsg(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<(usize, bool)> {
     Ok((received.bytes, received.flags.contains(ReturnFlags::CTRUNC)))
 }
 
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open, always the same, and stays so while the `AsyncFd` owns it.
+fn register(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `OwnedFd` is open, always the same, and stays so while the `AsyncFd` holds it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 /// A temporary registration for writability, made by [`Socket::write_interest`].
 #[derive(Debug)]
 pub struct WriteInterest<'a> {
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Arc<OwnedFd>>,
     _socket: std::marker::PhantomData<&'a Socket>,
 }
 

@@ -1,0 +1,160 @@
+//! Decides for how long polling for the next answer pays: learned from the answers so far, see `poll_tuner.rs`.
+
+use crate::poll_tuner::PollTuner;
+use std::time::{Duration, Instant};
+
+/// A pause between two looks at the socket that is this long was an interruption: another program wants the core.
+const INTERRUPTION: Duration = Duration::from_micros(300);
+/// Polling pauses this long after an interruption, and twice as long after each further one that comes soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(3200);
+/// So many answers in a row without an interruption make the next pause a short one again.
+const UNDISTURBED: u32 = 200;
+/// The most answers that are not polled for after polls in vain.
+const MOST_SKIPPED: u32 = 255;
+
+/// When to end a poll.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PollBounds {
+    /// After so long.
+    pub(super) limit: Duration,
+    /// After a pause between two looks at the socket that was longer: see [`PollPolicy::interrupted`].
+    pub(super) interruption: Duration,
+}
+
+/// The experience of one client with polling.
+#[derive(Debug)]
+pub(super) struct PollPolicy {
+    /// The longest limit, in nanoseconds; 0: never poll.
+    most: u64,
+    started: Instant,
+    tuner: PollTuner,
+    paused_until: Option<Instant>,
+    pause: Duration,
+    /// The answers since the last interruption.
+    undisturbed: u32,
+    /// Waits that are not polled for, because the answer did not come in time before, and how many of them are left.
+    skipped: u32,
+    skip: u32,
+    /// Replaces everything that is learned.
+    #[cfg(test)]
+    fixed: Option<PollBounds>,
+}
+
+impl PollPolicy {
+    /// Polls at most for `most`, and not at all where there is a single core or where sockets cannot be polled.
+    pub(super) fn new(most: Duration) -> PollPolicy {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let can_poll = cores > 1 && cfg!(all(unix, not(busrt_portable)));
+        let most = if can_poll { u64::try_from(most.as_nanos()).unwrap_or(u64::MAX) } else { 0 };
+        PollPolicy {
+            most,
+            started: Instant::now(),
+            tuner: PollTuner::default(),
+            paused_until: None,
+            pause: FIRST_PAUSE,
+            undisturbed: 0,
+            skipped: 0,
+            skip: 0,
+            #[cfg(test)]
+            fixed: None,
+        }
+    }
+
+    /// Whether it never polls.
+    pub(super) fn is_off(&self) -> bool {
+        self.most == 0
+    }
+
+    /// How to poll in the next wait; `None`: not at all.
+    pub(super) fn begin(&mut self) -> Option<PollBounds> {
+        #[cfg(test)]
+        if self.fixed.is_some() {
+            return self.fixed;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        self.paused_until = None;
+        match self.tuner.limit(self.most) {
+            0 => None,
+            limit => Some(PollBounds { limit: Duration::from_nanos(limit), interruption: INTERRUPTION }),
+        }
+    }
+
+    /// So many answers have come, whether they were polled for or not.
+    pub(super) fn answered(&mut self, count: u32) {
+        if count > 0 {
+            let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.tuner.exchanged(now.max(1), count);
+        }
+    }
+
+    /// A poll has ended with an answer.
+    pub(super) fn succeeded(&mut self) {
+        self.skipped = 0;
+        self.undisturbed = self.undisturbed.saturating_add(1);
+        if self.undisturbed == UNDISTURBED {
+            self.pause = FIRST_PAUSE;
+        }
+    }
+
+    /// A poll has ended without an answer.
+    pub(super) fn failed(&mut self) {
+        self.skipped = (self.skipped * 2 + 1).min(MOST_SKIPPED);
+        self.skip = self.skipped;
+        self.tuner.interrupt();
+    }
+
+    /// A poll was interrupted: polling pauses.
+    pub(super) fn interrupted(&mut self, now: Instant) {
+        self.paused_until = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.undisturbed = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl PollPolicy {
+        /// Polls for so long in every wait, whatever else wants the cores.
+        pub(in super::super) fn fixed(limit: Duration) -> PollPolicy {
+            let fixed = Some(PollBounds { limit, interruption: Duration::MAX });
+            PollPolicy { fixed, ..policy() }
+        }
+    }
+
+    fn policy() -> PollPolicy {
+        PollPolicy { most: 500_000, ..PollPolicy::new(Duration::ZERO) }
+    }
+
+    #[test]
+    fn polls_in_vain_become_rare() {
+        let mut policy = policy();
+        let polls = (0..10_000).filter(|_| policy.begin().map(|_| policy.failed()).is_some()).count();
+        assert!(polls < 60, "{polls}");
+        while policy.begin().is_none() {}
+        policy.succeeded();
+        assert!(policy.begin().is_some());
+    }
+
+    #[test]
+    fn an_interruption_pauses_it_and_the_next_one_for_longer() {
+        let mut policy = policy();
+        let now = Instant::now();
+        assert!(policy.begin().is_some());
+        for pause in [1, 2, 4, 8, 16, 32, 32] {
+            policy.interrupted(now);
+            assert_eq!(policy.paused_until, Some(now + pause * FIRST_PAUSE));
+            assert!(policy.begin().is_none());
+        }
+        (0..UNDISTURBED).for_each(|_| policy.succeeded());
+        assert_eq!(policy.pause, FIRST_PAUSE);
+    }
+}

@@ -1,0 +1,299 @@
+//! Lets a plain thread that waits for an answer poll the socket itself, so that no sleeping core has to be woken for it.
+//!
+//! Normally the task of the runtime reads: it is registered for the readiness of the socket, and with each answer the
+//! kernel wakes a thread of the runtime, which wakes the thread that waits. Waking a core that sleeps costs more than
+//! everything else that is done for a small answer. So a thread polls the socket for a moment before it sleeps, with a
+//! `sched_yield` between two looks. For how long this pays is learned ([`PollPolicy`]).
+//!
+//! As long as the task is registered, each answer also wakes the runtime in vain. When some waits in succession have
+//! ended with an answer that was polled for, and nothing else is awaited, the task therefore *lends* reading: it
+//! gives up its registration. It takes it back
+//! - when a thread goes to sleep, or anything else than a polling thread waits for something that comes over the
+//!   connection ([`sleeps`](ReadingLease::sleeps)), immediately;
+//! - when the inbox is full, or the stream has ended;
+//! - when the connection is closed;
+//! - after a few milliseconds without a look at the socket. This bounds the delay of what comes between two waits: pings,
+//!   frames that nothing waits for yet, and the end of the connection.
+//!
+//! One thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
+//! wakers may run, which are foreign code and may wait for an answer of the same client.
+
+use super::poll_policy::{PollBounds, PollPolicy};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// So many waits in succession must end with an answer that was polled for before the task lends reading.
+const STREAK: u32 = 4;
+/// The task takes reading back after a time between one and two of these without a look at the socket.
+const IDLE: Duration = Duration::from_millis(4);
+
+/// The connection, as a thread that polls sees it.
+pub(super) trait Readable: Send + Sync {
+    /// Reads once on this thread, without waiting. Runs wakers: the caller holds no lock.
+    fn read_now(&self) -> Look;
+
+    /// Whether anything that comes over the connection is awaited.
+    fn is_awaited(&self) -> bool;
+}
+
+/// The result of a look at the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Something was read and handed out.
+    Some,
+    /// Nothing was there, or another thread is reading.
+    Nothing,
+    /// This thread should not read: the inbox has no room, or the connection has ended.
+    Over,
+}
+
+/// Reading belongs to the task of the runtime.
+const HELD: u8 = 0;
+/// The task should lend it when it runs the next time.
+const WANTED: u8 = 1;
+/// The task is not registered.
+const LENT: u8 = 2;
+
+/// Who reads the socket of a client: the task of the runtime, or threads that wait.
+pub(crate) struct ReadingLease {
+    /// False if threads never poll.
+    is_on: bool,
+    connection: Mutex<Option<Weak<dyn Readable>>>,
+    policy: Mutex<PollPolicy>,
+    state: AtomicU8,
+    /// Whether a thread polls.
+    is_polled: AtomicBool,
+    /// The polls in succession that ended with an answer. Only the polling thread writes.
+    streak: AtomicU32,
+    /// The number of looks by polling threads. Only the polling thread writes.
+    looks: AtomicU64,
+    /// Whether the client has sent something since it last waited for frames.
+    has_sent: AtomicBool,
+    taken_back: Notify,
+    /// How often the task has lent reading.
+    loans: AtomicU64,
+}
+
+impl ReadingLease {
+    /// Threads poll at most for `most`; zero: not at all.
+    pub(super) fn new(most: Duration) -> Arc<ReadingLease> {
+        let policy = PollPolicy::new(most);
+        Arc::new(ReadingLease {
+            is_on: !policy.is_off(),
+            connection: Mutex::new(None),
+            policy: Mutex::new(policy),
+            state: AtomicU8::new(HELD),
+            is_polled: AtomicBool::new(false),
+            streak: AtomicU32::new(0),
+            looks: AtomicU64::new(0),
+            has_sent: AtomicBool::new(false),
+            taken_back: Notify::new(),
+            loans: AtomicU64::new(0),
+        })
+    }
+
+    /// Sets the connection that is polled from now on.
+    pub(super) fn attach(&self, connection: Weak<dyn Readable>) {
+        if self.is_on {
+            let former = self.connection.lock().replace(connection);
+            drop(former);
+        }
+    }
+
+    /// Notes that something was sent: an answer may come as a frame.
+    #[inline]
+    pub(super) fn note_sent(&self) {
+        // Mostly it is set: then the line of memory stays shared.
+        if !self.has_sent.load(Ordering::Relaxed) {
+            self.has_sent.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something was sent since the last call.
+    pub(super) fn take_sent(&self) -> bool {
+        self.has_sent.load(Ordering::Relaxed) && self.has_sent.swap(false, Ordering::Relaxed)
+    }
+
+    /// Something waits for what comes over the connection without polling: the task must read. To be called after the
+    /// waker is registered, for a thread before it sleeps.
+    #[inline]
+    pub(crate) fn sleeps(&self) {
+        if self.state.load(Ordering::SeqCst) != HELD {
+            self.take_back();
+        }
+    }
+
+    #[cold]
+    fn take_back(&self) {
+        if self.state.swap(HELD, Ordering::SeqCst) == LENT {
+            self.taken_back.notify_one();
+        }
+    }
+
+    /// Polls on this thread until `is_woken` says that it was woken, or until it no longer pays, which is before
+    /// `until`. If false is returned, the caller may sleep: the task reads.
+    pub(super) fn poll(&self, until: Option<Instant>, is_woken: impl Fn() -> bool) -> bool {
+        let woken = self.begin().is_some_and(|polling| polling.run(until, is_woken));
+        if !woken {
+            self.sleeps();
+        }
+        woken
+    }
+
+    /// An answer has come that a thread has waited for.
+    pub(super) fn answered(&self) {
+        if self.is_on {
+            self.policy.lock().answered(1);
+        }
+    }
+
+    fn begin(&self) -> Option<Polling<'_>> {
+        if !self.is_on || self.is_polled.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        // From here on, its drop ends it.
+        let mut polling = Polling { lease: self, connection: None, succeeded: false };
+        polling.connection = self.connection.lock().as_ref().and_then(Weak::upgrade);
+        Some(polling)
+    }
+}
+
+/// The side of the task.
+impl ReadingLease {
+    /// Whether the task should give up its registration now. It then waits for [`returned`](ReadingLease::returned).
+    pub(super) fn lend(&self) -> bool {
+        let lent = self.state.load(Ordering::Relaxed) == WANTED
+            && self.state.compare_exchange(WANTED, LENT, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        if lent {
+            self.loans.fetch_add(1, Ordering::Relaxed);
+        }
+        lent
+    }
+
+    /// Returns when the task must read again. Dropping the future leaves reading lent.
+    pub(super) async fn returned(&self) {
+        loop {
+            let looks = self.looks.load(Ordering::Relaxed);
+            let is_idle = timeout(IDLE, self.taken_back.notified()).await.is_err()
+                && self.looks.load(Ordering::Relaxed) == looks;
+            // A notification may be left from before.
+            if is_idle || self.state.load(Ordering::SeqCst) != LENT {
+                return;
+            }
+        }
+    }
+
+    /// The task reads again, for whatever reason.
+    pub(super) fn hold(&self) {
+        self.state.store(HELD, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+impl ReadingLease {
+    /// Threads poll for so long in every wait.
+    pub(super) fn poll_always(&self, limit: Duration) {
+        *self.policy.lock() = PollPolicy::fixed(limit);
+    }
+
+    /// How often the task has lent reading, and how often threads have looked at the socket.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.loans.load(Ordering::SeqCst), self.looks.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    pub(super) fn is_lent(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == LENT
+    }
+}
+
+/// A thread polls, until the value is dropped.
+struct Polling<'a> {
+    lease: &'a ReadingLease,
+    connection: Option<Arc<dyn Readable>>,
+    succeeded: bool,
+}
+
+impl Polling<'_> {
+    fn run(mut self, until: Option<Instant>, is_woken: impl Fn() -> bool) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let Some(bounds) = self.lease.policy.lock().begin() else { return false };
+        self.succeeded = self.look_until(&**connection, bounds, until, is_woken);
+        let mut policy = self.lease.policy.lock();
+        if self.succeeded {
+            policy.succeeded();
+        } else {
+            policy.failed();
+        }
+        drop(policy);
+        self.succeeded
+    }
+
+    fn look_until(
+        &self,
+        connection: &dyn Readable,
+        bounds: PollBounds,
+        until: Option<Instant>,
+        is_woken: impl Fn() -> bool,
+    ) -> bool {
+        let lease = self.lease;
+        let began = Instant::now();
+        let end = until.map_or(began + bounds.limit, |until| until.min(began + bounds.limit));
+        let mut last = began;
+        loop {
+            let look = connection.read_now();
+            lease.looks.store(lease.looks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            if is_woken() {
+                return true;
+            }
+            match look {
+                Look::Over => return false,
+                // What was handed out may have taken its time.
+                Look::Some => last = Instant::now(),
+                Look::Nothing => {}
+            }
+            std::thread::yield_now();
+            let now = Instant::now();
+            if now - last > bounds.interruption {
+                lease.policy.lock().interrupted(now);
+                return is_woken();
+            }
+            if now >= end {
+                return is_woken();
+            }
+            last = now;
+        }
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        let lease = self.lease;
+        let streak = if self.succeeded { lease.streak.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        lease.streak.store(streak, Ordering::Relaxed);
+        if streak >= STREAK {
+            let _ = lease.state.compare_exchange(HELD, WANTED, Ordering::SeqCst, Ordering::Relaxed);
+        }
+        // Looked at after the state has changed: what begins to wait later sees that.
+        let others_wait = || self.connection.as_ref().is_some_and(|connection| connection.is_awaited());
+        if self.succeeded && others_wait() {
+            lease.streak.store(0, Ordering::Relaxed);
+            lease.sleeps();
+        }
+        lease.is_polled.store(false, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for ReadingLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadingLease").field("state", &self.state).finish_non_exhaustive()
+    }
+}
