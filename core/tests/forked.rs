@@ -289,6 +289,33 @@ fn a_child_hangs_on_no_lock_that_its_parent_held() {
     assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
 }
 
+/// A child is made while a thread of the parent polls the socket.
+#[test]
+fn a_child_waits_for_no_answer_of_its_parent() {
+    let (_runtime, bus) = bus();
+    let a = blocking::Client::connect(&bus.config("a")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let conversing = std::thread::spawn({
+        let (a, stop) = (a.clone(), stop.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                a.publish("t", "x", QoS::Processed).unwrap();
+            }
+        }
+    });
+    for _ in 0..30 {
+        let operation = busrt::proto::request::Operation::Publish { topic: "t", payload: "x".into() };
+        let pending = a.submit(operation, QoS::Processed).unwrap();
+        let status =
+            in_child(|| is_refused(pending.wait()) && is_refused(a.publish("t", "x", QoS::Processed)));
+        assert_eq!(status, 0, "a child has hung or failed");
+        pending.wait().unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    conversing.join().unwrap();
+    a.publish("t", "x", QoS::Processed).unwrap();
+}
+
 #[test]
 fn a_child_serves_nothing() {
     let (runtime, bus) = bus();

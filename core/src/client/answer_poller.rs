@@ -34,7 +34,6 @@ impl AnswerPoller {
             // While there is always something to read, the polls below never wait.
             tokio::task::coop::consume_budget().await;
             if !self.poll_once(shared, bounds).await? {
-                self.policy.failed();
                 return Ok(());
             }
             self.policy.succeeded();
@@ -63,10 +62,11 @@ impl AnswerPoller {
             tokio::task::yield_now().await;
             let now = Instant::now();
             if now - last > bounds.interruption {
-                self.policy.interrupted(now);
+                self.policy.interrupted(now - last);
                 return Ok(false);
             }
             if now - began >= bounds.limit {
+                self.policy.failed();
                 return Ok(false);
             }
             last = now;

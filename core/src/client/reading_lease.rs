@@ -227,13 +227,9 @@ impl Polling<'_> {
         let Some(connection) = &self.connection else { return false };
         let Some(bounds) = self.lease.policy.lock().begin() else { return false };
         self.succeeded = self.look_until(&**connection, bounds, until, is_woken);
-        let mut policy = self.lease.policy.lock();
         if self.succeeded {
-            policy.succeeded();
-        } else {
-            policy.failed();
+            self.lease.policy.lock().succeeded();
         }
-        drop(policy);
         self.succeeded
     }
 
@@ -255,7 +251,10 @@ impl Polling<'_> {
                 return true;
             }
             match look {
-                Look::Over => return false,
+                Look::Over => {
+                    lease.policy.lock().failed();
+                    return false;
+                }
                 // What was handed out may have taken its time.
                 Look::Some => last = Instant::now(),
                 Look::Nothing => {}
@@ -263,10 +262,11 @@ impl Polling<'_> {
             std::thread::yield_now();
             let now = Instant::now();
             if now - last > bounds.interruption {
-                lease.policy.lock().interrupted(now);
+                lease.policy.lock().interrupted(now - last);
                 return is_woken();
             }
             if now >= end {
+                lease.policy.lock().failed();
                 return is_woken();
             }
             last = now;

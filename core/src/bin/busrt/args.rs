@@ -36,6 +36,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(256..=1 << 30), global = true, help_heading = "Connection")]
     pub(crate) buf_size: Option<u32>,
 
+    /// How long to poll for an answer before sleeping, at most 1000; 0: never [default: 0]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1000), global = true, help_heading = "Connection")]
+    pub(crate) busy_poll: Option<u64>,
+
     /// Sent frames that may wait for the socket [default: 8192]
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..), global = true, help_heading = "Connection")]
     pub(crate) queue_size: Option<u32>,

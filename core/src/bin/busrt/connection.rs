@@ -4,6 +4,7 @@ use crate::args::Args;
 use crate::failure::Result;
 use busrt::Client;
 use busrt::client::Config;
+use std::time::Duration;
 
 /// Connects under the name that is asked for, or the default one.
 pub(crate) async fn connect(args: &Args) -> Result<Client> {
@@ -18,6 +19,9 @@ pub(crate) async fn connect_as(args: &Args, name: &str) -> Result<Client> {
     }
     if let Some(frames) = args.queue_size {
         config = config.queue_size(frames as usize);
+    }
+    if let Some(microseconds) = args.busy_poll {
+        config = config.busy_poll_async(Duration::from_micros(microseconds));
     }
     let client = Client::connect(&config).await?;
     log::debug!("connected to {} as {name}", args.address());
