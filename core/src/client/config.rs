@@ -166,7 +166,7 @@ impl Config {
     }
 
     /// The longest time for which a plain thread that waits polls the socket itself before it sleeps: at most 1 ms, 500 µs
-    /// unless set. Zero: it does not poll. This concerns the [`blocking`](crate::blocking) clients and everything that
+    /// unless set. Zero: it does not poll. This concerns the clients of the feature `blocking` and everything that
     /// takes a [`Wait`](super::Wait), for an acknowledgement, for a reply, and for frames if the client has sent
     /// something since it last waited for them.
     ///

@@ -110,6 +110,7 @@ impl<H: Held> Lane<H> {
     /// Waits on this thread for the next frame; `None` when the time of `wait` is over, `Some(None)` when there will be
     /// no frame. If the client has sent something since it last waited for frames, the frame may be the answer: the
     /// thread polls for it.
+    #[cfg(feature = "blocking")]
     pub(super) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
         let lease = self.inbox.lease().clone();
         wait.on_answer(&lease, lease.take_sent(), |cx| self.poll_next(cx))
