@@ -139,7 +139,7 @@ fn a_thread_goes_on_over_the_next_connection() {
     let mut events = client.events().unwrap();
     assert_eq!(events.recv().unwrap(), Some(Event::Connected));
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let _broker = std::thread::scope(|scope| {
         let exchanging = scope.spawn(|| {
             let mut answered = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -159,6 +159,7 @@ fn a_thread_goes_on_over_the_next_connection() {
         }
         stop.store(true, Ordering::Relaxed);
         assert!(exchanging.join().unwrap() > 4);
+        broker
     });
     client.publish("t", "x", QoS::Processed).unwrap();
 }
