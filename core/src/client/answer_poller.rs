@@ -1,9 +1,9 @@
 //! Polls the socket of a connection for a moment while an answer is awaited, so that no sleeping core must be woken: the
 //! way of the reader's task. Plain threads that wait poll themselves, see `reading_lease.rs`.
 
-use super::connection::Shared;
 use super::inbox::End;
 use super::poll_policy::{PollBounds, PollPolicy};
+use super::shared::Shared;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

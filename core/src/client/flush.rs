@@ -1,6 +1,7 @@
 //! Waiting until what was sent is with the kernel.
 
-use super::connection::{Connection, lost};
+use super::connection::Connection;
+use super::shared::lost;
 use super::wait::Wait;
 use super::{Client, Link};
 use crate::error::{Error, ErrorKind, Result};

@@ -13,27 +13,29 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | module | |
+//! | module | content |
 //! | --- | --- |
-//! | `client_state` | everything of a client that is no connection's |
-//! | `secondary` | clients that belong to another one |
-//! | `connect`, `connection` | registration; the reader, the write path |
-//! | `connect_blocking`, `alive` | connecting without a runtime, and the end of the one that is used then |
-//! | `request`, `send`, `encode` | operations on their way out |
-//! | `room`, `flush`, `burst` | waiting for room, for the kernel, and for more to write together |
+//! | `client_state` | the state of a client that outlives its connections |
+//! | `secondary` | clients that share the name of another one, with a suffix |
+//! | `connect`, `connect_blocking`, `alive` | registration, also without a runtime of the program, whose end is then awaited |
+//! | `connection`, `shared` | one connection: its handle, and the state that the next two rows share |
+//! | `submit`, `encode`, `burst` | the write path: checks, encoding, coalescing of small requests |
+//! | `reader`, `reading`, `input`, `batch` | the task that reads, one read, the decoder's state, the frames of one read |
+//! | `heartbeat`, `liveness` | pings, deadlines, and the decision when a silent broker is given up |
+//! | `request`, `send`, `topics` | operations, and the methods that send them |
+//! | `room`, `flush` | waiting for room in the queue, and until everything is written |
 //! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `reading_lease`, `answer_poller`, `poll_policy` | polling the socket for answers, by threads that wait and by the reader |
-//! | `pending`, `completions`, `outcome`, `slot` | how the program is told the answers |
-//! | `wait`, `register`, `waiters`, `waker_set` | waiting on plain threads, and whom to wake |
+//! | `pending`, `completions`, `outcome`, `slot` | the answers, as the program gets them |
+//! | `wait`, `register`, `waiters`, `waker_set` | waiting on plain threads, and sets of wakers |
 //! | `inbox`, `lane`, `lanes`, `tempo` | received frames that wait for the program |
-//! | `in_process_receiver` | where the broker puts frames for a client within its process |
-//! | `keep` | pings, deadlines, and whether a silent broker is alive |
-//! | `reconnect`, `subscriptions`, `resume`, `backlog` | comes back after the connection was lost |
+//! | `local`, `in_process_receiver` | a client within the broker's process |
+//! | `reconnect`, `subscriptions`, `resume`, `backlog` | a client that reconnects, and what it restores |
 //! | `contain`, `effects` | wakers, callbacks and drops, which never run under a lock |
-//! | `events`, `policy` | what a program is told of this, and what it can choose |
-//! | `deadline` | waits of any length |
-//! | `wake` | how a queue tells its taker that it holds something |
-//! | `drain`, `under_way` | a client that goes in good order |
+//! | `events`, `policy` | events of the connection, and the choices of a program |
+//! | `deadline` | durations of any length |
+//! | `wake` | wakes the taker of a queue, by a waker or a descriptor |
+//! | `drain`, `under_way` | an orderly end: work that was begun is finished |
 //! | [`topic_broker`] | hands publications to handlers by topic |
 
 mod ack_target;
@@ -55,14 +57,17 @@ pub(crate) mod effects;
 mod encode;
 mod events;
 mod flush;
-mod keep;
+mod heartbeat;
+mod input;
 mod lane;
 mod lanes;
+mod liveness;
 mod outcome;
 mod pending;
 mod policy;
 mod poll_policy;
 mod reader;
+mod reading;
 pub(crate) mod reading_lease;
 mod reconnect;
 mod register;
@@ -71,7 +76,9 @@ mod resume;
 mod room;
 mod secondary;
 mod send;
+mod shared;
 mod slot;
+mod submit;
 mod subscriptions;
 mod tempo;
 mod timer;

@@ -99,7 +99,7 @@ impl Link {
             Link::Wire(connection) => Ok(match connection.poll_room(ticket, cx) {
                 Poll::Pending => RoomState::Full,
                 Poll::Ready(true) => RoomState::Ready,
-                Poll::Ready(false) => return Err(super::connection::lost()),
+                Poll::Ready(false) => return Err(super::shared::lost()),
             }),
             Link::Durable(durable) => durable.poll_room(ticket, cx),
             #[cfg(feature = "broker")]

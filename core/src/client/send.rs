@@ -179,7 +179,7 @@ impl Client {
             && !self.0.state.calls.set_unsent(id, false)
         {
             // Its outcome is told already: nothing may be sent any more.
-            return Err(super::connection::lost());
+            return Err(super::shared::lost());
         }
         self.attempt(request, to, Bound::Bounded)
     }

@@ -1,0 +1,207 @@
+//! The write path of a connection: a request is checked, registered, queued, and written or left for a flush.
+
+use super::ack_target::AckTarget;
+use super::acks::{Registered, Waiter};
+use super::encode::EncodedRequest;
+use super::pending::PendingOperation;
+use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
+use super::shared::{Shared, lost};
+use super::subscriptions::is_change;
+use crate::error::Result;
+use crate::proto::op::QoS;
+use crate::transport::Load;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A burst of requests is written by the caller when so many bytes wait.
+const COALESCE_BYTES: usize = 4096;
+
+/// The result of queueing a request.
+enum Queued {
+    Done {
+        /// The earliest deadline of all, if it has changed.
+        next_deadline: Option<Instant>,
+        /// The bytes that wait to be written.
+        waiting: usize,
+    },
+    NoRoom,
+    /// The call has ended, and its outcome is told already.
+    #[cfg(feature = "rpc")]
+    CallEnded,
+    /// The connection has ended.
+    Lost,
+}
+
+impl Shared {
+    /// Queues a request, and writes it or has it written.
+    pub(super) fn try_submit(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        to: AnswerTo<'_>,
+        bound: Bound,
+    ) -> Result<Submitted> {
+        if self.is_closing() {
+            return Err(lost());
+        }
+        if bound == Bound::Bounded && request.is_copied() && !self.writer.load().is_below(self.room()) {
+            return Ok(TrySend::NoRoom);
+        }
+        let is_restored = self.client.subscriptions.is_some() && is_change(&request.operation);
+        let qos = if is_restored { request.qos.acknowledged() } else { request.qos };
+        // Everything is checked before anything is queued or registered.
+        let mut encoded = EncodedRequest::new(request, qos)?;
+        let body_len = encoded.body_len();
+        let now = (qos.needs_ack() || !self.is_coalescing()).then(|| self.now());
+        let write_now = self.must_write_now(qos, now);
+        let (waiter, pending) = self.waiter(request, qos, to);
+        let deadline = now.and_then(|now| self.deadline(request, now)).filter(|_| waiter.is_some());
+        let (next_deadline, waiting) = match self.queue(&mut encoded, to, bound, waiter, deadline) {
+            Queued::Done { next_deadline, waiting } => (next_deadline, waiting),
+            Queued::NoRoom => return Ok(TrySend::NoRoom),
+            #[cfg(feature = "rpc")]
+            Queued::CallEnded => return Ok(TrySend::Sent(pending)),
+            Queued::Lost => return Err(lost()),
+        };
+        self.client.count_sent(body_len);
+        if let Some(at) = next_deadline {
+            self.wake_heartbeat_at(at);
+        }
+        if write_now || waiting >= COALESCE_BYTES {
+            self.writer.flush();
+            self.burst.wrote(self.now());
+        } else {
+            self.flush_soon();
+        }
+        self.expect_answer(qos, to);
+        Ok(TrySend::Sent(pending))
+    }
+
+    /// Registers a request and queues it in one step under the lock of the queue.
+    #[inline]
+    fn queue(
+        &self,
+        encoded: &mut EncodedRequest,
+        to: AnswerTo<'_>,
+        bound: Bound,
+        mut waiter: Option<Waiter>,
+        deadline: Option<Instant>,
+    ) -> Queued {
+        #[cfg(not(feature = "rpc"))]
+        let _ = to;
+        let queued = self.writer.with(|backlog| {
+            if bound == Bound::Bounded && !backlog.load().is_below(self.room()) {
+                return Ok::<_, Waiter>(Queued::NoRoom);
+            }
+            // A call that has ended with another connection is not sent over this one.
+            #[cfg(feature = "rpc")]
+            if let AnswerTo::Call(id) = to
+                && !self.client.calls.is_waiting(id)
+            {
+                return Ok(Queued::CallEnded);
+            }
+            // The entry is made before the bytes can leave, and in their order.
+            let registered = match waiter.take() {
+                None => Registered { op_id: 0, next_deadline: None },
+                Some(waiter) => self.acks.register(deadline, waiter)?,
+            };
+            encoded.push(registered.op_id, backlog.queue());
+            Ok(Queued::Done { next_deadline: registered.next_deadline, waiting: backlog.queue().bytes() })
+        });
+        // A waiter that was not registered is dropped here, without the lock.
+        queued.and_then(std::result::Result::ok).unwrap_or(Queued::Lost)
+    }
+
+    /// Prepares the threads and the reader for the answer to a request that was queued.
+    #[inline]
+    fn expect_answer(&self, qos: QoS, to: AnswerTo<'_>) {
+        let lease = self.client.inbox.lease();
+        lease.note_sent();
+        if qos.needs_ack() {
+            self.client.inbox.unpark();
+            if to.is_queue() {
+                // Threads that wait for a queue do not poll the socket.
+                lease.sleeps();
+            }
+        }
+    }
+
+    /// The load below which there is room for a request.
+    pub(super) fn room(&self) -> Load {
+        Load { frames: self.config.queue_size, bytes: self.config.queue_bytes }
+    }
+
+    /// Returns true if requests wait for the task that flushes.
+    fn is_coalescing(&self) -> bool {
+        self.flush_scheduled.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if a request is written before the call returns. `now` is known unless others wait to be written.
+    fn must_write_now(&self, qos: QoS, now: Option<Duration>) -> bool {
+        if qos.is_realtime() || self.config.write_through {
+            return true;
+        }
+        let Some(now) = now.filter(|_| !self.is_coalescing()) else {
+            self.burst.continues();
+            return false;
+        };
+        let awaits_answers = |since: Duration| {
+            let pipelined = qos.needs_ack() && self.acks.is_awaited();
+            !pipelined && self.has_heard_since(since)
+        };
+        !self.burst.is_burst(now, awaits_answers)
+    }
+
+    /// Schedules a task that flushes, unless there is one.
+    fn flush_soon(self: &Arc<Self>) {
+        // The load costs less than the swap. The lock of the queue orders it: the task clears the flag before it takes the
+        // queue.
+        if self.is_coalescing() || self.flush_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = self.clone();
+        self.writer.runtime().spawn(async move {
+            // Cleared before the flush: requests that are queued after it schedule another task.
+            shared.flush_scheduled.store(false, Ordering::SeqCst);
+            shared.writer.flush();
+            shared.burst.wrote(shared.now());
+        });
+    }
+
+    fn deadline(&self, request: &Request<'_>, now: Duration) -> Option<Instant> {
+        request.deadline.after(self.started + now, self.config.timeout)
+    }
+
+    /// Returns the entry of a request for the table of acknowledgements, and the handle for the program.
+    fn waiter(
+        &self,
+        request: &Request<'_>,
+        qos: QoS,
+        to: AnswerTo<'_>,
+    ) -> (Option<Waiter>, PendingOperation) {
+        let mut pending = PendingOperation::done(Ok(()));
+        let told = match to {
+            _ if !request.qos.needs_ack() => None,
+            AnswerTo::Handle => {
+                let (slot, handle) = PendingOperation::waiting(self.client.inbox.lease());
+                pending = handle;
+                Some(AckTarget::Slot(slot))
+            }
+            AnswerTo::Queue(queue, token) => Some(AckTarget::Queue(queue.clone(), token)),
+            #[cfg(feature = "rpc")]
+            AnswerTo::Call(id) => return (Some(Waiter::Call(id)), pending),
+            #[cfg(feature = "rpc")]
+            AnswerTo::Log => return (Some(Waiter::Reply), pending),
+            AnswerTo::Nothing => None,
+        };
+        let subscriptions = self.client.subscriptions.as_ref().filter(|_| qos.needs_ack());
+        let waiter = match subscriptions {
+            Some(subscriptions) if is_change(&request.operation) => {
+                subscriptions.change(&request.operation, told).map(|change| Waiter::Topics(Box::new(change)))
+            }
+            _ => told.map(Waiter::Program),
+        };
+        (waiter.or_else(|| qos.needs_ack().then_some(Waiter::Probe)), pending)
+    }
+}
