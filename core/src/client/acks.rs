@@ -54,6 +54,11 @@ impl Waiter {
             Waiter::Probe => false,
         }
     }
+
+    /// Returns whether the answer goes to a completion queue.
+    fn is_queued(&self) -> bool {
+        matches!(self, Waiter::Program(AckTarget::Queue(..)))
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +85,8 @@ struct Table {
     entries: VecDeque<Entry>,
     /// The number of entries that the program waits for.
     awaited: usize,
+    /// How many of them go to completion queues.
+    queued: usize,
     /// No entry has an earlier deadline.
     next_deadline: Option<Instant>,
     ended: bool,
@@ -89,6 +96,7 @@ impl Table {
     fn remove(&mut self, index: usize) -> Option<Waiter> {
         let waiter = self.entries.remove(index)?.waiter;
         self.awaited -= usize::from(waiter.is_awaited());
+        self.queued -= usize::from(waiter.is_queued());
         Some(waiter)
     }
 
@@ -116,8 +124,14 @@ impl Acks {
         #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only calls are needed"))]
         client: &ClientState,
     ) -> Acks {
-        let table =
-            Table { last_id: 0, entries: VecDeque::new(), awaited: 0, next_deadline: None, ended: false };
+        let table = Table {
+            last_id: 0,
+            entries: VecDeque::new(),
+            awaited: 0,
+            queued: 0,
+            next_deadline: None,
+            ended: false,
+        };
         Acks {
             #[cfg(feature = "rpc")]
             calls: client.calls.clone(),
@@ -138,6 +152,7 @@ impl Acks {
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
         table.awaited += usize::from(waiter.is_awaited());
+        table.queued += usize::from(waiter.is_queued());
         table.entries.push_back(Entry { op_id, deadline, waiter });
         let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
         table.next_deadline = next_deadline.or(table.next_deadline);
@@ -164,6 +179,12 @@ impl Acks {
         self.table.lock().awaited > 0
     }
 
+    /// Returns whether the program waits for an acknowledgement that does not go to a completion queue.
+    pub(super) fn is_awaited_elsewhere(&self) -> bool {
+        let table = self.table.lock();
+        table.awaited > table.queued
+    }
+
     /// Fails every entry whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
     pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut late = Vec::new();
@@ -188,6 +209,7 @@ impl Acks {
             .collect();
         table.next_deadline = next;
         table.awaited -= late.iter().filter(|waiter| waiter.is_awaited()).count();
+        table.queued -= late.iter().filter(|waiter| waiter.is_queued()).count();
         drop(table);
         self.tell_all(late.into_iter().map(|waiter| (waiter, Err(Failure::Timeout))));
         next
@@ -197,7 +219,7 @@ impl Acks {
     pub(crate) fn end(&self) {
         let mut table = self.table.lock();
         table.ended = true;
-        table.awaited = 0;
+        (table.awaited, table.queued) = (0, 0);
         let entries = std::mem::take(&mut table.entries);
         drop(table);
         self.tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(Failure::Lost))));

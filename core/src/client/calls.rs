@@ -25,6 +25,8 @@ pub(crate) struct Calls {
     table: Mutex<Table>,
     /// The number of calls in the table: reading it costs less than the lock.
     pending: AtomicUsize,
+    /// How many of them have their outcome put into a completion queue.
+    queued: AtomicUsize,
     /// The same with the calls whose late replies are dropped.
     expected: AtomicUsize,
 }
@@ -33,6 +35,8 @@ pub(crate) struct Calls {
 struct Table {
     last_id: u32,
     waiting: HashMap<u32, Waiting>,
+    /// How many of them have their outcome put into a completion queue.
+    queued: usize,
     /// Calls that have ended without a reply, the oldest first.
     late: VecDeque<(u32, Name)>,
     /// No call has an earlier deadline.
@@ -96,6 +100,10 @@ pub(crate) enum Caller {
 pub(super) type Reply = (Caller, Frame);
 
 impl Caller {
+    fn is_queue(&self) -> bool {
+        matches!(self, Caller::Queue(..))
+    }
+
     /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
     /// outcomes, the wakers are woken after all of them are told.
     pub(super) fn tell(&self, outcome: Outcome) -> WakerSet {
@@ -112,7 +120,16 @@ impl Caller {
 
 impl Table {
     fn remove(&mut self, id: u32) -> Option<Waiting> {
-        self.waiting.remove(&id)
+        let waiting = self.waiting.remove(&id)?;
+        self.queued -= usize::from(waiting.caller.is_queue());
+        Some(waiting)
+    }
+
+    /// Removes the calls for which `ended` returns true.
+    fn remove_if(&mut self, mut ended: impl FnMut(&Waiting) -> bool) -> Vec<(u32, Waiting)> {
+        let removed: Vec<_> = self.waiting.extract_if(|_, waiting| ended(waiting)).collect();
+        self.queued -= removed.iter().filter(|(_, waiting)| waiting.caller.is_queue()).count();
+        removed
     }
 
     /// Remembers a call that has ended without a reply. Returns what is forgotten for it.
@@ -128,16 +145,23 @@ impl Calls {
         let table = Table {
             last_id: 0,
             waiting: HashMap::new(),
+            queued: 0,
             late: VecDeque::new(),
             next_deadline: None,
             ended: false,
         };
-        Calls { table: Mutex::new(table), pending: AtomicUsize::new(0), expected: AtomicUsize::new(0) }
+        Calls {
+            table: Mutex::new(table),
+            pending: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
+        }
     }
 
     fn publish_counts(&self, table: &Table) {
         let pending = table.waiting.len();
         self.pending.store(pending, Ordering::SeqCst);
+        self.queued.store(table.queued, Ordering::SeqCst);
         self.expected.store(pending + table.late.len(), Ordering::SeqCst);
     }
 
@@ -163,7 +187,9 @@ impl Calls {
             table.last_id = table.last_id.checked_add(1).unwrap_or(1);
             let id = table.last_id;
             if let Entry::Vacant(free) = table.waiting.entry(id) {
+                let queued = usize::from(caller.is_queue());
                 free.insert(Waiting { target, deadline, unsent: false, caller });
+                table.queued += queued;
                 self.publish_counts(&table);
                 return Ok((id, next_deadline));
             }
@@ -185,6 +211,11 @@ impl Calls {
     /// Whether any call waits for its reply.
     pub(crate) fn is_awaited(&self) -> bool {
         self.pending.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether any call waits for its reply whose outcome does not go to a completion queue.
+    pub(super) fn is_awaited_elsewhere(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) > self.queued.load(Ordering::SeqCst)
     }
 
     /// Whether a message may be a reply, late or not.
@@ -269,14 +300,13 @@ impl Calls {
             return table.next_deadline;
         }
         let mut next = None;
-        let ended = table.waiting.extract_if(|_, waiting| match waiting.deadline {
+        let ended = table.remove_if(|waiting| match waiting.deadline {
             Some(at) if at <= now => true,
             at => {
                 next = next.into_iter().chain(at).min();
                 false
             }
         });
-        let ended: Vec<_> = ended.collect();
         for (id, waiting) in ended {
             if !waiting.unsent {
                 table.expect_late(id, waiting.target);
@@ -296,6 +326,7 @@ impl Calls {
         table.ended = true;
         table.late.clear();
         let waiting = std::mem::take(&mut table.waiting);
+        table.queued = 0;
         self.publish_counts(&table);
         drop(table);
         fail_all(waiting.into_values().map(|waiting| waiting.caller), Failure::Lost);
@@ -305,7 +336,7 @@ impl Calls {
     pub(crate) fn lose(&self) {
         let mut table = self.table.lock();
         table.late.clear();
-        let lost: Vec<_> = table.waiting.extract_if(|_, waiting| !waiting.unsent).collect();
+        let lost = table.remove_if(|waiting| !waiting.unsent);
         self.publish_counts(&table);
         drop(table);
         fail_all(lost.into_iter().map(|(_, waiting)| waiting.caller), Failure::Lost);

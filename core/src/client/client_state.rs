@@ -126,6 +126,14 @@ impl ClientState {
         false
     }
 
+    /// Whether a call waits for its reply whose outcome does not go to a completion queue.
+    pub(super) fn awaits_reply_elsewhere(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        return self.calls.is_awaited_elsewhere();
+        #[cfg(not(feature = "rpc"))]
+        false
+    }
+
     /// Declares that a task finishes operations.
     #[cfg(feature = "broker")]
     pub(super) fn begin_finishing(self: &Arc<Self>) -> Finishing {

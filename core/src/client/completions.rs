@@ -3,6 +3,7 @@
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
 use super::outcome::{Answer, Failure};
+use super::reading_lease::{Awaited, Readable, ReadingLease};
 use super::register::register;
 use super::wait::Wait;
 use super::wake::WakeUp;
@@ -13,7 +14,8 @@ use crate::frame::Frame;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 /// Collects the results of operations and calls that were started with it. Clones are the same queue.
@@ -30,6 +32,10 @@ struct Shared {
     /// In a child made by fork the lock may be held for ever, by a thread that only the parent has.
     process: Process,
     state: Mutex<State>,
+    /// The connection of the first client whose operations were started with the queue. A thread that waits polls it,
+    /// as long as there is no other.
+    lease: OnceLock<Arc<ReadingLease>>,
+    serves_many: AtomicBool,
 }
 
 #[derive(Default)]
@@ -69,13 +75,48 @@ pub enum Completed {
 impl CompletionQueue {
     /// An empty queue.
     pub fn new() -> CompletionQueue {
-        CompletionQueue(Arc::new(Shared { process: Process::current(), state: Mutex::default() }))
+        CompletionQueue(Arc::new(Shared {
+            process: Process::current(),
+            state: Mutex::default(),
+            lease: OnceLock::new(),
+            serves_many: AtomicBool::new(false),
+        }))
     }
 
     /// The content, unless this is a child of the process that made the queue.
     #[inline]
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
         self.0.process.is_current().then(|| self.0.state.lock())
+    }
+
+    /// Notes that the result of an operation of the client of `lease` will come to this queue.
+    pub(crate) fn expect_from(&self, lease: &Arc<ReadingLease>) {
+        let first = self.0.lease.get_or_init(|| lease.clone());
+        if !Arc::ptr_eq(first, lease) {
+            self.0.serves_many.store(true, Ordering::SeqCst);
+            first.sleeps();
+            lease.sleeps();
+        }
+    }
+
+    /// The connection that a waiting thread polls.
+    fn lease(&self) -> Option<&Arc<ReadingLease>> {
+        self.0.lease.get().filter(|_| !self.0.serves_many.load(Ordering::SeqCst))
+    }
+
+    /// The program does not poll for the results that are to come: the task of the runtime must read.
+    fn sleeps(&self) {
+        if let Some(lease) = self.0.lease.get() {
+            lease.sleeps();
+        }
+    }
+
+    /// The program returns when a result wakes it: what it has sent is written now.
+    fn sleeps_until_woken(&self) {
+        if let Some(lease) = self.0.lease.get() {
+            lease.flush();
+            lease.sleeps();
+        }
     }
 
     /// Appends a result. Returns the wakers of those who wait, to be woken when no lock is held.
@@ -91,6 +132,10 @@ impl CompletionQueue {
         let count = state.completed.len().min(most);
         batch.reserve(count);
         batch.extend(state.completed.drain(..count).map(Completion::from));
+        drop(state);
+        if count == 0 {
+            self.sleeps();
+        }
         count
     }
 
@@ -100,6 +145,7 @@ impl CompletionQueue {
         let count = self.take(batch, most);
         if count < most && self.0.process.is_current() {
             self.arm(wake_up);
+            self.sleeps_until_woken();
         }
         count
     }
@@ -114,7 +160,11 @@ impl CompletionQueue {
 
     /// The oldest result, if one waits.
     pub fn try_take(&self) -> Option<Completion> {
-        self.lock()?.completed.pop_front().map(Completion::from)
+        let taken = self.lock()?.completed.pop_front();
+        if taken.is_none() {
+            self.sleeps();
+        }
+        taken.map(Completion::from)
     }
 
     /// How many results wait.
@@ -130,6 +180,14 @@ impl CompletionQueue {
     /// Ready when a result waits. Else the waker is woken once, with the next result. Any number of tasks and threads
     /// may wait: all of them are woken.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = self.poll_completed(cx);
+        if ready.is_pending() {
+            self.sleeps_until_woken();
+        }
+        ready
+    }
+
+    fn poll_completed(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.register(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
     }
 
@@ -150,11 +208,26 @@ impl CompletionQueue {
 
     /// Waits on this thread until a result waits; false when the time is over.
     ///
+    /// While all operations that were started with the queue are of one client, the thread polls its connection for a
+    /// moment before it sleeps; see [`Config::busy_poll`](super::Config::busy_poll).
+    ///
     /// # Errors
     /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
     pub fn wait(&self, wait: Wait<'_>) -> Result<bool> {
         self.0.process.check()?;
-        Ok(wait.on(|cx| self.poll_ready(cx))?.is_some())
+        let ready = match self.lease() {
+            Some(lease) => wait.on_answer(lease, Some(self), |cx| self.poll_completed(cx)),
+            None => wait.on(|cx| self.poll_ready(cx)),
+        };
+        Ok(ready?.is_some())
+    }
+}
+
+impl Awaited for CompletionQueue {
+    fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool {
+        // Other threads and tasks that wait for this queue have registered their wakers.
+        connection.is_awaited(self.lease().is_none())
+            || self.lock().is_some_and(|state| !state.wakers.is_empty())
     }
 }
 

@@ -113,7 +113,7 @@ impl<H: Held> Lane<H> {
     #[cfg(feature = "blocking")]
     pub(super) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
         let lease = self.inbox.lease().clone();
-        wait.on_answer(&lease, lease.take_sent(), |cx| self.poll_next(cx))
+        wait.on_answer(&lease, lease.awaited_frame(), |cx| self.poll_next(cx))
     }
 
     /// As [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, as
@@ -124,8 +124,8 @@ impl<H: Held> Lane<H> {
         mut take: impl FnMut(Frame) -> Took,
     ) -> Result<Option<usize>> {
         let lease = self.inbox.lease().clone();
-        let polls = lease.take_sent();
-        let taken = wait.on_answer(&lease, polls, |cx| {
+        let polled = lease.awaited_frame();
+        let taken = wait.on_answer(&lease, polled, |cx| {
             loop {
                 let taken = self.take_with(&mut take, None);
                 if taken.is_ready() {

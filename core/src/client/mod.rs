@@ -16,6 +16,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | `client_state` | the state of a client that outlives its connections |
+//! | `coalescing` | the flush of requests that wait to be written together |
 //! | `secondary` | clients that share the name of another one, with a suffix |
 //! | `connect`, `connect_blocking`, `alive` | registration, also without a runtime of the program, whose end is then awaited |
 //! | `connection`, `shared` | one connection: its handle, and the state that the next two rows share |
@@ -46,6 +47,7 @@ mod backlog;
 mod batch;
 mod burst;
 pub(crate) mod client_state;
+mod coalescing;
 mod completions;
 mod config;
 mod connect;

@@ -1,7 +1,7 @@
 //! The handle of an operation that has been sent.
 
 use super::outcome::{Answer, Failure};
-use super::reading_lease::ReadingLease;
+use super::reading_lease::{ReadingLease, SingleAnswer};
 use super::slot::Slot;
 use super::wait::Wait;
 use crate::error::Result;
@@ -104,7 +104,7 @@ impl PendingOperation {
             return Ok(Some(result));
         }
         let State::Waiting(slot, lease, _) = &self.0 else { return Ok(None) };
-        wait.on_answer(lease, true, |cx| slot.poll(cx).map_err(Failure::of_operation))
+        wait.on_answer(lease, Some(&SingleAnswer), |cx| slot.poll(cx).map_err(Failure::of_operation))
     }
 
     /// Gives up the outcome, as dropping it does. The operation itself is not taken back.

@@ -154,8 +154,13 @@ impl Readable for Shared {
         }
     }
 
-    fn is_awaited(&self) -> bool {
-        self.awaits_answer() || self.client.inbox.is_awaited()
+    fn flush(&self) {
+        self.flush_before_waiting();
+    }
+
+    fn is_awaited(&self, queues: bool) -> bool {
+        let is_answer_awaited = if queues { self.awaits_answer() } else { self.awaits_answer_elsewhere() };
+        is_answer_awaited || self.client.inbox.is_awaited()
     }
 }
 

@@ -15,7 +15,7 @@
 //! - after a few milliseconds without a look at the socket. This bounds the delay of what comes between two waits: pings,
 //!   frames that nothing waits for yet, and the end of the connection.
 //!
-//! One thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
+//! SingleAnswer thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
 //! wakers may run, which are foreign code and may wait for an answer of the same client.
 
 use super::poll_policy::{PollBounds, PollPolicy};
@@ -33,17 +33,36 @@ const STREAK: u32 = 4;
 const IDLE: Duration = Duration::from_millis(4);
 
 /// The connection, as a thread that polls sees it.
-pub(super) trait Readable: Send + Sync {
+pub(crate) trait Readable: Send + Sync {
     /// Reads once on this thread, without waiting. Runs wakers: the caller holds no lock.
     fn read_now(&self) -> Look;
 
-    /// Whether anything that comes over the connection is awaited.
-    fn is_awaited(&self) -> bool;
+    /// Writes now what waits to be written together with more.
+    fn flush(&self);
+
+    /// Returns true if anything that comes over the connection is awaited. What goes to completion queues counts only if
+    /// `queues` is set.
+    fn is_awaited(&self, queues: bool) -> bool;
+}
+
+/// What a polling thread waits for, to tell it from what others wait for.
+pub(crate) trait Awaited {
+    /// Returns true if more than the thread that polls waits for something that comes over the connection.
+    fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool;
+}
+
+/// A single answer or frame.
+pub(crate) struct SingleAnswer;
+
+impl Awaited for SingleAnswer {
+    fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool {
+        connection.is_awaited(true)
+    }
 }
 
 /// The result of a look at the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// Something was read and handed out.
     Some,
     /// Nothing was there, or another thread is reading.
@@ -114,9 +133,11 @@ impl ReadingLease {
         }
     }
 
-    /// Whether something was sent since the last call.
-    pub(super) fn take_sent(&self) -> bool {
-        self.has_sent.load(Ordering::Relaxed) && self.has_sent.swap(false, Ordering::Relaxed)
+    /// What a thread polls for that waits for the next frame: one that may be an answer, if something was sent since the
+    /// last call.
+    pub(super) fn awaited_frame(&self) -> Option<&'static dyn Awaited> {
+        let has_sent = self.has_sent.load(Ordering::Relaxed) && self.has_sent.swap(false, Ordering::Relaxed);
+        has_sent.then_some(&SingleAnswer)
     }
 
     /// Something waits for what comes over the connection without polling: the task must read. To be called after the
@@ -135,10 +156,29 @@ impl ReadingLease {
         }
     }
 
-    /// Polls on this thread until `is_woken` says that it was woken, or until it no longer pays, which is before
+    /// Writes on this thread what would be written soon: its answers are waited for.
+    pub(super) fn flush(&self) {
+        if let Some(connection) = self.connection() {
+            connection.flush();
+        }
+    }
+
+    fn connection(&self) -> Option<Arc<dyn Readable>> {
+        if self.is_on { self.connection.lock().as_ref().and_then(Weak::upgrade) } else { None }
+    }
+
+    /// Flushes, then polls on this thread until `is_woken` says that it was woken, or until it no longer pays, which is before
     /// `until`. If false is returned, the caller may sleep: the task reads.
-    pub(super) fn poll(&self, until: Option<Instant>, is_woken: impl Fn() -> bool) -> bool {
-        let woken = self.begin().is_some_and(|polling| polling.run(until, is_woken));
+    pub(super) fn poll(
+        &self,
+        awaited: &dyn Awaited,
+        until: Option<Instant>,
+        is_woken: impl Fn() -> bool,
+    ) -> bool {
+        let woken = self.connection().is_some_and(|connection| {
+            connection.flush();
+            self.begin(awaited, &*connection).is_some_and(|polling| polling.run(until, is_woken))
+        });
         if !woken {
             self.sleeps();
         }
@@ -152,14 +192,10 @@ impl ReadingLease {
         }
     }
 
-    fn begin(&self) -> Option<Polling<'_>> {
-        if !self.is_on || self.is_polled.swap(true, Ordering::Acquire) {
-            return None;
-        }
+    fn begin<'a>(&'a self, awaited: &'a dyn Awaited, connection: &'a dyn Readable) -> Option<Polling<'a>> {
+        let is_free = !self.is_polled.swap(true, Ordering::Acquire);
         // From here on, its drop ends it.
-        let mut polling = Polling { lease: self, connection: None, succeeded: false };
-        polling.connection = self.connection.lock().as_ref().and_then(Weak::upgrade);
-        Some(polling)
+        is_free.then_some(Polling { lease: self, awaited, connection, succeeded: false })
     }
 }
 
@@ -218,34 +254,28 @@ impl ReadingLease {
 /// A thread polls, until the value is dropped.
 struct Polling<'a> {
     lease: &'a ReadingLease,
-    connection: Option<Arc<dyn Readable>>,
+    awaited: &'a dyn Awaited,
+    connection: &'a dyn Readable,
     succeeded: bool,
 }
 
 impl Polling<'_> {
     fn run(mut self, until: Option<Instant>, is_woken: impl Fn() -> bool) -> bool {
-        let Some(connection) = &self.connection else { return false };
         let Some(bounds) = self.lease.policy.lock().begin() else { return false };
-        self.succeeded = self.look_until(&**connection, bounds, until, is_woken);
+        self.succeeded = self.look_until(bounds, until, is_woken);
         if self.succeeded {
             self.lease.policy.lock().succeeded();
         }
         self.succeeded
     }
 
-    fn look_until(
-        &self,
-        connection: &dyn Readable,
-        bounds: PollBounds,
-        until: Option<Instant>,
-        is_woken: impl Fn() -> bool,
-    ) -> bool {
+    fn look_until(&self, bounds: PollBounds, until: Option<Instant>, is_woken: impl Fn() -> bool) -> bool {
         let lease = self.lease;
         let began = Instant::now();
         let end = until.map_or(began + bounds.limit, |until| until.min(began + bounds.limit));
         let mut last = began;
         loop {
-            let look = connection.read_now();
+            let look = self.connection.read_now();
             lease.looks.store(lease.looks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             if is_woken() {
                 return true;
@@ -283,7 +313,7 @@ impl Drop for Polling<'_> {
             let _ = lease.state.compare_exchange(HELD, WANTED, Ordering::SeqCst, Ordering::Relaxed);
         }
         // Looked at after the state has changed: what begins to wait later sees that.
-        let others_wait = || self.connection.as_ref().is_some_and(|connection| connection.is_awaited());
+        let others_wait = || self.awaited.is_awaited_by_others(self.connection);
         if self.succeeded && others_wait() {
             lease.streak.store(0, Ordering::Relaxed);
             lease.sleeps();

@@ -241,11 +241,6 @@ pub(crate) enum AnswerTo<'a> {
 }
 
 impl AnswerTo<'_> {
-    /// Whether the answer goes to a queue.
-    pub(crate) fn is_queue(self) -> bool {
-        matches!(self, AnswerTo::Queue(..))
-    }
-
     /// Whether a reply is awaited besides: the request must not be sent after the call has ended.
     pub(crate) fn is_call(self) -> bool {
         #[cfg(feature = "rpc")]

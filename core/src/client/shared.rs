@@ -3,6 +3,7 @@
 use super::acks::Acks;
 use super::burst::BurstDetector;
 use super::client_state::ClientState;
+use super::coalescing::Coalescing;
 use super::config::Config;
 use super::inbox::End;
 use super::input::Input;
@@ -50,8 +51,7 @@ pub(super) struct Shared {
     /// The number of acknowledgements and replies that have come.
     pub(super) answers: AtomicU64,
     pub(super) burst: BurstDetector,
-    /// True if a task is about to flush.
-    pub(super) flush_scheduled: AtomicBool,
+    pub(super) coalescing: Coalescing,
     /// The time at which the heartbeat wakes up, in ns since `started`.
     heartbeat_at: AtomicU64,
     /// Wakes the heartbeat before that time.
@@ -84,7 +84,7 @@ impl Shared {
             last_heard: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             burst: BurstDetector::default(),
-            flush_scheduled: AtomicBool::new(false),
+            coalescing: Coalescing::default(),
             heartbeat_at: AtomicU64::new(u64::MAX),
             heartbeat_alarm: Notify::new(),
             input: Mutex::new(Input::new(leftover)),
@@ -118,6 +118,11 @@ impl Shared {
     /// Returns true while the reader waits for the program to take frames.
     pub(super) fn is_parked(&self) -> bool {
         self.parked.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the program awaits an acknowledgement or a reply that does not go to a completion queue.
+    pub(super) fn awaits_answer_elsewhere(&self) -> bool {
+        self.client.awaits_reply_elsewhere() || self.acks.is_awaited_elsewhere()
     }
 
     /// Returns true if the program awaits an acknowledgement or a reply.

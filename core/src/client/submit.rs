@@ -53,7 +53,7 @@ impl Shared {
         // Everything is checked before anything is queued or registered.
         let mut encoded = EncodedRequest::new(request, qos)?;
         let body_len = encoded.body_len();
-        let now = (qos.needs_ack() || !self.is_coalescing()).then(|| self.now());
+        let now = (qos.needs_ack() || !self.coalescing.waits()).then(|| self.now());
         let write_now = self.must_write_now(qos, now);
         let (waiter, pending) = self.waiter(request, qos, to);
         let deadline = now.and_then(|now| self.deadline(request, now)).filter(|_| waiter.is_some());
@@ -120,9 +120,8 @@ impl Shared {
         lease.note_sent();
         if qos.needs_ack() {
             self.client.inbox.unpark();
-            if to.is_queue() {
-                // Threads that wait for a queue do not poll the socket.
-                lease.sleeps();
+            if let AnswerTo::Queue(queue, _) = to {
+                queue.expect_from(lease);
             }
         }
     }
@@ -132,17 +131,12 @@ impl Shared {
         Load { frames: self.config.queue_size, bytes: self.config.queue_bytes }
     }
 
-    /// Returns true if requests wait for the task that flushes.
-    fn is_coalescing(&self) -> bool {
-        self.flush_scheduled.load(Ordering::Relaxed)
-    }
-
     /// Returns true if a request is written before the call returns. `now` is known unless others wait to be written.
     fn must_write_now(&self, qos: QoS, now: Option<Duration>) -> bool {
         if qos.is_realtime() || self.config.write_through {
             return true;
         }
-        let Some(now) = now.filter(|_| !self.is_coalescing()) else {
+        let Some(now) = now.filter(|_| !self.coalescing.waits()) else {
             self.burst.continues();
             return false;
         };
@@ -151,22 +145,6 @@ impl Shared {
             !pipelined && self.has_heard_since(since)
         };
         !self.burst.is_burst(now, awaits_answers)
-    }
-
-    /// Schedules a task that flushes, unless there is one.
-    fn flush_soon(self: &Arc<Self>) {
-        // The load costs less than the swap. The lock of the queue orders it: the task clears the flag before it takes the
-        // queue.
-        if self.is_coalescing() || self.flush_scheduled.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let shared = self.clone();
-        self.writer.runtime().spawn(async move {
-            // Cleared before the flush: requests that are queued after it schedule another task.
-            shared.flush_scheduled.store(false, Ordering::SeqCst);
-            shared.writer.flush();
-            shared.burst.wrote(shared.now());
-        });
     }
 
     fn deadline(&self, request: &Request<'_>, now: Duration) -> Option<Instant> {

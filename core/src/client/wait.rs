@@ -1,6 +1,6 @@
 //! Waiting on a plain thread, without a runtime.
 
-use super::reading_lease::ReadingLease;
+use super::reading_lease::{Awaited, ReadingLease};
 use crate::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,27 +63,28 @@ impl<'a> Wait<'a> {
     /// # Errors
     /// That of the check.
     pub fn on<T>(self, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<Option<T>> {
-        self.run(None, poll)
+        self.run(None, None, poll)
     }
 
-    /// As [`on`](Wait::on), for what comes over the connection of `lease`: this thread polls the socket for a moment
-    /// before it sleeps, if `polls` is true and that pays.
+    /// Polls until the result is ready, for what comes over the connection of `lease`: this thread polls the socket for a
+    /// moment before it sleeps, if `awaited` is given and polling pays. `None`: the time is over.
     pub(crate) fn on_answer<T>(
         self,
         lease: &ReadingLease,
-        polls: bool,
+        awaited: Option<&dyn Awaited>,
         poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<Option<T>> {
-        self.run(Some((lease, polls)), poll)
+        self.run(Some(lease), awaited, poll)
     }
 
     fn run<T>(
         self,
-        lease: Option<(&ReadingLease, bool)>,
+        lease: Option<&ReadingLease>,
+        awaited: Option<&dyn Awaited>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<Option<T>> {
         let Wait { deadline, slice, mut check } = self;
-        let mut polled = lease.filter(|(_, polls)| *polls).map(|(lease, _)| lease);
+        let mut polled = lease.zip(awaited);
         let mut has_waited = false;
         let parker = Parker::of_this_thread();
         let waker = Waker::from(parker.clone());
@@ -91,15 +92,17 @@ impl<'a> Wait<'a> {
         let mut next_check = check.is_some().then(|| Instant::now() + slice);
         loop {
             if let Poll::Ready(result) = poll(&mut cx) {
-                if let Some((lease, true)) = lease.filter(|_| has_waited) {
+                if let Some((lease, _)) = lease.zip(awaited).filter(|_| has_waited) {
                     lease.answered();
                 }
                 return Ok(Some(result));
             }
             has_waited = true;
             // A poll that was given up is not repeated in this wait.
-            polled = polled.filter(|lease| lease.poll(earlier(deadline, next_check), || parker.is_woken()));
-            if let (Some((lease, _)), None) = (lease, polled) {
+            polled = polled.filter(|(lease, awaited)| {
+                lease.poll(*awaited, earlier(deadline, next_check), || parker.is_woken())
+            });
+            if let (Some(lease), None) = (lease, polled) {
                 lease.sleeps();
             }
             loop {

@@ -18,6 +18,11 @@ impl WakerSet {
         self.first.iter().chain(&self.rest).any(|known| known.will_wake(waker))
     }
 
+    /// Returns true if there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Adds a waker that is not in the set. Returns one that had to go, to be woken when no lock is held.
     pub(crate) fn insert(&mut self, waker: Waker) -> Option<Waker> {
         if self.first.is_none() {

@@ -236,7 +236,9 @@ impl Caller {
         let (now, timeout) = (Instant::now(), self.client.timeout());
         let deadline = call.deadline.after(now, timeout);
         let state = self.client.state();
-        let is_polled = matches!(to, CallTarget::Slot(_));
+        if let CallTarget::Queue(queue, _) = &to {
+            queue.expect_from(state.inbox.lease());
+        }
         let (id, alarm) = state
             .calls
             .register(call.target, deadline, to)
@@ -245,9 +247,6 @@ impl Caller {
             state.timer.alarm(at);
         }
         state.inbox.unpark();
-        if !is_polled {
-            self.client.lease().sleeps();
-        }
         Ok((id, call.deadline(deadline.map_or(Deadline::Never, |at| Deadline::At(at.into_std())))))
     }
 

@@ -1,6 +1,7 @@
 //! The handle of a call that has been sent.
 
 use super::{Reply, RpcError};
+use crate::client::reading_lease::SingleAnswer;
 use crate::client::{Client, Failure, Outcome, Slot, Wait};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
@@ -80,7 +81,7 @@ impl PendingCall {
         if let Err(e) = self.client.check_process() {
             return Ok(Some(Err(e.into())));
         }
-        wait.on_answer(self.client.lease(), true, |cx| self.slot.poll(cx).map(read))
+        wait.on_answer(self.client.lease(), Some(&SingleAnswer), |cx| self.slot.poll(cx).map(read))
     }
 
     /// As [`wait`](PendingCall::wait), at most `timeout` and without a check.
