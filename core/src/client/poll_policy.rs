@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 /// A pause between two looks at the socket that is this long was an interruption: another program wants the core.
 const INTERRUPTION: Duration = Duration::from_micros(300);
-/// Polling pauses so many times as long as an interruption took: where other programs always want the cores, about two
-/// percent of the time are lost.
+/// Polling pauses so many times as long as an interruption took, and twice as long after each further interruption.
 const PAUSE: u32 = 50;
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After so many answers that were polled for without an interruption, the next pause is short again.
+const UNDISTURBED: u32 = 256;
+const MOST_DOUBLINGS: u32 = 8;
 /// The most answers that are not polled for after polls in vain.
 const MOST_SKIPPED: u32 = 255;
 
@@ -29,6 +31,10 @@ pub(super) struct PollPolicy {
     started: Instant,
     tuner: PollTuner,
     paused_until: Option<Instant>,
+    /// How often the pause was doubled.
+    doublings: u32,
+    /// Answers that were polled for since the last interruption.
+    undisturbed: u32,
     /// Waits that are not polled for, because the answer did not come in time before, and how many of them are left.
     skipped: u32,
     skip: u32,
@@ -48,6 +54,8 @@ impl PollPolicy {
             started: Instant::now(),
             tuner: PollTuner::default(),
             paused_until: None,
+            doublings: 0,
+            undisturbed: 0,
             skipped: 0,
             skip: 0,
             #[cfg(test)]
@@ -91,6 +99,7 @@ impl PollPolicy {
     /// A poll has ended with an answer.
     pub(super) fn succeeded(&mut self) {
         self.skipped = 0;
+        self.undisturbed = self.undisturbed.saturating_add(1);
     }
 
     /// A poll has ended without an answer.
@@ -102,7 +111,13 @@ impl PollPolicy {
 
     /// A poll was interrupted for so long by another program: polling pauses.
     pub(super) fn interrupted(&mut self, took: Duration) {
-        self.paused_until = Some(Instant::now() + took.saturating_mul(PAUSE).min(LONGEST_PAUSE));
+        if self.undisturbed >= UNDISTURBED {
+            self.doublings = 0;
+        }
+        let pause = took.saturating_mul(PAUSE).saturating_mul(1 << self.doublings).min(LONGEST_PAUSE);
+        self.paused_until = Some(Instant::now() + pause);
+        self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
+        self.undisturbed = 0;
         self.tuner.interrupt();
     }
 }

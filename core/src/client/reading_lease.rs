@@ -195,7 +195,7 @@ impl ReadingLease {
     fn begin<'a>(&'a self, awaited: &'a dyn Awaited, connection: &'a dyn Readable) -> Option<Polling<'a>> {
         let is_free = !self.is_polled.swap(true, Ordering::Acquire);
         // From here on, its drop ends it.
-        is_free.then_some(Polling { lease: self, awaited, connection, succeeded: false })
+        is_free.then(|| Polling { lease: self, awaited, connection, succeeded: false })
     }
 }
 

@@ -4,6 +4,8 @@
 mod calling;
 #[cfg(not(busrt_portable))]
 mod polling;
+#[cfg(not(busrt_portable))]
+mod polling_queues;
 mod receiving;
 #[cfg(feature = "runtime")]
 mod runtime;

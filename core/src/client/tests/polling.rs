@@ -9,18 +9,18 @@ use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 
 /// The length of [`request`] as it is sent.
-const REQUEST_BYTES: usize = 12;
+pub(super) const REQUEST_BYTES: usize = 12;
 
-fn request() -> Request<'static> {
+pub(super) fn request() -> Request<'static> {
     Request::message("b", b"x", QoS::Processed)
 }
 
 /// A client whose threads poll, its broker, and the runtime. Nothing runs in a runtime without workers of its own.
-struct Bed {
-    client: Client,
-    broker: std::os::unix::net::UnixStream,
+pub(super) struct Bed {
+    pub(super) client: Client,
+    pub(super) broker: std::os::unix::net::UnixStream,
     runtime: Runtime,
-    sent: u32,
+    pub(super) sent: u32,
 }
 
 impl Bed {
@@ -36,22 +36,22 @@ impl Bed {
     }
 
     /// The runtime runs on a thread of its own.
-    fn running(limit: Duration) -> Option<Bed> {
+    pub(super) fn running(limit: Duration) -> Option<Bed> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1);
         Bed::new(builder, limit)
     }
 
     /// The runtime does not run.
-    fn idle(limit: Duration) -> Option<Bed> {
+    pub(super) fn idle(limit: Duration) -> Option<Bed> {
         Bed::new(Builder::new_current_thread(), limit)
     }
 
-    fn lease(&self) -> &ReadingLease {
+    pub(super) fn lease(&self) -> &ReadingLease {
         self.client.0.state.inbox.lease()
     }
 
-    fn send(&mut self) -> (PendingOperation, u32) {
+    pub(super) fn send(&mut self) -> (PendingOperation, u32) {
         self.sent += 1;
         let pending = self.client.try_send(&request()).unwrap().sent().unwrap();
         self.broker.read_exact(&mut [0; REQUEST_BYTES]).unwrap();
@@ -91,12 +91,12 @@ impl Bed {
         self.broker.set_nonblocking(false).unwrap();
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         self.broker.write_all(bytes).unwrap();
     }
 }
 
-fn until(mut done: impl FnMut() -> bool) {
+pub(super) fn until(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < PATIENCE, "it never came true");
@@ -145,6 +145,13 @@ fn a_thread_that_sleeps_is_answered_by_the_task() {
     });
 }
 
+/// A queue with an operation under way.
+fn queued(client: &Client) -> CompletionQueue {
+    let completions = CompletionQueue::new();
+    assert!(client.try_send_to(&request(), &completions, 1).unwrap().is_sent());
+    completions
+}
+
 /// Everything that waits for something to come without polling gets the task back to read, as soon as it waits.
 #[test]
 fn what_waits_without_polling_is_read_for() {
@@ -170,9 +177,25 @@ fn what_waits_without_polling_is_read_for() {
             assert!(pending.poll_result(cx).is_pending());
             Box::new(pending)
         }),
+        (1, |client, cx| {
+            let completions = queued(client);
+            assert!(completions.poll_ready(cx).is_pending());
+            Box::new(completions)
+        }),
         (1, |client, _| {
-            let completions = CompletionQueue::new();
-            assert!(client.try_send_to(&request(), &completions, 1).unwrap().is_sent());
+            let completions = queued(client);
+            assert!(completions.try_take().is_none());
+            Box::new(completions)
+        }),
+        (1, |client, _| {
+            let completions = queued(client);
+            assert_eq!(completions.take(&mut vec![], 1), 0);
+            Box::new(completions)
+        }),
+        (1, |client, _| {
+            let completions = queued(client);
+            let wake_up = WakeUp::from(std::task::Waker::noop().clone());
+            assert_eq!(completions.take_or_arm(&mut vec![], 1, &wake_up), 0);
             Box::new(completions)
         }),
     ];
@@ -185,11 +208,12 @@ fn what_waits_without_polling_is_read_for() {
             assert!(pending.poll_result(cx).is_pending());
             Box::new(pending)
         }),
-        (0, |client, _| {
+        (0, |client, cx| {
             let caller = crate::rpc::Caller::new(client.clone());
             let completions = CompletionQueue::new();
             let call = crate::rpc::CallRequest::new("srv", "m", b"", QoS::No);
             assert!(caller.try_call_to(&call, &completions, 1).unwrap().is_sent());
+            assert!(completions.poll_ready(cx).is_pending());
             Box::new((caller, completions))
         }),
     ]);
