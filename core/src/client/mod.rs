@@ -16,7 +16,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | `client_state` | the state of a client that outlives its connections |
-//! | `coalescing` | the flush of requests that wait to be written together |
+//! | `coalescing`, `flusher` | requests that wait to be written together, and their flush |
 //! | `secondary` | clients that share the name of another one, with a suffix |
 //! | `connect`, `connect_blocking`, `alive` | registration, also without a runtime of the program, whose end is then awaited |
 //! | `connection`, `shared` | one connection: its handle, and the state that the next two rows share |
@@ -59,6 +59,7 @@ pub(crate) mod effects;
 mod encode;
 mod events;
 mod flush;
+mod flusher;
 mod heartbeat;
 mod input;
 mod lane;

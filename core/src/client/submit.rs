@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::proto::op::QoS;
 use crate::transport::Load;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
