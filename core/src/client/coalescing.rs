@@ -34,7 +34,8 @@ impl Coalescing {
 
     /// Returns true if requests wait. The caller flushes them now: what is queued later is a new burst.
     pub(super) fn take(&self) -> bool {
-        self.waits() && self.waits.swap(false, Ordering::SeqCst)
+        // Ordered after the store of `end_watch`: a burst that has seen the watch is seen here.
+        self.waits.load(Ordering::SeqCst) && self.waits.swap(false, Ordering::SeqCst)
     }
 }
 
