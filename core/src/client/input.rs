@@ -9,7 +9,7 @@ use crate::proto::delivery::Header;
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) decoder: Decoder<Header>,
-    /// The reason for which nothing more can be read, if a thread other than the reader's task found it.
+    /// The reason for which nothing more can be read, once a thread has found it.
     pub(super) end: Option<End>,
 }
 

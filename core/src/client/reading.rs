@@ -82,7 +82,13 @@ impl Shared {
                 room => room,
             },
         };
-        self.read_at_most(&mut input.decoder, batch, source, room.max(MIN_READ_BYTES))
+        let read = self.read_at_most(&mut input.decoder, batch, source, room.max(MIN_READ_BYTES));
+        if let Err(end) = &read {
+            // The system reports an error only once, and what follows bytes that cannot be read means nothing: no other
+            // thread may go on.
+            input.end = Some(end.clone());
+        }
+        read
     }
 
     fn read_at_most(
@@ -143,11 +149,8 @@ impl Readable for Shared {
             Ok(Read::Some) => Look::Some,
             Ok(Read::Nothing | Read::Busy) => Look::Nothing,
             Ok(Read::NoRoom) => Look::Over,
-            Err(end) => {
-                // The reader's task finds the end of the stream again, but the system reports an error only once.
-                if let Some(mut input) = self.input.try_lock() {
-                    input.end.get_or_insert(end);
-                }
+            Err(_) => {
+                // The reader's task finds the end in the input.
                 self.socket.shutdown();
                 Look::Over
             }
