@@ -4,8 +4,10 @@ use super::ack_target::AckTarget;
 #[cfg(feature = "rpc")]
 use super::calls::{Caller, Calls};
 use super::client_state::ClientState;
+use super::completions::CompletionQueue;
 use super::contain::{contain, wake_all};
 use super::outcome::{Answer, Failure};
+use super::queue_counts::QueueCounts;
 use super::subscriptions::Change;
 #[cfg(feature = "rpc")]
 use crate::frame::Frame;
@@ -55,9 +57,12 @@ impl Waiter {
         }
     }
 
-    /// Returns whether the answer goes to a completion queue.
-    fn is_queued(&self) -> bool {
-        matches!(self, Waiter::Program(AckTarget::Queue(..)))
+    /// Returns the completion queue that the answer goes to.
+    fn queue(&self) -> Option<&CompletionQueue> {
+        match self {
+            Waiter::Program(AckTarget::Queue(queue, _)) => Some(queue),
+            _ => None,
+        }
     }
 }
 
@@ -85,8 +90,8 @@ struct Table {
     entries: VecDeque<Entry>,
     /// The number of entries that the program waits for.
     awaited: usize,
-    /// How many of them go to completion queues.
-    queued: usize,
+    /// Those of them that go to completion queues.
+    queued: QueueCounts,
     /// No entry has an earlier deadline.
     next_deadline: Option<Instant>,
     ended: bool,
@@ -96,8 +101,14 @@ impl Table {
     fn remove(&mut self, index: usize) -> Option<Waiter> {
         let waiter = self.entries.remove(index)?.waiter;
         self.awaited -= usize::from(waiter.is_awaited());
-        self.queued -= usize::from(waiter.is_queued());
+        self.queued_no_more(&waiter);
         Some(waiter)
+    }
+
+    fn queued_no_more(&mut self, waiter: &Waiter) {
+        if let Some(queue) = waiter.queue() {
+            self.queued.remove(queue);
+        }
     }
 
     /// The entry of an operation. Op ids only grow, and wrap around.
@@ -128,7 +139,7 @@ impl Acks {
             last_id: 0,
             entries: VecDeque::new(),
             awaited: 0,
-            queued: 0,
+            queued: QueueCounts::default(),
             next_deadline: None,
             ended: false,
         };
@@ -152,7 +163,9 @@ impl Acks {
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
         table.awaited += usize::from(waiter.is_awaited());
-        table.queued += usize::from(waiter.is_queued());
+        if let Some(queue) = waiter.queue() {
+            table.queued.add(queue);
+        }
         table.entries.push_back(Entry { op_id, deadline, waiter });
         let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
         table.next_deadline = next_deadline.or(table.next_deadline);
@@ -179,10 +192,10 @@ impl Acks {
         self.table.lock().awaited > 0
     }
 
-    /// Returns whether the program waits for an acknowledgement that does not go to a completion queue.
-    pub(super) fn is_awaited_elsewhere(&self) -> bool {
+    /// Returns whether the program waits for an acknowledgement that does not go to the completion queue of that id.
+    pub(super) fn is_awaited_elsewhere(&self, queue: usize) -> bool {
         let table = self.table.lock();
-        table.awaited > table.queued
+        table.awaited > table.queued.at_least(queue)
     }
 
     /// Fails every entry whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
@@ -209,7 +222,7 @@ impl Acks {
             .collect();
         table.next_deadline = next;
         table.awaited -= late.iter().filter(|waiter| waiter.is_awaited()).count();
-        table.queued -= late.iter().filter(|waiter| waiter.is_queued()).count();
+        late.iter().for_each(|waiter| table.queued_no_more(waiter));
         drop(table);
         self.tell_all(late.into_iter().map(|waiter| (waiter, Err(Failure::Timeout))));
         next
@@ -219,7 +232,8 @@ impl Acks {
     pub(crate) fn end(&self) {
         let mut table = self.table.lock();
         table.ended = true;
-        (table.awaited, table.queued) = (0, 0);
+        table.awaited = 0;
+        table.queued.clear();
         let entries = std::mem::take(&mut table.entries);
         drop(table);
         self.tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(Failure::Lost))));
@@ -299,7 +313,6 @@ impl Drop for Answered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::completions::CompletionQueue;
     use super::super::config::Config;
     use super::super::pending::PendingOperation;
     use super::super::reading_lease::ReadingLease;

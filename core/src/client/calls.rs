@@ -3,6 +3,7 @@
 use super::completions::{CompletionQueue, Raw};
 use super::contain::{discard, discard_value, wake_all};
 use super::outcome::{Failure, Outcome};
+use super::queue_counts::QueueCounts;
 use super::slot::Slot;
 use super::waker_set::WakerSet;
 use crate::frame::Frame;
@@ -25,8 +26,6 @@ pub(crate) struct Calls {
     table: Mutex<Table>,
     /// The number of calls in the table: reading it costs less than the lock.
     pending: AtomicUsize,
-    /// How many of them have their outcome put into a completion queue.
-    queued: AtomicUsize,
     /// The same with the calls whose late replies are dropped.
     expected: AtomicUsize,
 }
@@ -35,8 +34,8 @@ pub(crate) struct Calls {
 struct Table {
     last_id: u32,
     waiting: HashMap<u32, Waiting>,
-    /// How many of them have their outcome put into a completion queue.
-    queued: usize,
+    /// Those whose outcome is put into a completion queue.
+    queued: QueueCounts,
     /// Calls that have ended without a reply, the oldest first.
     late: VecDeque<(u32, Name)>,
     /// No call has an earlier deadline.
@@ -100,8 +99,11 @@ pub(crate) enum Caller {
 pub(super) type Reply = (Caller, Frame);
 
 impl Caller {
-    fn is_queue(&self) -> bool {
-        matches!(self, Caller::Queue(..))
+    fn queue(&self) -> Option<&CompletionQueue> {
+        match self {
+            Caller::Queue(queue, _) => Some(queue),
+            _ => None,
+        }
     }
 
     /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
@@ -121,15 +123,21 @@ impl Caller {
 impl Table {
     fn remove(&mut self, id: u32) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
-        self.queued -= usize::from(waiting.caller.is_queue());
+        self.queued_no_more(&waiting);
         Some(waiting)
     }
 
     /// Removes the calls for which `ended` returns true.
     fn remove_if(&mut self, mut ended: impl FnMut(&Waiting) -> bool) -> Vec<(u32, Waiting)> {
         let removed: Vec<_> = self.waiting.extract_if(|_, waiting| ended(waiting)).collect();
-        self.queued -= removed.iter().filter(|(_, waiting)| waiting.caller.is_queue()).count();
+        removed.iter().for_each(|(_, waiting)| self.queued_no_more(waiting));
         removed
+    }
+
+    fn queued_no_more(&mut self, waiting: &Waiting) {
+        if let Some(queue) = waiting.caller.queue() {
+            self.queued.remove(queue);
+        }
     }
 
     /// Remembers a call that has ended without a reply. Returns what is forgotten for it.
@@ -145,23 +153,17 @@ impl Calls {
         let table = Table {
             last_id: 0,
             waiting: HashMap::new(),
-            queued: 0,
+            queued: QueueCounts::default(),
             late: VecDeque::new(),
             next_deadline: None,
             ended: false,
         };
-        Calls {
-            table: Mutex::new(table),
-            pending: AtomicUsize::new(0),
-            queued: AtomicUsize::new(0),
-            expected: AtomicUsize::new(0),
-        }
+        Calls { table: Mutex::new(table), pending: AtomicUsize::new(0), expected: AtomicUsize::new(0) }
     }
 
     fn publish_counts(&self, table: &Table) {
         let pending = table.waiting.len();
         self.pending.store(pending, Ordering::SeqCst);
-        self.queued.store(table.queued, Ordering::SeqCst);
         self.expected.store(pending + table.late.len(), Ordering::SeqCst);
     }
 
@@ -176,7 +178,8 @@ impl Calls {
         caller: Caller,
     ) -> Result<(u32, Option<Instant>), Caller> {
         let target = Name::new(primary_name(target));
-        let mut table = self.table.lock();
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
         if table.ended {
             return Err(caller);
         }
@@ -187,10 +190,11 @@ impl Calls {
             table.last_id = table.last_id.checked_add(1).unwrap_or(1);
             let id = table.last_id;
             if let Entry::Vacant(free) = table.waiting.entry(id) {
-                let queued = usize::from(caller.is_queue());
+                if let Some(queue) = caller.queue() {
+                    table.queued.add(queue);
+                }
                 free.insert(Waiting { target, deadline, unsent: false, caller });
-                table.queued += queued;
-                self.publish_counts(&table);
+                self.publish_counts(table);
                 return Ok((id, next_deadline));
             }
         }
@@ -213,9 +217,12 @@ impl Calls {
         self.pending.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether any call waits for its reply whose outcome does not go to a completion queue.
-    pub(super) fn is_awaited_elsewhere(&self) -> bool {
-        self.pending.load(Ordering::SeqCst) > self.queued.load(Ordering::SeqCst)
+    /// Whether any call waits for its reply whose outcome does not go to the completion queue of that id.
+    pub(super) fn is_awaited_elsewhere(&self, queue: usize) -> bool {
+        self.is_awaited() && {
+            let table = self.table.lock();
+            table.waiting.len() > table.queued.at_least(queue)
+        }
     }
 
     /// Whether a message may be a reply, late or not.
@@ -326,7 +333,7 @@ impl Calls {
         table.ended = true;
         table.late.clear();
         let waiting = std::mem::take(&mut table.waiting);
-        table.queued = 0;
+        table.queued.clear();
         self.publish_counts(&table);
         drop(table);
         fail_all(waiting.into_values().map(|waiting| waiting.caller), Failure::Lost);

@@ -126,10 +126,11 @@ impl ClientState {
         false
     }
 
-    /// Whether a call waits for its reply whose outcome does not go to a completion queue.
-    pub(super) fn awaits_reply_elsewhere(&self) -> bool {
+    /// Whether a call waits for its reply whose outcome does not go to the completion queue of that id.
+    #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "there are no calls"))]
+    pub(super) fn awaits_reply_elsewhere(&self, queue: usize) -> bool {
         #[cfg(feature = "rpc")]
-        return self.calls.is_awaited_elsewhere();
+        return self.calls.is_awaited_elsewhere(queue);
         #[cfg(not(feature = "rpc"))]
         false
     }

@@ -83,18 +83,27 @@ impl CompletionQueue {
         }))
     }
 
+    /// Tells queues apart that exist at the same time.
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// The content, unless this is a child of the process that made the queue.
     #[inline]
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
         self.0.process.is_current().then(|| self.0.state.lock())
     }
 
-    /// Notes that the result of an operation of the client of `lease` will come to this queue.
+    /// Notes that the result of an operation of the client of `lease` will come to this queue. To be called after the
+    /// operation is registered: a thread that polls looks at that before it lends reading.
     pub(crate) fn expect_from(&self, lease: &Arc<ReadingLease>) {
         let first = self.0.lease.get_or_init(|| lease.clone());
         if !Arc::ptr_eq(first, lease) {
             self.0.serves_many.store(true, Ordering::SeqCst);
             first.sleeps();
+            lease.sleeps();
+        } else if !lease.is_held() && self.lock().is_some_and(|state| !state.wakers.is_empty()) {
+            // What sleeps there began when no result was to come.
             lease.sleeps();
         }
     }
@@ -226,8 +235,16 @@ impl CompletionQueue {
 impl Awaited for CompletionQueue {
     fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool {
         // Other threads and tasks that wait for this queue have registered their wakers.
-        connection.is_awaited(self.lease().is_none())
+        connection.is_awaited(self.lease().map(|_| self.id()))
             || self.lock().is_some_and(|state| !state.wakers.is_empty())
+    }
+}
+
+#[cfg(test)]
+impl CompletionQueue {
+    /// Returns true if a thread or a task has registered its waker.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.lock().is_some_and(|state| !state.wakers.is_empty())
     }
 }
 

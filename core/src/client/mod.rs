@@ -69,6 +69,7 @@ mod outcome;
 mod pending;
 mod policy;
 mod poll_policy;
+mod queue_counts;
 mod reader;
 mod reading;
 pub(crate) mod reading_lease;

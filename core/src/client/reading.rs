@@ -161,8 +161,9 @@ impl Readable for Shared {
         self.flush_before_waiting();
     }
 
-    fn is_awaited(&self, queues: bool) -> bool {
-        let is_answer_awaited = if queues { self.awaits_answer() } else { self.awaits_answer_elsewhere() };
+    fn is_awaited(&self, except: Option<usize>) -> bool {
+        let is_answer_awaited =
+            except.map_or_else(|| self.awaits_answer(), |queue| self.awaits_answer_elsewhere(queue));
         is_answer_awaited || self.client.inbox.is_awaited()
     }
 }

@@ -15,7 +15,7 @@
 //! - after a few milliseconds without a look at the socket. This bounds the delay of what comes between two waits: pings,
 //!   frames that nothing waits for yet, and the end of the connection.
 //!
-//! SingleAnswer thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
+//! One thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
 //! wakers may run, which are foreign code and may wait for an answer of the same client.
 
 use super::poll_policy::{PollBounds, PollPolicy};
@@ -40,9 +40,9 @@ pub(crate) trait Readable: Send + Sync {
     /// Writes now what waits to be written together with more.
     fn flush(&self);
 
-    /// Returns true if anything that comes over the connection is awaited. What goes to completion queues counts only if
-    /// `queues` is set.
-    fn is_awaited(&self, queues: bool) -> bool;
+    /// Returns true if anything that comes over the connection is awaited, apart from what goes to the completion queue of
+    /// the id `except`.
+    fn is_awaited(&self, except: Option<usize>) -> bool;
 }
 
 /// What a polling thread waits for, to tell it from what others wait for.
@@ -56,7 +56,7 @@ pub(crate) struct SingleAnswer;
 
 impl Awaited for SingleAnswer {
     fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool {
-        connection.is_awaited(true)
+        connection.is_awaited(None)
     }
 }
 
@@ -147,6 +147,12 @@ impl ReadingLease {
         if self.state.load(Ordering::SeqCst) != HELD {
             self.take_back();
         }
+    }
+
+    /// Returns true if the task reads, and is not asked to lend.
+    #[inline]
+    pub(super) fn is_held(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == HELD
     }
 
     #[cold]

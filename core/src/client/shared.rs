@@ -120,9 +120,10 @@ impl Shared {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Returns true if the program awaits an acknowledgement or a reply that does not go to a completion queue.
-    pub(super) fn awaits_answer_elsewhere(&self) -> bool {
-        self.client.awaits_reply_elsewhere() || self.acks.is_awaited_elsewhere()
+    /// Returns true if the program awaits an acknowledgement or a reply that does not go to the completion
+    /// queue of that id.
+    pub(super) fn awaits_answer_elsewhere(&self, queue: usize) -> bool {
+        self.client.awaits_reply_elsewhere(queue) || self.acks.is_awaited_elsewhere(queue)
     }
 
     /// Returns true if the program awaits an acknowledgement or a reply.

@@ -179,7 +179,7 @@ impl Caller {
         completions: &CompletionQueue,
         token: u64,
     ) -> Result<TrySend<u32>, RpcError> {
-        self.send_now(call, CallTarget::Queue(completions.clone(), token), Bound::Bounded)
+        self.send_to(call, completions, token, Bound::Bounded)
     }
 
     /// As [`call_in_order`](Caller::call_in_order); the outcome goes to `completions` with `token`.
@@ -192,7 +192,21 @@ impl Caller {
         completions: &CompletionQueue,
         token: u64,
     ) -> Result<TrySend<u32>, RpcError> {
-        self.send_now(call, CallTarget::Queue(completions.clone(), token), Bound::Unbounded)
+        self.send_to(call, completions, token, Bound::Unbounded)
+    }
+
+    fn send_to(
+        &self,
+        call: &CallRequest<'_>,
+        completions: &CompletionQueue,
+        token: u64,
+        bound: Bound,
+    ) -> Result<TrySend<u32>, RpcError> {
+        let sent = self.send_now(call, CallTarget::Queue(completions.clone(), token), bound)?;
+        if let TrySend::Sent(_) = sent {
+            completions.expect_from(self.client.state().inbox.lease());
+        }
+        Ok(sent)
     }
 
     /// Forgets a call that was started with a completion queue: nothing more goes there, and its late reply is dropped.
@@ -236,9 +250,6 @@ impl Caller {
         let (now, timeout) = (Instant::now(), self.client.timeout());
         let deadline = call.deadline.after(now, timeout);
         let state = self.client.state();
-        if let CallTarget::Queue(queue, _) = &to {
-            queue.expect_from(state.inbox.lease());
-        }
         let (id, alarm) = state
             .calls
             .register(call.target, deadline, to)

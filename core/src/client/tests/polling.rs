@@ -74,7 +74,7 @@ impl Bed {
     }
 
     /// Exchanges until the task has lent reading.
-    fn lend(&mut self) {
+    pub(super) fn lend(&mut self) {
         for _ in 0..1000 {
             self.exchange();
             if self.lease().is_lent() {

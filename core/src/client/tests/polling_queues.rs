@@ -115,3 +115,45 @@ fn several_threads_wait_for_one_queue() {
         });
     }
 }
+
+/// A thread sleeps on a queue, and another thread, which polls for answers of its own, starts an operation for it.
+#[test]
+fn an_operation_for_a_queue_that_a_thread_sleeps_on_is_read_for() {
+    for used_before in [false, true] {
+        let Some(mut bed) = Bed::running(PATIENCE) else { return };
+        let completions = CompletionQueue::new();
+        if used_before {
+            bed.exchange_with(&completions);
+        }
+        std::thread::scope(|scope| {
+            bed.lease().poll_always(Duration::from_micros(1));
+            let waiting = scope.spawn(|| completions.wait(Wait::at_most(PATIENCE)).unwrap());
+            until(|| completions.is_waited_for());
+            std::thread::sleep(Duration::from_millis(5));
+            bed.lease().poll_always(PATIENCE);
+            bed.lend();
+            let id = bed.send_to(&completions);
+            assert!(!bed.lease().is_lent(), "{used_before}");
+            bed.write(&delivery::ack(id, 1));
+            assert!(waiting.join().unwrap());
+        });
+    }
+}
+
+/// An event loop waits for the results of one queue, a thread that polls for those of another one.
+#[test]
+fn reading_is_not_lent_while_another_queue_is_waited_for() {
+    let Some(mut bed) = Bed::running(PATIENCE) else { return };
+    let (polled, armed) = (CompletionQueue::new(), CompletionQueue::new());
+    bed.exchange_with(&polled);
+    let first = bed.send_to(&armed);
+    let wake_up = WakeUp::from(std::task::Waker::noop().clone());
+    assert_eq!(armed.take_or_arm(&mut vec![], 1, &wake_up), 0);
+    let loans = bed.lease().counts().0;
+    (0..20).for_each(|_| bed.exchange_with(&polled));
+    assert_eq!(bed.lease().counts().0, loans);
+    bed.write(&delivery::ack(first, 1));
+    until(|| armed.len() == 1);
+    // Once no result of it is to come, reading is lent again.
+    bed.lend_with(&polled);
+}
