@@ -66,8 +66,8 @@ impl<'a> Wait<'a> {
         self.run(None, poll)
     }
 
-    /// As [`on`](Wait::on), for what comes over the connection of `lease`: this thread polls the socket for a moment
-    /// before it sleeps, if `polls` is true and that pays.
+    /// Does the same as [`on`](Wait::on), for what comes over the connection of `lease`: this thread polls the socket
+    /// for a moment before it sleeps, if `polls` is true and that pays.
     pub(crate) fn on_answer<T>(
         self,
         lease: &ReadingLease,
@@ -117,7 +117,7 @@ impl<'a> Wait<'a> {
                     continue;
                 }
                 if deadline.is_some_and(|deadline| deadline <= now) {
-                    // What has come in the last moment counts.
+                    // An answer in the last moment counts.
                     return Ok(match poll(&mut cx) {
                         Poll::Ready(result) => Some(result),
                         Poll::Pending => None,
