@@ -1,5 +1,5 @@
-//! What a client costs its program: sending, acknowledgements, calls and receiving on plain threads, without a runtime
-//! of the program, and the async path beside them.
+//! The cost of a client for its program: sending, acknowledgements, calls and receiving on plain threads, without a
+//! runtime of the program, and the async path beside them.
 //!
 //! The broker listens on a UNIX socket. It runs in this process, in a runtime of its own with two threads, or it is the
 //! program that `BUSRTD` names. `BENCH_ADDRESS` names a broker that runs already.
@@ -22,7 +22,7 @@ const PAYLOAD: [u8; 100] = [b'x'; 100];
 const OPERATIONS: u64 = 20_000;
 /// Operations and calls under way at the same time.
 const WINDOW: u64 = 64;
-/// What is taken at once.
+/// The size of a batch.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! What reading requests and writing deliveries costs, without sockets.
+//! The cost of decoding requests and encoding deliveries, without sockets.
 
 use busrt::proto::decoder::Decoder;
 use busrt::proto::delivery::Delivery;

@@ -1,4 +1,4 @@
-//! What matching costs, from a thousand to a million subscriptions, in time and in memory.
+//! The cost of matching, from a thousand to a million subscriptions, in time and in memory.
 
 use busrt::matching::cache::Cache;
 use busrt::matching::names::NameTrie;

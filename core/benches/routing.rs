@@ -1,4 +1,4 @@
-//! What a frame costs on its way through a whole broker: from clients in this process, which is routing and
+//! The cost of a frame on its way through a whole broker: from clients in this process, which is routing and
 //! queues alone, and over socket pairs, which adds the kernel and a client's reader and writer.
 //!
 //! Everything runs on one thread, so that the figures are the work done and not how threads are scheduled.
@@ -46,7 +46,7 @@ struct Bed {
 
 impl Bed {
     async fn new(via: Via, receivers: usize, topic: Option<&str>) -> Bed {
-        // Nothing runs, and nobody pings, while criterion calculates.
+        // No task runs and no client pings while criterion calculates.
         let broker = Broker::new(Options::default().timeout(Duration::from_secs(60)));
         let sender = connect(&broker, via, "sender").await;
         let mut all = Vec::with_capacity(receivers);

@@ -7,14 +7,14 @@ use std::fmt;
 /// The result of an operation on the bus.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, as the wire knows it.
+/// The kind of an error, as the wire defines it.
 ///
 /// Every result code of the protocol (docs/protocol.md section 5) is one kind and back. The kind
 /// [`ConnectionLost`](ErrorKind::ConnectionLost) exists on the client's side only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Nobody on the bus has that name (`71`).
+    /// No client on the bus has that name (`71`).
     NotRegistered,
     /// Bytes, a name or a payload that cannot be what they should be (`72`).
     Data,
@@ -176,12 +176,12 @@ impl Error {
         self
     }
 
-    /// What to match on.
+    /// The kind, for programs to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What failed and where, without the kind; may be empty.
+    /// A description without the kind; may be empty.
     pub fn context(&self) -> &str {
         &self.context
     }
@@ -192,12 +192,12 @@ impl Error {
         self.code
     }
 
-    /// Whether the broker has refused the operation or the registration.
+    /// Returns true if the broker has refused the operation or the registration.
     pub fn is_refusal(&self) -> bool {
         self.code.is_some()
     }
 
-    /// What the error is about, if that is known: the address of a connection, the receiver, mask or (first) topic
+    /// The subject of the error, if it is known: the address of a connection, the receiver, mask or (first) topic
     /// of an operation.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()

@@ -39,7 +39,7 @@ impl Process {
         self.0.into()
     }
 
-    /// Whether the value belongs to this process. Costs one load.
+    /// Returns true if the value belongs to this process. Costs one load.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
         // `current` has installed the handler.

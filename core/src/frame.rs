@@ -37,7 +37,7 @@ impl Frame {
         self.kind
     }
 
-    /// Whether the sender asked for it to be flushed at once on every hop.
+    /// Returns true if the sender asked for it to be flushed immediately on every hop.
     pub fn is_realtime(&self) -> bool {
         self.realtime
     }
@@ -58,7 +58,7 @@ impl Frame {
         (self.kind == FrameKind::Publication).then(|| self.text(start, self.payload_at as usize - 1))
     }
 
-    /// What was sent.
+    /// The payload.
     pub fn payload(&self) -> &[u8] {
         match &self.detached {
             Some(payload) => payload,
@@ -66,7 +66,7 @@ impl Frame {
         }
     }
 
-    /// What was sent, as shared bytes: nothing is copied.
+    /// The payload as shared bytes: nothing is copied.
     pub fn payload_bytes(&self) -> Bytes {
         match &self.detached {
             Some(payload) => payload.clone(),

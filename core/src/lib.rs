@@ -22,11 +22,12 @@
 //! | call and be called | [`rpc`] | `rpc` (default) |
 //! | do so without an async runtime | [`blocking`] | `blocking` |
 //! | connect from a plain thread, for bindings | [`runtime`] | `runtime` |
+//! | pack and unpack parameters and results | [`msgpack`] | `msgpack` |
 //! | return long results item by item | [`cursor`] | `cursors` |
 //! | run a broker within a program | [`broker`] | `broker` |
 //! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
 //!
-//! `full` is `ipc`, `rpc` and `broker`. The features `server` and `cli` build the binaries `busrtd` and
+//! `full` is `ipc`, `rpc`, `broker` and `msgpack`. The features `server` and `cli` build the binaries `busrtd` and
 //! `busrt`, `std-alloc` lets them keep the system's allocator. The wire is specified
 //! in docs/protocol.md in the project's repository.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -42,6 +43,8 @@ pub mod fuzzing;
 #[cfg(any(feature = "rpc", all(feature = "broker", unix)))]
 mod log_limit;
 pub mod matching;
+#[cfg(feature = "msgpack")]
+pub mod msgpack;
 #[cfg(any(feature = "broker", feature = "cli"))]
 pub mod params;
 #[cfg(feature = "_io")]
@@ -66,6 +69,8 @@ pub mod runtime;
 #[cfg(feature = "_io")]
 pub mod transport;
 
+/// The crate of [`Bytes`](bytes::Bytes), the type of payloads.
+pub use bytes;
 #[cfg(feature = "_io")]
 pub use client::Client;
 pub use error::{Error, ErrorKind, Result};

@@ -50,7 +50,7 @@ const SHUTDOWN_POLL: Duration = Duration::from_millis(1);
 /// The time that the threads have to end when nothing is left to be written.
 const THREADS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The runtime of one process. A child made by fork finds its parent's, whose threads it has not got, and
+/// The runtime of one process. A child made by fork inherits its parent's without the threads, and
 /// appends its own. The chain is never locked, so that a fork at any moment does no harm.
 struct Instance {
     process: Process,
@@ -73,7 +73,7 @@ fn is_shut_down() -> bool {
 }
 
 thread_local! {
-    /// Whether this is a thread of the runtime.
+    /// True if this is a thread of the runtime.
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -87,7 +87,7 @@ pub fn handle() -> Result<Handle> {
         return Err(shut_down());
     }
     let instance = instance()?;
-    // Looked at once more: another thread may have shut it down since.
+    // A second look: another thread may have shut it down since.
     if is_shut_down() || *instance.closing[0].borrow() {
         return Err(shut_down());
     }
@@ -124,13 +124,13 @@ pub fn shutdown(timeout: Duration) -> bool {
     ended
 }
 
-/// Whether this is a thread of the runtime, which must not wait.
+/// Returns true if this is a thread of the runtime, which must not wait.
 pub(crate) fn is_worker() -> bool {
     // An error: the thread is about to end.
     IS_WORKER.try_with(Cell::get).unwrap_or(false)
 }
 
-/// What a task of a connection holds while there may be something to write. [`shutdown`] waits for it.
+/// The token that a connection's task holds while there may be something to write. [`shutdown`] waits for its drop.
 #[derive(Debug)]
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
@@ -156,13 +156,13 @@ impl Alive {
         std::future::pending().await
     }
 
-    /// Whether the runtime is about to be shut down.
+    /// Returns true if the runtime is about to be shut down.
     pub(crate) fn is_closing(&self) -> bool {
         self.0.as_ref().is_some_and(|closing| *closing.borrow())
     }
 }
 
-/// How many tasks [`shutdown`] would wait for.
+/// The number of tasks that [`shutdown`] would wait for.
 #[cfg(test)]
 pub(crate) fn tasks_alive() -> usize {
     existing().map_or(0, |instance| instance.closing.iter().map(watch::Sender::receiver_count).sum())

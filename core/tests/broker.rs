@@ -1,4 +1,4 @@
-//! What a broker does besides carrying frames: listening, its own client, force register, attaching.
+//! The other tasks of a broker besides carrying frames: listening, its own client, force register, attaching.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 

@@ -68,7 +68,7 @@ enum Sent {
     Publications,
 }
 
-/// What one test does.
+/// The parameters of one test.
 #[derive(Debug, Clone)]
 struct Plan {
     options: Options,

@@ -41,7 +41,7 @@ fn sink(index: usize) -> String {
     format!("sink.{index}")
 }
 
-/// What a receiver knows of a sender.
+/// The state of a receiver for one sender.
 #[derive(Default)]
 struct Book {
     /// The number that its last frame had among all it has sent.
@@ -50,7 +50,7 @@ struct Book {
     last: [Option<u64>; 3],
 }
 
-/// What a receiver must find right.
+/// The properties that a receiver checks.
 struct Books {
     of: Mutex<HashMap<String, Book>>,
     /// It was not there when the first frames were sent.

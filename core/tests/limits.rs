@@ -1,4 +1,4 @@
-//! What a client may hold: each limit, and how it is answered when a client goes beyond it. Other clients notice
+//! Limits for a client: each limit, and how it is answered when a client goes beyond it. Other clients notice
 //! nothing.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]

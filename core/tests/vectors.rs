@@ -292,7 +292,7 @@ fn handshakes_of_a_broker() {
             last = server.next(&mut input);
         }
         match (last, text(&vector["outcome"])) {
-            (ServerStep::Refuse(kind), outcome) => assert_eq!(format!("{:02x}", kind.code()), outcome),
+            (ServerStep::Reject(kind), outcome) => assert_eq!(format!("{:02x}", kind.code()), outcome),
             // Whether a name is free, allowed and of a permitted length is not the codec's to say.
             (ServerStep::Register(name), "registered" | "71" | "72" | "76" | "79") => {
                 assert_eq!(Some(name.clone().into_bytes()), name_in(steps));

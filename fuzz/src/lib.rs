@@ -1,4 +1,4 @@
-//! What the fuzz targets share: choices made from the input, plain models of the protocol, and a session.
+//! Helpers of all fuzz targets: choices made from the input, plain models of the protocol, and a session.
 
 pub mod choices;
 pub mod matching;

@@ -15,12 +15,12 @@ fn matches(mask: &str, text: &str, separator: char, one: &str, tail: &str) -> bo
     mask.len() == text.len()
 }
 
-/// Whether a topic mask matches a topic.
+/// Returns true if a topic mask matches a topic.
 pub fn topic_matches(mask: &str, topic: &str) -> bool {
     matches(mask, topic, '/', "+", "#")
 }
 
-/// Whether a name mask matches a name.
+/// Returns true if a name mask matches a name.
 pub fn name_matches(mask: &str, name: &str) -> bool {
     matches(mask, name, '.', "?", "*")
 }

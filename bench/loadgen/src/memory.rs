@@ -1,4 +1,4 @@
-//! What clients cost the broker in memory.
+//! The memory that clients cost the broker.
 
 use crate::Args;
 use crate::net::Conn;

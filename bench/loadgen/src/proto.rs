@@ -1,4 +1,4 @@
-//! What clients write, in the protocol of each broker.
+//! The bytes that clients write, in the protocol of each broker.
 
 use crate::net::Conn;
 

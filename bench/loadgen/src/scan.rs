@@ -1,4 +1,4 @@
-//! What clients read: whole messages are counted, never looked into.
+//! The input of clients: whole messages are counted, their content is not read.
 
 use crate::net::Conn;
 use crate::proto::Proto;
@@ -8,7 +8,7 @@ pub struct Scan {
     proto: Proto,
     buf: Vec<u8>,
     tmp: Vec<u8>,
-    /// What is still to come of a message whose beginning is not kept.
+    /// The bytes still to come of a message whose beginning is not kept.
     skip: usize,
     /// busrt acknowledgements seen; the caller may reset it.
     pub acks: u64,

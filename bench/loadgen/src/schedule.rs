@@ -1,4 +1,4 @@
-//! What a process asks of the kernel's scheduler: the probe goes first, attackers go last.
+//! Priorities for the kernel's scheduler: the probe runs first, attackers last.
 
 /// Puts this process before all others, so that the probe measures the broker and not its own waiting for a core.
 /// Returns what was granted: a real-time class needs a privilege, and so does a better nice value.

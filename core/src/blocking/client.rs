@@ -30,7 +30,7 @@ pub struct Client {
     _flushed: Arc<FlushedInDrop>,
 }
 
-/// What the clones of a client share. Its drop waits for what they have sent.
+/// The state that the clones of a client share. Its drop waits until everything that they have sent is written.
 #[derive(Debug)]
 struct FlushedInDrop(crate::Client);
 
@@ -57,15 +57,16 @@ impl Client {
     /// See [`crate::Client::connect`].
     ///
     /// # Errors
-    /// As there, and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
+    /// The errors of that method, and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
     pub fn connect(config: &Config) -> Result<Client> {
         Ok(crate::Client::connect_blocking(config)?.into())
     }
 
-    /// As [`connect`](Client::connect), for the time of `wait`.
+    /// Does the same as [`connect`](Client::connect), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`connect`](Client::connect), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in
+    /// The errors of [`connect`](Client::connect), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of
+    /// the check in
     /// `wait`.
     pub fn connect_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
         Ok(crate::Client::connect_blocking_with(config, wait)?.into())
@@ -75,7 +76,7 @@ impl Client {
     /// called there.
     ///
     /// # Errors
-    /// As [`connect`](Client::connect), and [`Io`](ErrorKind::Io) when `socket` fails.
+    /// The errors of [`connect`](Client::connect), and [`Io`](ErrorKind::Io) when `socket` fails.
     pub fn connect_stream(
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
@@ -110,7 +111,7 @@ impl Client {
     /// See [`crate::Client::send`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         let payload = payload.into();
         self.run(&Request::message(target, &payload, qos))
@@ -119,7 +120,7 @@ impl Client {
     /// See [`crate::Client::broadcast`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         let payload = payload.into();
         self.run(&Request::broadcast(mask, &payload, qos))
@@ -128,7 +129,7 @@ impl Client {
     /// See [`crate::Client::publish`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         let payload = payload.into();
         self.run(&Request::publish(topic, &payload, qos))
@@ -137,7 +138,7 @@ impl Client {
     /// See [`crate::Client::publish_for`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn publish_for(
         &self,
         topic: &str,
@@ -152,7 +153,7 @@ impl Client {
     /// See [`crate::Client::subscribe`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = join_topics(&topics)? else { return Ok(()) };
         self.run(&Request::new(Operation::Subscribe(Topics::Joined(&joined)), qos))
@@ -161,7 +162,7 @@ impl Client {
     /// See [`crate::Client::unsubscribe`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = join_topics(&topics)? else { return Ok(()) };
         self.run(&Request::new(Operation::Unsubscribe(Topics::Joined(&joined)), qos))
@@ -170,7 +171,7 @@ impl Client {
     /// See [`crate::Client::exclude`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = join_topics(&topics)? else { return Ok(()) };
         self.run(&Request::new(Operation::Exclude(Topics::Joined(&joined)), qos))
@@ -179,7 +180,7 @@ impl Client {
     /// See [`crate::Client::unexclude`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = join_topics(&topics)? else { return Ok(()) };
         self.run(&Request::new(Operation::Unexclude(Topics::Joined(&joined)), qos))
@@ -189,16 +190,16 @@ impl Client {
     /// [`deadline`](Request::deadline): the client's timeout unless it has one.
     ///
     /// # Errors
-    /// As [`crate::Client::send`].
+    /// The errors of [`crate::Client::send`].
     pub fn run(&self, request: &Request<'_>) -> Result<()> {
         self.run_with(request, Wait::forever())
     }
 
-    /// As [`run`](Client::run), for the time of `wait` if that ends before the deadline.
+    /// Does the same as [`run`](Client::run), for the time of `wait` if that ends before the deadline.
     ///
     /// # Errors
-    /// As [`run`](Client::run), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check in `wait`.
-    /// The operation may be under way then.
+    /// The errors of [`run`](Client::run), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
+    /// check in `wait`. The operation may be under way then.
     pub fn run_with(&self, request: &Request<'_>, mut wait: Wait<'_>) -> Result<()> {
         let pending = self.start(request, wait.by_ref())?;
         if !request.qos.needs_ack() {
@@ -213,7 +214,7 @@ impl Client {
     /// [`submit_request`](Client::submit_request).
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
         let request = Request::new(operation.by_ref().map_payload(Payload::Shared), qos);
         self.submit_request(&request, Wait::forever())
@@ -223,7 +224,7 @@ impl Client {
     /// before the client's timeout; see [`crate::Client::submit_request`].
     ///
     /// # Errors
-    /// As there, and that of the check in `wait`. Nothing is sent then, now or later.
+    /// The errors of that method, and the error of the check in `wait`. Nothing is sent then, now or later.
     pub fn submit_request(&self, request: &Request<'_>, wait: Wait<'_>) -> Result<PendingOperation> {
         Ok(PendingOperation::new(self.start(request, wait)?, self.owner))
     }
@@ -241,7 +242,7 @@ impl Client {
     /// See [`crate::Client::frames`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn frames(&self) -> Result<Frames> {
         self.owner.check()?;
         Ok(Frames::new(self.inner.frames()?, self.owner))
@@ -250,7 +251,7 @@ impl Client {
     /// See [`crate::Client::ping`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn ping(&self) -> Result<()> {
         self.run(&Request::new(Operation::Nop, QoS::No))
     }
@@ -258,16 +259,16 @@ impl Client {
     /// See [`crate::Client::secondary`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn secondary(&self) -> Result<Client> {
         self.secondary_with(Wait::forever())
     }
 
-    /// As [`secondary`](Client::secondary), for the time of `wait`.
+    /// Does the same as [`secondary`](Client::secondary), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of the check
-    /// in `wait`.
+    /// The errors of [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and that
+    /// of the check in `wait`.
     pub fn secondary_with(&self, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let inner = self.inner.clone();
@@ -277,7 +278,7 @@ impl Client {
     /// See [`crate::Client::secondary_named`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn secondary_named(&self, suffix: &str) -> Result<Client> {
         self.secondary_named_with(suffix, Wait::forever())
     }
@@ -296,7 +297,7 @@ impl Client {
     /// Waits until what was sent is in the kernel, at most the client's timeout; see [`crate::Client::flush`].
     ///
     /// # Errors
-    /// As there, and [`Timeout`](ErrorKind::Timeout).
+    /// The errors of that method, and [`Timeout`](ErrorKind::Timeout).
     pub fn flush(&self) -> Result<()> {
         if self.flush_with(Wait::at_most(self.inner.timeout()))? {
             return Ok(());
@@ -304,10 +305,10 @@ impl Client {
         Err(Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))
     }
 
-    /// As [`flush`](Client::flush), for the time of `wait`; false when it is over.
+    /// Does the same as [`flush`](Client::flush), for the time of `wait`; false when it is over.
     ///
     /// # Errors
-    /// As [`crate::Client::flush`], and that of the check in `wait`.
+    /// The errors of [`crate::Client::flush`], and the error of the check in `wait`.
     pub fn flush_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
         self.inner.flush().wait(wait)
@@ -321,11 +322,11 @@ impl Client {
         self.disconnect_with(Wait::forever()).map(drop)
     }
 
-    /// As [`disconnect`](Client::disconnect), for the time of `wait`; false when it is over. The connection is being
-    /// ended all the same.
+    /// Does the same as [`disconnect`](Client::disconnect), for the time of `wait`; false when it is over. The
+    /// connection is being ended all the same.
     ///
     /// # Errors
-    /// As [`disconnect`](Client::disconnect), and that of the check in `wait`.
+    /// The errors of [`disconnect`](Client::disconnect), and the error of the check in `wait`.
     pub fn disconnect_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
         Ok(wait_for(self.inner.disconnect(), wait)?.is_some())
@@ -344,10 +345,11 @@ impl Client {
         self.drain_with(Wait::at_most(bound))
     }
 
-    /// As [`drain`](Client::drain), for the time of `wait`.
+    /// Does the same as [`drain`](Client::drain), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`drain`](Client::drain), and that of the check in `wait`. The connection is being ended then.
+    /// The errors of [`drain`](Client::drain), and the error of the check in `wait`. The connection is being ended
+    /// then.
     pub fn drain_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
         let drained = wait_for(self.inner.drain_unbounded(), wait);
@@ -371,7 +373,7 @@ impl Client {
         self.inner.on_event(callback)
     }
 
-    /// Whether this client can send.
+    /// Returns true if this client can send.
     pub fn is_connected(&self) -> bool {
         self.owner.is_current() && self.inner.is_connected()
     }
@@ -385,16 +387,16 @@ impl Client {
         ended.ok_or_else(|| Error::new(ErrorKind::Timeout, "the client has not ended"))
     }
 
-    /// As [`closed`](Client::closed), for the time of `wait`; `None` when it is over.
+    /// Does the same as [`closed`](Client::closed), for the time of `wait`; `None` when it is over.
     ///
     /// # Errors
-    /// As [`closed`](Client::closed), and that of the check in `wait`.
+    /// The errors of [`closed`](Client::closed), and the error of the check in `wait`.
     pub fn closed_with(&self, wait: Wait<'_>) -> Result<Option<Error>> {
         self.owner.check_may_wait()?;
         wait_for(self.inner.closed(), wait)
     }
 
-    /// What the client has done so far.
+    /// The client's counters.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }

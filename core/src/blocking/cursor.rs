@@ -20,7 +20,7 @@ impl Caller {
     /// Calls a method that returns a cursor; see [`crate::rpc::Caller::cursor`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn cursor(
         &self,
         target: &str,
@@ -51,7 +51,7 @@ impl Rpc {
     /// See [`Caller::cursor`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn cursor(
         &self,
         target: &str,
@@ -77,8 +77,8 @@ impl CursorStream {
     /// The next item, `None` at the end. Waits for the time of `wait`, and for each call at most the client's timeout.
     ///
     /// # Errors
-    /// As [`Caller::call`]; -32001 when the cursor was unused for too long; that of the check in `wait`. When the time is
-    /// over, -32120: an item that is on its way is lost.
+    /// The errors of [`Caller::call`]; -32001 when the cursor was unused for too long; that of the check in `wait`.
+    /// When the time is over, -32120: an item that is on its way is lost.
     pub fn next_with(&mut self, wait: Wait<'_>) -> Result<Option<Bytes>, RpcError> {
         if let Some(question) = self.items.question_for_next() {
             self.ask(&question, wait)?;
@@ -89,15 +89,15 @@ impl CursorStream {
     /// See [`crate::cursor::CursorStream::next_bulk`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn next_bulk(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
         self.next_bulk_with(n, Wait::forever())
     }
 
-    /// As [`next_bulk`](CursorStream::next_bulk), for the time of `wait`.
+    /// Does the same as [`next_bulk`](CursorStream::next_bulk), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`next_with`](CursorStream::next_with).
+    /// The errors of [`next_with`](CursorStream::next_with).
     pub fn next_bulk_with(&mut self, n: usize, mut wait: Wait<'_>) -> Result<Vec<Bytes>, RpcError> {
         while let Some(question) = self.items.question_for(n) {
             self.ask(&question, wait.by_ref())?;
@@ -121,8 +121,8 @@ impl Iterator for CursorStream {
 }
 
 impl CursorMap {
-    /// As [`handle`](CursorMap::handle), waiting on this thread: for [blocking handlers](super::Handlers). The methods
-    /// of the cursors are run on this thread, which is not within a runtime.
+    /// Does the same as [`handle`](CursorMap::handle), waiting on this thread: for [blocking
+    /// handlers](super::Handlers). The methods of the cursors are run on this thread, which is not within a runtime.
     ///
     /// # Errors
     /// The errors of [`handle`](CursorMap::handle).

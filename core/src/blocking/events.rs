@@ -1,4 +1,4 @@
-//! What happens to a client's connection.
+//! Events of a client's connection.
 
 use super::owner::Owner;
 use crate::client::{self, Event, Wait};
@@ -26,18 +26,18 @@ impl Events {
         self.recv_with(Wait::forever())
     }
 
-    /// As [`recv`](Events::recv), but waits no longer than `timeout`.
+    /// Does the same as [`recv`](Events::recv), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`recv`](Events::recv), and [`Timeout`](ErrorKind::Timeout) when nothing happened.
+    /// The errors of [`recv`](Events::recv), and [`Timeout`](ErrorKind::Timeout) when nothing happened.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Event>> {
         self.recv_with(Wait::at_most(timeout))
     }
 
-    /// As [`recv`](Events::recv), for the time of `wait`.
+    /// Does the same as [`recv`](Events::recv), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`recv_timeout`](Events::recv_timeout), and that of the check in `wait`.
+    /// The errors of [`recv_timeout`](Events::recv_timeout), and the error of the check in `wait`.
     pub fn recv_with(&mut self, wait: Wait<'_>) -> Result<Option<Event>> {
         self.owner.check_may_wait()?;
         let received = wait.on(|cx| self.inner.poll_recv(cx))?;

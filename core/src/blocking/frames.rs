@@ -28,18 +28,18 @@ impl Frames {
         self.recv_with(Wait::forever())
     }
 
-    /// As [`recv`](Frames::recv), but waits no longer than `timeout`.
+    /// Does the same as [`recv`](Frames::recv), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`recv`](Frames::recv), and [`Timeout`](ErrorKind::Timeout) when no frame came.
+    /// The errors of [`recv`](Frames::recv), and [`Timeout`](ErrorKind::Timeout) when no frame came.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Frame>> {
         self.recv_with(Wait::at_most(timeout))
     }
 
-    /// As [`recv`](Frames::recv), for the time of `wait`.
+    /// Does the same as [`recv`](Frames::recv), for the time of `wait`.
     ///
     /// # Errors
-    /// As [`recv_timeout`](Frames::recv_timeout), and that of the check in `wait`.
+    /// The errors of [`recv_timeout`](Frames::recv_timeout), and the error of the check in `wait`.
     pub fn recv_with(&mut self, wait: Wait<'_>) -> Result<Option<Frame>> {
         self.owner.check_may_wait()?;
         let received = self.inner.wait_recv(wait)?;
@@ -56,7 +56,8 @@ impl Frames {
     /// over, and `None` when the connection has ended and everything received has been taken.
     ///
     /// # Errors
-    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used, and that of the check in `wait`.
+    /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used, and the error of the check in
+    /// `wait`.
     pub fn wait_batch(
         &mut self,
         frames: &mut Vec<Frame>,
@@ -68,7 +69,7 @@ impl Frames {
         self.inner.wait_batch(frames, max_frames, max_bytes, wait)
     }
 
-    /// As [`wait_batch`](Frames::wait_batch), but never waits: see [`client::Frames::take_batch`].
+    /// Does the same as [`wait_batch`](Frames::wait_batch), but never waits: see [`client::Frames::take_batch`].
     pub fn take_batch(
         &mut self,
         frames: &mut Vec<Frame>,

@@ -1,8 +1,9 @@
-//! What a blocking RPC server does with what it receives.
+//! The handlers of a blocking RPC server.
 
 use crate::frame::Frame;
 use crate::rpc::{Call, Notification, RpcError};
 use bytes::Bytes;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// The handlers of a blocking RPC server; see [`crate::rpc::Handlers`]. They run on threads that the server has for
@@ -13,12 +14,15 @@ use std::sync::Arc;
 /// threads are started as they are needed and end when idle. Frames are handled one after another on one thread,
 /// notifications on another. With [`in_order`](crate::rpc::Options::in_order) everything is handled on one thread. None
 /// of these threads is within an async runtime; [`crate::runtime::handle`] has one.
-pub trait Handlers: Send + Sync + 'static {
+///
+/// The result of a call may be of any type that becomes [`Bytes`], which is the parameter of the trait: for example,
+/// `impl Handlers<String> for Greeter`.
+pub trait Handlers<T: Into<Bytes> = Bytes>: Send + Sync + 'static {
     /// Answers a call. A panic is answered with -32603.
     ///
     /// # Errors
-    /// Whatever the error reply shall say.
-    fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+    /// The error reply that the handler wants.
+    fn on_call(&self, call: Call) -> Result<T, RpcError> {
         let _ = call;
         Err(RpcError::method_not_found())
     }
@@ -37,8 +41,8 @@ pub trait Handlers: Send + Sync + 'static {
 /// For clients that call and serve nothing.
 impl Handlers for () {}
 
-impl<H: Handlers> Handlers for Arc<H> {
-    fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+impl<T: Into<Bytes>, H: Handlers<T>> Handlers<T> for Arc<H> {
+    fn on_call(&self, call: Call) -> Result<T, RpcError> {
         (**self).on_call(call)
     }
 
@@ -48,5 +52,28 @@ impl<H: Handlers> Handlers for Arc<H> {
 
     fn on_frame(&self, frame: Frame) {
         (**self).on_frame(frame);
+    }
+}
+
+/// Handlers whose results have been turned into bytes, so that servers need not know their type.
+pub(super) struct ToBytes<H, T>(H, PhantomData<fn() -> T>);
+
+impl<H, T> ToBytes<H, T> {
+    pub(super) fn new(handlers: H) -> ToBytes<H, T> {
+        ToBytes(handlers, PhantomData)
+    }
+}
+
+impl<T: Into<Bytes> + 'static, H: Handlers<T>> Handlers for ToBytes<H, T> {
+    fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
+        self.0.on_call(call).map(Into::into)
+    }
+
+    fn on_notification(&self, notification: Notification) {
+        self.0.on_notification(notification);
+    }
+
+    fn on_frame(&self, frame: Frame) {
+        self.0.on_frame(frame);
     }
 }

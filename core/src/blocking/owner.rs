@@ -1,4 +1,4 @@
-//! Where a blocking client may be used.
+//! Checks of the thread on which a blocking client is used.
 
 use crate::client::check_plain_thread;
 use crate::error::Result;

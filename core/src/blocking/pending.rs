@@ -23,12 +23,12 @@ impl PendingOperation {
         PendingOperation { inner, owner }
     }
 
-    /// Whether [`wait`](PendingOperation::wait) would not wait.
+    /// Returns true if [`wait`](PendingOperation::wait) would not wait.
     pub fn is_completed(&self) -> bool {
         self.inner.is_completed()
     }
 
-    /// Whether the operation has succeeded so far as is known: see
+    /// Returns true if the operation has succeeded so far as is known: see
     /// [`client::PendingOperation::is_acknowledged`].
     pub fn is_acknowledged(&self) -> bool {
         self.inner.is_acknowledged()
@@ -47,12 +47,14 @@ impl PendingOperation {
         self.wait_with(Wait::forever())?.unwrap_or(Ok(()))
     }
 
-    /// As [`wait`](PendingOperation::wait), at most `timeout`. `None` when the time is over; the operation goes on.
+    /// Does the same as [`wait`](PendingOperation::wait), at most `timeout`. `None` when the time is over; the
+    /// operation goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
         self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e)))
     }
 
-    /// As [`wait`](PendingOperation::wait), for the time of `wait`. `None` when it is over; the operation goes on.
+    /// Does the same as [`wait`](PendingOperation::wait), for the time of `wait`. `None` when it is over; the operation
+    /// goes on.
     ///
     /// # Errors
     /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot

@@ -1,7 +1,7 @@
 //! RPC for programs without an async runtime.
 
 use super::client::Client;
-use super::handlers::Handlers;
+use super::handlers::{Handlers, ToBytes};
 use super::owner::Owner;
 use super::poll::wait_for;
 use super::server::Server;
@@ -52,18 +52,22 @@ impl Rpc {
     ///
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
-    pub fn new(client: Client, handlers: impl Handlers) -> Result<Rpc> {
+    pub fn new<T: Into<Bytes> + 'static>(client: Client, handlers: impl Handlers<T>) -> Result<Rpc> {
         Rpc::with_options(client, handlers, Options::default())
     }
 
-    /// As [`new`](Rpc::new), with `options`.
+    /// Does the same as [`new`](Rpc::new), with `options`.
     ///
     /// # Errors
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
-    pub fn with_options(client: Client, handlers: impl Handlers, options: Options) -> Result<Rpc> {
+    pub fn with_options<T: Into<Bytes> + 'static>(
+        client: Client,
+        handlers: impl Handlers<T>,
+        options: Options,
+    ) -> Result<Rpc> {
         let owner = client.owner;
         owner.check_may_wait()?;
-        let server = Server::start(&client.inner, Arc::new(handlers), &options);
+        let server = Server::start(&client.inner, Arc::new(ToBytes::new(handlers)), &options);
         Ok(Rpc { caller: Caller::new(client), _server: Arc::new(Serving { server, owner }) })
     }
 
@@ -81,7 +85,7 @@ impl Rpc {
     /// See [`Caller::call`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn call(
         &self,
         target: &str,
@@ -95,7 +99,7 @@ impl Rpc {
     /// See [`Caller::call_with_deadline`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn call_with_deadline(
         &self,
         target: &str,
@@ -110,7 +114,7 @@ impl Rpc {
     /// See [`Caller::submit`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn submit(
         &self,
         target: &str,
@@ -124,7 +128,7 @@ impl Rpc {
     /// See [`Caller::call0`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.caller.call0(target, method, params, qos)
     }
@@ -132,7 +136,7 @@ impl Rpc {
     /// See [`Caller::notify`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.caller.notify(target, payload, qos)
     }
@@ -159,7 +163,7 @@ impl Caller {
     /// [`crate::rpc::Caller::call`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn call(
         &self,
         target: &str,
@@ -170,10 +174,11 @@ impl Caller {
         self.call_with_deadline(target, method, params, qos, Deadline::Default)
     }
 
-    /// As [`call`](Caller::call), with a deadline of its own or none ([`Deadline::Never`]), which counts from here.
+    /// Does the same as [`call`](Caller::call), with a deadline of its own or none ([`Deadline::Never`]), which counts
+    /// from here.
     ///
     /// # Errors
-    /// As [`call`](Caller::call).
+    /// The errors of [`call`](Caller::call).
     pub fn call_with_deadline(
         &self,
         target: &str,
@@ -191,8 +196,8 @@ impl Caller {
     /// `wait` if that ends before.
     ///
     /// # Errors
-    /// As [`call`](Caller::call), -32120 when the time is over, and that of the check in `wait`. The call is forgotten
-    /// then; its request may have been sent.
+    /// The errors of [`call`](Caller::call), -32120 when the time is over, and the error of the check in `wait`. The
+    /// call is forgotten then; its request may have been sent.
     pub fn call_with(&self, call: &CallRequest<'_>, mut wait: Wait<'_>) -> Result<Reply, RpcError> {
         let pending = self.start(call, wait.by_ref())?;
         let late = || Err(Error::new(ErrorKind::Timeout, "no longer waited for the reply").into());
@@ -202,7 +207,7 @@ impl Caller {
     /// Sends a call and hands out its outcome, so that many can be under way; see [`crate::rpc::Caller::submit`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn submit(
         &self,
         target: &str,
@@ -218,8 +223,8 @@ impl Caller {
     /// of `wait` if that ends before.
     ///
     /// # Errors
-    /// As [`submit`](Caller::submit), -32120 when the time is over, and that of the check in `wait`. The request is not
-    /// sent then, now or later.
+    /// The errors of [`submit`](Caller::submit), -32120 when the time is over, and the error of the check in `wait`.
+    /// The request is not sent then, now or later.
     pub fn start(&self, call: &CallRequest<'_>, wait: Wait<'_>) -> Result<PendingCall, RpcError> {
         let owner = self.client.owner;
         owner.check_may_wait()?;
@@ -234,7 +239,7 @@ impl Caller {
     /// Calls a method and wants no reply; see [`crate::rpc::Caller::call0`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.call0_with(target, method, params, qos, Wait::forever())
     }
@@ -265,7 +270,7 @@ impl Caller {
     /// Sends a notification; see [`crate::rpc::Caller::notify`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.notify_with(target, payload, qos, Wait::forever())
     }
@@ -317,7 +322,7 @@ impl PendingCall {
         self.inner.id()
     }
 
-    /// Whether [`wait`](PendingCall::wait) would not wait.
+    /// Returns true if [`wait`](PendingCall::wait) would not wait.
     pub fn is_completed(&self) -> bool {
         self.inner.is_completed()
     }
@@ -330,18 +335,20 @@ impl PendingCall {
     /// Waits for the reply, which comes by the call's deadline or not at all.
     ///
     /// # Errors
-    /// As [`Caller::call`].
+    /// The errors of [`Caller::call`].
     pub fn wait(&self) -> Result<Reply, RpcError> {
         let late = || Err(Error::new(ErrorKind::Timeout, "no reply").into());
         self.wait_with(Wait::forever())?.unwrap_or_else(late)
     }
 
-    /// As [`wait`](PendingCall::wait), at most `timeout`. `None` when the time is over; the call goes on.
+    /// Does the same as [`wait`](PendingCall::wait), at most `timeout`. `None` when the time is over; the call
+    /// continues.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
         self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e.into())))
     }
 
-    /// As [`wait`](PendingCall::wait), for the time of `wait`. `None` when it is over; the call goes on.
+    /// Does the same as [`wait`](PendingCall::wait), for the time of `wait`. `None` when it is over; the call
+    /// continues.
     ///
     /// # Errors
     /// That of the check in `wait`, and [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.

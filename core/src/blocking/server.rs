@@ -18,18 +18,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-/// The most requests that are taken at once.
+/// The most requests that are taken in one batch.
 const BATCH: usize = 16;
 
 /// The lanes of a server.
 #[derive(Debug)]
-pub(super) struct Server(Vec<Arc<Lane>>);
+pub(super) struct Server(Vec<Arc<LaneServer>>);
 
 impl Server {
     /// Takes over the frames of the client.
     pub(super) fn start(client: &Client, handlers: Arc<dyn Handlers>, options: &Options) -> Server {
-        let lane =
-            |name, intake, max_concurrent: usize| Lane::start(name, intake, max_concurrent, handlers.clone());
+        let lane = |name, intake, max_concurrent: usize| {
+            LaneServer::start(name, intake, max_concurrent, handlers.clone())
+        };
         if options.in_order {
             let Serving { frames, .. } = Serving::in_order(client);
             return Server(vec![lane("busrt-frames", frames, 1)]);
@@ -53,8 +54,8 @@ impl Server {
     }
 }
 
-/// What is received of one kind, and the threads that handle it.
-struct Lane {
+/// The received frames of one kind, and the threads that handle them.
+struct LaneServer {
     source: Source,
     pool: Pool,
     max_concurrent: usize,
@@ -63,22 +64,22 @@ struct Lane {
     handlers: Arc<dyn Handlers>,
 }
 
-impl Lane {
+impl LaneServer {
     fn start(
         name: &'static str,
         intake: Intake,
         max_concurrent: usize,
         handlers: Arc<dyn Handlers>,
-    ) -> Arc<Lane> {
+    ) -> Arc<LaneServer> {
         let max_concurrent = max_concurrent.max(1);
-        let lane = Arc::new(Lane {
+        let lane = Arc::new(LaneServer {
             source: Source::new(),
             pool: Pool::new(name, max_concurrent),
             max_concurrent,
             taken: AtomicUsize::new(0),
             handlers,
         });
-        let waker = Waker::from(Arc::new(WakeLane(Arc::downgrade(&lane))));
+        let waker = Waker::from(Arc::new(WakeLaneServer(Arc::downgrade(&lane))));
         if lane.source.open(intake, waker) {
             lane.schedule();
         }
@@ -89,7 +90,7 @@ impl Lane {
     fn schedule(self: &Arc<Self>) {
         let lane = self.clone();
         if !self.pool.run(move || lane.serve()) {
-            self.refuse();
+            self.reject_all();
         }
     }
 
@@ -160,7 +161,7 @@ impl Lane {
 
     /// Takes what was received when there is no thread to handle it. Calls are answered with an error, everything else
     /// is dropped. Never waits.
-    fn refuse(&self) {
+    fn reject_all(&self) {
         let (mut batch, mut working) = (Vec::new(), None);
         loop {
             let more = self.source.take(&mut batch, &mut working, || BATCH, |_| ());
@@ -181,16 +182,19 @@ impl Lane {
     }
 }
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for LaneServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("source", &self.source).field("pool", &self.pool).finish_non_exhaustive()
+        f.debug_struct("LaneServer")
+            .field("source", &self.source)
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
     }
 }
 
 /// Wakes a lane that may be gone.
-struct WakeLane(Weak<Lane>);
+struct WakeLaneServer(Weak<LaneServer>);
 
-impl Wake for WakeLane {
+impl Wake for WakeLaneServer {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

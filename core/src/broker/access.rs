@@ -1,4 +1,4 @@
-//! The optional security model: who may register from where, and what each client may do
+//! The optional security model: rules for the registration of names, by address, and for the operations of each client
 //! (docs/protocol.md section 7, permissions).
 //!
 //! Without an access list, every client may do everything. With one, a client whose name is not in the list is

@@ -18,6 +18,9 @@ pub struct BrokerInfo {
     pub version: String,
 }
 
+/// The deepest nesting of parameters.
+const MAX_DEPTH: usize = 16;
+
 #[derive(Deserialize, Default)]
 struct ListParams {
     filter: Option<String>,
@@ -130,7 +133,12 @@ fn filter(params: &[u8]) -> Result<Option<String>, Failure> {
             let why = format!("the parameters are longer than {PARAMS_LEN} bytes");
             return Err((rpc::CODE_INVALID_PARAMS, why));
         }
-        bytes => rmp_serde::from_slice(bytes).map_err(|e| (rpc::CODE_PARSE, e.to_string()))?,
+        bytes => {
+            let mut source = rmp_serde::Deserializer::from_read_ref(bytes);
+            // Each level takes stack, also in a field that is ignored.
+            source.set_max_depth(MAX_DEPTH);
+            ListParams::deserialize(&mut source).map_err(|e| (rpc::CODE_PARSE, e.to_string()))?
+        }
     };
     Ok(params.filter)
 }

@@ -91,7 +91,8 @@ impl Announcements {
     }
 
     /// Delivers a few announcements, unless they have more than `most` receivers. Returns true if something is left, for
-    /// which the caller must care. If another thread is delivering, that thread cares for those queued in the meantime.
+    /// which the caller must care. If another thread is delivering, that thread also delivers those that are queued
+    /// while it does so.
     fn deliver_some(&self, registry: &Registry, counters: &BrokerCounters, most: usize) -> bool {
         let mut state = self.state.lock();
         if state.busy {

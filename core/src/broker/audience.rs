@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The receivers of a publication or a broadcast, in the order of their ids.
 pub(super) type Audience = Arc<[Arc<Session>]>;
 
-/// Why a lookup did not find the receivers of a frame.
+/// The reason for which a lookup did not find the receivers of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Miss {
     /// The operation is refused.

@@ -1,4 +1,4 @@
-//! How much work a session does before it yields.
+//! The amount of work that a session does before it yields.
 //!
 //! While a session works without an await, its worker thread serves nothing else: no other sessions, no sockets that
 //! became readable, no timers. Every operation therefore has a price, and every poll of a session's task a budget.

@@ -14,7 +14,7 @@
 //! cores, which then do not sleep anyway, polling pauses.
 
 use super::reply_tracker::{ReplyTracker, nanoseconds};
-use crate::transport::{Socket, Watch};
+use crate::transport::{ReadinessSet, Socket};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -61,7 +61,7 @@ struct Inner {
     bound: Duration,
     started: Instant,
     /// Every client's socket.
-    watch: Watch,
+    watch: ReadinessSet,
     /// Deadline (nanoseconds since the start) until which a reply is expected; 0: none is.
     expected: AtomicU64,
     /// Polling pauses until then (nanoseconds since the start).
@@ -79,7 +79,7 @@ impl BusyPoller {
         let inner = Inner {
             bound: bound.min(LONGEST),
             started: Instant::now(),
-            watch: Watch::new()?,
+            watch: ReadinessSet::new()?,
             expected: AtomicU64::new(0),
             paused: AtomicU64::new(0),
             busy: AtomicBool::new(false),

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::counters::{Counters, of_client};
 use super::questions::{Failure, Question, Request};
 use super::session::{ClientKind, Session};
-use super::slow_receiver::Pace;
+use super::slow_receiver::ReceiverState;
 use super::stats;
 use crate::proto::op::BROKER_NAME;
 use crate::proto::rpc;
@@ -27,7 +27,7 @@ const FILTER_NESTING: u32 = 32;
 /// Compiled filters that are kept.
 const FILTERS: usize = 16;
 
-/// How well a client keeps up with what it is sent.
+/// The state of a client as a receiver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientState {
@@ -45,11 +45,11 @@ pub enum ClientState {
 pub struct ClientInfo {
     /// The primary name.
     pub name: String,
-    /// How it is connected.
+    /// The kind of its connection.
     pub kind: ClientKind,
     /// Its address; `None` if it is on this machine.
     pub source: Option<String>,
-    /// What it connected to, as given to the broker; `None` for internal clients, empty for
+    /// The address it connected to, as given to the broker; `None` for internal clients, empty for
     /// connections handed in.
     pub port: Option<String>,
     /// Frames read from it, pings not counted.
@@ -67,7 +67,7 @@ pub struct ClientInfo {
     /// Frames that were dropped because it did not keep up.
     #[serde(default)]
     pub dropped: u64,
-    /// How well it keeps up.
+    /// Its state as a receiver.
     #[serde(default)]
     pub state: ClientState,
     /// Senders that are held back for it now.
@@ -111,10 +111,10 @@ fn client_info(core: &Core, session: &Arc<Session>) -> ClientInfo {
         queue: session.outbox.load().frames,
         instances: 1 + core.registry.secondaries(session.name()),
         dropped,
-        state: match session.outbox.pace() {
-            Pace::Keeping => ClientState::Ok,
-            Pace::Lagging => ClientState::Lagging,
-            Pace::Stuck => ClientState::Stuck,
+        state: match session.outbox.state() {
+            ReceiverState::KeepingUp => ClientState::Ok,
+            ReceiverState::Lagging => ClientState::Lagging,
+            ReceiverState::Stuck => ClientState::Stuck,
         },
         held_senders: session.outbox.held_senders(),
     }

@@ -23,7 +23,7 @@ use std::task::Poll;
 
 /// The largest read buffer of a session; also the largest buffer that a thread keeps for reuse.
 const MAX_READ: usize = 256 * 1024;
-/// The most that one read takes of a large body: the kernel goes on copying while its sender writes.
+/// The most that one read takes of a large body, in bytes: the kernel continues to copy while its sender writes.
 const MAX_LARGE_READ: usize = 512 * 1024;
 /// When a read returns this much of an incomplete frame, its sender is expected to be writing the rest.
 const LARGE_PIECE: usize = 16 * 1024;
@@ -34,7 +34,7 @@ const UNIX_SEND_BUFFER: usize = 1024 * 1024;
 /// back.
 const MOST_COUNTED: usize = 16 * 1024 * 1024;
 
-/// Why a connection's reading ended.
+/// The reason for which the reading of a connection ended.
 enum End {
     /// The client closed it.
     Closed,
@@ -292,7 +292,7 @@ impl Counted {
 /// Dispatches every whole frame in `bytes`, then flushes the queues that were appended to.
 ///
 /// # Errors
-/// Why the connection must end.
+/// The reason for which the connection must end.
 async fn route(
     core: &Arc<Core>,
     decoder: &mut Decoder<Header>,

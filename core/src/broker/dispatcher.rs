@@ -48,7 +48,7 @@ pub(super) enum Dispatch<'a> {
     Deferred(Box<Deferred<'a>>),
 }
 
-/// Why a connection must end.
+/// The reason for which a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejection {
     /// The bytes are not the protocol.
@@ -81,7 +81,7 @@ enum Step<'a> {
     /// Earlier frames must be delivered first. The operation has not begun.
     AfterEarlier(Box<Undelivered<'a>>),
     /// It is refused. The refusal is acknowledged after earlier frames are delivered.
-    Refuse(Box<Undelivered<'a>>, ErrorKind),
+    Reject(Box<Undelivered<'a>>, ErrorKind),
     /// Its frame must be delivered to these.
     Receivers(Vec<Arc<Session>>),
     /// The search for its receivers takes several steps.
@@ -110,7 +110,7 @@ impl<'a> Deferred<'a> {
     /// never so for an operation of a client in this process.
     pub(super) fn detach(self) -> Option<Detached> {
         let step = match self.step {
-            Step::AfterEarlier(_) | Step::Refuse(..) => return None,
+            Step::AfterEarlier(_) | Step::Reject(..) => return None,
             Step::Receivers(receivers) => DetachedStep::Receivers(receivers),
             Step::Search => DetachedStep::Search,
             Step::Topics(change, _, done, result) => DetachedStep::Topics(change, done, result),
@@ -264,8 +264,8 @@ impl<'a> Batch<'_, 'a> {
             }
             // A client that reads the refusal may rely on the delivery of what it sent before.
             Routed::Refused(kind) => match self.deliver_before_answer(qos) {
-                None => return self.refuse(op_id, qos, &op, kind),
-                Some(rest) => Step::Refuse(rest, kind),
+                None => return self.reject(op_id, qos, &op, kind),
+                Some(rest) => Step::Reject(rest, kind),
             },
             Routed::Deferred(step) => step,
         };
@@ -318,7 +318,7 @@ impl<'a> Batch<'_, 'a> {
         match self.complete(*deferred, owner).await {
             Ok(()) => self.acknowledge(op_id, qos, Ok(())),
             Err(kind) => {
-                if let Dispatch::Rejected(rejection) = self.refuse(op_id, qos, &op, kind) {
+                if let Dispatch::Rejected(rejection) = self.reject(op_id, qos, &op, kind) {
                     return Err(rejection);
                 }
             }
@@ -344,7 +344,7 @@ impl<'a> Batch<'_, 'a> {
                     }
                     return Ok(());
                 }
-                Step::Refuse(rest, kind) => {
+                Step::Reject(rest, kind) => {
                     self.dispatcher.distributor.deliver_rest(rest).await;
                     return Err(kind);
                 }
@@ -434,7 +434,7 @@ impl<'a> Batch<'_, 'a> {
     }
 
     /// Answers a refused operation, or says that the connection must end.
-    pub(super) fn refuse(
+    pub(super) fn reject(
         &mut self,
         op_id: u32,
         qos: QoS,

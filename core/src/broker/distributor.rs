@@ -417,7 +417,7 @@ impl Distributor {
         while let Some(receiver) = touched.next() {
             self.flush(receiver);
             if self.budget.is_exhausted() && !touched.is_empty() {
-                // What is not flushed yet has been appended by this batch alone, or is flushed by others too.
+                // Everything that is not flushed yet was appended by this batch alone, or is flushed by others too.
                 tokio::task::yield_now().await;
                 self.budget.renew();
             }
@@ -472,8 +472,8 @@ fn wanted_for(kind: FrameKind) -> Wanted {
     }
 }
 
-/// Waits for `poll` while nothing is read from the client: its silence does not count in the meantime. Returns also
-/// whether others had their turn: not if `poll` was ready at once.
+/// Waits for `poll` while nothing is read from the client: its silence does not count during that time. Also returns
+/// true if other tasks could run, which is not so if `poll` was ready immediately.
 async fn hold_back<R>(
     core: &Core,
     session: &Session,

@@ -65,7 +65,7 @@ impl OwnedReceivers {
 /// The queues of so many receivers are loaded ahead.
 const PREFETCHED: usize = 8;
 
-/// Where a frame goes.
+/// The destination of a frame.
 #[derive(Clone, Copy)]
 pub(super) struct Route<'r, 'a> {
     /// The address of the frame: a name, a mask or a topic.

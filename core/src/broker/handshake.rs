@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The batch number for the answers of a handshake, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 4;
 
-/// Where a connection comes from.
+/// The origin of a connection.
 pub(super) fn origin(socket: &Socket) -> String {
     socket.peer().map_or_else(|| "this machine".to_owned(), |peer| peer.to_string())
 }
@@ -61,14 +61,14 @@ pub(super) async fn register(
             ServerStep::Greeted if core.registry.is_full(&core.options) => {
                 return Err(format!(
                     "too many connections: {}",
-                    refuse(socket, writer, ErrorKind::Other).await
+                    reject(socket, writer, ErrorKind::Other).await
                 ));
             }
             ServerStep::Greeted => {
                 send(writer, &[RESULT_OK]);
                 step_timeout = core.options.timeout;
             }
-            ServerStep::Refuse(kind) => return Err(refuse(socket, writer, kind).await),
+            ServerStep::Reject(kind) => return Err(reject(socket, writer, kind).await),
             ServerStep::Register(name) => {
                 core.announcements.wait_for_room().await;
                 // Once registered, it is not closed as one that has not registered yet.
@@ -77,7 +77,7 @@ pub(super) async fn register(
                     Ok(session) => Ok((session, buf)),
                     Err(kind) => {
                         let _pending = core.handshakes.begin(writer);
-                        Err(format!("{}: {}", shown(name.as_bytes()), refuse(socket, writer, kind).await))
+                        Err(format!("{}: {}", shown(name.as_bytes()), reject(socket, writer, kind).await))
                     }
                 };
             }
@@ -116,7 +116,7 @@ fn send(writer: &Arc<Writer>, bytes: &[u8]) {
 
 /// Sends an error code and ends the broker's direction. What the peer still sends is discarded for a moment: if a TCP
 /// socket is closed with unread input, the peer may not receive the code.
-async fn refuse(socket: &Socket, writer: &Arc<Writer>, kind: ErrorKind) -> String {
+async fn reject(socket: &Socket, writer: &Arc<Writer>, kind: ErrorKind) -> String {
     send(writer, &[kind.code()]);
     let _ = timeout(LINGER, async {
         writer.drained().await;

@@ -215,7 +215,7 @@ pub(crate) struct Unfinished {
     _in_progress: OwnedInProgress,
 }
 
-/// What became of an operation so far.
+/// The state of an operation after its first attempt.
 pub(crate) enum Submitted<'o> {
     Done(Result<(), ErrorKind>),
     Waits(Pin<Box<dyn Future<Output = Result<(), ErrorKind>> + Send + 'o>>),

@@ -59,7 +59,7 @@ impl<'a> Batch<'_, 'a> {
         let qos = header.qos();
         match header.flags & OP_BITS {
             OP_NOP => {}
-            // Nobody has such a name.
+            // No client has such a name.
             OP_MESSAGE => self.acknowledge(header.op_id, qos, Err(ErrorKind::NotRegistered)),
             _ if !qos.needs_ack() => return Dispatch::Rejected(Rejection::OverBound),
             _ => self.acknowledge(header.op_id, qos, Err(ErrorKind::Data)),
@@ -103,7 +103,7 @@ impl<'a> Batch<'_, 'a> {
         match result {
             Ok(()) => self.acknowledge(header.op_id, qos, Ok(())),
             Err(kind) => {
-                if let Dispatch::Rejected(rejection) = self.refuse(header.op_id, qos, &subject, kind) {
+                if let Dispatch::Rejected(rejection) = self.reject(header.op_id, qos, &subject, kind) {
                     return Err(rejection);
                 }
             }

@@ -1,4 +1,4 @@
-//! How much memory the broker may use: the machine's, or the container's if that is less.
+//! The memory that the broker may use: the machine's, or the container's if that is less.
 
 use std::path::Path;
 

@@ -113,7 +113,7 @@ use unregister::unregister;
 struct Inner {
     core: Arc<Core>,
     listeners: Mutex<Vec<Listener>>,
-    /// Whether the broker is shut down. Held while it is shutting down.
+    /// True if the broker is shut down. Held while it is shutting down.
     is_shut_down: tokio::sync::Mutex<bool>,
     /// Changes of rules, one after the other.
     rules: tokio::sync::Mutex<()>,
@@ -132,7 +132,7 @@ impl Drop for Inner {
 }
 
 /// A broker. Cloning gives another handle to the same one; when the last handle is dropped, its
-/// listeners and connections close at once. All methods may be called from any thread, within a tokio
+/// listeners and connections close immediately. All methods may be called from any thread, within a tokio
 /// runtime.
 #[derive(Clone)]
 pub struct Broker {
@@ -202,11 +202,11 @@ impl Broker {
         self.client_with(&Config::new("", name)).await
     }
 
-    /// As [`client`](Broker::client), with the client's queue bounds in `config`, whose address does
+    /// Does the same as [`client`](Broker::client), with the client's queue bounds in `config`, whose address does
     /// not matter.
     ///
     /// # Errors
-    /// As [`client`](Broker::client).
+    /// The errors of [`client`](Broker::client).
     pub async fn client_with(&self, config: &Config) -> Result<Client> {
         self.check_open()?;
         let state = crate::client::client_state::ClientState::new(config);
@@ -216,7 +216,7 @@ impl Broker {
 
     /// Puts access rules in force, or lifts them, for new clients and for connected ones: what they forbid is refused
     /// from now on, subscriptions that are no longer allowed end, clients that are no longer let in are disconnected.
-    /// Returns when all of this is done; other clients are served in the meantime.
+    /// Returns when all of this is done; other clients are served during that time.
     pub async fn set_access(&self, access: Option<AccessList>) {
         let _one_by_one = self.inner.rules.lock().await;
         let core = &self.inner.core;
@@ -268,7 +268,7 @@ impl Broker {
     /// Shuts down: lets no client in any more and reads nothing more from those that are connected, removes the
     /// sockets and FIFOs it made, announces the end on `.broker/warn`, gives queues and the kernel's buffers at most
     /// [`Options::drain`] to empty, then disconnects all clients. What was acknowledged is delivered to every receiver
-    /// that reads within that time. Called again in the meantime, it returns when the broker is shut down, too.
+    /// that reads within that time. A second call at the same time returns when the broker is shut down, too.
     pub async fn shutdown(&self) {
         let core = &self.inner.core;
         let mut is_shut_down = self.inner.is_shut_down.lock().await;
@@ -307,7 +307,7 @@ impl Broker {
         *is_shut_down = true;
     }
 
-    /// Unregisters a client and its secondaries. Yields after each step: others are served in the meantime.
+    /// Unregisters a client and its secondaries. Yields after each step, so that others are served.
     async fn end(&self, session: &Arc<Session>, reason: &str) {
         while !self.inner.core.end_some(session, reason, TOGETHER).is_complete {
             tokio::task::yield_now().await;

@@ -4,7 +4,7 @@ use super::busy_poller::BusyPoller;
 use crate::transport::Buffers;
 use std::time::Duration;
 
-/// What happens to a receiver that is *stuck*: its queue is over the budget, and for the whole stall time its socket
+/// The broker's treatment of a *stuck* receiver: its queue is over the budget, and for the whole stall time its socket
 /// has taken nothing that the broker tried to write (docs/protocol.md section 7).
 ///
 /// A receiver that takes anything at all is never stuck. A client within the broker's process is never disconnected
@@ -38,7 +38,7 @@ pub struct Options {
     /// Bytes that may wait for one receiver before its senders are held back. An empty queue takes a frame of any
     /// size. Default: 16 MiB.
     pub queue_bytes: usize,
-    /// What happens to a receiver that is stuck. Default: [`SlowPolicy::Disconnect`].
+    /// The treatment of a receiver that is stuck. Default: [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
     /// How long a receiver with a full queue holds back the senders of publications and broadcasts, unless it takes a
     /// quarter of its budget in that time. A receiver that takes nothing at all for this long holds back the senders

@@ -7,7 +7,7 @@ use super::counter::Counter;
 use super::encoded_frames::EncodedFrames;
 use super::options::Options;
 use super::outbound_frame::OutboundFrame;
-use super::slow_receiver::{Bounds, Change, Pace, Sight, SlowReceiver, Verdict, Wanted};
+use super::slow_receiver::{Bounds, Change, ReceiverState, Sight, SlowReceiver, Verdict, Wanted};
 use crate::client::client_state::ClientState;
 use crate::proto::delivery::HEADER_LEN;
 use crate::transport::{Backlog, Load, Progress, QueueTotals, WriteQueue, Writer};
@@ -23,7 +23,7 @@ const RESUME_PART: usize = 16;
 /// The batch number for frames that are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 1;
 
-/// Where frames for a client go.
+/// The destination of the frames for a client.
 #[derive(Debug)]
 pub(super) enum Sink {
     /// Encoded, to a socket.
@@ -58,7 +58,7 @@ pub(super) struct Outbox {
     /// True if acknowledged messages are refused, even if there is room, until the queue is below half the budget.
     refuses: AtomicBool,
     slow: Mutex<SlowReceiver>,
-    /// How often the supervisor has looked at it.
+    /// The number of times that the supervisor has looked at it.
     looks: AtomicU64,
     /// The progress reports that it has sent.
     reports: AtomicU64,
@@ -145,7 +145,7 @@ impl Outbox {
         }
     }
 
-    /// Whether so much more would be over the budget. An empty queue takes a frame of any size.
+    /// Returns true if so much more would be over the budget. An empty queue takes a frame of any size.
     #[inline]
     fn is_over(&self, load: Load, frames: usize, bytes: usize) -> bool {
         let budget = self.budget();
@@ -338,8 +338,8 @@ impl Outbox {
         matches!(self.sink, Sink::Socket(_)) && self.is_over(self.load(), 0, 0)
     }
 
-    pub(super) fn pace(&self) -> Pace {
-        self.slow.lock().pace()
+    pub(super) fn state(&self) -> ReceiverState {
+        self.slow.lock().state()
     }
 
     pub(super) fn held_senders(&self) -> usize {

@@ -27,7 +27,7 @@ pub(super) struct PathLock {
     file: File,
 }
 
-/// Why a lock was not taken.
+/// The reason for which a lock was not taken.
 #[derive(Debug)]
 pub(super) enum LockError {
     /// Another open file has it. The process id is missing while its holder has not written it yet.

@@ -1,4 +1,4 @@
-//! What a batch must still write: acknowledgements for its own client, and the queues of its receivers.
+//! The pending writes of a batch: acknowledgements for its own client, and the queues of its receivers.
 
 use super::busy_poller::BusyPoller;
 use super::session::Session;

@@ -92,7 +92,7 @@ pub(super) struct Removal {
     pub(super) is_complete: bool,
 }
 
-/// How far a change of topics has come.
+/// The progress of a change of topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Done,
@@ -415,7 +415,7 @@ impl Registry {
         .flatten()
     }
 
-    /// How many secondaries a primary has.
+    /// The number of secondaries of a primary.
     pub(super) fn secondaries(&self, primary: &str) -> usize {
         self.state.read().secondaries.get(primary).map_or(0, BTreeSet::len)
     }

@@ -86,7 +86,7 @@ impl RouteCache {
     /// The clients that a broadcast goes to.
     ///
     /// # Errors
-    /// As [`Registry::named`].
+    /// The errors of [`Registry::named`].
     pub(super) fn named(
         &mut self,
         core: &Core,
@@ -101,7 +101,7 @@ impl RouteCache {
     /// The clients that a publication goes to.
     ///
     /// # Errors
-    /// As [`Registry::subscribers`].
+    /// The errors of [`Registry::subscribers`].
     pub(super) fn subscribers(
         &mut self,
         core: &Core,

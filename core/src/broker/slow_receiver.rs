@@ -8,7 +8,7 @@
 //! ```text
 //!             hold time ran out, or          nothing taken for
 //!             nothing taken for it           the stall time
-//!   Keeping ────────────────────> Lagging ────────────────────> Stuck
+//!   KeepingUp ──────────────────> Lagging ────────────────────> Stuck
 //!      ^                          │  ^                            │
 //!      └──────────────────────────┘  └────────────────────────────┘
 //!        below half for the hold time     it takes something
@@ -24,12 +24,12 @@ use crate::transport::{Load, Progress};
 /// between. So many milliseconds before an offer count with it; more is time in which the broker did not try.
 const BETWEEN_OFFERS: u64 = 50;
 
-/// How well a receiver keeps up with what it is sent.
+/// The state of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Pace {
+pub(super) enum ReceiverState {
     /// It keeps up, or is slow and holds its senders back.
     #[default]
-    Keeping,
+    KeepingUp,
     /// It was slow for the hold time: publications and broadcasts do not wait for it.
     Lagging,
     /// It took nothing for the stall time: its policy applies.
@@ -110,7 +110,7 @@ pub(super) struct Sight {
     /// The progress reports that it has sent.
     pub(super) reports: u64,
     pub(super) load: Load,
-    /// How many senders wait for it.
+    /// The number of senders that wait for it.
     pub(super) waiting: usize,
     /// True if the broker does not read from it, because a receiver of what it sends is slow.
     pub(super) held_back: bool,
@@ -135,7 +135,7 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct SlowReceiver {
     watched: bool,
-    pace: Pace,
+    state: ReceiverState,
     /// The progress at the last look.
     progress: Progress,
     /// The progress reports at the last look. A client whose inbox is full sends them while its program takes frames:
@@ -159,8 +159,8 @@ pub(super) struct SlowReceiver {
 }
 
 impl SlowReceiver {
-    pub(super) fn pace(&self) -> Pace {
-        self.pace
+    pub(super) fn state(&self) -> ReceiverState {
+        self.state
     }
 
     /// Returns whether acknowledged messages are refused until the queue is below half the budget.
@@ -173,13 +173,13 @@ impl SlowReceiver {
         if self.watched {
             return false;
         }
-        let pace = match bounds.hold == 0 && bounds.policy != SlowPolicy::Block {
-            true => Pace::Lagging,
-            false => Pace::Keeping,
+        let state = match bounds.hold == 0 && bounds.policy != SlowPolicy::Block {
+            true => ReceiverState::Lagging,
+            false => ReceiverState::KeepingUp,
         };
         *self = SlowReceiver {
             watched: true,
-            pace,
+            state,
             progress,
             reports,
             held_since: progress,
@@ -203,11 +203,11 @@ impl SlowReceiver {
         if progress.bytes != self.progress.bytes || reports != self.reports {
             // It takes something: this counts before the supervisor's next look.
             (self.idle, self.heard_idle) = (0, 0);
-            if self.pace == Pace::Stuck {
-                self.pace = Pace::Lagging;
+            if self.state == ReceiverState::Stuck {
+                self.state = ReceiverState::Lagging;
             }
         }
-        if self.pace == Pace::Stuck {
+        if self.state == ReceiverState::Stuck {
             return match bounds.policy {
                 SlowPolicy::DropOld => Verdict::DropOldest,
                 _ => Verdict::Drop,
@@ -215,7 +215,7 @@ impl SlowReceiver {
         }
         self.refuses &= !bounds.is_below_half(load);
         let waits = match wanted {
-            Wanted::ToMany => self.pace == Pace::Keeping,
+            Wanted::ToMany => self.state == ReceiverState::KeepingUp,
             Wanted::Message => self.idle < bounds.hold,
             Wanted::AcknowledgedMessage { waited } => {
                 self.refuses |= waited >= bounds.stall;
@@ -250,9 +250,9 @@ impl SlowReceiver {
         } else {
             self.calm = 0;
         }
-        match self.pace {
+        match self.state {
             _ if bounds.policy == SlowPolicy::Block => self.rest(waiting, bounds),
-            Pace::Keeping => {
+            ReceiverState::KeepingUp => {
                 if waiting > 0 {
                     self.held = self.held.saturating_add(counted);
                 }
@@ -263,26 +263,26 @@ impl SlowReceiver {
                     (self.held, self.held_since) = (0, progress);
                     return Change::None;
                 }
-                self.pace = Pace::Lagging;
+                self.state = ReceiverState::Lagging;
                 self.calm = 0;
                 Change::Lags
             }
-            Pace::Lagging if self.heard_idle >= bounds.stall => {
-                self.pace = Pace::Stuck;
+            ReceiverState::Lagging if self.heard_idle >= bounds.stall => {
+                self.state = ReceiverState::Stuck;
                 Change::Stuck
             }
-            Pace::Lagging if bounds.hold == 0 => self.rest(waiting, bounds),
-            Pace::Lagging if self.calm > 0 && self.calm >= bounds.hold => {
-                self.pace = Pace::Keeping;
+            ReceiverState::Lagging if bounds.hold == 0 => self.rest(waiting, bounds),
+            ReceiverState::Lagging if self.calm > 0 && self.calm >= bounds.hold => {
+                self.state = ReceiverState::KeepingUp;
                 (self.idle, self.heard_idle) = (0, 0);
                 (self.held, self.held_since) = (0, progress);
                 Change::Recovered
             }
-            Pace::Stuck if moved => {
-                self.pace = Pace::Lagging;
+            ReceiverState::Stuck if moved => {
+                self.state = ReceiverState::Lagging;
                 Change::None
             }
-            Pace::Lagging | Pace::Stuck => Change::None,
+            ReceiverState::Lagging | ReceiverState::Stuck => Change::None,
         }
     }
 
@@ -291,7 +291,7 @@ impl SlowReceiver {
         if waiting > 0 || self.calm < bounds.hold.max(1) {
             return Change::None;
         }
-        (self.watched, self.pace) = (false, Pace::Keeping);
+        (self.watched, self.state) = (false, ReceiverState::KeepingUp);
         Change::Unwatched
     }
 }

@@ -8,7 +8,7 @@ use crate::proto::request::{Operation, Topics};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// What an entry costs besides its bytes.
+/// The overhead of an entry besides its bytes.
 const ENTRY: usize = 64;
 
 /// Operations without acknowledgement, in their order.

@@ -30,9 +30,9 @@ pub(crate) struct Batch {
     replies: Vec<Reply>,
     /// Op ids and result codes.
     acks: Vec<(u32, u8)>,
-    /// What the frames set off.
+    /// The effects of the frames.
     effects: DeferredEffects,
-    /// What the acknowledgements and replies set off.
+    /// The effects of the acknowledgements and replies.
     answered: Answered,
     group: Vec<Span>,
 }

@@ -83,7 +83,7 @@ impl Name {
     }
 }
 
-/// Where the program gets the outcome of a call. Ending and dropping it may run foreign code, so that neither happens under a
+/// The target of a call's outcome. To end it or to drop it may run foreign code, so that neither happens under a
 /// lock.
 #[derive(Debug)]
 pub(crate) enum Caller {
@@ -207,17 +207,17 @@ impl Calls {
         table.waiting.get_mut(&id).map(|waiting| waiting.unsent = unsent).is_some()
     }
 
-    /// Whether the call of that id waits for its reply. Once it has ended, its request must not be sent.
+    /// Returns true if the call of that id waits for its reply. Once it has ended, its request must not be sent.
     pub(crate) fn is_waiting(&self, id: u32) -> bool {
         self.table.lock().waiting.contains_key(&id)
     }
 
-    /// Whether any call waits for its reply.
+    /// Returns true if any call waits for its reply.
     pub(crate) fn is_awaited(&self) -> bool {
         self.pending.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether any call waits for its reply whose outcome does not go to the completion queue of that id.
+    /// Returns true if any call waits for its reply whose outcome does not go to the completion queue of that id.
     pub(super) fn is_awaited_elsewhere(&self, queue: usize) -> bool {
         self.is_awaited() && {
             let table = self.table.lock();
@@ -225,7 +225,7 @@ impl Calls {
         }
     }
 
-    /// Whether a message may be a reply, late or not.
+    /// Returns true if a message may be a reply, late or not.
     fn expects_replies(&self) -> bool {
         self.expected.load(Ordering::SeqCst) > 0
     }
@@ -267,7 +267,7 @@ impl Calls {
         Ok((Caller::Late, frame))
     }
 
-    /// Forgets a call whose request has been sent: its late reply is dropped. Returns whether it was in the table.
+    /// Forgets a call whose request has been sent: its late reply is dropped. Returns true if it was in the table.
     pub(crate) fn forget(&self, id: u32) -> bool {
         self.remove(id).is_some()
     }

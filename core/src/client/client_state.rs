@@ -37,13 +37,13 @@ pub(crate) struct ClientState {
     pub(super) subscriptions: Option<Arc<SubscriptionState>>,
     /// Work that [`Client::drain`](super::Client::drain) waits for.
     pub(super) work: Work,
-    /// Those who wait for room to send within the broker's process.
+    /// The wakers of those who wait for room to send within the broker's process.
     pub(super) senders: Waiters,
     /// Requests sent over all connections, and the bytes of their bodies.
     sent: (AtomicU64, AtomicU64),
-    /// Whether everything has failed that waited here, of which the end is told after.
+    /// True if everything has failed that waited here, of which the end is told after.
     is_stopped: AtomicBool,
-    /// Whether nothing else is left to happen before the listeners of events are told the end.
+    /// True if nothing else is left to happen before the listeners of events are told the end.
     may_tell_end: AtomicBool,
     /// The number of tasks that finish operations within the broker's process.
     #[cfg(feature = "broker")]
@@ -118,7 +118,7 @@ impl ClientState {
         effects.tell_dropped(&self.events, dropped);
     }
 
-    /// Whether a call waits for its reply.
+    /// Returns true if a call waits for its reply.
     pub(super) fn awaits_reply(&self) -> bool {
         #[cfg(feature = "rpc")]
         return self.calls.is_awaited();
@@ -163,7 +163,7 @@ impl ClientState {
         self.senders.wake_all();
         #[cfg(feature = "rpc")]
         self.calls.end();
-        // Of this thread and one that calls `tell_end`, the later one finds both set.
+        // This thread and one that calls `tell_end` set one flag each; the later one finds both set.
         self.is_stopped.store(true, Ordering::SeqCst);
         if self.may_tell_end.load(Ordering::SeqCst) {
             self.tell_end();

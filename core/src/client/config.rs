@@ -1,4 +1,4 @@
-//! How a client connects and what it holds.
+//! The configuration of a client.
 
 use super::deadline::{LONGEST_WAIT, interval};
 use super::policy::{Overflow, Reconnect, WhileDown};
@@ -108,7 +108,7 @@ impl Config {
         self
     }
 
-    /// How much is read from the socket at once, in bytes, at least 256; 64 KiB unless set.
+    /// The bytes that one read takes from the socket at most: at least 256; 64 KiB unless set.
     pub fn buf_size(mut self, bytes: usize) -> Config {
         self.buf_size = bytes.max(256);
         self
@@ -129,24 +129,24 @@ impl Config {
         self
     }
 
-    /// What happens to received frames when the inbox is full: reading stops unless set.
+    /// The treatment of received frames when the inbox is full. Reading stops unless set.
     pub fn overflow(mut self, overflow: Overflow) -> Config {
         self.overflow = overflow;
         self
     }
 
     /// The client connects again when its connection is lost: under the same name, its subscriptions and
-    /// exclusions restored, whoever takes its frames still taking them. What was under way fails with
+    /// exclusions restored, the consumer of its frames unchanged. What was under way fails with
     /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost): nothing is sent twice. Off unless set.
     ///
-    /// The first connection is not tried again: that it fails is told at once. Clients of a stream without an
+    /// The first connection is retried only with [`Reconnect::retry_first`]. Clients of a stream without an
     /// address and clients within the broker's process do not reconnect.
     pub fn reconnect(mut self, reconnect: impl Into<Option<Reconnect>>) -> Config {
         self.reconnect = reconnect.into();
         self
     }
 
-    /// What becomes of operations while a client that reconnects is not connected: they fail unless set.
+    /// The treatment of operations while a client that reconnects is not connected. They fail unless set.
     pub fn while_down(mut self, policy: WhileDown) -> Config {
         self.while_down = match policy {
             WhileDown::Wait(bound) => WhileDown::Wait(bound.min(LONGEST_WAIT)),
@@ -182,8 +182,8 @@ impl Config {
         self
     }
 
-    /// As [`busy_poll`](Config::busy_poll) for the task that reads, which polls while an acknowledgement or a reply is
-    /// awaited, by tasks too: at most 1 ms. Zero unless set: it does not poll.
+    /// Does the same as [`busy_poll`](Config::busy_poll) for the task that reads, which polls while an acknowledgement
+    /// or a reply is awaited, by tasks too: at most 1 ms. Zero unless set: it does not poll.
     ///
     /// It pays for a program that awaits one answer after another and has little else to do: in a runtime with several
     /// threads, the task takes one of them from other tasks for as long as it polls.
@@ -192,12 +192,12 @@ impl Config {
         self
     }
 
-    /// Whether clients of this configuration come back.
+    /// Returns true if clients of this configuration come back.
     pub(crate) fn reconnects(&self) -> bool {
         self.reconnect.is_some() && !self.address.is_empty()
     }
 
-    /// Where the broker is.
+    /// The address of the broker.
     pub fn address(&self) -> &str {
         &self.address
     }

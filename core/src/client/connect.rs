@@ -8,7 +8,7 @@ use crate::proto::handshake::{self, ClientStep};
 use crate::transport::{Address, Socket, Writer};
 use std::io;
 use std::sync::Arc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Connects to the address in `config` and registers.
 pub(crate) async fn connect(config: &Config, client: Arc<ClientState>) -> Result<Connection> {
@@ -19,6 +19,32 @@ pub(crate) async fn connect(config: &Config, client: Arc<ClientState>) -> Result
         register(socket, config, client).await
     };
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
+}
+
+/// Connects for the first time: tries again if the configuration says so.
+pub(crate) async fn connect_first(config: &Config, client: Arc<ClientState>) -> Result<Connection> {
+    let plan = config.reconnect.as_ref().filter(|plan| plan.retries_first && config.reconnects());
+    let mut attempt = 0;
+    loop {
+        let error = match connect(config, client.clone()).await {
+            Ok(connection) => return Ok(connection),
+            Err(e) => e,
+        };
+        attempt += 1;
+        match plan {
+            Some(plan) if !plan.is_over(attempt) && may_pass(&error) => {
+                let delay = plan.delay(attempt - 1);
+                log::debug!("{:?} cannot connect, trying again in {delay:?}: {error}", config.name);
+                sleep(delay).await;
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Returns true if another attempt to connect may succeed.
+fn may_pass(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Data | ErrorKind::NotSupported | ErrorKind::AccessDenied)
 }
 
 /// Registers over a connected socket.

@@ -9,31 +9,32 @@ use std::pin::pin;
 use tokio::runtime::Handle;
 
 impl Client {
-    /// As [`connect`](Client::connect), waiting on this thread. The client lives in the
+    /// Does the same as [`connect`](Client::connect), waiting on this thread. The client lives in the
     /// [`runtime`] of the process.
     ///
     /// # Errors
-    /// As [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async runtime.
+    /// The errors of [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async
+    /// runtime.
     pub fn connect_blocking(config: &Config) -> Result<Client> {
         Client::connect_blocking_with(config, Wait::forever())
     }
 
-    /// As [`connect_blocking`](Client::connect_blocking), with a bound beside the client's timeout, or with a check for
-    /// signals.
+    /// Does the same as [`connect_blocking`](Client::connect_blocking), with a bound beside the client's timeout, or
+    /// with a check for signals.
     ///
     /// # Errors
-    /// As [`connect_blocking`](Client::connect_blocking), [`Timeout`](ErrorKind::Timeout) when the time of `wait` is
-    /// over, and that of the check in `wait`. The client is not connected then.
+    /// The errors of [`connect_blocking`](Client::connect_blocking), [`Timeout`](ErrorKind::Timeout) when the time of
+    /// `wait` is over, and the error of the check in `wait`. The client is not connected then.
     pub fn connect_blocking_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
         let config = config.clone();
         run(async move { Client::connect(&config).await }, wait)
     }
 
-    /// As [`connect_stream`](Client::connect_stream), waiting on this thread. A [`Socket`] can only be made within a
-    /// runtime: `socket` is called there.
+    /// Does the same as [`connect_stream`](Client::connect_stream), waiting on this thread. A [`Socket`] can only be
+    /// made within a runtime: `socket` is called there.
     ///
     /// # Errors
-    /// As [`connect_blocking`](Client::connect_blocking), and [`Io`](ErrorKind::Io) when `socket` fails.
+    /// The errors of [`connect_blocking`](Client::connect_blocking), and [`Io`](ErrorKind::Io) when `socket` fails.
     pub fn connect_stream_blocking(
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
@@ -61,7 +62,8 @@ impl Client {
 /// does not wait for it any more.
 ///
 /// # Errors
-/// As [`check_plain_thread`], [`Timeout`](ErrorKind::Timeout) when the time of `wait` is over, and that of its check.
+/// The errors of [`check_plain_thread`], [`Timeout`](ErrorKind::Timeout) when the time of `wait` is over, and that of
+/// its check.
 pub(crate) fn run<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
     wait: Wait<'_>,

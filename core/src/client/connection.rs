@@ -127,13 +127,13 @@ impl Connection {
         self.shared.read_now() == Look::Some
     }
 
-    /// Whether a thread holds the lock of the input.
+    /// Returns true if a thread holds the lock of the input.
     #[cfg(test)]
     pub(super) fn is_reading(&self) -> bool {
         self.shared.input.is_locked()
     }
 
-    /// Whether requests can be sent.
+    /// Returns true if requests can be sent.
     pub(crate) fn is_connected(&self) -> bool {
         !self.shared.is_closing()
     }

@@ -10,7 +10,7 @@ use std::task::Waker;
 pub(crate) fn contain(what: impl Display, code: impl FnOnce()) -> bool {
     let Err(panic) = catch_unwind(AssertUnwindSafe(code)) else { return true };
     log::error!("{what} panicked: {}", panic_text(&*panic));
-    // What a panic carries is foreign too, and so is its drop.
+    // The payload of a panic is foreign too, and so is its drop.
     if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
         std::mem::forget(again);
     }

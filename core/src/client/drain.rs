@@ -18,7 +18,7 @@ impl Client {
     /// received, writes what was sent, and disconnects as [`disconnect`](Client::disconnect). Whether it was
     /// done in time; if not, the connection is being ended all the same, and handlers are not stopped.
     ///
-    /// Meanwhile this client can send and call. Frames that come are dropped and counted; requests are
+    /// During that time this client can send and call. Frames that come are dropped and counted; requests are
     /// answered at the end, with -32113, as if the client were gone already. [`Frames`](super::Frames) yield
     /// what waits, then end: they are not waited for. A request that comes while the connection is being ended
     /// gets no answer, as with every client that goes. A handler must not wait for this.
@@ -33,7 +33,7 @@ impl Client {
         done
     }
 
-    /// As [`drain`](Client::drain), without a bound and for any executor.
+    /// Does the same as [`drain`](Client::drain), without a bound and for any executor.
     pub(crate) async fn drain_unbounded(&self) {
         let state = &self.0.state;
         #[cfg(feature = "rpc")]
@@ -42,7 +42,7 @@ impl Client {
         state.inbox.seal(|_| false);
         std::future::poll_fn(|cx| state.work.poll_done(cx)).await;
         #[cfg(feature = "rpc")]
-        self.refuse(state.inbox.take_late()).await;
+        self.reject_late(state.inbox.take_late()).await;
         self.disconnect().await;
     }
 
@@ -53,7 +53,7 @@ impl Client {
 
     /// Answers requests that came while the client was about to go, as if it were gone.
     #[cfg(feature = "rpc")]
-    async fn refuse(&self, requests: Vec<Frame>) {
+    async fn reject_late(&self, requests: Vec<Frame>) {
         let error = Error::new(ErrorKind::NotRegistered, "the client is about to go");
         let text = Bytes::from(error.to_string());
         for request in requests {
@@ -73,7 +73,7 @@ impl Client {
     fn begin_close(&self, why: &'static str) {
         match &self.0.link {
             Link::Wire(connection) => connection.begin_close(why),
-            Link::Durable(durable) => durable.begin_close(why),
+            Link::Reconnecting(link) => link.begin_close(why),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.disconnect(),
         }

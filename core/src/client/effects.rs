@@ -1,4 +1,4 @@
-//! What a locked section sets off, done after it.
+//! Effects of a locked section, which happen after it.
 //!
 //! Foreign code never runs under a lock of this crate: wakers, event callbacks, loggers, and the drops of what
 //! frames and callbacks own may all come back into the same client or into the broker. Locked sections collect
@@ -24,7 +24,7 @@ pub(crate) struct DeferredEffects {
     discarded: Few<Frame>,
     /// Messages that the consumer cannot handle.
     unhandled: Few<Frame>,
-    /// How many frames were dropped, for those who listen to the events of a client.
+    /// The numbers of dropped frames, for the listeners to the events of a client.
     dropped: Vec<(Arc<Hub>, u64)>,
     queue_overflowed: bool,
 }

@@ -1,4 +1,4 @@
-//! What happens to a client's connection, told to the program: as a stream and as callbacks.
+//! Events of a client's connection, as a stream and as callbacks.
 //!
 //! Streams and callbacks have a queue each, filled under one lock, so that all see the same order. A callback is
 //! run by one thread at a time: a thread that finds it running leaves its event in the queue for that one.
@@ -27,17 +27,17 @@ const MAX_WAITING: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The client is connected, subscriptions and exclusions restored; operations queued meanwhile have been
-    /// handed to the connection.
+    /// The client is connected, subscriptions and exclusions restored; operations that were queued while it was not
+    /// connected have been handed to the connection.
     Connected,
     /// The connection has ended. Operations that waited for an answer over it have failed before this is told.
     #[non_exhaustive]
     Disconnected {
-        /// What kind of end.
+        /// The kind of the end.
         kind: ErrorKind,
         /// Why, in words.
         reason: Arc<str>,
-        /// Whether this is the last event: the client does not reconnect, or not any more.
+        /// True if this is the last event: the client does not reconnect, or not any more.
         last: bool,
     },
     /// The client tries to connect after a delay.
@@ -45,14 +45,14 @@ pub enum Event {
     Reconnecting {
         /// The how manieth try in a row, from 1.
         attempt: u32,
-        /// What it waits before it tries.
+        /// The delay before the attempt.
         delay: Duration,
     },
     /// Frames were dropped because the program did not take them, or queued operations because the client
     /// ended before it could send them.
     #[non_exhaustive]
     Dropped {
-        /// How many, since the last such event.
+        /// The number of frames since the last such event.
         frames: u64,
     },
 }
@@ -67,7 +67,7 @@ impl Event {
 #[derive(Default)]
 pub(super) struct Hub {
     state: Mutex<State>,
-    /// Whether there has ever been a listener. Most clients have none.
+    /// True if there has ever been a listener. Most clients have none.
     heard: AtomicBool,
 }
 
@@ -103,7 +103,7 @@ struct Callback {
 #[derive(Default)]
 struct CallbackState {
     events: Queue,
-    /// The thread that calls the function now. It goes on with the events that come in the mean time.
+    /// The thread that calls the function now. It also delivers the events that come while it does so.
     running: Option<ThreadId>,
     /// The last event says that the function itself has made the client drop frames. It is told with the next one:
     /// otherwise a function that sends would be called for ever.
@@ -179,13 +179,13 @@ impl Hub {
         self.pass(event, true);
     }
 
-    /// Whether there may be a listener.
+    /// Returns true if there may be a listener.
     pub(super) fn is_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
 
     fn pass(&self, event: Option<&Event>, last: bool) {
-        // A stream whose receiver goes away now is dropped with its waker: not under the lock.
+        // The drop of a stream drops its waker, so that it must not happen under the lock.
         let mut streams = Vec::new();
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
@@ -349,7 +349,7 @@ impl Events {
         self.process.is_current().then(|| self.stream.0.lock().events.0.pop_front()).flatten()
     }
 
-    /// As [`recv`](Events::recv), for futures that are written by hand.
+    /// Does the same as [`recv`](Events::recv), for futures that are written by hand.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if !self.process.is_current() {
             return Poll::Ready(None);

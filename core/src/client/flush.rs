@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 pub struct Flush {
     client: Client,
     ticket: u64,
-    /// Of a client that reconnects: the connection that everything has been handed to.
+    /// The connection that everything was handed to, if the client reconnects.
     connection: Option<Arc<Connection>>,
     /// The position in the stream of the connection that has to be reached.
     position: Option<u64>,
@@ -35,14 +35,14 @@ impl Flush {
         Flush { client, ticket: next_ticket(), connection: None, position: None }
     }
 
-    /// As awaiting it, for those who write futures by hand.
+    /// Does the same as awaiting it, for futures that are written by hand.
     pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.client.check_process()?;
         let connection = match &self.client.0.link {
             Link::Wire(connection) => connection,
-            Link::Durable(durable) => {
+            Link::Reconnecting(link) => {
                 if self.connection.is_none() {
-                    self.connection = Some(ready!(durable.poll_connection(self.ticket, cx))?);
+                    self.connection = Some(ready!(link.poll_connection(self.ticket, cx))?);
                 }
                 match &self.connection {
                     Some(connection) => connection,
@@ -65,7 +65,7 @@ impl Flush {
     /// Waits on this thread; false when the time of `wait` is over.
     ///
     /// # Errors
-    /// As awaiting it, and that of the check in `wait`.
+    /// The errors of awaiting it, and the error of the check in `wait`.
     pub fn wait(&mut self, wait: Wait<'_>) -> Result<bool> {
         wait.on(|cx| self.poll_done(cx))?.transpose().map(|done| done.is_some())
     }

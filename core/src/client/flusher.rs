@@ -45,8 +45,7 @@ impl Shared {
         waits
     }
 
-    /// Looks every millisecond until a burst was not flushed by the thread that sent it, or until there are no more
-    /// bursts.
+    /// Looks every millisecond until there are no more bursts, or until only these looks have flushed.
     async fn watch(&self) {
         let coalescing = &self.coalescing;
         if !coalescing.begin_watch() {
@@ -54,16 +53,17 @@ impl Shared {
         }
         let mut ticks = interval(LONGEST_WAIT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut bursts = coalescing.bursts().wrapping_sub(1);
+        ticks.tick().await;
+        let mut bursts = coalescing.bursts();
         loop {
+            coalescing.set_flushed_by_threads(false);
             ticks.tick().await;
             let former = std::mem::replace(&mut bursts, coalescing.bursts());
+            let by_threads = coalescing.is_flushed_by_threads();
             let flushed = self.flush_waiting();
-            if bursts == former {
-                // A burst that has waited since the last look was forgotten by its thread.
-                if flushed {
-                    coalescing.set_flushed_by_threads(false);
-                }
+            if bursts == former || (flushed && !by_threads) {
+                // After a pause, threads are trusted again; a burst that one has not flushed needs the task.
+                coalescing.set_flushed_by_threads(!flushed);
                 break;
             }
         }

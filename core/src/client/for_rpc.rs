@@ -1,4 +1,4 @@
-//! What a layer above needs of a client: calls, and the work that a client waits for before it goes.
+//! The parts of a client that the RPC layer uses: calls, and the work that a client waits for before it ends.
 
 use super::Client;
 use super::client_state::ClientState;
@@ -11,7 +11,7 @@ impl Client {
         &self.0.state
     }
 
-    /// Who reads the connection.
+    /// The lease of the connection.
     pub(crate) fn lease(&self) -> &ReadingLease {
         self.0.state.inbox.lease()
     }

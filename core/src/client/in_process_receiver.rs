@@ -22,10 +22,10 @@ impl ClientState {
         result
     }
 
-    /// As [`push`](ClientState::push). What has to happen without a lock is added to `effects`.
+    /// Does the same as [`push`](ClientState::push). What has to happen without a lock is added to `effects`.
     ///
     /// # Errors
-    /// As [`push`](ClientState::push).
+    /// The errors of [`push`](ClientState::push).
     pub(super) fn push_deferred(&self, frame: Frame, effects: &mut DeferredEffects) -> Result<(), Frame> {
         #[cfg(feature = "rpc")]
         let frame = match self.calls.take(frame) {
@@ -41,7 +41,7 @@ impl ClientState {
         Ok(())
     }
 
-    /// As [`Inbox::poll_room`](super::inbox::Inbox::poll_room).
+    /// Does the same as [`Inbox::poll_room`](super::inbox::Inbox::poll_room).
     pub(crate) fn poll_room(&self, kind: FrameKind, first: Option<u8>, cx: &mut Context<'_>) -> Poll<bool> {
         self.inbox.poll_room(kind, first, || self.awaits_reply(), cx)
     }

@@ -7,7 +7,7 @@
 //!
 //! - In one lane (plain frames, RPC in order) `inbox_bytes` may wait.
 //! - An RPC server that handles calls beside frames has three lanes. A reader cannot know where the next frame belongs,
-//!   so it goes on until twice `inbox_bytes` wait in all lanes together: a lane that is full leaves as much for the
+//!   so it continues until twice `inbox_bytes` wait in all lanes together: a lane that is full leaves as much for the
 //!   others. The broker knows: a frame for a client within its process waits for room in its own lane only.
 //! - While the program awaits an acknowledgement, a reply or room to send, `inbox_awaiting_bytes` more may wait, since
 //!   the answer comes behind frames that the program cannot take until then.
@@ -63,7 +63,7 @@ pub(crate) struct Inbox {
     taken: [Taken; LANES],
     room: Room,
     ended: Notify,
-    /// Who reads for the inbox.
+    /// The lease of the connection that fills the inbox.
     lease: Arc<ReadingLease>,
     /// The number of operations that cannot go on before something has been received.
     blocked: AtomicUsize,
@@ -103,18 +103,18 @@ impl Inbox {
         })
     }
 
-    /// Whether this process is a child of the one that the inbox belongs to, so that it must not be used.
+    /// Returns true if this process is a child of the one that the inbox belongs to, so that it must not be used.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// Who reads the connection.
+    /// The lease of the connection.
     pub(crate) fn lease(&self) -> &Arc<ReadingLease> {
         &self.lease
     }
 
-    /// Whether something is to be woken by the next frame.
+    /// Returns true if something is to be woken by the next frame.
     pub(crate) fn is_awaited(&self) -> bool {
         self.state.lock().lanes.iter().any(|lane| lane.waker.is_some())
     }
@@ -190,7 +190,7 @@ impl Inbox {
         self.blocked.load(Ordering::SeqCst) > 0
     }
 
-    /// To be called after the program has begun to await something: receiving goes on.
+    /// To be called after the program has begun to await something: receiving continues.
     pub(crate) fn unpark(&self) {
         if self.room.is_awaited() {
             self.room.tell();

@@ -21,7 +21,7 @@ pub(crate) struct Lane<H: Held> {
     wake_up: Option<WakeUp>,
 }
 
-/// What the program has made of a frame of a batch.
+/// The program's use of a frame of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Took {
     /// It is part of the batch, which takes more.
@@ -116,7 +116,7 @@ impl<H: Held> Lane<H> {
         wait.on_answer(&lease, lease.awaited_frame(), |cx| self.poll_next(cx))
     }
 
-    /// As [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, as
+    /// Does the same as [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, as
     /// [`wait_recv`](Lane::wait_recv). Arms no wake-up. `Some(0)` when the time of `wait` is over.
     pub(crate) fn wait_batch(
         &mut self,
@@ -156,7 +156,7 @@ impl<H: Held> Lane<H> {
         }
     }
 
-    /// As [`take_batch`](Lane::take_batch), but pending until there is a frame.
+    /// Does the same as [`take_batch`](Lane::take_batch), but pending until there is a frame.
     pub(crate) fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,

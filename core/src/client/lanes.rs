@@ -45,7 +45,8 @@ impl Frames {
         self.lane.try_recv()
     }
 
-    /// As [`recv`](Frames::recv), for futures written by hand and for threads without a runtime. Does not yield.
+    /// Does the same as [`recv`](Frames::recv), for futures written by hand and for threads without a runtime. Does not
+    /// yield.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         self.lane.poll_recv(cx)
     }
@@ -68,7 +69,7 @@ impl Frames {
         self.lane.take_batch(collect(frames, max_frames, max_bytes))
     }
 
-    /// As [`take_batch`](Frames::take_batch), but waits for the first frame: pending until there is one.
+    /// Does the same as [`take_batch`](Frames::take_batch), but waits for the first frame: pending until there is one.
     pub fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,7 +80,8 @@ impl Frames {
         self.lane.poll_batch(cx, collect(frames, max_frames, max_bytes))
     }
 
-    /// As [`take_batch`](Frames::take_batch), but waits on this thread for the first frame. `Some(0)` when the time of
+    /// Does the same as [`take_batch`](Frames::take_batch), but waits on this thread for the first frame. `Some(0)`
+    /// when the time of
     /// `wait` is over.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The link of a client within the broker's process: operations are routed on the caller's thread.
 //!
-//! An operation that cannot be finished at once, because a receiver has no room or because it takes long, is finished
-//! by a task. Until then the link has no room: further operations wait for it, or queue behind it.
+//! An operation that cannot be finished immediately, because a receiver has no room or because it takes long, is
+//! finished by a task. Until then the link has no room: further operations wait for it, or queue behind it.
 
 use super::ack_target::AckTarget;
 use super::backlog::Entry;
@@ -49,7 +49,7 @@ impl Client {
 /// A [`LocalLink`], as a client sees it.
 pub(crate) struct Local(Arc<Shared>);
 
-/// What the task that finishes operations shares with the client.
+/// The state that the client shares with the task that finishes operations.
 struct Shared {
     link: LocalLink,
     client: Arc<ClientState>,
@@ -61,7 +61,7 @@ struct Shared {
 /// Operations that are not finished, in their order.
 #[derive(Default)]
 struct Queue {
-    /// Whether the task runs.
+    /// True if the task runs.
     is_running: bool,
     entries: VecDeque<Deferred>,
 }
@@ -74,7 +74,7 @@ struct Deferred {
     begun: Option<Unfinished>,
 }
 
-/// Where the answer goes, owned.
+/// The target of an answer, owned.
 enum Target {
     Told(AckTarget),
     /// The same with a deadline.
@@ -86,7 +86,7 @@ enum Target {
     Nothing,
 }
 
-/// Where the answer goes, or the failure when it does not come in time: the first of them counts.
+/// The target of an answer, or of the failure if the answer does not come in time. Only the first of them counts.
 struct Expiring {
     told: Mutex<Option<AckTarget>>,
     deadline: Instant,
@@ -159,8 +159,8 @@ impl Local {
         Ok(TrySend::Sent(pending))
     }
 
-    /// As [`try_submit`](Local::try_submit), for a task that waits until the operation is finished: it finishes the
-    /// operation itself.
+    /// Does the same as [`try_submit`](Local::try_submit), for a task that waits until the operation is finished: it
+    /// finishes the operation itself.
     #[inline]
     pub(crate) fn submit<'a>(&'a self, request: &Request<'a>, to: AnswerTo<'a>) -> Result<LocalSubmit<'a>> {
         let shared = &self.0;
@@ -180,7 +180,7 @@ impl Local {
         }
     }
 
-    /// As [`Durable::poll_room`](super::reconnect::Durable::poll_room).
+    /// Does the same as [`ReconnectingLink::poll_room`](super::reconnect::ReconnectingLink::poll_room).
     pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Result<RoomState> {
         match self.poll_flushed(ticket, cx) {
             Poll::Ready(Ok(())) => Ok(RoomState::Ready),
@@ -243,7 +243,7 @@ impl Drop for Local {
 }
 
 impl Shared {
-    /// What the program is told of a finished operation.
+    /// The answer to the program about a finished operation.
     fn confirm(
         &self,
         answer: std::result::Result<(), ErrorKind>,
@@ -349,9 +349,9 @@ impl Shared {
 /// The task that finishes operations. When it is dropped, also with its runtime, nothing is left waiting.
 struct Finisher {
     shared: Arc<Shared>,
-    /// Where the answer to the operation goes that is being finished.
+    /// The target of the answer to the operation that is being finished.
     current: Option<Target>,
-    /// Whether it has found nothing left to do: another task may run already.
+    /// True if it has found nothing left to do: another task may run already.
     is_done: bool,
     /// The end of the client is told after the operations have failed.
     _finishing: Finishing,
@@ -407,7 +407,7 @@ fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
 }
 
-/// Where the answer goes, and the handle for the program.
+/// Returns the target of the answer, and the handle for the program.
 fn target(to: AnswerTo<'_>, qos: QoS, client: &ClientState) -> (Target, PendingOperation) {
     let done = || PendingOperation::done(Ok(()));
     match to {

@@ -155,7 +155,7 @@ use crate::transport::Socket;
 use bytes::Bytes;
 use client_state::ClientState;
 use connection::Connection;
-use reconnect::Durable;
+use reconnect::ReconnectingLink;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -188,16 +188,16 @@ struct Inner {
     secondaries: Arc<AtomicU32>,
 }
 
-/// What the client is connected over.
+/// The connection of a client.
 enum Link {
     Wire(Connection),
     /// The same, and after it another.
-    Durable(Durable),
+    Reconnecting(ReconnectingLink),
     #[cfg(feature = "broker")]
     Local(local::Local),
 }
 
-/// What a client has done so far.
+/// The counters of a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -218,16 +218,17 @@ pub struct Stats {
 }
 
 impl Client {
-    /// Connects to the broker and registers the name in `config`.
+    /// Connects to the broker and registers the name in `config`. The first error is returned, unless
+    /// [`Reconnect::retry_first`] is set.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) with the operating system's error as its source when nobody listens there,
+    /// [`Io`](crate::ErrorKind::Io) with the operating system's error as its source when nothing listens there,
     /// [`Busy`](crate::ErrorKind::Busy) and the other kinds of docs/protocol.md section 2 when the name is refused,
     /// [`Timeout`](crate::ErrorKind::Timeout), [`Data`](crate::ErrorKind::Data) when the address is none,
-    /// [`NotSupported`](crate::ErrorKind::NotSupported) when who answers is no broker.
+    /// [`NotSupported`](crate::ErrorKind::NotSupported) when the peer is no broker.
     pub async fn connect(config: &Config) -> Result<Client> {
         let state = ClientState::of_connection(config);
-        let connection = connect::connect(config, state.clone()).await?;
+        let connection = connect::connect_first(config, state.clone()).await?;
         Ok(Client::over(connection, config.clone(), state, None))
     }
 
@@ -236,7 +237,7 @@ impl Client {
     /// cannot be made if it is empty.
     ///
     /// # Errors
-    /// As [`connect`](Client::connect).
+    /// The errors of [`connect`](Client::connect).
     pub async fn connect_stream(socket: Socket, config: &Config) -> Result<Client> {
         let state = ClientState::of_connection(config);
         let connection = connect::connect_stream(socket, config, state.clone()).await?;
@@ -254,10 +255,10 @@ impl Client {
         let link = match config.reconnect.clone().filter(|_| config.reconnects()) {
             Some(plan) => {
                 let primary = family.and_then(|client| match &client.0.link {
-                    Link::Durable(durable) => Some(durable),
+                    Link::Reconnecting(link) => Some(link),
                     _ => None,
                 });
-                Link::Durable(Durable::start(connection, &config, plan, state.clone(), primary))
+                Link::Reconnecting(ReconnectingLink::start(connection, &config, plan, state.clone(), primary))
             }
             None => {
                 state.events.tell(Event::Connected);
@@ -279,7 +280,7 @@ impl Client {
     /// Sends `payload` to the client of exactly the name `target`.
     ///
     /// # Errors
-    /// When the QoS asks for an acknowledgement: [`NotRegistered`](crate::ErrorKind::NotRegistered) if nobody
+    /// When the QoS asks for an acknowledgement: [`NotRegistered`](crate::ErrorKind::NotRegistered) if no client
     /// has that name, [`NotDelivered`](crate::ErrorKind::NotDelivered) if the receiver's queue refuses it,
     /// [`AccessDenied`](crate::ErrorKind::AccessDenied), [`Timeout`](crate::ErrorKind::Timeout). In any case:
     /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost), [`Data`](crate::ErrorKind::Data) for a name with a NUL,
@@ -288,10 +289,10 @@ impl Client {
         self.run(&Operation::Message { target, payload: payload.into() }, qos).await
     }
 
-    /// Sends `payload` to every client whose name matches `mask`. That none does is no error.
+    /// Sends `payload` to every client whose name matches `mask`. It is no error if there is none.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.run(&Operation::Broadcast { mask, payload: payload.into() }, qos).await
     }
@@ -300,15 +301,15 @@ impl Client {
     /// error.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.run(&Operation::Publish { topic, payload: payload.into() }, qos).await
     }
 
-    /// As [`publish`](Client::publish), but only for `receiver` and its secondaries.
+    /// Does the same as [`publish`](Client::publish), but only for `receiver` and its secondaries.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn publish_for(
         &self,
         topic: &str,
@@ -323,7 +324,7 @@ impl Client {
     ///
     /// # Errors
     /// [`AccessDenied`](crate::ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
-    /// all the same; else as [`send`](Client::send), but for the first two.
+    /// all the same; else as [`send`](Client::send), except the first two.
     pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
         self.run(&Operation::Subscribe(Topics::Joined(&joined)), qos).await
@@ -332,7 +333,7 @@ impl Client {
     /// Ends subscriptions, to the same masks that were subscribed.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
         self.run(&Operation::Unsubscribe(Topics::Joined(&joined)), qos).await
@@ -341,7 +342,7 @@ impl Client {
     /// Excludes topic masks from what the subscriptions match.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
         self.run(&Operation::Exclude(Topics::Joined(&joined)), qos).await
@@ -350,7 +351,7 @@ impl Client {
     /// Ends exclusions.
     ///
     /// # Errors
-    /// As [`send`](Client::send), but for the first two.
+    /// The errors of [`send`](Client::send), except the first two.
     pub async fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
         let Some(joined) = topics::join(&topics)? else { return Ok(()) };
         self.run(&Operation::Unexclude(Topics::Joined(&joined)), qos).await
@@ -374,7 +375,7 @@ impl Client {
     /// way. It waits only for room to send: as [`submit_request`](Client::submit_request).
     ///
     /// # Errors
-    /// As [`submit_request`](Client::submit_request).
+    /// The errors of [`submit_request`](Client::submit_request).
     pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
         self.submit_to(&shared(&operation, qos), AnswerTo::Handle).await
     }
@@ -400,7 +401,7 @@ impl Client {
     }
 
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
-    /// after the timeout. Operations that the broker has not answered by then, and calls at once, fail
+    /// after the timeout. Operations that the broker has not answered by then, and calls immediately, fail
     /// with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     pub async fn disconnect(&self) {
         if self.check_process().is_err() {
@@ -408,13 +409,13 @@ impl Client {
         }
         match &self.0.link {
             Link::Wire(connection) => connection.disconnect().await,
-            Link::Durable(durable) => durable.disconnect().await,
+            Link::Reconnecting(link) => link.disconnect().await,
             #[cfg(feature = "broker")]
             Link::Local(local) => local.disconnect(),
         }
     }
 
-    /// What happens to the connection, from its present state on: a stream of its own for each caller.
+    /// The events of the connection, beginning with its present state: a stream of its own for each caller.
     pub fn events(&self) -> Events {
         if self.check_process().is_err() {
             return Events::ended();
@@ -441,14 +442,14 @@ impl Client {
         self.0.state.events.add_callback(Box::new(callback))
     }
 
-    /// Whether this client can send.
+    /// Returns true if this client can send.
     pub fn is_connected(&self) -> bool {
         if self.check_process().is_err() {
             return false;
         }
         let link = match &self.0.link {
             Link::Wire(connection) => connection.is_connected(),
-            Link::Durable(durable) => durable.is_connected(),
+            Link::Reconnecting(link) => link.is_connected(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.is_connected(),
         };
@@ -464,14 +465,14 @@ impl Client {
         self.0.state.inbox.wait_end().await
     }
 
-    /// What the client has done so far.
+    /// The client's counters.
     pub fn stats(&self) -> Stats {
         if self.check_process().is_err() {
             return Stats::default();
         }
         let (w_frames, w_bytes) = match &self.0.link {
             Link::Wire(connection) => connection.sent(),
-            Link::Durable(durable) => durable.sent(),
+            Link::Reconnecting(link) => link.sent(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.sent(),
         };

@@ -1,17 +1,17 @@
-//! What became of an operation or a call, before it is made an error for the program.
+//! The outcome of an operation or a call, before it is turned into an error for the program.
 
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "rpc")]
 use crate::frame::Frame;
 
-/// What became of an operation.
+/// The outcome of an operation.
 pub(crate) type Answer = std::result::Result<(), Failure>;
 
 /// The frame of a reply or an error reply, or why there will be none.
 #[cfg(feature = "rpc")]
 pub(crate) type Outcome = std::result::Result<Frame, Failure>;
 
-/// Why an operation or a call has failed.
+/// The reason for which an operation or a call has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The broker has refused it, with that result code.
@@ -23,12 +23,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What an acknowledgement with that code means.
+    /// Returns the outcome for the code of an acknowledgement.
     pub(super) fn from_ack(code: u8) -> Answer {
         ErrorKind::from_ack(code).map_or(Ok(()), |_| Err(Failure::Refused(code)))
     }
 
-    /// Why an operation within the broker's process has failed.
+    /// Returns the failure of an operation within the broker's process.
     #[cfg(feature = "broker")]
     pub(super) fn of_kind(kind: ErrorKind) -> Failure {
         match kind {

@@ -39,8 +39,8 @@ impl PendingOperation {
         (slot.clone(), PendingOperation(State::Waiting(slot, lease.clone(), Process::current())))
     }
 
-    /// Whether awaiting it would not wait: the broker has answered, the operation has failed, or its QoS asked for
-    /// no answer.
+    /// Returns true if awaiting it would not wait: the broker has answered, the operation has failed, or its QoS asked
+    /// for no answer.
     pub fn is_completed(&self) -> bool {
         match &self.0 {
             State::Done(_) => true,
@@ -48,7 +48,8 @@ impl PendingOperation {
         }
     }
 
-    /// Whether it has succeeded so far as is known: the broker has acknowledged it, or its QoS asked for no answer.
+    /// Returns true if it has succeeded so far as is known: the broker has acknowledged it, or its QoS asked for no
+    /// answer.
     pub fn is_acknowledged(&self) -> bool {
         self.answer() == Some(Ok(()))
     }
@@ -76,7 +77,7 @@ impl PendingOperation {
         }
     }
 
-    /// As awaiting it, for those who write futures by hand.
+    /// Does the same as awaiting it, for futures that are written by hand.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check_process()?;
         self.poll_answer(cx).map_err(Failure::of_operation)
@@ -112,7 +113,7 @@ impl PendingOperation {
         drop(self);
     }
 
-    /// As [`wait`](PendingOperation::wait), at most `timeout` and without a check.
+    /// Does the same as [`wait`](PendingOperation::wait), at most `timeout` and without a check.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
         self.wait(Wait::at_most(timeout)).ok().flatten()
     }

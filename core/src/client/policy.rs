@@ -1,10 +1,10 @@
-//! What a client does when things go wrong: the choices of a program.
+//! The policies of a client: reconnection, operations without a connection, a full inbox.
 
 use super::deadline::interval;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// How a client comes back after its connection was lost: after growing delays with jitter, for ever or a
+/// The way in which a client reconnects: after growing delays with jitter, for ever or a
 /// number of tries.
 ///
 /// ```
@@ -19,42 +19,72 @@ pub struct Reconnect {
     pub(super) min: Duration,
     pub(super) max: Duration,
     pub(super) tries: Option<u32>,
+    pub(super) retries_first: bool,
 }
 
 impl Default for Reconnect {
     fn default() -> Reconnect {
-        Reconnect { min: Duration::from_millis(100), max: Duration::from_secs(10), tries: None }
+        Reconnect {
+            min: Duration::from_millis(100),
+            max: Duration::from_secs(10),
+            tries: None,
+            retries_first: false,
+        }
     }
 }
 
 impl Reconnect {
-    /// For ever, after 100 ms at first and 10 s at last.
+    /// Tries for ever, after 100 ms at first and 10 s at last.
     pub fn new() -> Reconnect {
         Reconnect::default()
     }
 
     /// The delay before the first try and the longest one, at least 1 ms each and at most ten years; each is
     /// twice the one before. Between a half and the whole of it is waited, so that the clients of a broker do
-    /// not come all at once.
+    /// not connect at the same time.
     pub fn delays(mut self, min: Duration, max: Duration) -> Reconnect {
         self.min = interval(min);
         self.max = interval(max).max(self.min);
         self
     }
 
-    /// How many times in a row it is tried, at least once, before the client ends for good.
+    /// Sets the number of attempts in a row, at least one, after which the client ends for good.
     pub fn tries(mut self, tries: u32) -> Reconnect {
         self.tries = Some(tries.max(1));
         self
     }
 
-    /// It is tried until the program ends the client: so it is unless set.
+    /// Tries until the program ends the client. This is the default.
     pub fn forever(mut self) -> Reconnect {
         self.tries = None;
         self
     }
 
-    /// The delay of a try, `step` of them having been waited in a row before.
+    /// Retries the first connection too: [`Client::connect`](super::Client::connect) then returns when the client is
+    /// connected, or with the error of the last of [`tries`](Reconnect::tries) attempts. It is not retried after an
+    /// error that another attempt cannot change: an invalid address or name, a peer that is no broker, a name that the
+    /// broker does not allow. Off unless set: the first error is returned.
+    ///
+    /// ```no_run
+    /// # async fn example() -> busrt::Result<()> {
+    /// use busrt::client::{Client, Config, Reconnect};
+    ///
+    /// // Starts before its broker does.
+    /// let config = Config::new("/tmp/busrt.sock", "plant.logger").reconnect(Reconnect::new().retry_first(true));
+    /// let client = Client::connect(&config).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retry_first(mut self, retry: bool) -> Reconnect {
+        self.retries_first = retry;
+        self
+    }
+
+    /// Returns true if so many attempts are enough.
+    pub(super) fn is_over(&self, attempts: u32) -> bool {
+        self.tries.is_some_and(|tries| attempts >= tries)
+    }
+
+    /// The delay before an attempt, after `step` others in a row.
     pub(super) fn delay(&self, step: u32) -> Duration {
         let whole = self.min.saturating_mul(1u32.checked_shl(step).unwrap_or(u32::MAX)).min(self.max);
         // Every value of this type hashes with keys of its own: chance enough for this.
@@ -63,22 +93,22 @@ impl Reconnect {
     }
 }
 
-/// What becomes of operations while a client that [reconnects](Reconnect) is not connected.
+/// The treatment of operations while a client that [reconnects](Reconnect) is not connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhileDown {
-    /// They fail at once with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
+    /// They fail immediately with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     #[default]
     Fail,
-    /// They wait for the connection, at most so long, then fail so.
+    /// They wait for the connection, at most so long, and fail with the same error afterwards.
     Wait(Duration),
-    /// Those that ask for no acknowledgement are queued, up to so many bytes (of payloads, names and 64 for
+    /// Operations without an acknowledgement are queued, up to so many bytes (of payloads, names and 64 for
     /// each), and sent first when the connection is back; over the bound they fail so. Those that do,
     /// subscriptions and the like among them, wait for the connection, at most the client's
     /// [`timeout`](super::Config::timeout): nothing that a program was told to have failed is sent later.
     Queue(usize),
 }
 
-/// What a client does with received frames when its inbox is full because the program does not take them. Every dropped
+/// The treatment of received frames when the inbox is full because the program does not take them. Every dropped
 /// frame is counted ([`Stats::dropped`](super::Stats::dropped)) and told ([`Event::Dropped`](super::Event::Dropped)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {

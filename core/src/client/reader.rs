@@ -92,7 +92,7 @@ impl Reader {
         self.socket.readable().await
     }
 
-    /// Waits until the inbox has room, or the connection is to end. In the meantime the broker is told that the
+    /// Waits until the inbox has room, or the connection is to end. During that time the broker is told that the
     /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
     ///
     /// A broker that holds this client back reads no reports. Then the socket has to tell, so that even little room is

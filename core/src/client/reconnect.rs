@@ -39,9 +39,9 @@ const STEADY: Duration = Duration::from_secs(1);
 
 const RUNTIME_GONE: &str = "the runtime was shut down";
 
-/// What the client holds; dropping it ends the client.
+/// The handle that the client owns. Its drop ends the client.
 #[derive(Debug)]
-pub(super) struct Durable {
+pub(super) struct ReconnectingLink {
     shared: Arc<Shared>,
     /// A child that inherited the client through fork must not end its parent's.
     process: Process,
@@ -55,11 +55,11 @@ struct Shared {
     state: RwLock<State>,
     /// The state without its content, to wait for.
     status: watch::Sender<Status>,
-    /// Those who wait for a connection.
+    /// The wakers of those who wait for a connection.
     waiters: Waiters,
-    /// Whether an operation of the queue is being handed to a connection that is not in force yet.
+    /// True if an operation of the queue is being handed to a connection that is not in force yet.
     handing_over: AtomicBool,
-    /// Of a secondary: what must be there before it.
+    /// The primary of a secondary, which has to connect before it.
     primary: Option<Weak<Shared>>,
 }
 
@@ -77,15 +77,15 @@ enum Status {
     Ended,
 }
 
-impl Durable {
+impl ReconnectingLink {
     /// Takes care of a client that has just connected for the first time. `primary` is that of a secondary.
     pub(super) fn start(
         connection: Connection,
         config: &Config,
         plan: Reconnect,
         client: Arc<ClientState>,
-        primary: Option<&Durable>,
-    ) -> Durable {
+        primary: Option<&ReconnectingLink>,
+    ) -> ReconnectingLink {
         let connection = Arc::new(connection);
         let primary = primary.map(|d| d.shared.primary.clone().unwrap_or_else(|| Arc::downgrade(&d.shared)));
         let shared = Arc::new(Shared {
@@ -101,7 +101,7 @@ impl Durable {
         shared.tell(Event::Connected);
         let supervisor = Supervisor { shared: shared.clone(), connection: Some(connection) };
         tokio::spawn(supervisor.run(Alive::current(&config.name)));
-        Durable { shared, process: Process::current() }
+        ReconnectingLink { shared, process: Process::current() }
     }
 
     /// Sends a request over the present connection, or does what the policy says while there is none.
@@ -134,8 +134,8 @@ impl Durable {
         }
     }
 
-    /// Whether it is worth to try to send again. Unless it is, the waker is registered under the ticket; see
-    /// [`forget_room`](Durable::forget_room).
+    /// Returns true if it is worth to try to send again. Unless it is, the waker is registered under the ticket; see
+    /// [`forget_room`](ReconnectingLink::forget_room).
     ///
     /// # Errors
     /// Nothing can be sent, now and later.
@@ -163,7 +163,7 @@ impl Durable {
         }
     }
 
-    /// Takes back the registration of [`poll_room`](Durable::poll_room) or [`poll_written`](Durable::poll_written).
+    /// Takes back the registration of [`poll_room`](ReconnectingLink::poll_room) or [`poll_written`](ReconnectingLink::poll_written).
     pub(super) fn forget_room(&self, ticket: u64) {
         self.shared.waiters.forget(ticket);
         if let Ok(Some(connection)) = self.shared.connection() {
@@ -202,7 +202,7 @@ impl Durable {
         self.shared.client.sent()
     }
 
-    /// Ends the client: see [`disconnect`](Durable::disconnect), which waits for it.
+    /// Ends the client: see [`disconnect`](ReconnectingLink::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.end(why);
     }
@@ -221,7 +221,7 @@ impl Durable {
     }
 }
 
-impl Drop for Durable {
+impl Drop for ReconnectingLink {
     fn drop(&mut self) {
         if self.process.is_current() {
             self.shared.end("the client was dropped");
@@ -245,8 +245,8 @@ impl Shared {
         Some(old)
     }
 
-    /// Brings the status in accord with the state and wakes those who wait for it. The state is looked at
-    /// anew: of two changes at once, the later one may get here first.
+    /// Publishes the state as the status and wakes those who wait for it. The state is read
+    /// again: if two threads change it, the later change may be published first.
     fn publish_status(&self) {
         self.status.send_if_modified(|status| {
             let present = match &*self.state.read() {
@@ -309,7 +309,7 @@ impl Shared {
 
     /// Queues an operation; `None` when the connection is back.
     fn enqueue(&self, entry: Entry, bound: usize) -> Option<Result<()>> {
-        // What is not queued is dropped without the lock.
+        // An entry that is not queued is dropped without the lock.
         let mut rejected = None;
         let mut state = self.state.write();
         let queued = match &mut *state {
@@ -345,7 +345,7 @@ impl Shared {
                 Ok(connection) => return Ok(connection),
                 Err(e) => {
                     log::debug!("{:?} cannot connect: {e}", self.config.name);
-                    if self.plan.tries.is_some_and(|tries| attempt >= tries) {
+                    if self.plan.is_over(attempt) {
                         let why = format!("given up after {attempt} tries to connect again: {e}");
                         return Err(End::new(e.kind(), why));
                     }

@@ -10,7 +10,7 @@ pub(crate) struct Registration<'a> {
     waker: &'a Waker,
     /// Made when it is first needed.
     clone: Option<Waker>,
-    /// Of the same taker as `waker`, or of a taker that is not there any more.
+    /// Wakers of the same taker as `waker`, or of a taker that does not exist any more.
     replaced: Option<Waker>,
     /// To be woken, since its place is needed for another one.
     evicted: Option<Waker>,
@@ -37,7 +37,7 @@ impl Registration<'_> {
         true
     }
 
-    /// As [`add_to`](Registration::add_to), without a bound.
+    /// Does the same as [`add_to`](Registration::add_to), without a bound.
     #[cfg(feature = "broker")]
     pub(crate) fn push_to(&mut self, wakers: &mut Vec<Waker>) -> bool {
         if wakers.iter().any(|registered| registered.will_wake(self.waker)) {

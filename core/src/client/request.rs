@@ -177,7 +177,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Whether the payload is copied to memory of its own.
+    /// Returns true if the payload is copied to memory of its own.
     pub(crate) fn is_copied(&self) -> bool {
         matches!(self.operation.payload_ref(), Some(Payload::Borrowed(bytes)) if bytes.len() >= LARGE_PAYLOAD)
     }
@@ -217,13 +217,13 @@ impl<T> TrySend<T> {
         }
     }
 
-    /// Whether it is sent.
+    /// Returns true if it is sent.
     pub fn is_sent(&self) -> bool {
         matches!(self, TrySend::Sent(_))
     }
 }
 
-/// Where the answer to an operation goes.
+/// The target of the answer to an operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AnswerTo<'a> {
     /// The holder of the [`PendingOperation`] that is returned.
@@ -241,7 +241,7 @@ pub(crate) enum AnswerTo<'a> {
 }
 
 impl AnswerTo<'_> {
-    /// Whether a reply is awaited besides: the request must not be sent after the call has ended.
+    /// Returns true if a reply is awaited besides: the request must not be sent after the call has ended.
     pub(crate) fn is_call(self) -> bool {
         #[cfg(feature = "rpc")]
         return matches!(self, AnswerTo::Call(_));
@@ -250,7 +250,7 @@ impl AnswerTo<'_> {
     }
 }
 
-/// Whether a full queue refuses.
+/// Says if the bound of the queue applies to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// It does.

@@ -18,7 +18,7 @@ pub(super) async fn restore(subscriptions: &SubscriptionState, connection: &Conn
             TrySend::Sent(operation) => pending.push(operation),
             TrySend::NoRoom => {}
         }
-        // What is restored is bounded by what the program has subscribed. Others run in between.
+        // The number of operations is bounded by the program's subscriptions. Other tasks run in between.
         tokio::task::coop::consume_budget().await;
     }
     for confirmation in pending {

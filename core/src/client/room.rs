@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Whether a client has room for another operation.
+/// The room of a client for another operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RoomState {
     /// It has.
@@ -24,9 +24,9 @@ pub(super) enum RoomState {
 
 /// Waits until a client has room to send: what to do after [`TrySend::NoRoom`].
 ///
-/// That there is room promises nothing: others may be faster. Those who have waited longer are woken earlier. While
-/// this exists and has found no room, the client receives beyond its bounds, since the broker may wait in turn for the
-/// client to take frames.
+/// That there is room promises nothing: other tasks may take it first. Tasks that have waited longer are woken earlier.
+/// While this exists and has found no room, the client receives beyond its bounds, since the broker may wait in turn
+/// for the client to take frames.
 #[derive(Debug)]
 pub struct Room {
     client: Client,
@@ -71,7 +71,7 @@ impl Room {
     /// Waits until it is worth to try again, without a bound.
     ///
     /// # Errors
-    /// As [`poll`](Room::poll).
+    /// The errors of [`poll`](Room::poll).
     pub async fn ready(&mut self) -> Result<()> {
         poll_fn(|cx| self.poll(cx)).await
     }
@@ -79,7 +79,7 @@ impl Room {
     /// Waits on this thread; false when the time of `wait` is over.
     ///
     /// # Errors
-    /// As [`poll`](Room::poll), and that of the check in `wait`.
+    /// The errors of [`poll`](Room::poll), and the error of the check in `wait`.
     pub fn wait(&mut self, wait: Wait<'_>) -> Result<bool> {
         wait.on(|cx| self.poll(cx))?.transpose().map(|ready| ready.is_some())
     }
@@ -101,7 +101,7 @@ impl Link {
                 Poll::Ready(true) => RoomState::Ready,
                 Poll::Ready(false) => return Err(super::shared::lost()),
             }),
-            Link::Durable(durable) => durable.poll_room(ticket, cx),
+            Link::Reconnecting(link) => link.poll_room(ticket, cx),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.poll_room(ticket, cx),
         }
@@ -110,7 +110,7 @@ impl Link {
     pub(super) fn forget_room(&self, ticket: u64) {
         match self {
             Link::Wire(connection) => connection.forget_room(ticket),
-            Link::Durable(durable) => durable.forget_room(ticket),
+            Link::Reconnecting(link) => link.forget_room(ticket),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.forget_room(ticket),
         }
@@ -154,7 +154,7 @@ impl<'a> Sending<'a> {
     /// Tries to send whenever there is room.
     ///
     /// # Errors
-    /// As [`Client::submit`]. Nothing of the request has been sent, and nothing will be.
+    /// The errors of [`Client::submit`]. Nothing of the request has been sent, and nothing will be.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<super::PendingOperation>> {
         loop {
             let state = match self.room.look(cx) {

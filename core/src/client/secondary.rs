@@ -16,7 +16,7 @@ impl Client {
     /// frames and subscriptions of its own and ends with the primary.
     ///
     /// # Errors
-    /// As [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
+    /// The errors of [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
     /// of a stream and has no address.
     pub async fn secondary(&self) -> Result<Client> {
         for _ in 0..SECONDARY_TRIES {
@@ -30,10 +30,10 @@ impl Client {
         Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?}", self.name())))
     }
 
-    /// As [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
+    /// Does the same as [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
     ///
     /// # Errors
-    /// As [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
+    /// The errors of [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
     pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
         self.check_process()?;
         let mut config = self.0.config.clone();

@@ -1,4 +1,4 @@
-//! How a client sends: now, in order without waiting, or when there is room.
+//! The ways to send: now, in order without waiting, or when there is room.
 
 use super::flush::Flush;
 #[cfg(feature = "broker")]
@@ -27,11 +27,11 @@ impl Client {
         self.attempt(request, AnswerTo::Handle, Bound::Bounded)
     }
 
-    /// As [`try_send`](Client::try_send); the acknowledgement goes to `completions` with `token`. Without a QoS that
-    /// asks for one, nothing goes there.
+    /// Does the same as [`try_send`](Client::try_send); the acknowledgement goes to `completions` with `token`. Without
+    /// a QoS that asks for one, nothing goes there.
     ///
     /// # Errors
-    /// As [`try_send`](Client::try_send). Nothing goes to `completions` then.
+    /// The errors of [`try_send`](Client::try_send). Nothing goes to `completions` then.
     pub fn try_send_to(
         &self,
         request: &Request<'_>,
@@ -42,23 +42,24 @@ impl Client {
         Ok(sent.map(drop))
     }
 
-    /// As [`try_send`](Client::try_send), but accepts the operation though there is no room, in the order of the calls:
-    /// for programs that cannot wait. They hold themselves back by awaiting [`room`](Client::room); what waits to be
-    /// written is in memory.
+    /// Does the same as [`try_send`](Client::try_send), but accepts the operation though there is no room, in the order
+    /// of the calls: for programs that cannot wait. They hold themselves back by awaiting [`room`](Client::room); what
+    /// waits to be written is in memory.
     ///
     /// [`NoRoom`](TrySend::NoRoom) is only returned while a client that reconnects has no connection, if its policy is
     /// to wait for one ([`WhileDown`](super::WhileDown)).
     ///
     /// # Errors
-    /// As [`try_send`](Client::try_send).
+    /// The errors of [`try_send`](Client::try_send).
     pub fn send_in_order(&self, request: &Request<'_>) -> Result<TrySend<PendingOperation>> {
         self.attempt(request, AnswerTo::Handle, Bound::Unbounded)
     }
 
-    /// As [`send_in_order`](Client::send_in_order); the acknowledgement goes to `completions` with `token`.
+    /// Does the same as [`send_in_order`](Client::send_in_order); the acknowledgement goes to `completions` with
+    /// `token`.
     ///
     /// # Errors
-    /// As [`try_send`](Client::try_send).
+    /// The errors of [`try_send`](Client::try_send).
     pub fn send_in_order_to(
         &self,
         request: &Request<'_>,
@@ -69,7 +70,7 @@ impl Client {
         Ok(sent.map(drop))
     }
 
-    /// What to wait for after [`TrySend::NoRoom`].
+    /// Returns a future that waits for room, for use after [`TrySend::NoRoom`].
     pub fn room(&self) -> Room {
         Room::new(self.clone())
     }
@@ -82,8 +83,8 @@ impl Client {
     /// of its receivers, has been delivered to those that had room.
     ///
     /// # Errors
-    /// As [`try_send`](Client::try_send), and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes nothing more
-    /// from this client. Nothing is sent then, now or later.
+    /// The errors of [`try_send`](Client::try_send), and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes
+    /// nothing more from this client. Nothing is sent then, now or later.
     pub async fn submit_request(&self, request: &Request<'_>) -> Result<PendingOperation> {
         self.submit_to(request, AnswerTo::Handle).await
     }
@@ -104,7 +105,7 @@ impl Client {
         }
         match &self.0.link {
             Link::Wire(connection) => connection.close(WHY),
-            Link::Durable(durable) => durable.close(WHY),
+            Link::Reconnecting(link) => link.close(WHY),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.disconnect(),
         }
@@ -134,8 +135,8 @@ impl Client {
         poll_fn(|cx| sending.poll(cx)).await
     }
 
-    /// As [`attempt`](Client::attempt). Within the broker's process, the caller waits until the receivers have taken
-    /// the operation.
+    /// Does the same as [`attempt`](Client::attempt). Within the broker's process, the caller waits until the receivers
+    /// have taken the operation.
     #[inline]
     async fn attempt_patiently<'a>(&'a self, request: &Request<'a>, to: AnswerTo<'a>) -> Result<Submitted> {
         #[cfg(feature = "broker")]
@@ -161,7 +162,7 @@ impl Client {
         }
         let submitted = match &self.0.link {
             Link::Wire(connection) => connection.try_submit(request, to, bound),
-            Link::Durable(durable) => durable.try_submit(request, to, bound),
+            Link::Reconnecting(link) => link.try_submit(request, to, bound),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.try_submit(request, to, bound),
         }?;
@@ -187,7 +188,7 @@ impl Client {
     fn try_ping(&self) -> Result<()> {
         match &self.0.link {
             Link::Wire(connection) => connection.ping(),
-            Link::Durable(durable) => durable.ping(),
+            Link::Reconnecting(link) => link.ping(),
             #[cfg(feature = "broker")]
             Link::Local(local) => local.ping(),
         }

@@ -169,7 +169,7 @@ impl Shared {
             return;
         }
         self.writer.flush();
-        // Those who wait for room find that the connection is closing.
+        // Tasks that wait for room find that the connection is closing.
         self.writer.wake_waiters();
         if self.writer.load().frames == 0 {
             self.socket.shutdown_write();

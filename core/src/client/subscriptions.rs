@@ -76,7 +76,7 @@ impl SubscriptionState {
     }
 }
 
-/// What a new connection has to be told: masks joined by NUL, in as few operations as possible.
+/// The masks to restore on a new connection, joined by NUL, in as few operations as possible.
 #[derive(Debug)]
 pub(super) struct Restored {
     exclusions: Vec<String>,
@@ -94,7 +94,7 @@ impl Restored {
     }
 }
 
-/// Whether `operation` is about topics.
+/// Returns true if `operation` is about topics.
 pub(super) fn is_change<P>(operation: &Operation<'_, P>) -> bool {
     change_of(operation).is_some()
 }
@@ -124,7 +124,7 @@ fn batches(topics: &BTreeSet<Box<str>>) -> Vec<String> {
 }
 
 impl Change {
-    /// Whether a program waits for the answer.
+    /// Returns true if a program waits for the answer.
     pub(super) fn is_awaited(&self) -> bool {
         self.told.is_some()
     }

@@ -1,5 +1,5 @@
-//! How much a taker of frames takes at once, and when it lets other tasks run. Both are bounded by time, since a frame
-//! may cost its program anything from nanoseconds to seconds.
+//! The size of the batches that a consumer of frames takes, and when it lets other tasks run. Both are bounded by time,
+//! since a frame may cost its program anything from nanoseconds to seconds.
 
 use super::inbox::BATCH_FRAMES;
 use std::time::{Duration, Instant};

@@ -312,7 +312,7 @@ async fn a_disconnect_waits_until_everything_is_written() {
     client.disconnect().await;
     assert_eq!(taken.await.unwrap(), 0);
     assert!(!client.is_connected());
-    // What the broker still said was heard.
+    // The client received what the broker sent after that.
     pending.await.unwrap();
     assert_eq!(client.send("b", "x", QoS::No).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
 }

@@ -37,7 +37,7 @@ pub(crate) struct Timer {
 struct State {
     /// When the task wakes up.
     next: Option<Instant>,
-    /// Those who wait for room, by deadline and ticket.
+    /// The wakers of those who wait for room, by deadline and ticket.
     waits: BTreeMap<(Instant, u64), Waker>,
 }
 
@@ -134,7 +134,7 @@ async fn run(timer: Weak<Timer>, changed: Arc<Notify>) {
             Some(at) => tokio::select! {
                 () = sleep_until(at) => {}
                 () = changed.notified() => {
-                    // What has changed is not late.
+                    // An entry that has changed is not late.
                     next = None;
                 }
             },

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who gets the frames of a topic.
+/// The receiver of the frames of a topic.
 #[derive(Clone)]
 enum Handler {
     Channel(mpsc::Sender<Frame>),
@@ -71,7 +71,7 @@ impl TopicBroker {
         self.add_topic(topic.into(), Handler::Channel(sender)).map(|()| receiver)
     }
 
-    /// As [`topic`](TopicBroker::topic), for all topics that start with `prefix`.
+    /// Does the same as [`topic`](TopicBroker::topic), for all topics that start with `prefix`.
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) when the prefix has a handler.
@@ -93,7 +93,7 @@ impl TopicBroker {
         self.add_topic(topic.into(), function(handler))
     }
 
-    /// As [`on_topic`](TopicBroker::on_topic), for all topics that start with `prefix`.
+    /// Does the same as [`on_topic`](TopicBroker::on_topic), for all topics that start with `prefix`.
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) when the prefix has a handler.
@@ -125,19 +125,19 @@ impl TopicBroker {
 
     /// Removes the handler of a topic; whether there was one.
     pub fn remove_topic(&self, topic: &str) -> bool {
-        // What the handler has captured is dropped without the lock.
+        // The values that the handler has captured are dropped without the lock.
         let handler = self.0.write().topics.remove(topic);
         handler.is_some()
     }
 
     /// Removes the handler of a prefix; whether there was one.
     pub fn remove_prefix(&self, prefix: &str) -> bool {
-        // As above.
+        // For the same reason as above.
         let handler = self.0.write().prefixes.remove(prefix);
         handler.is_some()
     }
 
-    /// Hands `frame` to its handler. Returns it when it has none: no publication, a topic nobody
+    /// Hands `frame` to its handler. Returns it when it has none: no publication, a topic that no handler
     /// registered, or a receiver that has been dropped.
     pub async fn process(&self, frame: Frame) -> Option<Frame> {
         let Some(topic) = frame.topic() else { return Some(frame) };

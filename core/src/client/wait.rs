@@ -103,6 +103,7 @@ impl<'a> Wait<'a> {
                 lease.poll(*awaited, earlier(deadline, next_check), || parker.is_woken())
             });
             if let (Some(lease), None) = (lease, polled) {
+                lease.flush();
                 lease.sleeps();
             }
             loop {
@@ -120,7 +121,7 @@ impl<'a> Wait<'a> {
                     continue;
                 }
                 if deadline.is_some_and(|deadline| deadline <= now) {
-                    // What has come in the last moment counts.
+                    // An answer in the last moment counts.
                     return Ok(match poll(&mut cx) {
                         Poll::Ready(result) => Some(result),
                         Poll::Pending => None,

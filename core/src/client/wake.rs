@@ -4,7 +4,7 @@
 //!
 //! 1. The taker takes until the queue is empty, calls [`WakeUp::reset`], and registers [`WakeUp::waker`] under the
 //!    queue's lock if the queue is still empty.
-//! 2. Whoever appends removes the registered waker under the lock and wakes it after the lock is released.
+//! 2. The thread that appends removes the registered waker under the lock and wakes it after the lock is released.
 //!
 //! A taker that stops before the queue is empty, after it has called `reset`, calls [`WakeUp::wake`].
 

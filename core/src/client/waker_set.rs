@@ -13,7 +13,7 @@ pub(crate) struct WakerSet {
 }
 
 impl WakerSet {
-    /// Whether a waker of the same task or thread is in the set.
+    /// Returns true if a waker of the same task or thread is in the set.
     pub(crate) fn contains(&self, waker: &Waker) -> bool {
         self.first.iter().chain(&self.rest).any(|known| known.will_wake(waker))
     }

@@ -53,7 +53,7 @@ struct Table {
 
 /// A cursor that calls share.
 struct Slot<C: ?Sized> {
-    /// The cursor has said so. A call that waited for the lock in the mean time must not ask it again.
+    /// The cursor has reported its end. A call that waited for the lock must not ask it again.
     has_ended: bool,
     cursor: C,
 }
@@ -106,7 +106,7 @@ impl CursorMap {
         id
     }
 
-    /// What a method that has added a cursor returns: `{"u": id}`.
+    /// Packs the result of a method that has added a cursor: `{"u": id}`.
     pub fn reply(id: Uuid) -> Bytes {
         Reference { u: id, n: None }.pack()
     }
@@ -117,12 +117,12 @@ impl CursorMap {
         entry.is_some()
     }
 
-    /// How many cursors there are.
+    /// The number of cursors.
     pub fn len(&self) -> usize {
         self.0.table.lock().cursors.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -161,7 +161,7 @@ impl CursorMap {
     /// at the end. Count is 1 if left out and at most [`MAX_BULK`].
     ///
     /// # Errors
-    /// As [`next`](CursorMap::next).
+    /// The errors of [`next`](CursorMap::next).
     pub async fn next_bulk(&self, params: &[u8]) -> Result<Bytes, RpcError> {
         let Reference { u: id, n } = parse(params)?;
         // A shorter list would look like the end.

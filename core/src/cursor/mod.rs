@@ -86,7 +86,7 @@ where
     Iter(items.into_iter())
 }
 
-/// What a method with a long result returns, and the parameters of `N` and `NB`.
+/// The result of a method that returns a cursor, and the parameters of `N` and `NB`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Reference {
     u: Uuid,

@@ -19,7 +19,7 @@ pub struct CursorStream {
 pub(crate) struct RemoteItems {
     pub(crate) target: String,
     id: Uuid,
-    /// How many items are asked for at once; 0 asks for single ones.
+    /// The number of items in one request; 0 asks for single ones.
     bulk: usize,
     ready: VecDeque<Bytes>,
     ended: bool,
@@ -38,7 +38,7 @@ impl Caller {
     /// Calls a method that returns a cursor.
     ///
     /// # Errors
-    /// As [`call`](Caller::call); -32700 when the method returns something else.
+    /// The errors of [`call`](Caller::call); -32700 when the method returns something else.
     pub async fn cursor(
         &self,
         target: &str,
@@ -54,7 +54,7 @@ impl Rpc {
     /// See [`Caller::cursor`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn cursor(
         &self,
         target: &str,
@@ -81,7 +81,7 @@ impl CursorStream {
     /// future is dropped is lost.
     ///
     /// # Errors
-    /// As [`Caller::call`]; -32001 when the cursor was unused for too long.
+    /// The errors of [`Caller::call`]; -32001 when the cursor was unused for too long.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
         if let Some(question) = self.items.question_for_next() {
             self.ask(question).await?;
@@ -92,7 +92,7 @@ impl CursorStream {
     /// The next `n` items (at most [`MAX_BULK`]), fewer at the end.
     ///
     /// # Errors
-    /// As [`next`](CursorStream::next).
+    /// The errors of [`next`](CursorStream::next).
     pub async fn next_bulk(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
         while let Some(question) = self.items.question_for(n) {
             self.ask(question).await?;

@@ -33,7 +33,7 @@ impl<'a> Pattern<&'a str> {
 }
 
 impl Pattern<Box<str>> {
-    /// Whether the first levels of both agree, as far as both go. Any one level is covered only by any
+    /// Returns true if the first levels of both agree, as far as both go. Any one level is covered only by any
     /// one level: what it stands for is a text that no permission has thought of.
     fn agrees(&self, levels: &[Option<&str>]) -> bool {
         self.levels.iter().zip(levels).all(|(mine, level)| mine.is_none() || mine.as_deref() == *level)
@@ -48,7 +48,7 @@ impl Pattern<Box<str>> {
 
 /// A set of permissions: topic masks or name masks. Empty, it allows nothing.
 ///
-/// A permission for a name covers its secondaries: whoever may reach `a.b` may reach `a.b%%1`.
+/// A permission for a name covers its secondaries: a permission for `a.b` includes `a.b%%1`.
 ///
 /// ```
 /// use busrt::matching::acl::AllowSet;
@@ -103,17 +103,17 @@ impl AllowSet {
         AllowSet { flavour, everything, exact, patterns, longest }
     }
 
-    /// Whether there is no permission, so that nothing is allowed.
+    /// Returns true if there is no permission, so that nothing is allowed.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.exact.is_empty() && self.patterns.is_empty()
     }
 
-    /// Whether everything is allowed.
+    /// Returns true if everything is allowed.
     pub fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// Whether a topic that is published, or the name of a receiver, is allowed. It is plain text,
+    /// Returns true if a topic that is published, or the name of a receiver, is allowed. It is plain text,
     /// wildcards in it too.
     pub fn allows(&self, text: &str) -> bool {
         if self.everything || self.allows_exact(text) {
@@ -129,7 +129,7 @@ impl AllowSet {
         self.allows_levels(text) || primary.is_some_and(|primary| self.allows_levels(primary))
     }
 
-    /// Whether all that a mask could match is allowed, by one permission or several together.
+    /// Returns true if all that a mask could match is allowed, by one permission or several together.
     ///
     /// Takes time in proportion to the mask plus the permissions.
     pub fn covers(&self, mask: &str) -> bool {
@@ -172,7 +172,7 @@ impl AllowSet {
         if !mask.tail {
             return self.patterns.iter().any(|pattern| pattern.covers(&mask.levels));
         }
-        // What the mask's own levels are followed by is one level or more that no permission has
+        // The mask's own levels are followed by one level or more that no permission has
         // thought of. Each permission takes some numbers of them: from here on all, or just one.
         let own = mask.levels.len();
         let (mut from, mut single) = (usize::MAX, Vec::new());
@@ -199,7 +199,7 @@ impl AllowSet {
         next >= from
     }
 
-    /// Whether all that a mask could match is the secondaries of names that are allowed.
+    /// Returns true if all that a mask could match is the secondaries of names that are allowed.
     ///
     /// So it may be when the mask itself says `%%`. But any one part *before* that may have a `%%` of
     /// its own, and a name's primary ends at the first: all these primaries must be allowed.

@@ -22,7 +22,7 @@ pub(super) struct Bitmap {
 
 impl Bitmap {
     /// Adds the ids of an ascending list, each for one unit of the budget. Returns false when the budget is used up
-    /// before the end of the list: the next call goes on there, also if the list has changed by then.
+    /// before the end of the list: the next call continues there, even if the list has changed by then.
     pub(super) fn add_some(&mut self, ids: &[u32], budget: &mut usize) -> bool {
         let rest = match self.taken {
             Some(taken) => ids.get(ids.partition_point(|id| *id <= taken)..).unwrap_or_default(),

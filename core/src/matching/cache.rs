@@ -304,7 +304,7 @@ mod tests {
                 }
             }
         }
-        // Of 10,000; there is none unless more than four keys are in one bucket.
+        // 10,000 keys: none is evicted unless more than four are in one bucket.
         assert!(misses < 5_000, "{misses}");
     }
 

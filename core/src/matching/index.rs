@@ -8,7 +8,7 @@ type Slot = [u32; 2];
 
 const VACANT: Slot = [0, 0];
 
-/// A slot of the old table whose value was removed: a search goes on behind it.
+/// A slot of the old table whose value was removed: a search continues behind it.
 const REMOVED: u32 = u32::MAX;
 
 const SMALLEST: usize = 8;
@@ -23,7 +23,7 @@ const ZEROED_PER_CALL: usize = 64;
 /// Slots of an old table that one call moves.
 const MOVED_PER_CALL: usize = 64;
 
-/// Moved slots whose memory is given back together: 2 MiB.
+/// The number of moved slots whose memory is returned together: 2 MiB.
 const DISCARDED_TOGETHER: usize = memory::LARGE_PAGE_BYTES / size_of::<Slot>();
 
 /// A change of size that is under way.

@@ -76,7 +76,7 @@ impl Flavour {
     }
 }
 
-/// Whether a published topic matches a topic mask.
+/// Returns true if a published topic matches a topic mask.
 ///
 /// ```
 /// use busrt::matching::topic_mask_matches;
@@ -88,7 +88,7 @@ pub fn topic_mask_matches(mask: &str, topic: &str) -> bool {
     TOPICS.matches(mask, topic)
 }
 
-/// Whether a client's name matches a name mask.
+/// Returns true if a client's name matches a name mask.
 ///
 /// ```
 /// use busrt::matching::name_mask_matches;
@@ -100,7 +100,7 @@ pub fn name_mask_matches(mask: &str, name: &str) -> bool {
     NAMES.matches(mask, name)
 }
 
-/// Whether a name mask may match more than the client of exactly that name.
+/// Returns true if a name mask may match more than the client of exactly that name.
 ///
 /// ```
 /// use busrt::matching::has_wildcards;

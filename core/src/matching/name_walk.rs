@@ -18,7 +18,7 @@ enum Visited {
     All,
 }
 
-/// What a mask wants at one depth below the root.
+/// The part of a name that a mask matches at one depth below the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     /// A part with this text: where it is in the mask.
@@ -47,7 +47,7 @@ enum Wanted {
 #[derive(Debug)]
 pub struct NameWalk {
     mask: Box<str>,
-    /// What the mask wants of the children of the root, of their children, and so on. The last one is `Tail` or `End`.
+    /// The parts that the mask matches, for each depth below the root. The last one is `Tail` or `End`.
     wanted: Vec<Wanted>,
     phase: Phase,
     /// The nodes from the root to the current one.
@@ -92,7 +92,7 @@ impl NameWalk {
         self.wanted.get(depth).or(self.wanted.last()).copied().unwrap_or(Wanted::End)
     }
 
-    /// Whether the names that end at this depth match. At the root no name ends.
+    /// Returns true if the names that end at this depth match. At the root no name ends.
     fn gathers(&self, depth: usize) -> bool {
         match self.wanted.last() {
             Some(Wanted::Tail) => depth >= self.wanted.len(),
@@ -175,7 +175,7 @@ impl NameWalk {
 }
 
 impl NameTrie {
-    /// Goes on with a walk until it is complete or the budget is used up: one unit for each visited node and each
+    /// Continues a walk until it is complete or the budget is used up: one unit for each visited node and each
     /// gathered id. The trie may change in any way between two steps. After [`Step::Stale`], give the next step twice
     /// the budget.
     pub fn step(&self, walk: &mut NameWalk, budget: &mut usize) -> Step {

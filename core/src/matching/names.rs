@@ -68,7 +68,7 @@ impl NameTrie {
         self.len
     }
 
-    /// Whether there is no name at all.
+    /// Returns true if there is no name at all.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -92,7 +92,7 @@ impl TopicTrie {
         self.len
     }
 
-    /// Whether there is no subscription at all.
+    /// Returns true if there is no subscription at all.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -206,7 +206,7 @@ impl TopicTrie {
         self.place_of(id).map_or(0, |place| self.clients[place].spots.len())
     }
 
-    /// Whether a client is subscribed to exactly this mask.
+    /// Returns true if a client is subscribed to exactly this mask.
     pub fn contains(&self, mask: &str, id: u32) -> bool {
         self.find(mask).is_some_and(|spot| self.holds(spot, id))
     }
@@ -249,7 +249,7 @@ impl TopicTrie {
         }
     }
 
-    /// Whether [`matches`](Self::matches) would append this client.
+    /// Returns true if [`matches`](Self::matches) would append this client.
     pub fn matches_client(&self, topic: &str, id: u32) -> bool {
         !self.visit(topic, &mut usize::MAX.clone(), |set, _| !self.sets.contains(set, id))
     }

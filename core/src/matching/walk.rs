@@ -3,7 +3,7 @@
 //! A walk keeps its way from the root instead of all nodes that it has yet to visit: this takes little memory, and
 //! after a change in the trie the way can be checked against the trie as it is then. Guarantee: a walk finds each
 //! subscription (or name) that exists from its first step to its last, and none that existed at no time in between.
-//! It tells client *ids*: if ids are given to other clients in the meantime, the caller must know those.
+//! It yields client *ids*. If ids are given to other clients between two steps, the caller must recognize those.
 
 use super::TOPICS;
 use super::bitmap::Bitmap;
@@ -83,7 +83,7 @@ impl TopicWalk {
         let mut node = trie.wild.node(trie.wild.root).map(|_| trie.wild.root);
         for depth in 0..self.way.len() {
             let Some(known) = node else {
-                // What is below a missing node is missing too; the walk goes on at the parent.
+                // Everything below a missing node is missing too; the walk continues at the parent.
                 self.way.truncate(depth);
                 self.ids.next_set();
                 return;
@@ -155,7 +155,7 @@ impl TopicWalk {
 }
 
 impl TopicTrie {
-    /// Goes on with a walk until it is complete or the budget is used up: one unit for each visited node and each
+    /// Continues a walk until it is complete or the budget is used up: one unit for each visited node and each
     /// gathered id. The trie may change in any way between two steps; [`Step::Stale`] is never returned, since a topic
     /// walk finds its way again after every change.
     pub fn step(&self, walk: &mut TopicWalk, budget: &mut usize) -> Step {

@@ -80,7 +80,7 @@ impl<H: Header> Decoder<H> {
         Decoder { leftover: Vec::new(), large: None, limit, expected: 0 }
     }
 
-    /// Whether a frame has begun and not ended.
+    /// Returns true if a frame has begun and not ended.
     pub fn is_mid_frame(&self) -> bool {
         self.large.is_some() || !self.leftover.is_empty()
     }

@@ -30,7 +30,7 @@ pub enum Header {
     Frame {
         /// Publication, message or broadcast.
         kind: FrameKind,
-        /// Whether its sender asked for it to be flushed at once.
+        /// True if its sender asked for it to be flushed immediately.
         realtime: bool,
         /// The length of the body.
         len: u32,
@@ -78,9 +78,9 @@ pub fn ack(op_id: u32, code: u8) -> [u8; HEADER_LEN] {
 pub struct Delivery<'a> {
     /// Publication, message or broadcast.
     pub kind: FrameKind,
-    /// Whether it is flushed at once.
+    /// True if it is flushed immediately.
     pub realtime: bool,
-    /// The full name of who sent it.
+    /// The full name of its sender.
     pub sender: &'a str,
     /// The topic of a publication, else `None`.
     pub topic: Option<&'a str>,

@@ -15,10 +15,10 @@ use super::DecodeError;
 use super::op::{GREETING, MAGIC, RESULT_OK, VERSION};
 use crate::error::ErrorKind;
 
-/// Whether `name` may be a client's: not empty, no leading dot, no NUL.
+/// Returns true if `name` may be a client's: not empty, no leading dot, no NUL.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// A description of the fault.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("a client's name is empty")
@@ -45,7 +45,7 @@ fn check_greeting(bytes: &[u8; 3]) -> Result<(), DecodeError> {
     }
 }
 
-/// What the broker does next.
+/// The next step of the broker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ServerStep {
     /// Wait for more bytes.
@@ -53,7 +53,7 @@ pub enum ServerStep {
     /// The greeting is right: answer `01`, then go on.
     Greeted,
     /// Answer the error's code and close.
-    Refuse(ErrorKind),
+    Reject(ErrorKind),
     /// The peer wants this name; whether it gets it is the registry's to say.
     Register(String),
 }
@@ -77,7 +77,7 @@ impl Server {
             return match fill(&mut self.held, 3, input).and_then(|held| held.first_chunk::<3>().copied()) {
                 None => ServerStep::Read,
                 Some(greeting) => match check_greeting(&greeting) {
-                    Err(_) => ServerStep::Refuse(ErrorKind::NotSupported),
+                    Err(_) => ServerStep::Reject(ErrorKind::NotSupported),
                     Ok(()) => {
                         self.greeted = true;
                         self.held.clear();
@@ -94,7 +94,7 @@ impl Server {
         let Some(held) = fill(&mut self.held, 2 + len, input) else { return ServerStep::Read };
         match std::str::from_utf8(&held[2..]) {
             Ok(name) if check_name(name).is_ok() => ServerStep::Register(name.to_owned()),
-            _ => ServerStep::Refuse(ErrorKind::Data),
+            _ => ServerStep::Reject(ErrorKind::Data),
         }
     }
 }
@@ -107,7 +107,7 @@ fn fill<'a>(held: &'a mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'a 
     (held.len() >= len).then_some(held)
 }
 
-/// What a client does next.
+/// The next step of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientStep {
     /// Wait for more bytes.
@@ -189,7 +189,7 @@ mod tests {
                 if step == ServerStep::Read {
                     break;
                 }
-                let end = matches!(step, ServerStep::Refuse(_) | ServerStep::Register(_));
+                let end = matches!(step, ServerStep::Reject(_) | ServerStep::Register(_));
                 steps.push(step);
                 if end {
                     return steps;
@@ -219,11 +219,11 @@ mod tests {
     #[test]
     fn refusals() {
         for greeting in [&b"\xec\x01\0"[..], b"\xeb\x02\0", b"GET"] {
-            assert_eq!(server(&[greeting]), [ServerStep::Refuse(ErrorKind::NotSupported)]);
+            assert_eq!(server(&[greeting]), [ServerStep::Reject(ErrorKind::NotSupported)]);
         }
         for name in [&b"\0\0"[..], b"\x02\0.a", b"\x02\0\xff\xfe", b"\x03\0a\0b"] {
             let stream = [b"\xeb\x01\0", name].concat();
-            assert_eq!(server(&[&stream])[1], ServerStep::Refuse(ErrorKind::Data), "{name:?}");
+            assert_eq!(server(&[&stream])[1], ServerStep::Reject(ErrorKind::Data), "{name:?}");
         }
     }
 

@@ -39,9 +39,9 @@ pub enum DecodeError {
     NotUtf8(&'static str),
     /// A body declared longer than the limit.
     TooLarge {
-        /// What the header says.
+        /// The value in the header.
         declared: u32,
-        /// What is allowed.
+        /// The limit.
         limit: u32,
     },
     /// Fewer bytes than the structure named needs.

@@ -34,13 +34,13 @@ pub const RESULT_OK: u8 = 0x01;
 /// The bits of the flags byte that hold the operation.
 pub const OP_BITS: u8 = 0x3f;
 
-/// What separates a primary client's name from a secondary's suffix.
+/// The separator between a primary client's name and a secondary's suffix.
 pub const SECONDARY_SEPARATOR: &str = "%%";
 /// The name of the broker's own client.
 pub const BROKER_NAME: &str = ".broker";
-/// Where the broker announces that a client came or went.
+/// The topic of the broker's announcements of clients that connect and disconnect.
 pub const TOPIC_INFO: &str = ".broker/info";
-/// Where the broker announces its shutdown; every client is subscribed to it from its registration.
+/// The topic of the broker's announcement of its shutdown. Every client is subscribed to it from its registration.
 pub const TOPIC_WARN: &str = ".broker/warn";
 
 /// The primary name within a client's name: up to the first `%%`.
@@ -62,14 +62,14 @@ pub enum QoS {
     /// The broker acknowledges the operation.
     #[default]
     Processed = 1,
-    /// Flushed at once on every hop, not acknowledged.
+    /// Flushed immediately on every hop, not acknowledged.
     Realtime = 2,
-    /// Flushed at once on every hop, and acknowledged.
+    /// Flushed immediately on every hop, and acknowledged.
     RealtimeProcessed = 3,
 }
 
 impl QoS {
-    /// Whether the broker answers the operation.
+    /// Returns true if the broker answers the operation.
     pub const fn needs_ack(self) -> bool {
         self as u8 & 1 != 0
     }
@@ -79,7 +79,7 @@ impl QoS {
         if self.is_realtime() { QoS::RealtimeProcessed } else { QoS::Processed }
     }
 
-    /// Whether the frame is flushed at once wherever it passes.
+    /// Returns true if the frame is flushed immediately on every hop.
     pub const fn is_realtime(self) -> bool {
         self as u8 & 2 != 0
     }
@@ -100,11 +100,11 @@ impl QoS {
     }
 }
 
-/// What kind of frame a client receives.
+/// The kind of a frame that a client receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// Of a topic this client is subscribed to.
+    /// A publication to a topic that this client is subscribed to.
     Publication = OP_PUBLISH,
     /// To this client by name.
     Message = OP_MESSAGE,

@@ -29,7 +29,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Whether the operation changes subscriptions or exclusions: its body is a list of topics.
+    /// Returns true if the operation changes subscriptions or exclusions: its body is a list of topics.
     pub const fn changes_topics(&self) -> bool {
         matches!(self.flags & OP_BITS, OP_SUBSCRIBE | OP_UNSUBSCRIBE | OP_EXCLUDE | OP_UNEXCLUDE)
     }
@@ -121,9 +121,9 @@ pub enum Operation<'a, P> {
 /// One topic mask or many.
 #[derive(Debug, Clone, Copy)]
 pub enum Topics<'a> {
-    /// As in a body: separated by NUL, already checked to be UTF-8.
+    /// In the form of a body: separated by NUL, already checked to be UTF-8.
     Joined(&'a str),
-    /// As a program has them.
+    /// A list, in the form in which a program has it.
     List(&'a [&'a str]),
 }
 
@@ -208,7 +208,7 @@ impl<P> Operation<'_, P> {
     /// Appends what [`encode_head`](Operation::encode_head) appends, for a payload of `payload_len` bytes.
     ///
     /// # Errors
-    /// As [`encode_head`](Operation::encode_head).
+    /// The errors of [`encode_head`](Operation::encode_head).
     pub fn encode_head_for(
         &self,
         payload_len: usize,
@@ -297,7 +297,7 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// What the operation is about: the receiver, the mask, or the (first) topic.
+    /// The subject of the operation: the receiver, the mask, or the (first) topic.
     pub fn subject(&self) -> &'a str {
         match self {
             Operation::Nop => "",

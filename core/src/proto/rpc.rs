@@ -28,7 +28,7 @@ pub const CODE_METHOD_NOT_FOUND: i16 = -32601;
 pub const CODE_INVALID_PARAMS: i16 = -32602;
 /// The method failed.
 pub const CODE_INTERNAL: i16 = -32603;
-/// What was asked for does not exist.
+/// The method or the object does not exist.
 pub const CODE_NOT_FOUND: i16 = -32001;
 
 /// An RPC frame, borrowed from a message's payload.
@@ -59,9 +59,9 @@ pub enum Envelope<'a> {
     ErrorReply {
         /// The id of the request.
         id: u32,
-        /// What failed, as a number.
+        /// The number of the error.
         code: i16,
-        /// What failed, as text by convention.
+        /// A description, text by convention.
         data: &'a [u8],
     },
 }
@@ -96,7 +96,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// What goes before the parameters of a request. `method` must not contain a NUL.
+/// The bytes before the parameters of a request. `method` must not contain a NUL.
 pub fn request_header(id: u32, method: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(6 + method.len());
     put_request_header(id, method, &mut out);
@@ -111,13 +111,13 @@ pub fn put_request_header(id: u32, method: &str, out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// What goes before the result in a reply.
+/// The bytes before the result in a reply.
 pub fn reply_header(id: u32) -> [u8; 5] {
     let [a, b, c, d] = id.to_le_bytes();
     [REPLY, a, b, c, d]
 }
 
-/// What goes before the data in an error reply.
+/// The bytes before the data in an error reply.
 pub fn error_header(id: u32, code: i16) -> [u8; 7] {
     let ([a, b, c, d], [e, f]) = (id.to_le_bytes(), code.to_le_bytes());
     [ERROR_REPLY, a, b, c, d, e, f]

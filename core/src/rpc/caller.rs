@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Makes RPC calls over a client, and serves nothing: frames, messages that answer no call among them,
-/// stay with whoever takes the client's [`frames`](Client::frames). Clones are the same caller.
+/// stay with the holder of the client's [`frames`](Client::frames). Clones are the same caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     client: Client,
@@ -78,7 +78,7 @@ impl Caller {
     /// any other a call to a client that is not there ends at its deadline.
     ///
     /// # Errors
-    /// The error reply of the method, or a code of the bus itself ([`RpcError::kind`]): -32113 nobody has
+    /// The error reply of the method, or a code of the bus itself ([`RpcError::kind`]): -32113 no client has
     /// that name, -32120 no reply in time, -32115 the connection was lost.
     pub async fn call(
         &self,
@@ -90,11 +90,11 @@ impl Caller {
         self.submit(target, method, params, qos).await?.await
     }
 
-    /// As [`call`](Caller::call), with a deadline of its own, which counts from here: it ends the wait for room and
-    /// for a connection too.
+    /// Does the same as [`call`](Caller::call), with a deadline of its own, which counts from here: it ends the wait
+    /// for room and for a connection too.
     ///
     /// # Errors
-    /// As [`call`](Caller::call).
+    /// The errors of [`call`](Caller::call).
     pub async fn call_with_deadline(
         &self,
         target: &str,
@@ -124,10 +124,10 @@ impl Caller {
         self.start(&CallRequest::new(target, method, &params, qos)).await
     }
 
-    /// As [`submit`](Caller::submit).
+    /// Does the same as [`submit`](Caller::submit).
     ///
     /// # Errors
-    /// As [`submit`](Caller::submit).
+    /// The errors of [`submit`](Caller::submit).
     pub async fn start(&self, call: &CallRequest<'_>) -> Result<PendingCall, RpcError> {
         let slot = Slot::new();
         let (id, fixed) = self.register(call, CallTarget::Slot(slot.clone()))?;
@@ -155,24 +155,25 @@ impl Caller {
     /// Sends a call now, on the caller's thread, if there is room. Needs no runtime and never waits.
     ///
     /// # Errors
-    /// As [`submit`](Caller::submit), without -32120.
+    /// The errors of [`submit`](Caller::submit), without -32120.
     pub fn try_call(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
         self.call_now(call, Bound::Bounded)
     }
 
-    /// As [`try_call`](Caller::try_call), but sends though there is no room: see [`Client::send_in_order`].
+    /// Does the same as [`try_call`](Caller::try_call), but sends though there is no room: see
+    /// [`Client::send_in_order`].
     ///
     /// # Errors
-    /// As [`try_call`](Caller::try_call).
+    /// The errors of [`try_call`](Caller::try_call).
     pub fn call_in_order(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
         self.call_now(call, Bound::Unbounded)
     }
 
-    /// As [`try_call`](Caller::try_call); the outcome goes to `completions` with `token`. Returns the id of the call,
-    /// by which it can be [cancelled](Caller::cancel).
+    /// Does the same as [`try_call`](Caller::try_call); the outcome goes to `completions` with `token`. Returns the id
+    /// of the call, by which it can be [cancelled](Caller::cancel).
     ///
     /// # Errors
-    /// As [`try_call`](Caller::try_call). Nothing goes to `completions` then.
+    /// The errors of [`try_call`](Caller::try_call). Nothing goes to `completions` then.
     pub fn try_call_to(
         &self,
         call: &CallRequest<'_>,
@@ -182,10 +183,10 @@ impl Caller {
         self.send_to(call, completions, token, Bound::Bounded)
     }
 
-    /// As [`call_in_order`](Caller::call_in_order); the outcome goes to `completions` with `token`.
+    /// Does the same as [`call_in_order`](Caller::call_in_order); the outcome goes to `completions` with `token`.
     ///
     /// # Errors
-    /// As [`try_call_to`](Caller::try_call_to).
+    /// The errors of [`try_call_to`](Caller::try_call_to).
     pub fn call_in_order_to(
         &self,
         call: &CallRequest<'_>,
@@ -264,7 +265,7 @@ impl Caller {
     /// Calls a method and wants no reply.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// The errors of [`Client::send`].
     pub async fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         check_method(method)?;
         let header = Header::new(0, method);
@@ -274,7 +275,7 @@ impl Caller {
     /// Sends a notification.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// The errors of [`Client::send`].
     pub async fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.send(target, &[NOTIFICATION], payload.into(), qos).await
     }
@@ -287,7 +288,7 @@ impl Caller {
     /// acknowledgement.
     ///
     /// # Errors
-    /// As [`Client::try_send`].
+    /// The errors of [`Client::try_send`].
     pub fn try_call0(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingOperation>> {
         check_method(call.method)?;
         let header = Header::new(0, call.method);
@@ -297,7 +298,7 @@ impl Caller {
     /// Sends a notification now if there is room: see [`Client::try_send`].
     ///
     /// # Errors
-    /// As [`Client::try_send`].
+    /// The errors of [`Client::try_send`].
     pub fn try_notify<'a>(
         &self,
         target: &'a str,

@@ -1,4 +1,4 @@
-//! What a call fails with.
+//! The error of a call.
 
 use crate::error::{Error, ErrorKind};
 use crate::proto::rpc::{
@@ -21,7 +21,7 @@ pub struct RpcError {
     bus: Option<Arc<Error>>,
 }
 
-/// Who says that a call has failed.
+/// The origin of a call's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
@@ -75,7 +75,7 @@ impl RpcError {
         self.code
     }
 
-    /// What came with it, text by convention.
+    /// The data of the error reply, text by convention.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
@@ -85,14 +85,14 @@ impl RpcError {
         self.data.clone()
     }
 
-    /// The kind that the code stands for, if it is a code of the bus; [`origin`](RpcError::origin) tells who says
+    /// The kind that the code stands for, if it is a code of the bus; [`origin`](RpcError::origin) says who reports
     /// so. A lost connection is [`Io`](ErrorKind::Io) here, because they share a code:
     /// [`bus_error`](RpcError::bus_error) is exact.
     pub fn kind(&self) -> Option<ErrorKind> {
         ErrorKind::from_rpc_code(self.code)
     }
 
-    /// Who says that the call has failed.
+    /// The origin of the failure.
     pub fn origin(&self) -> Origin {
         match &self.bus {
             None => Origin::Method,

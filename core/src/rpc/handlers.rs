@@ -1,4 +1,4 @@
-//! What an RPC server does with what it receives.
+//! The handlers of an RPC server.
 
 use super::RpcError;
 use crate::frame::Frame;
@@ -27,13 +27,27 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
+/// The result of a call may be of any type that becomes [`Bytes`], which is the parameter of the trait:
+///
+/// ```
+/// use busrt::rpc::{Call, Handlers, RpcError};
+///
+/// struct Greeter;
+///
+/// impl Handlers<String> for Greeter {
+///     async fn on_call(&self, call: Call) -> Result<String, RpcError> {
+///         Ok(format!("Hello, {}!", call.sender()))
+///     }
+/// }
+/// ```
+///
 /// A handler may call back over its own client, whatever the mode: replies do not queue behind what it
 /// has not handled yet. To do so let it hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc),
 /// which would keep itself alive that way.
-pub trait Handlers: Send + Sync + 'static {
+pub trait Handlers<T: Into<Bytes> + Send = Bytes>: Send + Sync + 'static {
     /// Answers a call: the result, or an error reply. For a call that wants no reply
     /// ([`Call::wants_reply`]) the answer is dropped.
-    fn on_call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+    fn on_call(&self, call: Call) -> impl Future<Output = Result<T, RpcError>> + Send {
         let _ = call;
         async { Err(RpcError::method_not_found()) }
     }
@@ -54,8 +68,8 @@ pub trait Handlers: Send + Sync + 'static {
 /// For clients that call and serve nothing.
 impl Handlers for () {}
 
-impl<H: Handlers> Handlers for Arc<H> {
-    fn on_call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+impl<T: Into<Bytes> + Send, H: Handlers<T>> Handlers<T> for Arc<H> {
+    fn on_call(&self, call: Call) -> impl Future<Output = Result<T, RpcError>> + Send {
         (**self).on_call(call)
     }
 
@@ -68,7 +82,7 @@ impl<H: Handlers> Handlers for Arc<H> {
     }
 }
 
-/// A call somebody makes.
+/// A call that a client has made.
 #[derive(Clone)]
 pub struct Call {
     frame: Frame,
@@ -117,12 +131,12 @@ impl Call {
         self.id
     }
 
-    /// Whether the caller waits for a reply.
+    /// Returns true if the caller waits for a reply.
     pub fn wants_reply(&self) -> bool {
         self.id != 0
     }
 
-    /// Whether the call is to be flushed at once on every hop, as its reply will be.
+    /// Returns true if the call is to be flushed immediately on every hop, as its reply will be.
     pub fn is_realtime(&self) -> bool {
         self.frame.is_realtime()
     }
@@ -155,7 +169,7 @@ impl Notification {
         Notification { frame }
     }
 
-    /// What was sent.
+    /// The payload.
     pub fn payload(&self) -> &[u8] {
         self.frame.payload().get(1..).unwrap_or_default()
     }

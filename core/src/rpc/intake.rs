@@ -73,8 +73,8 @@ impl Serving {
         Serving::attach(client, false)
     }
 
-    /// As [`new`](Serving::new), but [`frames`](Serving::frames) yields everything in the order received, and the
-    /// others nothing.
+    /// Does the same as [`new`](Serving::new), but [`frames`](Serving::frames) yields everything in the order received,
+    /// and the others nothing.
     pub fn in_order(client: &Client) -> Serving {
         Serving::attach(client, true)
     }
@@ -111,7 +111,7 @@ impl Intake {
         self.lane.take_batch(collect(batch, most, &self.client, &self.working))
     }
 
-    /// As [`take_batch`](Intake::take_batch), but pending until there is something.
+    /// Does the same as [`take_batch`](Intake::take_batch), but pending until there is something.
     pub fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -121,8 +121,8 @@ impl Intake {
         self.lane.poll_batch(cx, collect(batch, most, &self.client, &self.working))
     }
 
-    /// As [`take_batch`](Intake::take_batch), but waits on this thread until there is something. `Some(0)` when the time
-    /// of `wait` is over, `None` when there will be nothing more.
+    /// Does the same as [`take_batch`](Intake::take_batch), but waits on this thread until there is something.
+    /// `Some(0)` when the time of `wait` is over, `None` when there will be nothing more.
     ///
     /// # Errors
     /// That of the check in `wait`. Nothing is taken then.
@@ -135,7 +135,7 @@ impl Intake {
         self.lane.wait_batch(wait, collect(batch, most, &self.client, &self.working))
     }
 
-    /// What a client that drains waits for.
+    /// The work that a client waits for when it drains.
     #[cfg(feature = "blocking")]
     pub(crate) fn working(&self) -> Working {
         self.working.clone()

@@ -32,6 +32,8 @@ mod error;
 mod handlers;
 mod intake;
 mod lanes;
+#[cfg(feature = "msgpack")]
+mod msgpack;
 mod pending;
 mod responder;
 mod server;
@@ -53,7 +55,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a server handles what it receives.
+/// The way in which a server handles what it receives.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
@@ -86,7 +88,7 @@ impl Options {
 }
 
 /// An RPC server and caller over one client. Clones are the same; when the last one is dropped, nothing
-/// more is handled, and the connection ends if nobody else holds the client.
+/// more is handled, and the connection ends if there is no other clone of the client.
 #[derive(Clone)]
 pub struct Rpc(Arc<Inner>);
 
@@ -102,15 +104,19 @@ impl Rpc {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(client: Client, handlers: impl Handlers) -> Rpc {
+    pub fn new<T: Into<Bytes> + Send + 'static>(client: Client, handlers: impl Handlers<T>) -> Rpc {
         Rpc::with_options(client, handlers, Options::default())
     }
 
-    /// As [`new`](Rpc::new), with `options`.
+    /// Does the same as [`new`](Rpc::new), with `options`.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn with_options(client: Client, handlers: impl Handlers, options: Options) -> Rpc {
+    pub fn with_options<T: Into<Bytes> + Send + 'static>(
+        client: Client,
+        handlers: impl Handlers<T>,
+        options: Options,
+    ) -> Rpc {
         let attached = server::start(&client, handlers, &options);
         Rpc(Arc::new(Inner { _attached: attached, caller: Caller::new(client) }))
     }
@@ -129,7 +135,7 @@ impl Rpc {
     /// See [`Caller::call`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn call(
         &self,
         target: &str,
@@ -143,7 +149,7 @@ impl Rpc {
     /// See [`Caller::call_with_deadline`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn call_with_deadline(
         &self,
         target: &str,
@@ -158,7 +164,7 @@ impl Rpc {
     /// See [`Caller::submit`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn submit(
         &self,
         target: &str,
@@ -172,7 +178,7 @@ impl Rpc {
     /// See [`Caller::call0`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.0.caller.call0(target, method, params, qos).await
     }
@@ -180,7 +186,7 @@ impl Rpc {
     /// See [`Caller::notify`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of that method.
     pub async fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.0.caller.notify(target, payload, qos).await
     }

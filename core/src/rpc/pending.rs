@@ -23,7 +23,7 @@ pub struct PendingCall {
     client: Client,
     id: u32,
     slot: Arc<Slot<Outcome>>,
-    /// Whether the request may have been sent.
+    /// True if the request may have been sent.
     sent: bool,
 }
 
@@ -42,7 +42,7 @@ impl PendingCall {
         self.id
     }
 
-    /// Whether awaiting it would not wait: the reply is there, or the call has failed.
+    /// Returns true if awaiting it would not wait: the reply is there, or the call has failed.
     pub fn is_completed(&self) -> bool {
         self.client.check_process().is_err() || self.slot.is_completed()
     }
@@ -55,7 +55,7 @@ impl PendingCall {
         self.slot.get().map(read)
     }
 
-    /// As awaiting it, for those who write futures by hand.
+    /// Does the same as awaiting it, for futures that are written by hand.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<Reply, RpcError>> {
         self.client.check_process()?;
         self.poll_slot(cx).map(read)
@@ -84,7 +84,7 @@ impl PendingCall {
         wait.on_answer(self.client.lease(), Some(&SingleAnswer), |cx| self.slot.poll(cx).map(read))
     }
 
-    /// As [`wait`](PendingCall::wait), at most `timeout` and without a check.
+    /// Does the same as [`wait`](PendingCall::wait), at most `timeout` and without a check.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
         self.wait(Wait::at_most(timeout)).ok().flatten()
     }
@@ -102,7 +102,7 @@ fn read(outcome: Outcome) -> Result<Reply, RpcError> {
     }
 }
 
-/// What a call fails with when the bus has failed.
+/// The error of a call that failed on the bus.
 pub(super) fn error_of(error: Error) -> RpcError {
     error.into()
 }

@@ -41,7 +41,7 @@ impl Responder {
         self.request.sender()
     }
 
-    /// Whether the caller wants a reply. If not, the answer is dropped, and an error is logged.
+    /// Returns true if the caller wants a reply. If not, the answer is dropped, and an error is logged.
     pub fn wants_reply(&self) -> bool {
         self.id != 0
     }
@@ -61,8 +61,8 @@ impl Responder {
         self.answer_now(outcome);
     }
 
-    /// As [`answer`](Responder::answer), but waits for room to send. Does not wait for the broker to take the answer:
-    /// the next request must not wait for a round trip.
+    /// Does the same as [`answer`](Responder::answer), but waits for room to send. Does not wait for the broker to take
+    /// the answer: the next request must not wait for a round trip.
     pub(super) async fn send(mut self, outcome: Result<Bytes, RpcError>) {
         let Some((client, answer)) = self.begin(outcome) else { return };
         if let Err(e) = answer.send(&client).await {
@@ -70,7 +70,7 @@ impl Responder {
         }
     }
 
-    /// As [`send`](Responder::send), waiting on this thread.
+    /// Does the same as [`send`](Responder::send), waiting on this thread.
     #[cfg(feature = "blocking")]
     pub(crate) fn send_waiting(mut self, outcome: Result<Bytes, RpcError>) {
         let Some((client, answer)) = self.begin(outcome) else { return };
@@ -106,7 +106,7 @@ impl Responder {
         }
     }
 
-    /// What is to be sent; `None` if nothing is. Nothing else will be sent then.
+    /// The reply to send, or `None` if there is none. Nothing else is sent afterwards.
     fn begin(&mut self, outcome: Result<Bytes, RpcError>) -> Option<(Client, Answer)> {
         let id = std::mem::take(&mut self.id);
         if self.working.is_inherited() {

@@ -9,8 +9,10 @@ use super::{Options, RpcError};
 use crate::client::contain::{contain, panic_text};
 use crate::client::{Attached, Client, WeakClient};
 use crate::shown::shown;
+use bytes::Bytes;
 use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,14 +20,19 @@ use std::task::Poll;
 use tokio::sync::Semaphore;
 
 /// The state that the tasks share. They do not keep the client alive: dropping the last handle ends it, and them.
-struct Server<H> {
+struct Server<H, T> {
     handlers: H,
     client: WeakClient,
+    result: PhantomData<fn() -> T>,
 }
 
 /// Starts the tasks of a server; they end when the value is dropped.
-pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options) -> Attached {
-    let server = Arc::new(Server { handlers, client: client.downgrade() });
+pub(super) fn start<T, H>(client: &Client, handlers: H, options: &Options) -> Attached
+where
+    T: Into<Bytes> + Send + 'static,
+    H: Handlers<T>,
+{
+    let server = Arc::new(Server { handlers, client: client.downgrade(), result: PhantomData });
     let RpcLanes { frames, notifications, calls, attached } = RpcLanes::attach(client, options.in_order);
     let working = Working::begin(client);
     tokio::spawn(server.clone().run_in_order(frames, working.clone()));
@@ -36,7 +43,7 @@ pub(super) fn start<H: Handlers>(client: &Client, handlers: H, options: &Options
     attached
 }
 
-impl<H: Handlers> Server<H> {
+impl<T: Into<Bytes> + Send + 'static, H: Handlers<T>> Server<H, T> {
     /// Handles frames one after another. Without in-order handling these lanes hold no calls.
     async fn run_in_order(self: Arc<Self>, mut lane: RpcLane, working: Working) {
         while let Some(frame) = lane.recv().await {
@@ -80,7 +87,8 @@ impl<H: Handlers> Server<H> {
     }
 
     async fn handle(&self, call: Call, responder: Responder) {
-        let outcome = match caught(|| self.handlers.on_call(call)).await {
+        // The program's conversion may panic too.
+        let outcome = match caught(|| async { self.handlers.on_call(call).await.map(Into::into) }).await {
             Ok(outcome) => outcome,
             Err(panic) => {
                 log_panic("a call", responder.caller(), panic);

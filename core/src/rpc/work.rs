@@ -13,7 +13,7 @@ struct Work {
     /// In a child made by fork the lock may be held for ever.
     process: Process,
     count: AtomicUsize,
-    /// Those who wait until the count is 0.
+    /// The wakers of those who wait until the count is 0.
     wakers: Mutex<WakerSet>,
 }
 
@@ -48,7 +48,7 @@ impl Working {
         Working(work)
     }
 
-    /// Whether this process is a child of the one that does the work.
+    /// Returns true if this process is a child of the one that does the work.
     pub(super) fn is_inherited(&self) -> bool {
         !self.0.process.is_current()
     }

@@ -1,4 +1,4 @@
-//! Where a broker listens (docs/protocol.md section 1).
+//! Addresses of brokers (docs/protocol.md section 1).
 
 use crate::error::{Error, ErrorKind};
 use std::fmt;

@@ -17,7 +17,7 @@ impl Socket {
     /// has failed or has not answered for 250 ms; the first connection counts.
     ///
     /// # Errors
-    /// What the operating system says: no such socket, refused, unreachable, a name that does not
+    /// The error of the operating system: no such socket, refused, unreachable, a name that does not
     /// resolve. A socket's path that is longer than the system allows.
     pub async fn connect(address: &Address) -> io::Result<Socket> {
         match address {

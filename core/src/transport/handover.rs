@@ -113,7 +113,7 @@ mod tests {
     struct World {
         handover: Handover<Frames>,
         actors: Vec<Actor>,
-        /// Whether a task is about to flush.
+        /// True if a task is about to flush.
         scheduled: bool,
         appended: Frames,
         written: Frames,
@@ -170,7 +170,7 @@ mod tests {
                 },
                 Actor::Write { frames, round, is_task, then } => {
                     if !is_task {
-                        // The socket takes one frame, or none, and no more for now: a task goes on.
+                        // The socket takes one frame, or none, and no more for now: a task continues.
                         for taken in 0..frames.len().min(2) {
                             let mut blocked = self.clone();
                             blocked.written.extend_from_slice(&frames[..taken]);

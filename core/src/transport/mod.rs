@@ -1,4 +1,4 @@
-//! What carries the bytes: addresses, connected sockets, and the queue in front of a socket.
+//! Transports: addresses, connected sockets, and the queue in front of a socket.
 //!
 //! | module | |
 //! | --- | --- |
@@ -20,10 +20,10 @@ pub mod writer;
 mod connect;
 mod handover;
 mod pieces;
+mod readiness_set;
 pub(crate) mod resolve;
 #[cfg(all(test, unix))]
 mod tests;
-mod watch;
 
 #[cfg(not(all(unix, not(busrt_portable))))]
 mod portable;
@@ -35,12 +35,12 @@ pub use address::Address;
 pub use portable::{Socket, WriteInterest};
 pub use queue::{LARGE_PAYLOAD, WriteQueue};
 pub use queue_totals::QueueTotals;
+pub use readiness_set::ReadinessSet;
 #[cfg(all(unix, not(busrt_portable)))]
 pub use socket::{Socket, WriteInterest};
-pub use watch::Watch;
 pub use writer::{Backlog, Load, Progress, Writer};
 
-/// What the kernel may buffer for one socket, in bytes; `None` leaves the system's default. Linux doubles what
+/// The sizes of the kernel's buffers for one socket, in bytes; `None` leaves the system's default. Linux doubles what
 /// is asked for, up to `net.core.wmem_max` and `rmem_max`. Over UNIX sockets only the sender's buffer counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Buffers {

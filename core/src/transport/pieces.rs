@@ -1,4 +1,4 @@
-//! How much of many small frames one system call writes.
+//! The number of small frames that one system call writes.
 //!
 //! The kernel frees the memory of a UNIX socket in pieces of up to 36 KiB, each written by one call: more than a thousand
 //! small frames. The reader of such a piece, if it works on each frame for a millisecond, seems to take nothing for
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const FRAMES: usize = 192;
 /// A small piece has at least so many bytes.
 const LEAST: usize = 4096;
-/// The largest piece that the kernel frees at once.
+/// The largest piece that the kernel frees in one step, in bytes.
 const KERNEL_PIECE: usize = 36 * 1024;
 /// The bytes that are written in small pieces before the reader is looked at again.
 const TRIAL: usize = 32 * 1024;
@@ -39,7 +39,7 @@ impl Pieces {
     /// The most that the next call may write of `bytes` bytes of `frames` frames.
     pub(super) fn next(&mut self, socket: &Socket, bytes: usize, frames: usize) -> usize {
         let small = (bytes / frames.max(1)).saturating_mul(FRAMES).max(LEAST);
-        // In what the kernel frees at once are few frames.
+        // The piece that the kernel frees in one step holds few frames.
         if bytes <= small || small >= KERNEL_PIECE {
             return usize::MAX;
         }

@@ -51,7 +51,7 @@ impl Socket {
     /// Takes over an inherited descriptor of a connected stream socket, UNIX or TCP.
     ///
     /// # Errors
-    /// As [`from_tcp`](Socket::from_tcp).
+    /// The errors of [`from_tcp`](Socket::from_tcp).
     #[cfg(unix)]
     pub fn from_fd(fd: std::os::fd::OwnedFd) -> io::Result<Socket> {
         let stream = std::net::TcpStream::from(fd);
@@ -80,7 +80,7 @@ impl Socket {
     /// Sets the sizes of the kernel's buffers.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
         let socket = self.socket();
         buffers.send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
@@ -117,10 +117,10 @@ impl Socket {
         }
     }
 
-    /// As [`try_read_buf`](Socket::try_read_buf): this path only reads what the runtime has seen.
+    /// Does the same as [`try_read_buf`](Socket::try_read_buf): this path only reads what the runtime has seen.
     ///
     /// # Errors
-    /// As [`try_read_buf`](Socket::try_read_buf).
+    /// The errors of [`try_read_buf`](Socket::try_read_buf).
     pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         self.try_read_buf(buf)
     }
@@ -137,7 +137,7 @@ impl Socket {
         }
     }
 
-    /// What [`WriteInterest::ready`] waits on; tokio's types are registered for writing already.
+    /// The registration that [`WriteInterest::ready`] waits on; tokio's types are registered for writing already.
     ///
     /// # Errors
     /// None here.
@@ -160,7 +160,7 @@ impl Socket {
         None
     }
 
-    /// Whether received bytes wait to be read right now. The end of the stream does not count.
+    /// Returns true if received bytes wait to be read right now. The end of the stream does not count.
     pub fn has_unread(&self) -> bool {
         self.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0)
     }
@@ -170,7 +170,7 @@ impl Socket {
         self.peek(&mut [MaybeUninit::uninit(); 4096]).unwrap_or(0)
     }
 
-    /// Whether the peer has ended its direction or the connection is broken. This path learns it only when
+    /// Returns true if the peer has ended its direction or the connection is broken. This path learns it only when
     /// nothing is left to be read: before that the answer is `false`.
     pub fn peer_has_hung_up(&self) -> bool {
         match self.peek(&mut [MaybeUninit::uninit()]) {

@@ -35,7 +35,7 @@ impl Chunk {
     }
 }
 
-/// Why [`WriteQueue::write_to`] stopped.
+/// The reason for which [`WriteQueue::write_to`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// Everything is written.
@@ -365,7 +365,7 @@ impl WriteQueue {
     }
 }
 
-/// What one thread keeps of emptied queues: idle connections hold none.
+/// The memory of emptied queues that one thread keeps for reuse: idle connections hold none.
 #[derive(Default)]
 struct Pool {
     // Boxed, because queues are moved between this list, their connection and the writing party.

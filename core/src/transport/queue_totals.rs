@@ -1,4 +1,4 @@
-//! How much waits in all queues of a broker together.
+//! The load of all queues of a broker together.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

@@ -44,7 +44,7 @@ pub struct Socket {
     urgent: AtomicBool,
 }
 
-/// What a connection is registered for. Linux reports urgent data as an event of its own.
+/// The events for which a connection is registered. Linux reports urgent data as an event of its own.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const READ_INTEREST: Interest = Interest::READABLE.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -69,7 +69,7 @@ impl Socket {
     /// Takes over a connected TCP socket and sets `TCP_NODELAY`.
     ///
     /// # Errors
-    /// As [`from_unix`](Socket::from_unix); or the connection has ended already.
+    /// The errors of [`from_unix`](Socket::from_unix); or the connection has ended already.
     pub fn from_tcp(stream: TcpStream) -> io::Result<Socket> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -80,7 +80,7 @@ impl Socket {
     /// Takes over an inherited descriptor of a connected stream socket, UNIX or TCP.
     ///
     /// # Errors
-    /// As [`from_tcp`](Socket::from_tcp); or the descriptor is no stream socket.
+    /// The errors of [`from_tcp`](Socket::from_tcp); or the descriptor is no stream socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         if rustix::net::sockopt::socket_type(&fd)? != rustix::net::SocketType::STREAM {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is no stream socket"));
@@ -128,7 +128,7 @@ impl Socket {
     /// Sets the sizes of the kernel's buffers.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn set_buffers(&self, buffers: Buffers) -> io::Result<()> {
         use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
         let fd = &*self.fd;
@@ -170,11 +170,11 @@ impl Socket {
         emptied.map_or(result, Ok)
     }
 
-    /// As [`try_read_buf`](Socket::try_read_buf), but asks the kernel whatever the runtime has seen, and leaves the
-    /// readiness as it is. Any thread may call it, without a runtime.
+    /// Does the same as [`try_read_buf`](Socket::try_read_buf), but asks the kernel whatever the runtime has seen, and
+    /// leaves the readiness as it is. Any thread may call it, without a runtime.
     ///
     /// # Errors
-    /// As [`try_read_buf`](Socket::try_read_buf).
+    /// The errors of [`try_read_buf`](Socket::try_read_buf).
     pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let fd = &*self.fd;
         if self.peer.is_some() { recv(fd, buf) } else { recvmsg(fd, buf).map(|(n, _)| n) }

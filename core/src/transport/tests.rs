@@ -1,4 +1,4 @@
-//! What a socket reads and knows, on both of its implementations.
+//! Tests of both implementations of a socket.
 
 use super::Socket;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -52,7 +52,7 @@ fn send_with_descriptor(socket: &UnixStream, bytes: &[u8]) {
     assert_eq!(sent.unwrap(), bytes.len());
 }
 
-/// Whether a descriptor of this process refers to the socket `inode`.
+/// Returns true if a descriptor of this process refers to the socket `inode`.
 #[cfg(target_os = "linux")]
 fn descriptors_of(inode: u64) -> usize {
     let wanted = format!("socket:[{inode}]");
@@ -89,7 +89,7 @@ async fn received_descriptors_are_closed() {
         read_until(&socket, b"A").await;
     }
     assert_eq!(descriptors_of(inode), 1);
-    // Those that are never read go with the socket.
+    // Descriptors that are never read are closed with the socket.
     send_with_descriptor(&theirs, b"A");
     drop(socket);
     assert_eq!(descriptors_of(inode), 1);
@@ -172,7 +172,7 @@ async fn becomes(condition: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the condition does not come true");
 }
 
-/// What a socket knows of unread bytes and of its peer. `end` ends the peer's direction.
+/// Checks what a socket reports about unread bytes and about its peer. `end` ends the peer's direction.
 async fn state(socket: Socket, mut theirs: impl Write, end: impl FnOnce(&mut dyn Write)) {
     assert!(!socket.has_unread() && socket.unread() == 0 && !socket.peer_has_hung_up());
     theirs.write_all(b"12345").unwrap();

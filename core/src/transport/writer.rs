@@ -210,7 +210,7 @@ impl Writer {
         Writer::counted(socket, None)
     }
 
-    /// As [`new`](Writer::new); the bytes of the queue are counted in `totals`.
+    /// Does the same as [`new`](Writer::new); the bytes of the queue are counted in `totals`.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

@@ -1,4 +1,4 @@
-//! A `busrtd` of our own, to be killed, stopped and started again.
+//! Starts a `busrtd` process for a test, which may kill, stop and restart it.
 
 use super::PATIENCE;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ const MOST_LINES: usize = 2000;
 
 pub struct Daemon {
     child: Child,
-    /// What it logs.
+    /// The lines of its log.
     log: NamedTempFile,
     binds: Vec<String>,
     more: Vec<String>,
@@ -74,7 +74,7 @@ impl Daemon {
     }
 }
 
-/// What a process holds.
+/// The memory and descriptors of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub descriptors: usize,

@@ -1,4 +1,4 @@
-//! A broker of a few lines, which reads and answers when the test says so.
+//! A fake broker on a socket, which sends exactly the bytes that a test chooses, when it chooses.
 
 use super::PATIENCE;
 use busrt::client::Config;

@@ -1,4 +1,4 @@
-//! What the tests share: a broker on temporary addresses, clients over every transport, and a peer that
+//! Helpers of all tests: a broker on temporary addresses, clients over every transport, and a peer that
 //! speaks the wire protocol by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
@@ -91,7 +91,7 @@ impl Bus {
     }
 }
 
-/// Whether all clients but the broker's own are gone.
+/// Returns true if all clients but the broker's own are gone.
 pub fn no_client_is_left(bus: &Bus) -> bool {
     bus.broker.clients().clients.iter().all(|client| client.name == ".broker")
 }

@@ -1,4 +1,5 @@
-//! A client that sends itself a message every few milliseconds and knows how long the longest one took.
+//! Measures how long a broker makes others wait: a client that sends itself messages and records the longest round
+//! trip.
 
 use super::PATIENCE;
 use super::raw::{MESSAGE, REALTIME, Raw, payload};

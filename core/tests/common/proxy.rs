@@ -1,4 +1,4 @@
-//! Stands between clients and a broker and does to their bytes what networks do, at random positions.
+//! A proxy between clients and a broker that injects network faults at random positions of the byte streams.
 
 use super::Transport;
 use super::random::Random;

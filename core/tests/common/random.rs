@@ -1,9 +1,9 @@
-//! Chance that can be repeated: the seed is printed, and `BUSRT_SEED` sets it.
+//! Random numbers that can be repeated: the seed is printed, and `BUSRT_SEED` sets it.
 
 pub struct Random(u64);
 
 impl Random {
-    /// Of a seed that nobody has chosen, unless `BUSRT_SEED` does.
+    /// Uses the seed in `BUSRT_SEED`, or a new one if it is not set.
     pub fn new(test: &str) -> Random {
         let chosen = std::env::var("BUSRT_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = chosen.unwrap_or_else(|| {

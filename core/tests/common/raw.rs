@@ -1,4 +1,5 @@
-//! A client on a blocking socket that speaks the wire protocol. The test decides what is read, and when.
+//! A client on a blocking socket that speaks the wire protocol byte by byte, so that a test decides what is read and
+//! when.
 
 use super::{PATIENCE, Peer};
 use std::collections::VecDeque;
@@ -289,7 +290,7 @@ impl Raw {
         self.ended
     }
 
-    /// Whether the broker closes the connection in this time. What comes before is thrown away.
+    /// Returns true if the broker closes the connection in this time. What comes before is thrown away.
     pub fn is_closed_within(&mut self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while !self.ended && Instant::now() < deadline {
@@ -360,7 +361,7 @@ fn field<'a>(map: &'a rmpv::Value, name: &str) -> Option<&'a rmpv::Value> {
     map.as_map()?.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
 }
 
-/// What `client.list` says about a client.
+/// One client in the answer of `client.list`.
 #[derive(Debug)]
 pub struct State {
     pub state: Option<String>,

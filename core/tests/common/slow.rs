@@ -1,4 +1,4 @@
-//! Receivers at a chosen pace, and a bus on which they become full soon.
+//! Receivers that read as slowly as a test wants, on a broker with small queues.
 
 use super::PATIENCE;
 use super::raw::{Delivery, Item, Raw, Stream};

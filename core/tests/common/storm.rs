@@ -1,7 +1,7 @@
-//! A `busrtd` that may be killed, clients behind faulty connections, clients that have nothing else to fear,
-//! clients that come and go, traffic between them, and what must hold whatever happens: an acknowledged message to
-//! a client that stays connected arrives, what one sends to another arrives in order and once, everybody is
-//! subscribed to what it was told, nobody waits for ever.
+//! Runs a `busrtd` that may be killed, with clients behind faulty connections, steady clients, clients that come and go, and
+//! traffic between them. It checks that an acknowledged message to a client that stays connected arrives, that messages
+//! between two clients arrive in order and once, that subscriptions are those that were acknowledged, and that no client
+//! waits for ever.
 
 use super::daemon::{Daemon, free_port};
 use super::proxy::{Fault, Proxy};

@@ -1,5 +1,5 @@
-//! What the clients of a storm do: messages, publications, calls, changes of their subscriptions; and what they
-//! remember of it, to be held against what others have received.
+//! The traffic of a storm's clients (messages, publications, calls, changes of subscriptions), and a record of it to compare
+//! with what others have received.
 
 use super::random::Random;
 use busrt::client::{Client, Config, Reconnect};
@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What clients subscribe to and exclude, and end that again.
+/// The topic masks that clients subscribe to and exclude.
 const MASKS: [&str; 10] = ["t/0", "t/1", "t/2", "t/+", "t/#", "+/1", "t/1/#", "t/+/x", "u/+", "u/#"];
-/// What is published.
+/// The topics of publications.
 pub const TOPICS: [&str; 8] = ["t/0", "t/1", "t/2", "t/1/x", "t/2/x", "u/1", "u/1/y", "t"];
-/// What everybody is subscribed to all the time is below it.
+/// The prefix of the topics to which all clients are always subscribed.
 pub const NEWS: &str = "news/#";
 const QOS: [QoS; 4] = [QoS::No, QoS::Processed, QoS::Realtime, QoS::RealtimeProcessed];
 
-/// What all of them know.
+/// The state that all clients share.
 pub struct World {
     pub steady: Vec<String>,
     pub flaky: Vec<String>,
@@ -46,7 +46,7 @@ fn number_of(payload: &[u8]) -> u64 {
     payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap()
 }
 
-/// What must not have happened: a task cannot fail the test by itself.
+/// The faults that were found. A task cannot fail the test by itself.
 pub type Wrong = Arc<Mutex<Vec<String>>>;
 
 /// Takes a client's frames to its end, and finds whatever comes twice or out of order.
@@ -68,7 +68,7 @@ pub fn take(receiver: &Client, log: Arc<Mutex<Log>>, wrong: Wrong) {
     });
 }
 
-/// What came of a while of it.
+/// The counts of one run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Outcome {
     pub acknowledged: u64,
@@ -98,7 +98,7 @@ enum Set {
     Exclusions,
 }
 
-/// What must be in force for a client, by what it was told of its changes.
+/// The subscriptions that must be in force for a client, according to the outcomes of its changes.
 #[derive(Debug, Default)]
 pub struct Topics {
     sets: BTreeSet<(Set, &'static str)>,
@@ -107,7 +107,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Whether the client must get what is published to `topic`.
+    /// Returns true if the client must get what is published to `topic`.
     pub fn let_through(&self, topic: &str) -> bool {
         let any = |which| self.sets.iter().any(|(set, mask)| *set == which && matches(mask, topic));
         any(Set::Subscriptions) && !any(Set::Exclusions)
@@ -162,7 +162,7 @@ async fn change(client: &Client, set: Set, masks: &[&str], add: bool, qos: QoS) 
     }
 }
 
-/// What was acknowledged, and by which broker.
+/// The acknowledged messages, each with the broker that acknowledged it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sent {
     pub target: String,

@@ -1,4 +1,4 @@
-//! What a broker does, as plainly as possible: no tries, no caches, no queues.
+//! A model of a broker, as plain as possible: no tries, no caches, no queues.
 
 use super::wire::*;
 use crate::naive::{name_matches, topic_matches, until_tail};
@@ -16,7 +16,7 @@ struct Client {
     exclusions: BTreeSet<String>,
 }
 
-/// What becomes of a stream of operations.
+/// The expected outcome of a stream of operations.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Acknowledgements to the sender.
@@ -52,7 +52,7 @@ impl Model {
         Model { clients: BTreeMap::new(), force_register }
     }
 
-    /// Whether a client of that name is registered.
+    /// Returns true if a client of that name is registered.
     pub fn has(&self, name: &str) -> bool {
         self.clients.contains_key(name)
     }

@@ -41,7 +41,7 @@ pub fn delivery(kind: u8, realtime: bool, parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// What a client has received, pings and frames of the broker's own client left out.
+/// The frames that a client has received, without pings and frames of the broker's own client.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Received {
     pub acks: Vec<(u32, u8)>,

@@ -118,7 +118,7 @@ async fn spawn_tcp(
 ) -> String {
     loop {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        // Somebody else may have taken it since.
+        // Another program may have taken it since.
         if broker.spawn_tcp_server(&address, config.clone()).await.is_ok() {
             return address;
         }

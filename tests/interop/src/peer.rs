@@ -117,7 +117,7 @@ impl<'a> Peer<'a> {
         each!(&mut self.client, c => c.take())
     }
 
-    /// Whether nothing was delivered that has not been taken: a message to oneself comes behind it.
+    /// Returns true if nothing was delivered that has not been taken: a message to oneself comes behind it.
     pub fn is_quiet(&mut self) -> bool {
         let name = self.name.clone();
         let op = Op::Send(&name, b"is it quiet?");

@@ -82,14 +82,14 @@ impl Cli {
         child.wait_with_output().unwrap()
     }
 
-    /// What a command prints; it must succeed.
+    /// The output of a command, which must succeed.
     pub fn stdout(&self, arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
         let output = self.run(arguments, stdin);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         output.stdout
     }
 
-    /// What a command prints, as text; it must succeed.
+    /// The output of a command as text. The command must succeed.
     pub fn text(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.stdout(arguments, b"")).unwrap()
     }

@@ -37,7 +37,7 @@ struct Service(Arc<Mutex<mpsc::Sender<Event>>>);
 
 impl Service {
     fn tell(&self, event: Event) {
-        // Nobody listens any more when a test is over.
+        // When a test is over, its listener may have been dropped.
         let _ = self.0.lock().unwrap().send(event);
     }
 
@@ -275,7 +275,7 @@ impl<'a> RpcPeer<'a> {
         }
     }
 
-    /// As [`call`](Self::call) without a reply; errors are result codes of the protocol.
+    /// Does the same as [`call`](Self::call) without a reply; errors are result codes of the protocol.
     pub fn call0(&self, target: &str, method: &str, params: &[u8], qos: u8) -> Result<(), u8> {
         match &self.client {
             Client::Ours(rpc) => {

@@ -1,4 +1,4 @@
-//! What access rules of either broker look like to the clients of both makes.
+//! Access rules of both brokers, as the clients of both see them.
 
 use busrt::broker::{AccessList, ClientAccess};
 use busrt_ref::broker::{AaaMap, ClientAaa};

@@ -28,7 +28,7 @@ impl Mixture {
 
 const OK: Result<(), u8> = Ok(());
 
-/// What an operation with `qos` returns if the broker's answer is `code`.
+/// The result of an operation with `qos` if the broker's answer is `code`.
 fn if_asked(qos: u8, code: u8) -> Result<(), u8> {
     if qos & 1 == 0 { Ok(()) } else { Err(code) }
 }

@@ -93,7 +93,7 @@ fn what_is_pending_fails_when_their_broker_goes() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (client, call) = interop::wait(&runtime, async {
         let client = busrt::Client::connect(&Config::new(&bed.address, "x").timeout(PATIENCE)).await.unwrap();
-        // Nobody takes the messages that this client sends to itself: the call is never answered.
+        // No program takes the messages that this client sends to itself: the call is never answered.
         let caller = busrt::rpc::Caller::new(client.clone());
         (client, caller.submit("x", "method", "", busrt::QoS::Processed).await.unwrap())
     });

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 /// From this length on a message is large.
 const LARGE: usize = 16 * 1024;
-/// What is read at once.
+/// The bytes that one read takes at most.
 const READ: usize = 1 << 17;
 
 /// One connection.
@@ -25,9 +25,9 @@ struct C {
     name: Vec<u8>,
     /// 0: greeting expected, 1: name expected, 2: registered.
     stage: u8,
-    /// Whether a large message was written to it: the kernel then buffers more for it.
+    /// True if a large message was written to it: the kernel then buffers more for it.
     large: bool,
-    /// Whether it is told when it can be written to again.
+    /// True if it is told when it can be written to again.
     waits: bool,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, global = true, help_heading = "Connection")]
     pub(crate) timeout: Duration,
 
-    /// How much is read from the socket at once [default: 65536]
+    /// The bytes that one read takes from the socket at most [default: 65536]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(256..=1 << 30), global = true, help_heading = "Connection")]
     pub(crate) buf_size: Option<u32>,
 
@@ -93,7 +93,7 @@ pub(crate) enum Command {
     #[command(after_help = SEND_EXAMPLES)]
     Send(Message),
 
-    /// Publish to everybody who is subscribed to a topic
+    /// Publish to all clients that are subscribed to a topic
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publication),
 
@@ -107,7 +107,7 @@ pub(crate) enum Command {
     /// over: how fast it can be. With --rate in an open loop, where messages are due at fixed times
     /// whatever the broker does and their latency counts from then: how long they take under that load.
     ///
-    /// In a closed loop, one of seven operations that nobody acknowledges is timed: the clock would be a good
+    /// In a closed loop, one of seven operations without an acknowledgement is timed: the clock would be a good
     /// part of what they cost. All others are, each of them.
     ///
     /// Each worker has a client of its own, named after --name: NAME-1 and so on; in the open loop that
@@ -148,11 +148,11 @@ pub(crate) enum BrokerCommand {
         #[arg(long, value_name = "COLUMN", default_value = "name")]
         sort: Sort,
     },
-    /// Who made it, and its version
+    /// Its author and version
     Info,
-    /// What it has carried since it began
+    /// Its counters since its start
     Stats,
-    /// Whether it answers
+    /// Checks that it answers
     Test,
 }
 
@@ -184,7 +184,7 @@ pub(crate) struct Message {
     /// The client's name; with * or ? it is a mask, and a broadcast is sent
     pub(crate) target: String,
 
-    /// What to send; read from the standard input when left out
+    /// The payload; read from the standard input when left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
@@ -194,7 +194,7 @@ pub(crate) struct Publication {
     /// The topic
     pub(crate) topic: String,
 
-    /// What to publish; read from the standard input when left out
+    /// The payload; read from the standard input when left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
@@ -225,7 +225,7 @@ pub(crate) struct Notification {
     /// The client's name
     pub(crate) target: String,
 
-    /// What to send; read from the standard input when left out
+    /// The payload; read from the standard input when left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
@@ -271,7 +271,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "rate", conflicts_with = "iters", help_heading = "Open loop")]
     seconds: Option<Duration>,
 
-    /// What a message is sent with, and how far its latency goes
+    /// The operation and QoS of a message, and the end of its latency
     #[arg(
         long,
         value_name = "QOS",
@@ -313,7 +313,7 @@ impl Load {
 }
 
 impl Args {
-    /// What to do.
+    /// The command.
     pub(crate) fn what(&self) -> Result<&Command, Failure> {
         self.command.as_ref().ok_or_else(|| {
             usage(
@@ -323,7 +323,7 @@ impl Args {
         })
     }
 
-    /// Where the broker is.
+    /// The address of the broker.
     pub(crate) fn address(&self) -> &str {
         self.address.as_deref().unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 //!
 //! A worker is a client that does one operation after another and shares nothing with other workers. The
 //! stages are those of the 0.5 releases and do the same work, so that their figures compare: `send` and
-//! `rpc.call0` go to a name that nobody has, `send+recv` and `rpc.call+handle` from the client to itself,
+//! `rpc.call0` go to a name that no client has, `send+recv` and `rpc.call+handle` from the client to itself,
 //! and whatever is acknowledged is realtime too.
 //!
 //! Times: of an operation with an acknowledgement or a reply until that is there, of one without until
@@ -29,20 +29,20 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const SELFTEST: &str = "benchmark.selftest";
-/// Where payloads have the time they were sent.
+/// The position of the time of sending in a payload.
 const STAMP_LEN: usize = 8;
-/// What stands there in those that are not timed.
+/// The value in payloads that are not timed.
 const NO_STAMP: [u8; STAMP_LEN] = [0; STAMP_LEN];
 struct Worker {
     caller: Caller,
-    /// A name that nobody has.
+    /// A name that no client has.
     nobody: String,
     iters: u64,
     payload: Payload,
     timeout: Duration,
 }
 
-/// What is sent, and from when its times count.
+/// The payload of a message, and the time from which its latency counts.
 #[derive(Clone)]
 struct Payload {
     blank: Bytes,
@@ -81,7 +81,7 @@ type Tasks = JoinSet<Result<(Meter, Instant)>>;
 async fn run_stage(kind: StageKind, workers: &[Arc<Worker>], total: u64, out: &Output) -> Result<Stage> {
     log::debug!("benchmark: {}", kind.name());
     let bar = progress(kind.name(), total, out);
-    // What counts, and what only has to be done.
+    // The operations that count, and those that only have to be done.
     let (mut measured, mut other) = (Tasks::new(), Tasks::new());
     let started = Instant::now();
     for worker in workers {
@@ -227,7 +227,7 @@ impl Payload {
     }
 }
 
-/// The answer to what is sent to nobody is that there is nobody.
+/// Checks that the answer to a message without a receiver is that there is none.
 fn unheard(outcome: busrt::Result<()>) -> busrt::Result<()> {
     match outcome {
         Err(e) if e.kind() == ErrorKind::NotRegistered => Ok(()),

@@ -1,4 +1,4 @@
-//! What a command ends with when it does not succeed.
+//! The failures of a command.
 
 use crate::payload::{Payload, visible};
 use busrt::proto::rpc;
@@ -40,7 +40,7 @@ impl Failure {
                 let _ = e.print();
                 return ExitCode::from(2);
             }
-            // `busrt … | head`: whoever read has got what it wanted.
+            // `busrt … | head`: the reader needs no more.
             Failure::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Failure::Output(e) => format!("cannot write to the standard output: {e}"),
             Failure::Bus(e) => e.to_string(),
@@ -89,7 +89,7 @@ fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-/// Whether the environment lets programs use colours.
+/// Returns true if the environment lets programs use colours.
 pub(crate) fn may_colour() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")

@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How many events are printed before the output is flushed and Ctrl-C is looked for again.
 const BATCH: usize = 256;
-/// After Ctrl-C the output may be stuck, in a pager that nobody scrolls.
+/// After Ctrl-C the output may be stuck, in a pager that waits for its user.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Where events come from.
+/// The source of events.
 enum Source {
     Frames(Frames),
     Rpc(mpsc::Receiver<Event>, #[expect(dead_code, reason = "serves until it is dropped")] Rpc),
@@ -126,7 +126,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Hands everything to whoever prints. While nobody takes it, the broker is held back.
+/// Hands everything to the printer. While that takes nothing, the broker is held back.
 struct Printer(mpsc::Sender<Event>);
 
 impl Printer {

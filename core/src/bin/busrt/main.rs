@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn print_completions(shell: clap_complete::Shell) -> Result<()> {
-    // Not to the standard output at once: the generator panics when that is closed.
+    // Not directly to the standard output: the generator panics when that is closed.
     let mut script = vec![];
     clap_complete::generate(shell, &mut Args::command(), "busrt", &mut script);
     let mut stdout = std::io::stdout();
@@ -77,6 +77,6 @@ fn start_logging(args: &Args) {
         builder = env_logger::Builder::new();
         builder.filter_level(LevelFilter::Off);
     }
-    // Fails only if somebody has started logging before.
+    // Fails only if logging was started before.
     let _ = builder.try_init();
 }

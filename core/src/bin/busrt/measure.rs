@@ -1,4 +1,4 @@
-//! What a benchmark measures: times of operations, and the report of them.
+//! The measurements of a benchmark: times of operations, and their report.
 
 use crate::failure::{Failure, Result, may_colour};
 use crate::output::Output;
@@ -16,7 +16,7 @@ const DIGITS: u8 = 3;
 /// After how many operations a worker tells its progress.
 const STRIDE: u64 = 128;
 
-/// Where one worker writes down its times. Nothing is shared with others per operation.
+/// The times of one worker. Nothing is shared with others per operation.
 pub(crate) struct Meter {
     times: Histogram<u64>,
     count: u64,
@@ -35,7 +35,7 @@ impl Meter {
         self.record_ns(took.as_nanos() as u64);
     }
 
-    /// As [`record`](Meter::record), in ns.
+    /// Does the same as [`record`](Meter::record), in ns.
     pub(crate) fn record_ns(&mut self, took: u64) {
         self.times.saturating_record(took.max(1));
         self.count();
@@ -49,7 +49,7 @@ impl Meter {
         }
     }
 
-    /// How many operations are done.
+    /// The number of operations that are done.
     pub(crate) fn ops(&self) -> u64 {
         self.count
     }
@@ -206,7 +206,7 @@ impl OpenStage {
     }
 }
 
-/// A progress bar, if there is a terminal and somebody wants to see it.
+/// A progress bar, if there is a terminal and the user has not switched it off.
 pub(crate) fn progress(name: &'static str, total: u64, out: &Output) -> ProgressBar {
     if out.is_silent() || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

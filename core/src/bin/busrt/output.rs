@@ -73,7 +73,7 @@ impl Output {
         Output { json, silent, colour, to: BufWriter::new(stdout) }
     }
 
-    /// Whether a person reads along.
+    /// Returns true if a person reads along.
     pub(crate) fn is_for_people(&self) -> bool {
         !self.json && !self.silent
     }
@@ -115,7 +115,7 @@ impl Output {
         Ok(())
     }
 
-    /// What a call has returned.
+    /// Prints the result of a call.
     pub(crate) fn payload(&mut self, bytes: &[u8]) -> Result<()> {
         let payload = Payload::of(bytes);
         if self.json {
@@ -127,7 +127,7 @@ impl Output {
         if bytes.is_empty() { self.done() } else { self.line(&payload.pretty()) }
     }
 
-    /// What has been received. Stays in the buffer until [`flush`](Output::flush).
+    /// Prints a received frame. It stays in the buffer until [`flush`](Output::flush).
     pub(crate) fn event(&mut self, event: &Event) -> Result<()> {
         let payload = Payload::of(&event.payload);
         match (self.json, self.silent) {

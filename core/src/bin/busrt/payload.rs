@@ -1,4 +1,4 @@
-//! What a payload is, and how a person or a program wants to see it.
+//! The format of payloads, for people and for programs.
 
 use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 /// Deeper ones are shown as bytes; the JSON parser has the same limit.
 const MOST_NESTED: usize = 128;
-/// How much of binary data a person gets to see.
+/// The bytes of binary data that people get to see.
 const HEX_BYTES: usize = 256;
 const HEX_ROW: usize = 16;
 
@@ -69,7 +69,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// As JSON: text is a string, nothing is null, bytes are `{"hex": …}`.
+/// Formats it as JSON: text is a string, nothing is null, bytes are `{"hex": …}`.
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -142,7 +142,7 @@ fn serialize_hex<S: Serializer>(bytes: &[u8], ext: Option<i8>, to: S) -> Result<
     map.end()
 }
 
-/// What a text file may hold, the escape character of coloured logs among it.
+/// The bytes of a text file, with the escape character of coloured logs.
 fn is_text(c: char) -> bool {
     !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\u{1b}')
 }

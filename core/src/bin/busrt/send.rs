@@ -41,7 +41,7 @@ pub(crate) fn payload(given: Option<&OsStr>, out: &Output) -> Result<Bytes> {
     }
 }
 
-/// Everything the standard input holds. Nothing is connected yet, so that waiting holds up nobody.
+/// Everything the standard input holds. Nothing is connected yet, so that no peer waits for it.
 pub(crate) fn from_stdin(out: &Output) -> Result<Bytes> {
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() && !out.is_silent() {

@@ -20,7 +20,7 @@ impl Item {
         Item::Number(grouped(n))
     }
 
-    /// What a broker answered.
+    /// Prints the answer of a broker.
     pub(crate) fn value(value: &Value) -> Item {
         match value {
             Value::Nil => Item::text(""),

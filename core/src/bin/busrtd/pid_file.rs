@@ -106,7 +106,7 @@ fn open_no_follow(options: &mut std::fs::OpenOptions, path: &Path) -> io::Result
     options.open(path)
 }
 
-/// What tells a file from one that replaced it: device and inode.
+/// The identity of a file, which differs from that of a file that replaced it: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
 

@@ -1,4 +1,4 @@
-//! Receivers of every pace, without a clock.
+//! Receivers of every state, without a clock.
 
 use super::*;
 
@@ -58,14 +58,14 @@ fn a_receiver_that_takes_nothing_lags_and_then_is_stuck() {
     for wanted in [Wanted::ToMany, Wanted::Message, Wanted::AcknowledgedMessage { waited: 0 }] {
         assert_eq!(it.verdict(wanted), Verdict::Drop);
     }
-    // Whether senders wait does not matter any more.
+    // The number of senders that wait does not matter any more.
     assert_eq!(it.run(4250, 0, FULL, 0), [(4250, Change::Stuck)]);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
     // It moves again: messages wait at the same moment.
     it.progress.bytes += 1;
     assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
-    assert_eq!(it.receiver.pace(), Pace::Lagging);
+    assert_eq!(it.receiver.state(), ReceiverState::Lagging);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_receiver_that_reports_progress_takes_something() {
         it.run(250, 0, FULL, 1);
     }
     // It is slow: messages wait for it, and it is not stuck after ten seconds.
-    assert_eq!(it.receiver.pace(), Pace::Lagging);
+    assert_eq!(it.receiver.state(), ReceiverState::Lagging);
     assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
     it.reports += 1;

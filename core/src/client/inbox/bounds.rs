@@ -1,9 +1,9 @@
-//! How much may wait in an inbox.
+//! The bounds of an inbox.
 
 use crate::client::config::Config;
 use crate::frame::Frame;
 
-/// Receiving goes on when this part of a bound is free, or [`MOST_ROOM`] if that is less. At the first free byte it
+/// Receiving continues when this part of a bound is free, or [`MOST_ROOM`] if that is less. At the first free byte it
 /// would go on for a handful of frames each time.
 const ROOM_SHARE: usize = 16;
 /// In bytes.
@@ -46,7 +46,7 @@ impl Bounds {
         Bounds { lane: config.inbox_bytes, awaiting: config.inbox_awaiting_bytes }
     }
 
-    /// The free bytes at which receiving goes on.
+    /// The free bytes at which receiving continues.
     pub(super) fn room(self) -> usize {
         (self.lane / ROOM_SHARE).clamp(1, MOST_ROOM)
     }

@@ -1,4 +1,4 @@
-//! What the broker needs of the inbox of a client within its process.
+//! The parts of an inbox that the broker uses for a client within its process.
 
 use super::Inbox;
 use super::state::State;

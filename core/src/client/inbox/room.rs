@@ -1,4 +1,4 @@
-//! Those who wait for room in an inbox: futures, and wakers that a dispatcher registers in many inboxes.
+//! Wakers of those who wait for room in an inbox: futures, and dispatchers that register in many inboxes.
 
 use crate::client::contain::{contain, wake_all};
 #[cfg(feature = "broker")]
@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use tokio::sync::Notify;
 
-/// Those who wait for room.
+/// The wakers of those who wait for room.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// For futures, each of which has a place of its own there.
     notify: Notify,
-    /// How many futures wait.
+    /// The number of futures that wait.
     futures: AtomicUsize,
     /// Registered by [`register`](Room::register), each once.
     wakers: Mutex<Vec<Waker>>,
-    /// How many wakers are registered: a look at it costs less than the lock.
+    /// The number of registered wakers: to read it costs less than the lock.
     registered: AtomicUsize,
 }
 
@@ -28,12 +28,12 @@ impl Room {
         Counted::new(&self.futures)
     }
 
-    /// What a future awaits.
+    /// The condition that a future awaits.
     pub(super) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
 
-    /// Whether anyone waits.
+    /// Returns true if anyone waits.
     pub(super) fn is_awaited(&self) -> bool {
         self.futures.load(Ordering::SeqCst) > 0 || self.registered.load(Ordering::SeqCst) > 0
     }

@@ -1,4 +1,4 @@
-//! How a consumer wants its frames: in one lane, or spread over several.
+//! The sorting of received frames: into one lane or several.
 
 use crate::proto::op::FrameKind;
 

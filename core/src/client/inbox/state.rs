@@ -19,7 +19,7 @@ use std::task::Waker;
 /// The most frames that came too late and are kept.
 const MOST_LATE: usize = 1024;
 
-/// Whether the program takes frames.
+/// The state of the program as the consumer of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consumer {
     /// It has not begun to: frames are kept up to the bound of their lane, further ones are dropped.

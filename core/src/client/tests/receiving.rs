@@ -81,7 +81,7 @@ async fn a_program_that_takes_no_frames_is_not_held_back() {
     client.send("b", "x", QoS::Processed).await.unwrap();
     let stats = client.stats();
     assert_eq!((stats.r_frames, stats.queue, stats.dropped), (1000, 16, 984));
-    // What came first waits for it all the same.
+    // The frames that came first still wait for it.
     assert_eq!(client.frames().unwrap().recv().await.unwrap().payload(), 0u32.to_le_bytes());
 }
 

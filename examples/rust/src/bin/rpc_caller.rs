@@ -1,8 +1,8 @@
 //! A client that calls.
 
-use busrt::QoS;
 use busrt::client::{Client, Config};
 use busrt::rpc::Rpc;
+use busrt::{QoS, msgpack};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -19,10 +19,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rpc = Rpc::new(client, ());
 
     rpc.notify("calculator", "I will have a question", QoS::Processed).await?;
-    let params = rmp_serde::to_vec_named(&Sum { a: 40, b: 2 })?;
+    let params = msgpack::pack(&Sum { a: 40, b: 2 })?;
     let reply = rpc.call("calculator", "add", params, QoS::Processed).await?;
-    let sum: i64 = rmp_serde::from_slice(reply.payload())?;
+    let sum: i64 = reply.unpack()?;
     println!("40 + 2 = {sum}");
+
+    // The answer says what was expected and what came.
+    if let Err(e) = rpc.call("calculator", "add", msgpack::pack("40 and 2")?, QoS::Processed).await {
+        println!("{e}");
+    }
 
     match rpc.call("calculator", "divide", "", QoS::Processed).await {
         Err(e) => println!("no luck: code {}", e.code()),

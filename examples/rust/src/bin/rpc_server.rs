@@ -1,8 +1,9 @@
 //! A client that serves calls.
 
+use busrt::bytes::Bytes;
 use busrt::client::{Client, Config};
+use busrt::msgpack;
 use busrt::rpc::{Call, Handlers, Notification, Rpc, RpcError};
-use bytes::Bytes;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -17,11 +18,9 @@ impl Handlers for Calculator {
     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
         match call.method() {
             "add" => {
-                let Sum { a, b } = rmp_serde::from_slice(call.params())
-                    .map_err(|e| RpcError::invalid_params(e.to_string()))?;
+                let Sum { a, b } = call.unpack_params()?;
                 let sum = a.checked_add(b).ok_or_else(|| RpcError::internal("too large"))?;
-                let packed = rmp_serde::to_vec(&sum).map_err(|e| RpcError::internal(e.to_string()))?;
-                Ok(packed.into())
+                Ok(msgpack::pack(&sum)?)
             }
             _ => Err(RpcError::method_not_found()),
         }

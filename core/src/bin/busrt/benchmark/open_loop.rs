@@ -3,12 +3,12 @@
 //! A closed loop sends the next message when the last one is through: while the broker stalls nothing is
 //! sent, and one bad time stands for all the messages that real senders would have had waiting. Here
 //! every message has a time at which it is due, and its latency counts from then, so that a stall is
-//! charged to everything that was due meanwhile (no "coordinated omission").
+//! charged to every message that was due in that time (no "coordinated omission").
 //!
 //! A worker is a client that sends and one that receives. Message k of all is due k / rate after the
 //! start and is the worker's whose turn it is. Pacers, threads of their own, watch the clock and call the
 //! senders themselves: waking up a task for it would cost more than most latencies. What is overdue is
-//! sent at once; a worker whose connection takes nothing more does not hold up the others. Nothing of
+//! sent immediately; a worker whose connection takes nothing more does not hold up the others. Nothing of
 //! the schedule is left out, so that at a rate that cannot be kept the run takes longer.
 //!
 //! How late the pacers were is measured too: if that is much of the latency then it is the machine that
@@ -50,16 +50,16 @@ struct Worker {
     receiver: Client,
 }
 
-/// What all parts of a run share.
+/// The state that all parts of a run share.
 struct Run {
     qos: OpenQos,
     schedule: Schedule,
     payload: Payload,
     timeout: Duration,
     arrived: AtomicU64,
-    /// Whether every message has been sent.
+    /// True if every message has been sent.
     all_sent: AtomicBool,
-    /// Whether the run has failed, and the pacers are to end.
+    /// True if the run has failed, and the pacers are to end.
     over: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ struct Run {
 #[derive(Debug, Clone, Copy)]
 struct Schedule {
     start: Instant,
-    /// Of all workers together, in 1/s.
+    /// The rate of all workers together, in 1/s.
     rate: u64,
     messages: u64,
     workers: u64,
@@ -100,7 +100,7 @@ impl Drop for EndPacers {
     }
 }
 
-/// What one part of a run has measured.
+/// The measurements of one part of a run.
 enum Part {
     Latency(Meter),
     /// How late messages were sent, and when the last one was.
@@ -161,7 +161,7 @@ async fn measure(
         over: AtomicBool::new(false),
     });
     let end_pacers = EndPacers(run.clone());
-    // Half of the cores at most: the rest is for the broker and for who receives.
+    // Half of the cores at most: the rest is for the broker and the receivers.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let pacers = (cores / 2).clamp(1, workers.len());
     let mut sending = JoinSet::new();
@@ -344,7 +344,7 @@ impl Pacer {
             Poll::Ready(confirmation) => {
                 let confirmation = confirmation?;
                 if let Some(confirmations) = &line.confirmations {
-                    // An error: whoever takes them has failed, and says why.
+                    // This fails only if the receiving thread has failed, which reports its error.
                     let _ = confirmations.send((due, confirmation));
                 }
                 self.lateness.record(now - due);

@@ -95,7 +95,7 @@ fn write_stderr(mut bytes: &[u8]) {
     }
 }
 
-/// What env_logger writes to: it hands over one record in each call.
+/// The target of env_logger, which writes one record in each call.
 struct QueueWriter;
 
 impl Write for QueueWriter {
@@ -109,7 +109,7 @@ impl Write for QueueWriter {
     }
 }
 
-/// Whether env_logger would use colours if it wrote to the standard error output itself.
+/// Returns true if env_logger would use colours if it wrote to the standard error output itself.
 fn shows_colours() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is = |name, wanted: &str| std::env::var_os(name).is_some_and(|value| value == wanted);

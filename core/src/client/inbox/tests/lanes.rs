@@ -45,7 +45,7 @@ fn one_of_each() -> Vec<Frame> {
 #[test]
 fn each_kind_has_its_lane() {
     let inbox = Client::new(&config());
-    // What waits already is sorted too.
+    // Frames that wait already are sorted too.
     inbox.append(&mut one_of_each());
     let mut lanes = attach(&inbox, false);
     inbox.append(&mut one_of_each());

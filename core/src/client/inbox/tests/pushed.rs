@@ -69,7 +69,7 @@ fn room_is_told_when_a_sixteenth_is_free() {
         }
         assert_eq!(task.count(), told);
     }
-    // Of a small bound, one frame.
+    // An inbox with a small bound takes one frame.
     let (inbox, mut frames) = full(&room_for(3));
     let (task, waker) = self::task();
     assert!(poll_room(&inbox, &waker).is_pending());
@@ -165,7 +165,7 @@ fn publications_and_broadcasts_make_room_and_messages_never() {
     assert!(!inbox.0.drop_oldest_where(|_| false));
     assert_eq!((inbox.load().0, inbox.counters().3), (6, 3));
     assert_eq!(frames.try_recv().unwrap().payload(), [0]);
-    // Those in the program's hands already stay, too.
+    // The frames that the program has already stay, too.
     for i in 9..12 {
         inbox.0.push(frame(kinds[usize::from(i) % 3], i)).unwrap();
     }

@@ -106,7 +106,7 @@ impl World {
             let is_over = matches!(actor, Actor::Done) || (!ends && matches!(actor, Actor::Sleep));
             assert!(is_over, "an actor waits for ever after {schedule:?}");
         }
-        // What comes after the end is not queued.
+        // A frame that comes after the end is not queued.
         assert!(self.received.starts_with(&self.taken), "{schedule:?}");
         assert!(ends || self.received == self.taken, "{schedule:?}: {:?}", self.taken);
     }

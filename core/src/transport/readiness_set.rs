@@ -1,9 +1,9 @@
-//! Whether any of many sockets has something to read, asked without waiting.
+//! A set of sockets that is asked, without waiting, if any of them has something to read.
 
 #[cfg(all(target_os = "linux", not(busrt_portable)))]
-pub use epoll::Watch;
+pub use epoll::ReadinessSet;
 #[cfg(not(all(target_os = "linux", not(busrt_portable))))]
-pub use nothing::Watch;
+pub use nothing::ReadinessSet;
 
 #[cfg(all(target_os = "linux", not(busrt_portable)))]
 mod epoll {
@@ -17,15 +17,15 @@ mod epoll {
     /// A set of sockets, next to the one that the runtime waits for. All methods may be called from any
     /// thread.
     #[derive(Debug)]
-    pub struct Watch(OwnedFd);
+    pub struct ReadinessSet(OwnedFd);
 
-    impl Watch {
+    impl ReadinessSet {
         /// An empty set.
         ///
         /// # Errors
         /// Out of descriptors, or a system that has no such thing.
-        pub fn new() -> io::Result<Watch> {
-            Ok(Watch(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        pub fn new() -> io::Result<ReadinessSet> {
+            Ok(ReadinessSet(epoll::create(epoll::CreateFlags::CLOEXEC)?))
         }
 
         /// Adds a socket, until it is closed.
@@ -55,7 +55,7 @@ mod epoll {
 
         #[tokio::test]
         async fn tells_of_what_came_and_is_not_read_once() {
-            let watch = Watch::new().unwrap();
+            let watch = ReadinessSet::new().unwrap();
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let socket = Socket::from_unix(ours.try_clone().unwrap()).unwrap();
             watch.add(&socket).unwrap();
@@ -79,14 +79,14 @@ mod nothing {
 
     /// There is no such thing on this system: it cannot be made.
     #[derive(Debug)]
-    pub enum Watch {}
+    pub enum ReadinessSet {}
 
-    impl Watch {
+    impl ReadinessSet {
         /// Fails.
         ///
         /// # Errors
         /// Always.
-        pub fn new() -> io::Result<Watch> {
+        pub fn new() -> io::Result<ReadinessSet> {
             Err(io::ErrorKind::Unsupported.into())
         }
 
