@@ -69,9 +69,9 @@ impl Watch {
 
 /// `alive` is held until everything is written.
 pub(super) async fn keep(shared: Arc<Shared>, mut alive: Alive) {
-    let (interval, limit) = (shared.config.ping_interval, shared.config.timeout);
+    let limit = shared.config.timeout;
     let mut phase = shared.phase.subscribe();
-    let mut next_ping = Instant::now() + interval;
+    let mut next_ping = Instant::now() + shared.client.ping_interval();
     let mut watch = Watch::new(shared.config.silence, limit);
     let mut excused = false;
     loop {
@@ -120,7 +120,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut alive: Alive) {
             if shared.writer.load().frames == 0 {
                 shared.ping();
             }
-            next_ping = now + interval;
+            next_ping = now + shared.client.ping_interval();
         }
         // The reader sees the end by itself, unless it waits for the program.
         if shared.writer.is_closed() && shared.is_parked() {
