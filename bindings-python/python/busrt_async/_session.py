@@ -50,6 +50,14 @@ async def within(timeout, future):
         timer.cancel()
 
 
+async def wait_event(timeout, event):
+    """Waits for an event that a program sets, at most `timeout` seconds; 0 and None are no limit."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout or None)
+    except asyncio.TimeoutError:
+        raise AsyncTimeoutError() from None
+
+
 class Session:
     """Sends over a connection, and hands over what comes, in the event loop that connected."""
 

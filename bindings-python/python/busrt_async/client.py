@@ -15,7 +15,7 @@ from busrt._errors import BusConnectionError, of_code
 from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
 
 from . import _session
-from ._session import Session, finished, within
+from ._session import Session, finished, wait_event, within
 
 logger = logging.getLogger('busrt.client')
 
@@ -81,7 +81,7 @@ class ClientFrame:
                     self._waiters.append(future)
                 await within(timeout, future)
             else:
-                await within(timeout, asyncio.ensure_future(self.completed.wait()))
+                await wait_event(timeout, self.completed)
         return self.result
 
 
