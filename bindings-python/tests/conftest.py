@@ -1,5 +1,6 @@
 """A broker in a process of its own, for the tests of the Python modules. BUSRTD is the path of busrtd."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import time
 import pytest
 
 PATIENCE = 20
+
+_numbers = itertools.count()
 
 
 def until(condition, what='the condition holds'):
@@ -120,4 +123,5 @@ def broker():
 @pytest.fixture
 def name(request):
     """A client name that no other test has."""
-    return ''.join(c if c.isalnum() else '-' for c in request.node.nodeid.rsplit('/', 1)[-1])
+    text = ''.join(c if c.isalnum() else '-' for c in request.node.nodeid.rsplit('/', 1)[-1])
+    return f'{text[:100]}-{next(_numbers)}'
