@@ -150,6 +150,19 @@ bench-pairs: ## Compares with the build that BASE_BUSRTD names, in 20 pairs of r
 bench-micro: ## Criterion: codec, matching, routing and fan-out; BENCH=... goes to criterion
 	$(CARGO) bench -p busrt --features full --bench codec --bench matching --bench routing -- $(BENCH)
 
+# The Python modules, optimized, in an environment of their own, beside the packages of PyPI and the clients of others.
+BENCH_PYTHON := target/bench/python
+.PHONY: bench-python
+bench-python: venv ## Measures the Python modules and writes docs/performance-python.md; BENCH='--runs 1 --rows ...' for a trial
+	$(CARGO) build --quiet --release -p busrt --features server --bin busrtd
+	[ -x '$(BENCH_PYTHON)/bin/python' ] || $(PYTHON) -m venv '$(BENCH_PYTHON)'
+	'$(BENCH_PYTHON)/bin/pip' install --quiet --disable-pip-version-check maturin nats-py redis pyzmq
+	rm -rf '$(WHEELS)-bench'
+	'$(BENCH_PYTHON)/bin/maturin' build --quiet --release --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)-bench'
+	'$(BENCH_PYTHON)/bin/pip' install --quiet --disable-pip-version-check --force-reinstall --no-deps '$(WHEELS)-bench'/*.whl
+	@$(PYTHON) bindings-python/benches/run.py --broker '$(TARGET)/release/busrtd' --ours '$(BENCH_PYTHON)/bin/python' \
+		--pypi '$(VENV)/bin/python' $(if $(BENCH),$(BENCH),--write docs/performance-python.md)
+
 bench-reference: $(BENCH_REFERENCE)/bin/busrtd ## Installs the reference broker that `make bench` compares with
 
 $(BENCH_REFERENCE)/bin/busrtd:

@@ -49,7 +49,8 @@ class Server:
     """A broker, or another system's server, on a socket of its own."""
 
     def __init__(self, command, is_ready):
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        null = subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
         end = time.monotonic() + START_TIMEOUT
         while not is_ready():
             if time.monotonic() > end or self.process.poll() is not None:
@@ -83,7 +84,9 @@ def ended(process):
 
 def sample(worker, other):
     """Runs a worker, with the other side once it is ready. Returns operations and processor microseconds for each."""
-    process = subprocess.Popen([str(word) for word in worker], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(word) for word in worker], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True)
     started = []
     try:
         if other:
@@ -244,8 +247,9 @@ to NATS is answered by a second Python process, one of ours by the broker.
 
 def machine():
     model = next((line.split(':', 1)[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
-    return (f'{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, load before the first run '
-            f'{LOAD:.2f}.')
+    return (
+        f'{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, load before the first run '
+        f'{LOAD:.2f}.')
 
 
 def main():

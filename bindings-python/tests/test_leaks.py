@@ -286,7 +286,7 @@ def test_cycles_of_clients(path, name):
         client.own = client
         client.connect()
         refs.append(weakref.ref(client))
-    until(lambda: not client.is_connected())
+    until(lambda: not refs[-1]().is_connected())
     del client
     until(gone(refs))
 
