@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := tests/python/.venv
 REFERENCE := tests/.reference
 REFERENCE_VERSION := 0.5.6
+BINDING_VENVS := bindings-python/.venv
+WHEELS := target/wheels
+TEST_WHEELS := target/wheels-test
 TOOLS := tests/.tools
 DENY_VERSION := 0.20.2
 # Where cargo builds: elsewhere if the environment or a configuration file says so.
@@ -14,7 +17,7 @@ TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps --offline | \
 	sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak fuzz lint fmt install clean packages venv reference deny
+.PHONY: help run demo test soak fuzz lint fmt install wheel clean packages venv binding-venvs test-wheel reference deny
 .NOTPARALLEL:
 
 help: ## Lists these commands
@@ -54,9 +57,15 @@ install: ## Installs busrtd and busrt, stripped, to $(DESTDIR)$(PREFIX)/bin; PRE
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -s -m 755 '$(TARGET)/release/busrtd' '$(TARGET)/release/busrt' '$(DESTDIR)$(PREFIX)/bin'
 
+wheel: binding-venvs ## Builds wheel (any Python from 3.9 on) and source distribution of the Python modules in target/wheels
+	rm -rf '$(WHEELS)'
+	'$(BINDING_VENVS)/newest/bin/maturin' sdist --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)'
+	'$(BINDING_VENVS)/newest/bin/maturin' build --release --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)'
+	@ls '$(WHEELS)'
+
 clean: ## Removes everything that was built or set up here
 	$(CARGO) clean --quiet
-	rm -rf '$(VENV)' '$(REFERENCE)' '$(TOOLS)' fuzz/target fuzz/corpus tests/python/__pycache__ tests/python/.pytest_cache
+	rm -rf '$(VENV)' '$(BINDING_VENVS)' '$(REFERENCE)' '$(TOOLS)' fuzz/target fuzz/corpus tests/python/__pycache__ tests/python/.pytest_cache
 
 # What the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv. Debian's package
 # manager is only asked when something is missing.
@@ -80,6 +89,31 @@ $(VENV)/.complete: tests/python/requirements.txt
 	$(PYTHON) -m venv '$(VENV)'
 	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# What the Python binding is built and tested with: an environment of the oldest Python that can be found, and one of the
+# newest. With one Python only there is no environment `oldest`.
+binding-venvs: packages $(BINDING_VENVS)/.complete
+
+$(BINDING_VENVS)/.complete: bindings-python/tests/requirements.txt bindings-python/tools/interpreters.py
+	rm -rf '$(BINDING_VENVS)'
+	mkdir -p '$(BINDING_VENVS)'
+	$(PYTHON) bindings-python/tools/interpreters.py > '$(BINDING_VENVS)/interpreters'
+	set -e; for age in newest oldest; do \
+		[ $$age = newest ] && end=tail || end=head; \
+		if [ $$age = oldest ] && [ "$$(wc -l < '$(BINDING_VENVS)/interpreters')" = 1 ]; then continue; fi; \
+		"$$($$end -n 1 '$(BINDING_VENVS)/interpreters')" -m venv "$(BINDING_VENVS)/$$age"; \
+		"$(BINDING_VENVS)/$$age/bin/pip" install --quiet --disable-pip-version-check -r $<; \
+	done
+	touch $@
+
+# The wheel that the tests use: not optimized, as the rest of what is tested, so that the build has most of it already.
+test-wheel: binding-venvs
+	rm -rf '$(TEST_WHEELS)'
+	'$(BINDING_VENVS)/newest/bin/maturin' build --quiet --profile dev --manifest-path bindings-python/Cargo.toml \
+		--out '$(TEST_WHEELS)'
+	set -e; for venv in '$(BINDING_VENVS)'/*/; do \
+		"$${venv}bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps '$(TEST_WHEELS)'/*.whl; \
+	done
 
 # The programs of the crate in the field, to test against. How fast they are does not matter here: not
 # optimizing them halves the time to build.
@@ -115,6 +149,19 @@ bench-pairs: ## Compares with the build that BASE_BUSRTD names, in 20 pairs of r
 
 bench-micro: ## Criterion: codec, matching, routing and fan-out; BENCH=... goes to criterion
 	$(CARGO) bench -p busrt --features full --bench codec --bench matching --bench routing -- $(BENCH)
+
+# The Python modules, optimized, in an environment of their own, beside the packages of PyPI and the clients of others.
+BENCH_PYTHON := target/bench/python
+.PHONY: bench-python
+bench-python: venv ## Measures the Python modules and writes docs/performance-python.md; BENCH='--runs 1 --rows ...' for a trial
+	$(CARGO) build --quiet --release -p busrt --features server --bin busrtd
+	[ -x '$(BENCH_PYTHON)/bin/python' ] || $(PYTHON) -m venv '$(BENCH_PYTHON)'
+	'$(BENCH_PYTHON)/bin/pip' install --quiet --disable-pip-version-check maturin nats-py redis pyzmq
+	rm -rf '$(WHEELS)-bench'
+	'$(BENCH_PYTHON)/bin/maturin' build --quiet --release --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)-bench'
+	'$(BENCH_PYTHON)/bin/pip' install --quiet --disable-pip-version-check --force-reinstall --no-deps '$(WHEELS)-bench'/*.whl
+	@$(PYTHON) bindings-python/benches/run.py --broker '$(TARGET)/release/busrtd' --ours '$(BENCH_PYTHON)/bin/python' \
+		--pypi '$(VENV)/bin/python' $(if $(BENCH),$(BENCH),--write docs/performance-python.md)
 
 bench-reference: $(BENCH_REFERENCE)/bin/busrtd ## Installs the reference broker that `make bench` compares with
 

@@ -214,3 +214,33 @@ async fn close_fails_calls_now() {
         assert!(next(&mut frames).await.payload().starts_with(&[1]));
     }
 }
+
+/// The acknowledgement and the reply of one call are told apart, by handles and by a queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_acknowledgement_of_a_call_is_told_apart() {
+    let bus = Bus::start(Options::default()).await;
+    let (client, mut server) = (bus.client("caller").await, bus.peer("srv"));
+    let caller = Caller::new(client);
+    let call = |target| CallRequest::new(target, "m", "", QoS::Processed).deadline(Deadline::Never);
+
+    let (operation, pending) = caller.try_call_with_ack(&call("srv")).unwrap().sent().unwrap();
+    operation.await.unwrap();
+    assert!(!pending.is_completed(), "no reply was sent");
+    server.send(1, 0x12, &[b"caller\0\x11", &pending.id().to_le_bytes()[..], b"result"].concat());
+    assert_eq!(tokio::time::timeout(PATIENCE, pending).await.unwrap().unwrap().payload(), b"result");
+
+    let (operation, pending) = caller.try_call_with_ack(&call("missing")).unwrap().sent().unwrap();
+    assert_eq!(operation.await.unwrap_err().kind(), ErrorKind::NotRegistered);
+    assert!(!pending.is_completed(), "the refusal is the operation's");
+
+    let queue = CompletionQueue::new();
+    let id = caller.try_call_with_ack_to(&call("srv"), &queue, 1, 2).unwrap().sent().unwrap();
+    tokio::time::timeout(PATIENCE, queue.ready()).await.unwrap();
+    let first = queue.try_take().unwrap();
+    assert!(matches!((first.token, first.result), (1, Completed::Operation(Ok(())))));
+    server.send(2, 0x12, &[b"caller\0\x11", &id.to_le_bytes()[..], b"again"].concat());
+    tokio::time::timeout(PATIENCE, queue.ready()).await.unwrap();
+    let second = queue.try_take().unwrap();
+    let Completed::Call(Ok(frame)) = second.result else { panic!("{second:?}") };
+    assert_eq!((second.token, Reply::new(frame).unwrap().payload()), (2, &b"again"[..]));
+}

@@ -4,6 +4,7 @@
 #[cfg(feature = "rpc")]
 use super::calls::Calls;
 use super::config::Config;
+use super::deadline::interval;
 use super::effects::DeferredEffects;
 use super::events::{Event, Hub};
 use super::inbox::{End, Inbox};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 #[cfg(feature = "broker")]
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The state of one client, shared with the tasks of its connections. All methods may be called from any thread.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct ClientState {
     pub(super) work: Work,
     /// The wakers of those who wait for room to send within the broker's process.
     pub(super) senders: Waiters,
+    /// The time between two pings in nanoseconds, read at each ping.
+    ping_interval: AtomicU64,
     /// Requests sent over all connections, and the bytes of their bodies.
     sent: (AtomicU64, AtomicU64),
     /// True if everything has failed that waited here, of which the end is told after.
@@ -93,12 +97,23 @@ impl ClientState {
             subscriptions,
             work: Work::default(),
             senders: Waiters::default(),
+            ping_interval: AtomicU64::new(nanos(config.ping_interval)),
             sent: Default::default(),
             is_stopped: AtomicBool::new(false),
             may_tell_end: AtomicBool::new(false),
             #[cfg(feature = "broker")]
             finishing: AtomicUsize::new(0),
         })
+    }
+
+    /// The time between two pings.
+    pub(super) fn ping_interval(&self) -> Duration {
+        Duration::from_nanos(self.ping_interval.load(Ordering::Relaxed))
+    }
+
+    /// Sets the time between two pings, from the next ping on.
+    pub(super) fn set_ping_interval(&self, wait: Duration) {
+        self.ping_interval.store(nanos(interval(wait)), Ordering::Relaxed);
     }
 
     /// Counts a request that was sent.
@@ -188,4 +203,8 @@ impl ClientState {
         #[cfg(feature = "rpc")]
         self.calls.lose();
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

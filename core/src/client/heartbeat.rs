@@ -28,7 +28,7 @@ pub(super) struct Heartbeat {
 impl Heartbeat {
     pub(super) fn new(shared: Arc<Shared>) -> Heartbeat {
         let monitor = LivenessMonitor::new(shared.config.silence, shared.config.timeout);
-        let next_ping = Instant::now() + shared.config.ping_interval;
+        let next_ping = Instant::now() + shared.client.ping_interval();
         Heartbeat { shared, monitor, next_ping }
     }
 
@@ -96,7 +96,7 @@ impl Heartbeat {
         if self.shared.writer.load().frames == 0 {
             self.shared.ping();
         }
-        self.next_ping = now + self.shared.config.ping_interval;
+        self.next_ping = now + self.shared.client.ping_interval();
     }
 }
 

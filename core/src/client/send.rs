@@ -12,6 +12,7 @@ use super::{Client, CompletionQueue, Link};
 use crate::error::Result;
 use crate::proto::request::Operation;
 use std::future::poll_fn;
+use std::time::Duration;
 
 impl Client {
     /// Sends an operation now, on the caller's thread, if there is room. Needs no runtime and never waits; may be called
@@ -92,6 +93,14 @@ impl Client {
     /// Waits until what was sent is with the kernel.
     pub fn flush(&self) -> Flush {
         Flush::new(self.clone())
+    }
+
+    /// Sets the time between two pings, at least 1 ms, from the next ping on, for the client and its further connections;
+    /// see [`Config::ping_interval`](super::Config::ping_interval). A client within the broker's process sends no pings.
+    pub fn set_ping_interval(&self, ping_interval: Duration) {
+        if self.check_process().is_ok() {
+            self.0.state.set_ping_interval(ping_interval);
+        }
     }
 
     /// Ends the connection for all clones without waiting: operations and calls under way, and everything that waits

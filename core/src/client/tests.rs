@@ -204,6 +204,19 @@ async fn it_pings_by_itself() {
 }
 
 #[tokio::test]
+async fn the_time_between_pings_can_be_changed() {
+    let (client, mut broker) = connected(&config().ping_interval(Duration::from_millis(20))).await;
+    client.set_ping_interval(Duration::from_millis(5));
+    for _ in 0..3 {
+        broker.expect(&PING).await;
+    }
+    client.set_ping_interval(Duration::from_secs(3600));
+    broker.expect(&PING).await;
+    client.send("b", "after", QoS::No).await.unwrap();
+    broker.expect(b"\0\0\0\0\x12\x07\0\0\0b\0after").await;
+}
+
+#[tokio::test]
 async fn a_refused_request_leaves_no_trace() {
     let (client, mut broker) = connected(&config().ping_interval(Duration::from_millis(5))).await;
     client.send("a\0b", "x", QoS::No).await.unwrap_err();

@@ -210,6 +210,49 @@ impl Caller {
         Ok(sent)
     }
 
+    /// As [`try_call`](Caller::try_call), but tells the acknowledgement of the request apart from the reply: a
+    /// refusal by the broker is the outcome of the operation and does not end the call, which the program then drops.
+    /// For programs that tell their users when a request is delivered.
+    ///
+    /// # Errors
+    /// As [`try_call`](Caller::try_call).
+    pub fn try_call_with_ack(
+        &self,
+        call: &CallRequest<'_>,
+    ) -> Result<TrySend<(PendingOperation, PendingCall)>, RpcError> {
+        let slot = Slot::new();
+        let (id, fixed) = self.register(call, CallTarget::Slot(slot.clone()))?;
+        let mut pending = PendingCall::new(self.client.clone(), id, slot);
+        let header = Header::new(id, fixed.method);
+        let sent = self.client.attempt(&fixed.request(&header.0), AnswerTo::Handle, Bound::Bounded);
+        if !matches!(sent, Ok(TrySend::Sent(_))) {
+            pending.was_not_sent();
+        }
+        Ok(sent?.map(|operation| (operation, pending)))
+    }
+
+    /// As [`try_call_with_ack`](Caller::try_call_with_ack); the acknowledgement, if the QoS asks for one, goes to
+    /// `completions` with `ack_token`, the reply with `token`. Returns the id of the call.
+    ///
+    /// # Errors
+    /// As [`try_call_to`](Caller::try_call_to).
+    pub fn try_call_with_ack_to(
+        &self,
+        call: &CallRequest<'_>,
+        completions: &CompletionQueue,
+        ack_token: u64,
+        token: u64,
+    ) -> Result<TrySend<u32>, RpcError> {
+        let (id, fixed) = self.register(call, CallTarget::Queue(completions.clone(), token))?;
+        let header = Header::new(id, fixed.method);
+        let request = fixed.request(&header.0);
+        let sent = self.client.attempt(&request, AnswerTo::Queue(completions, ack_token), Bound::Bounded);
+        if !matches!(sent, Ok(TrySend::Sent(_))) {
+            self.client.state().calls.unregister(id);
+        }
+        Ok(sent?.map(|_| id))
+    }
+
     /// Forgets a call that was started with a completion queue: nothing more goes there, and its late reply is dropped.
     /// Returns false if its outcome is there already.
     pub fn cancel(&self, id: u32) -> bool {

@@ -1,0 +1,11 @@
+"""Client of the message bus BUS/RT, for plain threads. `busrt_async` is the same for asyncio."""
+
+from ._busrt import Broker, __version__
+
+from . import client, rpc
+from ._constants import QoS
+from ._errors import (
+    AccessError, BusConnectionError, BusError, BusOSError, BusTimeoutError, InvalidDataError, NotDeliveredError,
+    NotRegisteredError, NotSupportedError, RegistrationError)
+from .client import Client, ClientFrame, Frame, connect
+from .rpc import Rpc, RpcException

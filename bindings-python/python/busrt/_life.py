@@ -1,0 +1,26 @@
+"""The end of the interpreter, and fork."""
+
+import atexit
+import os
+
+from . import _busrt
+
+_exit = os._exit
+
+
+def _exit_after_writing(status):
+    """As os._exit, after what was sent is written."""
+    try:
+        _busrt._shutdown()
+    finally:
+        _exit(status)
+
+
+def install():
+    """Has the extension module told of the end. What was sent is written at the end of the process, also in a child
+    of multiprocessing, which ends by os._exit."""
+    atexit.register(_busrt._begin_exit)
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=_busrt._after_fork)
+    _exit_after_writing.__doc__ = _exit.__doc__
+    os._exit = _exit_after_writing

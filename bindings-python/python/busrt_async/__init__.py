@@ -1,0 +1,9 @@
+"""Client of the message bus BUS/RT, for asyncio. `busrt` is the same for plain threads."""
+
+from busrt import (
+    AccessError, Broker, BusConnectionError, BusError, BusOSError, BusTimeoutError, InvalidDataError,
+    NotDeliveredError, NotRegisteredError, NotSupportedError, QoS, RegistrationError, __version__)
+
+from . import client, rpc
+from .client import Client, ClientFrame, Frame, connect
+from .rpc import Rpc, RpcException

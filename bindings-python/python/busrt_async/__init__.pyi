@@ -1,0 +1,19 @@
+from busrt import (
+    Broker as Broker,
+    AccessError as AccessError,
+    BusConnectionError as BusConnectionError,
+    BusError as BusError,
+    BusOSError as BusOSError,
+    BusTimeoutError as BusTimeoutError,
+    InvalidDataError as InvalidDataError,
+    NotDeliveredError as NotDeliveredError,
+    NotRegisteredError as NotRegisteredError,
+    NotSupportedError as NotSupportedError,
+    RegistrationError as RegistrationError,
+    QoS as QoS,
+    __version__ as __version__,
+)
+
+from . import client as client, rpc as rpc
+from .client import Client as Client, ClientFrame as ClientFrame, Frame as Frame, connect as connect
+from .rpc import Rpc as Rpc, RpcException as RpcException

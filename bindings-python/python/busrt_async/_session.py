@@ -1,0 +1,165 @@
+"""One connection within one event loop."""
+
+import asyncio
+
+from busrt._busrt import Completions
+from busrt._errors import AsyncTimeoutError, BusConnectionError, BusTimeoutError
+
+# Results and frames that are handled before the loop does something else.
+_RESULTS = 256
+_FRAMES = 64
+
+
+async def finished(task):
+    """Waits for work of the runtime, and returns what it yields."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    fd = task.fileno()
+    loop.add_reader(fd, _set, future)
+    try:
+        await future
+    except BaseException:
+        task.cancel()
+        raise
+    finally:
+        loop.remove_reader(fd)
+    try:
+        return task.result()
+    except BusTimeoutError as e:
+        raise AsyncTimeoutError(*e.args) from None
+
+
+def _set(future):
+    if not future.done():
+        future.set_result(None)
+
+
+def _expire(future):
+    if not future.done():
+        future.set_exception(AsyncTimeoutError())
+
+
+async def within(timeout, future):
+    """Waits for `future`, at most `timeout` seconds; 0 and None are no limit."""
+    if not timeout:
+        return await future
+    timer = future.get_loop().call_later(timeout, _expire, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+async def wait_event(timeout, event):
+    """Waits for an event that a program sets, at most `timeout` seconds; 0 and None are no limit."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout or None)
+    except asyncio.TimeoutError:
+        raise AsyncTimeoutError() from None
+
+
+class Session:
+    """Sends over a connection, and hands over what comes, in the event loop that connected."""
+
+    def __init__(self, link, loop):
+        self.link = link
+        self.loop = loop
+        self.completions = Completions()
+        self.pending = {}
+        self.sources = ()
+        self.serving = None
+        self.tasks = set()
+        self.token = 0
+        self._lock = asyncio.Lock()
+        self._senders = 0
+        loop.add_reader(self.completions.fileno(), self._take_results)
+        self._take_results()
+
+    # Results.
+
+    def _take_results(self):
+        pop = self.pending.pop
+        for token, value in self.completions.take(_RESULTS):
+            waiting = pop(token, None)
+            if waiting is not None:
+                waiting._complete(value)
+
+    def register(self, waiting):
+        self.token = token = self.token + 1
+        self.pending[token] = waiting
+        return token
+
+    async def send_later(self, attempt, timeout):
+        """Repeats an attempt to send until there is room, in the order of the callers."""
+        until = None if timeout is None else self.loop.time() + timeout
+        self._senders += 1
+        try:
+            async with self._lock:
+                while True:
+                    sent = attempt()
+                    if sent is not None and sent is not False:
+                        return sent
+                    room = asyncio.ensure_future(finished(self.link.room_task()))
+                    left = None if until is None else max(until - self.loop.time(), 0)
+                    try:
+                        await asyncio.wait_for(room, left)
+                    except asyncio.TimeoutError:
+                        raise AsyncTimeoutError('the broker takes no more from this client') from None
+        finally:
+            self._senders -= 1
+
+    def has_senders(self):
+        return self._senders != 0
+
+    # Frames.
+
+    def watch(self, source, handle):
+        """Has `handle` called with each list of frames from a source."""
+        fd = source.fileno()
+
+        def take():
+            batch = source.take(_FRAMES)
+            if batch is None:
+                self.loop.remove_reader(fd)
+            elif batch:
+                handle(batch)
+
+        self.loop.add_reader(fd, take)
+
+    def start(self, handler, argument):
+        """Starts a task with what a handler returns."""
+        try:
+            awaitable = handler(argument)
+            if awaitable is None:
+                return
+            task = asyncio.ensure_future(awaitable)
+        except Exception as e:
+            self.loop.call_exception_handler({'message': 'a handler of the bus has raised', 'exception': e})
+            return
+        tasks = self.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def unwatch(self):
+        for source in self.sources:
+            self.loop.remove_reader(source.fileno())
+            source.stop()
+        self.sources = ()
+
+    def end(self):
+        """Stops handing over. Results that are still under way are told that the connection is lost."""
+        if not self.loop.is_closed():
+            self._take_results()
+            self.loop.remove_reader(self.completions.fileno())
+            self.unwatch()
+        pending, self.pending = self.pending, {}
+        for waiting in pending.values():
+            waiting._complete(None)
+
+
+def of(client):
+    """The session of a client."""
+    session = client._session
+    if session is None:
+        raise BusConnectionError('the client is not connected')
+    return session

@@ -1,0 +1,395 @@
+"""The client for asyncio. A client is used in the event loop that it was connected in; it may be connected again in
+another one."""
+
+import asyncio
+import logging
+import os
+
+from busrt._busrt import Frame, Link
+from busrt import _life  # noqa: F401
+from busrt._constants import (
+    ERR_BUSY, ERR_CLIENT_NOT_REGISTERED, ERR_DATA, ERR_IO, ERR_NOT_DELIVERED, ERR_NOT_SUPPORTED, ERR_OTHER,
+    ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
+    OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
+from busrt._errors import BusConnectionError, of_code
+from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
+
+from . import _session
+from ._session import Session, finished, wait_event, within
+
+logger = logging.getLogger('busrt.client')
+
+
+async def on_frame_default(frame):
+    pass
+
+
+class ClientFrame:
+    """An operation that was sent."""
+
+    _event = None
+    _waiters = None
+    _is_ours = False
+    _done = False
+
+    def __init__(self, qos):
+        self.qos = qos
+        self.result = 0
+
+    def _complete(self, code):
+        self.result = ERR_IO if code is None else code
+        self._done = True
+        waiters = self._waiters
+        if waiters is not None:
+            self._waiters = None
+            for future in waiters:
+                if not future.done():
+                    future.set_result(None)
+        if self._event is not None:
+            self._event.set()
+
+    @property
+    def completed(self):
+        """An asyncio.Event that is set when the operation is completed; None when its QoS asks for no answer."""
+        if self.qos & 1 == 0:
+            return None
+        if self._event is None:
+            self._event = asyncio.Event()
+            if self._done:
+                self._event.set()
+        return self._event
+
+    @completed.setter
+    def completed(self, event):
+        self._event = event
+
+    def is_completed(self):
+        """Whether the broker has answered, the operation has failed, or its QoS asks for no answer."""
+        return self.qos & 1 == 0 or self._done or (self._event is not None and self._event.is_set())
+
+    async def wait_completed(self, timeout=None):
+        """Waits for the result code: 1 is success. `timeout` is in seconds, None and 0 are no limit. Raises
+        asyncio.TimeoutError. May be called again."""
+        if self.qos & 1 == 0:
+            return RESPONSE_OK
+        if not self._done:
+            if self._is_ours:
+                future = asyncio.get_running_loop().create_future()
+                if self._waiters is None:
+                    self._waiters = [future]
+                else:
+                    self._waiters.append(future)
+                await within(timeout, future)
+            else:
+                await wait_event(timeout, self.completed)
+        return self.result
+
+
+class Client:
+    """A client of a broker.
+
+    `path` is a socket's path (it starts with / or ends in .sock, .socket or .ipc) or host:port, `name` the name to
+    register. Nothing is opened before `connect`.
+
+    Attributes: `timeout` (seconds, None is no limit; read whenever something waits), `ping_interval` (seconds, read at
+    each ping), `buf_size` (bytes, read at `connect`), `on_frame` (a coroutine function of the received frame; each
+    frame is handled by a task of its own), `connected`. The options of the constructor are those of `busrt.Client`.
+    """
+
+    _session = None
+    _options = {}
+    # Whether frames wait, instead of being discarded, while nothing takes them.
+    _keeps = False
+    on_frame = staticmethod(on_frame_default)
+    buf_size = 8192
+    timeout = 1
+    ping_interval = 1
+
+    def __init__(self, path, name, **options):
+        self.path = path
+        self.name = name
+        self.buf_size = 8192
+        self.ping_interval = 1
+        self.timeout = options.pop('timeout', 1)
+        self._options = options
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        if name == 'on_frame':
+            self._attach()
+        elif name == 'ping_interval':
+            session = self._session
+            if session is not None:
+                session.link.set_ping_interval(value)
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != '_session'}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+    @property
+    def connected(self):
+        """Whether the client is connected."""
+        session = self._session
+        return session is not None and session.link.is_connected()
+
+    @connected.setter
+    def connected(self, value):
+        pass
+
+    def is_connected(self):
+        """Whether the client is connected."""
+        return self.connected
+
+    async def connect(self):
+        """Connects and registers, within `timeout`; else as that of `busrt.Client`."""
+        await self.disconnect()
+        options = dict(self._options)
+        fd = options.pop('fd', None)
+        options.update(
+            timeout=self.timeout, ping_interval=self.ping_interval, buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
+        if hasattr(fd, 'fileno'):
+            fd = fd.fileno()
+        self._adopt(await finished(Link.connect_task(os.fspath(self.path), self.name, options, fd)))
+
+    def _adopt(self, link):
+        self._session = Session(link, asyncio.get_running_loop())
+        self._attach()
+
+    async def disconnect(self):
+        """Ends the connection, after what was sent is written. May be repeated, and called by handlers."""
+        session = self._session
+        if session is None:
+            return
+        self._session = None
+        timeout = self.timeout
+        if session.link.is_connected():
+            try:
+                await asyncio.wait_for(finished(session.link.disconnect_task()), timeout)
+            except asyncio.TimeoutError:
+                pass
+            finally:
+                session.link.close()
+        session.end()
+
+    async def send(self, target=None, frame=None):
+        """Sends `frame` to `target`: what it does follows from `frame.type`. Returns a ClientFrame.
+
+        Waits for room, at most `timeout`, then raises asyncio.TimeoutError. Raises an OSError when the client is not
+        connected. What is given is copied.
+        """
+        session = self._session
+        if session is None:
+            raise BusConnectionError('the client is not connected')
+        if type(frame) is _CallFrame:
+            return await frame._event._start(session, target, frame, self.timeout)
+        return await self._send(session, target, frame, None)
+
+    async def _send(self, session, target, frame, receiver):
+        operation = ClientFrame(frame.qos)
+        if operation.qos & 1:
+            if frame.type in _CHANGES and frame.topic == []:
+                return ClientFrame(0)
+            operation._is_ours = True
+            token = session.register(operation)
+        else:
+            token = 0
+        try:
+            link, completions = session.link, session.completions
+            if session.has_senders() or not link.send_to(target, frame, completions, token, receiver):
+                await session.send_later(
+                    lambda: link.send_to(target, frame, completions, token, receiver), self.timeout)
+        except BaseException:
+            session.pending.pop(token, None)
+            raise
+        return operation
+
+    def subscribe(self, topics):
+        """Subscribes to topics, a str or a list of str."""
+        frame = Frame(tp=OP_SUBSCRIBE)
+        frame.topic = topics
+        return self.send(None, frame)
+
+    def unsubscribe(self, topics):
+        """Ends subscriptions to topics, a str or a list of str."""
+        frame = Frame(tp=OP_UNSUBSCRIBE)
+        frame.topic = topics
+        return self.send(None, frame)
+
+    # Receiving.
+
+    def _attach(self):
+        session = self._session
+        if session is None:
+            return
+        serving = _server_of(self.on_frame)
+        if self._keeps and self.on_frame is on_frame_default:
+            return
+        if session.sources and serving is session.serving:
+            return
+        session.serving = serving
+        if serving is None:
+            self._take_plain(session, self._start_handlers)
+            return
+        sources = session.link.loop_serve()
+        session.unwatch()
+        session.sources = sources
+        frames, notifications, calls = sources
+        session.watch(frames, serving._frames_of(session))
+        session.watch(notifications, serving._notifications_of(session))
+        session.watch(calls, serving._calls_of(session))
+
+    def _take_plain(self, session, handle):
+        if len(session.sources) != 1:
+            session.unwatch()
+            session.sources = (session.link.loop_frames(),)
+        session.watch(session.sources[0], handle)
+
+    def _start_handlers(self, frames):
+        session = self._session
+        if session is not None:
+            start = session.start
+            for frame in frames:
+                start(self.on_frame, frame)
+
+    # Names that no program in the field uses.
+
+    async def __aenter__(self):
+        self._keeps = True
+        if not self.is_connected():
+            await self.connect()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.disconnect()
+
+    async def publish(self, topic, payload=b'', qos=QoS.PROCESSED, timeout=None):
+        """Publishes to `topic`. With a QoS that asks for it, waits for the acknowledgement, at most `timeout` seconds
+        (the client's timeout unless given). Raises BusError."""
+        await self._complete(topic, Frame(payload, OP_PUBLISH, qos), timeout)
+
+    async def send_message(self, target, payload=b'', qos=QoS.PROCESSED, timeout=None):
+        """Sends to the client of exactly that name; else as `publish`."""
+        await self._complete(target, Frame(payload, OP_MESSAGE, qos), timeout)
+
+    async def broadcast(self, mask, payload=b'', qos=QoS.PROCESSED, timeout=None):
+        """Sends to all clients whose name matches `mask`; else as `publish`."""
+        await self._complete(mask, Frame(payload, OP_BROADCAST, qos), timeout)
+
+    async def publish_for(self, topic, receiver, payload=b'', qos=QoS.PROCESSED, timeout=None):
+        """Publishes for one client only; else as `publish`."""
+        frame = Frame(payload, OP_PUBLISH_FOR, qos)
+        operation = await self._send(_session.of(self), topic, frame, receiver)
+        await self._wait(operation, topic, timeout)
+
+    async def exclude(self, topics, qos=QoS.PROCESSED, timeout=None):
+        """Excludes topics, a str or a list of str, from what the subscriptions match; else as `publish`."""
+        await self._topics(OP_EXCLUDE, topics, qos, timeout)
+
+    async def unexclude(self, topics, qos=QoS.PROCESSED, timeout=None):
+        """Ends exclusions; else as `publish`."""
+        await self._topics(OP_UNEXCLUDE, topics, qos, timeout)
+
+    async def _topics(self, tp, topics, qos, timeout):
+        frame = Frame(None, tp, qos)
+        frame.topic = topics
+        await self._complete(None, frame, timeout)
+
+    async def _complete(self, target, frame, timeout):
+        await self._wait(await self.send(target, frame), target, timeout)
+
+    async def _wait(self, operation, subject, timeout):
+        code = await operation.wait_completed(self.timeout if timeout is None else timeout)
+        if code != RESPONSE_OK:
+            raise of_code(code, subject)
+
+    async def flush(self):
+        """Waits until what was sent is with the kernel."""
+        return await finished(_session.of(self).link.flush_task())
+
+    async def drain(self, timeout=5):
+        """Goes in good order: lets RPC handlers finish, writes what was sent, and disconnects, within `timeout` seconds.
+        Returns whether that was done in time."""
+        return await finished(_session.of(self).link.drain_task(timeout))
+
+    def stats(self):
+        """What the client has done so far: a dict of r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled."""
+        return _session.of(self).link.stats()
+
+    async def secondary(self, suffix=None):
+        """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one."""
+        link = await finished(_session.of(self).link.secondary_task(suffix))
+        other = type(self).__new__(type(self))
+        Client.__init__(other, self.path, link.name(), **self._options)
+        other.timeout = self.timeout
+        other._adopt(link)
+        return other
+
+    async def batches(self, most=64):
+        """Iterates over received frames in lists of up to `most`, until the connection ends. `on_frame` gets none from
+        here on. One task at a time may iterate."""
+        session = _session.of(self)
+        source = self._take_over(session)
+        loop, fd = session.loop, source.fileno()
+        while True:
+            batch = source.take(most)
+            if batch is None:
+                return
+            if batch:
+                yield batch
+                continue
+            future = loop.create_future()
+            loop.add_reader(fd, _session._set, future)
+            try:
+                await future
+            finally:
+                loop.remove_reader(fd)
+
+    async def __aiter__(self):
+        """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
+        async for batch in self.batches():
+            for frame in batch:
+                yield frame
+
+    def _take_over(self, session):
+        if session.serving is not _ITERATION:
+            if len(session.sources) != 1:
+                session.unwatch()
+                session.sources = (session.link.loop_frames(),)
+            session.loop.remove_reader(session.sources[0].fileno())
+            session.serving = _ITERATION
+        return session.sources[0]
+
+
+# Marks a session whose frames are iterated over.
+_ITERATION = object()
+_CHANGES = (OP_SUBSCRIBE, OP_UNSUBSCRIBE, OP_EXCLUDE, OP_UNEXCLUDE)
+
+
+class _Connecting:
+    """A client to be connected, by `await` or by `async with`."""
+
+    def __init__(self, client):
+        self._client = client
+
+    def __await__(self):
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self):
+        await self._client.connect()
+        return self._client
+
+    async def __aexit__(self, *_):
+        await self._client.disconnect()
+
+
+def connect(path, name, *, reconnect=True, timeout=5, on_frame=None, **options):
+    """Returns a connected client when it is awaited, and disconnects it at the end of an `async with`. It reconnects when
+    its connection is lost, unless told otherwise. `timeout` is in seconds; `options` are those of Client.
+    Received frames wait until they are iterated over, or until `on_frame` is set or an Rpc made."""
+    client = Client(path, name, reconnect=reconnect, timeout=timeout, **options)
+    client._keeps = True
+    if on_frame is not None:
+        client.on_frame = on_frame
+    return _Connecting(client)

@@ -1,0 +1,359 @@
+"""RPC for asyncio."""
+
+import asyncio
+import logging
+
+from busrt._constants import (
+    RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
+    RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
+    RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
+from busrt._rpc import Event, Notification, Reply, Request, RpcException, error_of, format_rpc_e_msg, parse
+
+from ._session import wait_event, within
+from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame, _CallFrame, on_frame_default
+
+logger = logging.getLogger('busrt.rpc')
+
+
+async def on_call_default(event):
+    raise RpcException('RPC Engine not initialized', RPC_ERROR_CODE_METHOD_NOT_FOUND)
+
+
+async def on_notification_default(event):
+    pass
+
+
+class Rpc:
+    """Calls methods of other clients and answers their calls, over a client that it takes over.
+
+    Handlers, to be set on the instance or on the class: `on_frame(frame)` for publications and broadcasts,
+    `on_notification(event)`, and `on_call(event)`, whose result (bytes, str or None) is the reply and whose exception is
+    an error reply. They are coroutine functions; each runs as a task of its own, started in the order received.
+    """
+
+    _is_busrt_rpc = True
+    on_frame = staticmethod(on_frame_default)
+    on_call = staticmethod(on_call_default)
+    on_notification = staticmethod(on_notification_default)
+    _methods = None
+
+    def __init__(self, client):
+        self.client = client
+        client.on_frame = self._handle_frame
+
+    def is_connected(self):
+        """Whether the client is connected."""
+        return self.client.is_connected()
+
+    def notify(self, target, notification):
+        """Sends a notification. A coroutine of a ClientFrame."""
+        return self.client.send(target, notification)
+
+    def call0(self, target, request):
+        """Calls a method that sends no reply. A coroutine of a ClientFrame."""
+        request.header = RPC_REQUEST_HEADER + b'\x00\x00\x00\x00' + request.method + b'\x00'
+        return self.client.send(target, request)
+
+    async def call(self, target, request):
+        """Calls a method, and waits at most the client's timeout for the broker to acknowledge the request. Returns an
+        RpcCallEvent, whose `wait_completed` raises what has gone wrong."""
+        event = RpcCallEvent()
+        try:
+            operation = await self.client.send(target, _CallFrame(request, event))
+            try:
+                code = await operation.wait_completed(self.client.timeout)
+            except asyncio.TimeoutError:
+                event._fail(RpcException('RPC timeout', code=-32000 - ERR_TIMEOUT))
+            else:
+                if code != RESPONSE_OK and not event._done:
+                    event._fail(RpcException('RPC error', code=-32000 - code))
+        except Exception as e:
+            event._fail(RpcException(str(e), code=-32000 - ERR_IO))
+        except BaseException:
+            event._forget()
+            raise
+        return event
+
+    # Names that no program in the field uses.
+
+    async def call_method(self, target, method, params=b'', timeout=None, qos=1):
+        """Calls a method and returns the payload of its reply. Waits at most `timeout` seconds, the client's timeout
+        unless given. Raises RpcException, or asyncio.TimeoutError. When it is cancelled, the call is forgotten."""
+        request = Request(method, params)
+        request.qos = qos
+        event = await self.call(target, request)
+        try:
+            await event.wait_completed(self.client.timeout if timeout is None else timeout)
+        except BaseException:
+            event._forget()
+            raise
+        return event.get_payload()
+
+    def method(self, name=None):
+        """Decorator: the function, plain or a coroutine function, answers calls of that method. It is called with the
+        event; what it returns is the reply. Calls of other methods go to `on_call`."""
+        def register(function):
+            methods = dict(self._methods or {})
+            methods[(name or function.__name__).encode()] = function
+            self._methods = methods
+            return function
+        return register
+
+    # What the client calls.
+
+    async def _handle_frame(self, frame):
+        """Handles a frame that came through another client."""
+        event = parse(frame)
+        if event is None:
+            await self._run(self.on_frame, frame)
+        elif event.tp == RPC_NOTIFICATION:
+            await self._run(self.on_notification, event)
+        elif event.tp == RPC_REQUEST:
+            reply = _SentReply()
+            await self._answer(event, reply)
+            if event.call_id != 0:
+                await self.client.send(frame.sender, reply.made(event.call_id))
+
+    def _frames_of(self, session):
+        def start(frames):
+            for frame in frames:
+                session.start(self._run_frame, frame)
+        return start
+
+    def _notifications_of(self, session):
+        def start(frames):
+            for frame in frames:
+                session.start(self._run_notification, frame)
+        return start
+
+    def _calls_of(self, session):
+        def start(requests):
+            for request in requests:
+                session.start(self._run_call, request)
+        return start
+
+    def _run_frame(self, frame):
+        return self._run(self.on_frame, frame)
+
+    def _run_notification(self, frame):
+        return self._run(self.on_notification, Event(RPC_NOTIFICATION, frame, 1))
+
+    def _run_call(self, request):
+        frame, responder, method, call_id, position = request
+        event = Event(RPC_REQUEST, frame, position)
+        event.call_id = call_id
+        event.method = method
+        return self._answer(event, responder)
+
+    async def _run(self, handler, argument):
+        try:
+            awaitable = handler(argument)
+            if awaitable is not None:
+                await awaitable
+        except Exception:
+            logger.exception('a handler has raised')
+
+    async def _answer(self, event, responder):
+        try:
+            methods = self._methods
+            handler = methods.get(event.method) if methods else None
+            result = self.on_call(event) if handler is None else handler(event)
+            if hasattr(result, '__await__'):
+                result = await result
+            if event.call_id != 0:
+                responder.reply(result)
+        except Exception as e:
+            if event.call_id == 0:
+                logger.exception('the handler of a call has raised')
+                return
+            try:
+                responder.error(*error_of(e))
+            except Exception:
+                # What the exception holds cannot be sent.
+                responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
+
+
+class _SentReply:
+    """Holds the answer to a request, which is sent as a message."""
+
+    _header, _payload = RPC_REPLY_HEADER, b''
+    _code = b''
+
+    def reply(self, result):
+        self._payload = b'' if result is None else result
+
+    def error(self, code, data):
+        self._header, self._payload = RPC_ERROR_REPLY_HEADER, data
+        self._code = code.to_bytes(2, 'little', signed=True)
+
+    def made(self, call_id):
+        reply = Reply(self._payload)
+        reply.header = self._header + call_id.to_bytes(4, 'little') + self._code
+        return reply
+
+
+class _Reply:
+    """The reply to a call, as the session knows it: it does not keep the event of a program that has dropped it."""
+
+    __slots__ = ('value', 'done', 'waiters', 'event')
+
+    def __init__(self):
+        self.value = None
+        self.done = False
+        self.waiters = None
+        self.event = None
+
+    def _complete(self, value):
+        self.value = value
+        self.done = True
+        waiters, self.waiters = self.waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
+        if self.event is not None:
+            self.event.set()
+
+
+class RpcCallEvent:
+    """A call under way."""
+
+    _reply = None
+    _session = None
+    _id = None
+    _token = None
+    _done = False
+    _frame = None
+    _error = None
+    _event = None
+
+    def __init__(self):
+        pass
+
+    async def _start(self, session, target, request, timeout):
+        operation = ClientFrame(request.qos)
+        operation._is_ours = True
+        ack = session.register(operation)
+        reply = _Reply()
+        token = session.register(reply)
+        method = request.method
+        if isinstance(method, str):
+            method = method.encode()
+        link, completions, tokens = session.link, session.completions, (ack, token)
+        try:
+            identifier = None
+            if not session.has_senders():
+                identifier = link.call_to(target, method, request, completions, tokens)
+            if identifier is None:
+                identifier = await session.send_later(
+                    lambda: link.call_to(target, method, request, completions, tokens), timeout)
+        except BaseException:
+            session.pending.pop(ack, None)
+            session.pending.pop(token, None)
+            raise
+        if request.qos & 1 == 0:
+            session.pending.pop(ack, None)
+        self._reply, self._session, self._id, self._token = reply, session, identifier, token
+        return operation
+
+    def _forget(self):
+        session, self._session = self._session, None
+        if session is not None and session.pending.pop(self._token, None) is not None:
+            session.link.cancel(self._id)
+
+    def __del__(self):
+        self._forget()
+
+    def _fail(self, error):
+        self._error = error
+        self._done = True
+        self._forget()
+        if self._event is not None:
+            self._event.set()
+
+    def _look(self):
+        """Reads the outcome, if there is one. Returns whether there is."""
+        if self._done:
+            return True
+        reply = self._reply
+        if reply is None or not reply.done:
+            return self._event is not None and self._event.is_set()
+        self._done = True
+        self._session = None
+        value = reply.value
+        if value is None:
+            self._error = RpcException('connection lost', code=-32000 - ERR_IO)
+        elif isinstance(value, tuple):
+            self._error = RpcException(value[1], code=value[0])
+        else:
+            self._frame = value
+            payload = value.payload
+            if payload[0] == RPC_ERROR:
+                code = int.from_bytes(payload[5:7], 'little', signed=True)
+                self._error = RpcException(payload[7:], code=code)
+        return True
+
+    @property
+    def completed(self):
+        """An asyncio.Event that is set when the call is completed."""
+        if self._event is None:
+            self._event = asyncio.Event()
+            if self._look():
+                self._event.set()
+            elif self._reply is not None:
+                self._reply.event = self._event
+        return self._event
+
+    @completed.setter
+    def completed(self, event):
+        self._event = event
+
+    @property
+    def frame(self):
+        """The frame of the reply, or None."""
+        self._look()
+        return self._frame
+
+    @frame.setter
+    def frame(self, value):
+        self._frame = value
+
+    @property
+    def error(self):
+        """The failure of the call, or None."""
+        self._look()
+        return self._error
+
+    @error.setter
+    def error(self, value):
+        self._error = value
+
+    def is_completed(self):
+        """Whether the reply is there or the call has failed."""
+        return self._look()
+
+    async def wait_completed(self, timeout=None):
+        """Waits for the reply, at most `timeout` seconds (None and 0 are no limit), and returns itself. Raises
+        RpcException, or asyncio.TimeoutError. May be called again."""
+        if not self._look():
+            reply = self._reply
+            if reply is None:
+                await wait_event(timeout, self.completed)
+            else:
+                future = asyncio.get_running_loop().create_future()
+                if reply.waiters is None:
+                    reply.waiters = [future]
+                else:
+                    reply.waiters.append(future)
+                await within(timeout, future)
+                self._look()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def get_payload(self):
+        """The payload of the reply, bytes."""
+        return self.frame.payload[5:]
+
+    def is_empty(self):
+        """Whether the payload of the reply is empty."""
+        return len(self.frame.payload) <= 5

@@ -1,0 +1,49 @@
+//! The private module `busrt._busrt`: the client of the crate `busrt` for the Python packages `busrt` and `busrt_async`.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `waiting` | waits without the interpreter, with a look at signals, and the end of the interpreter |
+//! | `errors` | the one mapping of errors |
+//! | `frame` | the class `Frame` |
+//! | `outgoing` | reads what a program sends |
+//! | `operation`, `call` | operations and calls that a plain thread waits for |
+//! | `link` | a connection |
+//! | `options` | what a program can choose when it connects |
+//! | `source`, `taker` | received frames and requests, in batches |
+//! | `responder` | the answer to a request |
+//! | `completions`, `task` | results for event loops |
+//! | `broker` | a broker within the process |
+
+mod broker;
+mod call;
+mod completions;
+mod errors;
+mod frame;
+mod link;
+mod operation;
+mod options;
+mod outgoing;
+mod responder;
+mod source;
+mod taker;
+mod task;
+mod waiting;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = true)]
+fn _busrt(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<frame::Frame>()?;
+    module.add_class::<operation::ClientFrame>()?;
+    module.add_class::<operation::Completed>()?;
+    module.add_class::<call::Call>()?;
+    module.add_class::<link::Link>()?;
+    module.add_class::<source::Source>()?;
+    module.add_class::<source::LoopSource>()?;
+    module.add_class::<responder::Responder>()?;
+    module.add_class::<completions::Completions>()?;
+    module.add_class::<task::Task>()?;
+    module.add_class::<broker::Broker>()?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    waiting::register(module)
+}

@@ -1,0 +1,91 @@
+//! What received frames are taken from: frames as they are, or those of an RPC server.
+
+use crate::frame::Frame;
+use crate::responder::Responder;
+use busrt::Frame as Received;
+use busrt::client::{Frames, WakeFd};
+use busrt::rpc::{Incoming, Intake};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::task::{Context, Poll};
+
+/// The most bytes of frames that are taken at once.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// A part of what a client receives.
+pub(crate) enum Taker {
+    Frames(Frames),
+    Intake(Intake),
+}
+
+/// What was taken.
+#[derive(Default)]
+pub(crate) struct Batch {
+    frames: Vec<Received>,
+    incoming: Vec<Incoming>,
+}
+
+impl Taker {
+    /// Takes up to `most` frames; pending until there is one, `None` when there will be no more.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        most: usize,
+    ) -> Poll<Option<usize>> {
+        match self {
+            Taker::Frames(frames) => frames.poll_batch(cx, &mut batch.frames, most, BATCH_BYTES),
+            Taker::Intake(intake) => intake.poll_batch(cx, &mut batch.incoming, most),
+        }
+    }
+
+    /// Takes up to `most` frames that wait; `None` when there will be no more.
+    pub(crate) fn take(&mut self, batch: &mut Batch, most: usize) -> Option<usize> {
+        match self {
+            Taker::Frames(frames) => frames.take_batch(&mut batch.frames, most, BATCH_BYTES),
+            Taker::Intake(intake) => intake.take_batch(&mut batch.incoming, most),
+        }
+    }
+
+    pub(crate) fn set_wake_up(&mut self, fd: &WakeFd) {
+        match self {
+            Taker::Frames(frames) => frames.set_wake_up(fd),
+            Taker::Intake(intake) => intake.set_wake_up(fd),
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn into_objects(self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut objects = Vec::with_capacity(self.frames.len() + self.incoming.len());
+        for frame in self.frames {
+            objects.push(Py::new(py, Frame::of(frame))?.into_any());
+        }
+        for incoming in self.incoming {
+            objects.extend(object(py, incoming)?);
+        }
+        Ok(objects)
+    }
+
+    pub(crate) fn into_incoming(self) -> Vec<Incoming> {
+        self.incoming
+    }
+}
+
+/// A frame or a notification as its frame; a request as frame, responder, method, id and the position of its parameters.
+pub(crate) fn object(py: Python<'_>, incoming: Incoming) -> PyResult<Option<Py<PyAny>>> {
+    Ok(Some(match incoming {
+        Incoming::Frame(frame) => Py::new(py, Frame::of(frame))?.into_any(),
+        Incoming::Notification(notification) => {
+            Py::new(py, Frame::of(notification.frame().clone()))?.into_any()
+        }
+        Incoming::Request(call, responder) => {
+            let frame = Py::new(py, Frame::of(call.frame().clone()))?;
+            let method = PyBytes::new(py, call.method().as_bytes());
+            let at = call.frame().payload().len() - call.params().len();
+            let responder = Py::new(py, Responder::new(responder))?;
+            (frame, responder, method, call.id(), at).into_pyobject(py)?.into_any().unbind()
+        }
+        _ => return Ok(None),
+    }))
+}

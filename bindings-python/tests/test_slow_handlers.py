@@ -1,0 +1,138 @@
+"""Handlers that need longer than frames take to come, with little room for what waits: messages to one receiver all
+arrive, of publications those that did not are counted by the broker, and the receiver stays connected.
+
+Scaled down here. BUSRT_TESTS=full takes 100,000 frames for each delay, which needs hours for the longest ones."""
+
+import asyncio
+import threading
+import time
+
+import msgpack
+import pytest
+
+import busrt_async
+from busrt.client import OP_PUBLISH, Client, Frame
+from busrt.rpc import Notification, Request, Rpc
+from running import IS_FULL
+
+INBOX_BYTES = 1024 * 1024
+# Of each delay in milliseconds: frames and the bytes of each, so that they do not fit into the inbox by far.
+SCALE = {0.1: (8000, 1000), 0.5: (2500, 2000), 5: (250, 20_000), 50: (25, 200_000)}
+if IS_FULL:
+    SCALE = {delay: (100_000, 100 if delay < 1 else 1000) for delay in SCALE}
+# Without progress for so long, the test fails.
+STILL = 30
+
+
+class Receiver:
+    """A client whose handler sleeps for each frame."""
+
+    def __init__(self, path, name, way, delay):
+        self.got, self.way, self.loop = [], way, None
+        make = busrt_async.Client if way == 'asyncio' else Client
+        self.client = client = make(path, name, inbox_bytes=INBOX_BYTES)
+        self.name = name
+        if way == 'asyncio':
+            self.loop = asyncio.new_event_loop()
+            threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+            # Handlers of asyncio are tasks: one that blocks is what is slow.
+            async def on_frame(frame):
+                time.sleep(delay)
+                self.got.append(int(frame.payload[:8]))
+            client.on_frame = on_frame
+            self.run(client.connect())
+            self.run(client.subscribe('slow'))
+            return
+
+        def handle(payload):
+            time.sleep(delay)
+            self.got.append(int(payload[:8]))
+
+        client.connect()
+        if way == 'Client.on_frame':
+            client.on_frame = lambda frame: handle(frame.payload)
+        else:
+            rpc = Rpc(client)
+            rpc.on_frame = lambda frame: handle(frame.payload)
+            rpc.on_notification = lambda event: handle(event.get_payload())
+        client.subscribe('slow')
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+
+    def wait(self, is_complete):
+        """Waits until `is_complete` holds, as long as there is progress."""
+        before, since = -1, time.monotonic()
+        while not is_complete():
+            if len(self.got) != before:
+                before, since = len(self.got), time.monotonic()
+            assert time.monotonic() - since < STILL, f'{before} frames, and no more'
+            time.sleep(0.05)
+
+    def close(self):
+        if self.loop is None:
+            self.client.disconnect()
+        else:
+            self.run(self.client.disconnect())
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            while self.loop.is_running():
+                time.sleep(0.001)
+            self.loop.close()
+
+
+@pytest.fixture
+def sender(path, name):
+    client = Client(path, name + '.from')
+    client.timeout = 60
+    client.connect()
+    yield Rpc(client)
+    client.disconnect()
+
+
+@pytest.fixture
+def receiver(path, name):
+    made = []
+
+    def receiver(way, delay):
+        made.append(Receiver(path, name + '.to', way, delay / 1000))
+        return made[0]
+
+    yield receiver
+    for each in made:
+        each.close()
+
+
+def dropped(rpc, name):
+    """The number of frames that the broker has dropped for a client."""
+    reply = rpc.call('.broker', Request('client.list')).wait_completed(60).get_payload()
+    return next(client['dropped'] for client in msgpack.unpackb(reply)['clients'] if client['name'] == name)
+
+
+@pytest.mark.parametrize('delay', SCALE)
+@pytest.mark.parametrize('way', ['Client.on_frame', 'Rpc.on_notification', 'asyncio'])
+def test_messages_all_arrive(sender, receiver, way, delay):
+    receiver, (count, size) = receiver(way, delay), SCALE[delay]
+    for number in range(count):
+        payload = b'%08d' % number + bytes(size)
+        if way == 'Rpc.on_notification':
+            notification = Notification(payload)
+            notification.qos = 0
+            sender.notify(receiver.name, notification)
+        else:
+            sender.client.send(receiver.name, Frame(payload))
+    receiver.wait(lambda: len(receiver.got) == count)
+    assert receiver.got == list(range(count))
+    assert receiver.client.is_connected() and dropped(sender, receiver.name) == 0
+
+
+@pytest.mark.parametrize('delay', SCALE)
+@pytest.mark.parametrize('way', ['Client.on_frame', 'Rpc.on_frame', 'asyncio'])
+def test_publications_arrive_or_are_counted(sender, receiver, way, delay):
+    receiver, (count, size) = receiver(way, delay), SCALE[delay]
+    for number in range(count):
+        sender.client.send('slow', Frame(b'%08d' % number + bytes(size), tp=OP_PUBLISH))
+    receiver.wait(lambda: len(receiver.got) + dropped(sender, receiver.name) >= count)
+    assert len(receiver.got) + dropped(sender, receiver.name) == count
+    assert receiver.got == sorted(set(receiver.got))
+    assert receiver.client.is_connected()
