@@ -134,7 +134,12 @@ def test_a_burst_before_the_end_arrives(path, name, receiver, program, end):
     raises = end in ('an exception', 'an interrupt')
     run(program, path, name, receiver.name, end, status=ENDS[end], quiet=not raises)
     count = COUNT * (2 if end == 'in a fork' else 1)
-    until(lambda: len(receiver.got) >= count, f'{count} frames arrive')
+    try:
+        until(lambda: len(receiver.got) >= count, f'{count} frames arrive')
+    except AssertionError:
+        missing = sorted(set(range(count)) - set(receiver.got))
+        raise AssertionError(f'{len(receiver.got)} of {count} arrived, missing {missing[:3]} to {missing[-1:]},'
+                             f' connected: {receiver.is_connected()}, {receiver.stats()}') from None
     assert sorted(receiver.got) == list(range(count))
 
 
