@@ -10,7 +10,10 @@ import tempfile
 import threading
 import time
 
+import msgpack
 import pytest
+
+from busrt.rpc import Request
 
 PATIENCE = 20
 
@@ -125,3 +128,9 @@ def name(request):
     """A client name that no other test has."""
     text = ''.join(c if c.isalnum() else '-' for c in request.node.nodeid.rsplit('/', 1)[-1])
     return f'{text[:100]}-{next(_numbers)}'
+
+
+def dropped(rpc, name):
+    """The number of frames that the broker has dropped for a client."""
+    reply = rpc.call('.broker', Request('client.list')).wait_completed(60).get_payload()
+    return next(client['dropped'] for client in msgpack.unpackb(reply)['clients'] if client['name'] == name)

@@ -70,7 +70,7 @@ def on_frame(frame):
     frame.payload, frame.sender, frame.topic
 
 b.on_frame = on_frame
-b.subscribe('t')
+b.subscribe('t').wait_completed(30)
 
 def work(number):
     global count

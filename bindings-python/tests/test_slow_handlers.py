@@ -7,12 +7,12 @@ import asyncio
 import threading
 import time
 
-import msgpack
 import pytest
 
 import busrt_async
 from busrt.client import OP_PUBLISH, Client, Frame
-from busrt.rpc import Notification, Request, Rpc
+from busrt.rpc import Notification, Rpc
+from conftest import dropped
 from running import IS_FULL
 
 INBOX_BYTES = 1024 * 1024
@@ -56,7 +56,7 @@ class Receiver:
             rpc = Rpc(client)
             rpc.on_frame = lambda frame: handle(frame.payload)
             rpc.on_notification = lambda event: handle(event.get_payload())
-        client.subscribe('slow')
+        client.subscribe('slow').wait_completed(60)
 
     def run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
@@ -101,12 +101,6 @@ def receiver(path, name):
     yield receiver
     for each in made:
         each.close()
-
-
-def dropped(rpc, name):
-    """The number of frames that the broker has dropped for a client."""
-    reply = rpc.call('.broker', Request('client.list')).wait_completed(60).get_payload()
-    return next(client['dropped'] for client in msgpack.unpackb(reply)['clients'] if client['name'] == name)
 
 
 @pytest.mark.parametrize('delay', SCALE)

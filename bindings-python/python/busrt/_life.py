@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 
 from . import _busrt
 
@@ -16,10 +17,18 @@ def _exit_after_writing(status):
         _exit(status)
 
 
+def _end():
+    """The interpreter is about to end."""
+    _busrt._begin_exit()
+    if getattr(sys, 'last_type', None) is KeyboardInterrupt:
+        # Python ends by SIGINT then, and no exit handlers of the C library run.
+        _busrt._shutdown()
+
+
 def install():
     """Has the extension module told of the end. What was sent is written at the end of the process, also in a child
     of multiprocessing, which ends by os._exit."""
-    atexit.register(_busrt._begin_exit)
+    atexit.register(_end)
     if hasattr(os, 'register_at_fork'):
         os.register_at_fork(after_in_child=_busrt._after_fork)
     _exit_after_writing.__doc__ = _exit.__doc__
