@@ -13,6 +13,7 @@ import time
 import msgpack
 import pytest
 
+from busrt.client import OP_SUBSCRIBE, Frame
 from busrt.rpc import Request
 
 PATIENCE = 20
@@ -128,6 +129,13 @@ def name(request):
     """A client name that no other test has."""
     text = ''.join(c if c.isalnum() else '-' for c in request.node.nodeid.rsplit('/', 1)[-1])
     return f'{text[:100]}-{next(_numbers)}'
+
+
+def subscribed(client, *topics):
+    """Subscribes, and waits until the broker has done it: `subscribe` itself asks for no acknowledgement."""
+    frame = Frame(tp=OP_SUBSCRIBE, qos=1)
+    frame.topic = list(topics)
+    assert client.send(None, frame).wait_completed() == 1
 
 
 def dropped(rpc, name):

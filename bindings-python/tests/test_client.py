@@ -13,7 +13,7 @@ import pytest
 import busrt
 import busrt.client
 from busrt.client import OP_BROADCAST, OP_MESSAGE, OP_PUBLISH, OP_SUBSCRIBE, Client, ClientFrame, Frame
-from conftest import until
+from conftest import subscribed, until
 
 
 @pytest.fixture
@@ -29,12 +29,6 @@ def connect(path):
     yield connect
     for client in clients:
         client.disconnect()
-
-
-def subscribed(client, *topics):
-    frame = Frame(tp=OP_SUBSCRIBE, qos=1)
-    frame.topic = list(topics)
-    assert client.send(None, frame).wait_completed() == 1
 
 
 def test_constants():

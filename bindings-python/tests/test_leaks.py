@@ -70,7 +70,9 @@ def on_frame(frame):
     frame.payload, frame.sender, frame.topic
 
 b.on_frame = on_frame
-b.subscribe('t').wait_completed(30)
+topics = Frame(tp=2, qos=1)
+topics.topic = 't'
+assert b.send(None, topics).wait_completed(30) == 1
 
 def work(number):
     global count

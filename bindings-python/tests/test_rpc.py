@@ -7,7 +7,7 @@ import pytest
 
 from busrt.client import OP_PUBLISH, Client, Frame
 from busrt.rpc import Event, Notification, Request, Rpc, RpcCallEvent, RpcException, format_rpc_e_msg
-from conftest import until
+from conftest import subscribed, until
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_notifications_frames_and_calls_without_reply(rpc, name):
     server.on_notification = lambda event: got.append((event.frame.sender, event.get_payload()))
     server.on_call = lambda event: got.append((event.method, event.get_payload(), event.call_id))
     server.on_frame = lambda frame: got.append((frame.topic, frame.payload))
-    server.client.subscribe('rpc/#')
+    subscribed(server.client, 'rpc/#')
     target = server.client.name
     assert caller.notify(target, Notification('hello')).wait_completed(5) == 1
     until(lambda: len(got) == 1)
@@ -124,7 +124,7 @@ def test_order_of_notifications_and_a_slow_frame_handler(rpc, name):
     server, caller, got, release = rpc(name + '.s'), rpc(name + '.c'), [], threading.Event()
     server.on_frame = lambda frame: release.wait(10)
     server.on_notification = lambda event: got.append(int(event.get_payload()))
-    server.client.subscribe('hold')
+    subscribed(server.client, 'hold')
     caller.client.send('hold', Frame(b'', tp=OP_PUBLISH))
     for n in range(3000):
         caller.notify(server.client.name, Notification(str(n)))

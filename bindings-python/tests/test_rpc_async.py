@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from busrt_async.client import OP_PUBLISH, Client, Frame
+from busrt_async.client import OP_PUBLISH, OP_SUBSCRIBE, Client, Frame
 from busrt_async.rpc import Event, Notification, Request, Rpc, RpcCallEvent, RpcException
 from test_client_async import run, until
 
@@ -124,7 +124,9 @@ async def test_notifications_frames_and_calls_without_reply(path, name):
             got.append((frame.topic, frame.payload))
 
         server.on_notification, server.on_call, server.on_frame = on_notification, on_call, on_frame
-        await (await server.client.subscribe('rpc/#')).wait_completed()
+        frame = Frame(tp=OP_SUBSCRIBE, qos=1)
+        frame.topic = 'rpc/#'
+        assert await (await server.client.send(None, frame)).wait_completed() == 1
         target = server.client.name
         assert await (await caller.notify(target, Notification('hello'))).wait_completed(5) == 1
         await until(lambda: len(got) == 1)

@@ -10,9 +10,9 @@ import time
 import pytest
 
 import busrt_async
-from busrt.client import OP_PUBLISH, Client, Frame
+from busrt.client import OP_PUBLISH, OP_SUBSCRIBE, Client, Frame
 from busrt.rpc import Notification, Rpc
-from conftest import dropped
+from conftest import dropped, subscribed
 from running import IS_FULL
 
 INBOX_BYTES = 1024 * 1024
@@ -42,7 +42,9 @@ class Receiver:
                 self.got.append(int(frame.payload[:8]))
             client.on_frame = on_frame
             self.run(client.connect())
-            self.run(client.subscribe('slow'))
+            topics = Frame(tp=OP_SUBSCRIBE, qos=1)
+            topics.topic = 'slow'
+            assert self.run(self.run(client.send(None, topics)).wait_completed()) == 1
             return
 
         def handle(payload):
@@ -56,7 +58,7 @@ class Receiver:
             rpc = Rpc(client)
             rpc.on_frame = lambda frame: handle(frame.payload)
             rpc.on_notification = lambda event: handle(event.get_payload())
-        client.subscribe('slow').wait_completed(60)
+        subscribed(client, 'slow')
 
     def run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
@@ -67,7 +69,7 @@ class Receiver:
         while not is_complete():
             if len(self.got) != before:
                 before, since = len(self.got), time.monotonic()
-            assert time.monotonic() - since < STILL, f'{before} frames, and no more'
+            assert time.monotonic() - since < STILL, f'{before} frames, and no more: from {self.got[:1]} on'
             time.sleep(0.05)
 
     def close(self):
