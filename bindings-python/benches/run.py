@@ -250,7 +250,7 @@ def machine():
     model = next((line.split(':', 1)[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
     return (
         f'{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, load before the first run '
-        f'{LOAD:.2f}.')
+        f'{LOAD:.2f}.' + (' Other programs were running: the figures are provisional.' if LOAD > 1 else ''))
 
 
 def main():

@@ -167,8 +167,8 @@ impl Config {
 
     /// The longest time for which a plain thread that waits polls the socket itself before it sleeps: at most 1 ms, 500 µs
     /// unless set. Zero: it does not poll. This concerns the clients of the feature `blocking` and everything that
-    /// takes a [`Wait`](super::Wait), for an acknowledgement, for a reply, and for frames if the client has sent
-    /// something since it last waited for them.
+    /// takes a [`Wait`](super::Wait), for an acknowledgement, for a reply, for a completion queue that serves only this
+    /// client, and for frames if the client has sent something since it last waited for them.
     ///
     /// Waking a core that sleeps often costs more than the exchange itself. Polling costs at most this much processor
     /// time in one wait, and nothing while nothing is awaited. Within the bound it is learned for how long polling pays;
