@@ -156,6 +156,7 @@ fn queued(client: &Client) -> CompletionQueue {
 #[test]
 fn what_waits_without_polling_is_read_for() {
     type Waits = fn(&Client, &mut std::task::Context<'_>) -> Box<dyn std::any::Any>;
+    #[cfg_attr(not(feature = "rpc"), expect(unused_mut, reason = "only calls are added"))]
     let mut waits: Vec<(u32, Waits)> = vec![
         (0, |client, cx| {
             let mut frames = client.frames().unwrap();
