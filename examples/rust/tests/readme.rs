@@ -70,7 +70,11 @@ fn the_programs_run() {
     );
     let (_server, mut said) = start(env!("CARGO_BIN_EXE_rpc_server"), &address, "at work");
     let out = run(env!("CARGO_BIN_EXE_rpc_caller"), &address);
-    assert_eq!(out, "40 + 2 = 42\nno luck: code -32601\n");
+    assert_eq!(
+        out,
+        "40 + 2 = 42\ninvalid parameters: expected struct Sum, got string \"40 and 2\" (code: -32602)\n\
+         no luck: code -32601\n"
+    );
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "accountant says: I will have a question\n");
