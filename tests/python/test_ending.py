@@ -125,8 +125,8 @@ def test_a_host_is_bound_on_all_its_addresses(program, folder):
                  for line in lines}
         assert {host for host, _, _ in ports} == {'[::1]', '127.0.0.1'}
         port, = {port for _, *both in ports for port in both}
-        for host in ('127.0.0.1', '::1'):
-            Wire(f'{host}:{port}', 'a').close()
+        for host, name in (('127.0.0.1', 'a'), ('::1', 'b')):
+            Wire(f'{host}:{port}', name).close()
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE)
