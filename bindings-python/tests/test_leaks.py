@@ -36,6 +36,8 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 def resources():
+    # A client that its handler refers to is collected once its thread has ended: maybe after the last collection.
+    gc.collect()
     return len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))
 
 def until(condition):
