@@ -8,7 +8,7 @@ use busrt::rpc::{PendingCall, Reply, RpcError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// What became of a call: the reply, or code, text and whether the peer says so.
+/// The outcome of a call: the reply, or an error with its code, its text, and true if the error came from the peer.
 type Outcome = (Option<Py<Frame>>, i16, Py<PyBytes>, bool);
 
 /// A call that was sent. It is forgotten when this is dropped. May be used from any thread.
@@ -35,7 +35,7 @@ impl Call {
         })
     }
 
-    /// Whether the reply is there or the call has failed.
+    /// Returns true if the reply has come or the call has failed.
     fn is_completed(&self) -> bool {
         self.call.is_completed()
     }

@@ -18,7 +18,7 @@ pub(crate) struct ClientFrame {
     /// `None`: no acknowledgement is awaited, or the program has made this itself.
     pending: Option<PendingOperation>,
     qos: AtomicU8,
-    /// What the program has set.
+    /// The result that the program has set.
     result: Mutex<Option<Py<PyAny>>>,
     /// Made when it is asked for.
     completed: Mutex<Option<Py<PyAny>>>,
@@ -123,7 +123,7 @@ impl ClientFrame {
         drop(before);
     }
 
-    /// Whether the broker has answered, the operation has failed, or its QoS asks for no answer.
+    /// Returns true if the broker has answered, the operation has failed, or its QoS asks for no answer.
     fn is_completed(slf: &Bound<'_, ClientFrame>) -> PyResult<bool> {
         let this = slf.get();
         if let Some(pending) = &this.pending {
@@ -184,7 +184,7 @@ pub(crate) struct Completed(Py<ClientFrame>);
 
 #[pymethods]
 impl Completed {
-    /// Whether the operation is completed.
+    /// Returns true if the operation is completed.
     fn is_set(&self, py: Python<'_>) -> PyResult<bool> {
         ClientFrame::is_completed(self.0.bind(py))
     }

@@ -1,4 +1,4 @@
-//! What a program can choose when it connects.
+//! The options of a connection.
 
 use busrt::client::{Config, Overflow, Reconnect, WhileDown};
 use pyo3::exceptions::{PyTypeError, PyValueError};

@@ -99,7 +99,7 @@ pub(crate) struct Parts<'py> {
     pub(crate) qos: QoS,
     pub(crate) header: Data<'py>,
     pub(crate) payload: Data<'py>,
-    /// Of a change of subscriptions, separated by NUL; `None` inside: there are none.
+    /// The topics of a change of subscriptions, separated by NUL. The inner `None` is a change without topics.
     topics: Option<Option<String>>,
 }
 
@@ -135,12 +135,12 @@ impl<'py> Parts<'py> {
         Ok(Parts { tp, qos, header: Data::of(&header)?, payload: Data::of(&payload)?, topics: None })
     }
 
-    /// Whether there is nothing to send: a change of no subscriptions.
+    /// Returns true if nothing is sent: the change has no topics.
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(self.topics, Some(None))
     }
 
-    /// Whether the operation has a target.
+    /// Returns true if the operation has a target.
     pub(crate) fn has_target(&self) -> bool {
         self.topics.is_none()
     }

@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-/// The most requests that are taken at once: those that wait are handled by any thread of the program.
+/// The largest number of requests in one batch. The requests behind the first are left to any thread of the program.
 const REQUESTS: usize = 16;
 
 /// Frames for threads that wait for them.

@@ -1,4 +1,4 @@
-//! What received frames are taken from: frames as they are, or those of an RPC server.
+//! A taker hands out received frames: as they are, or those of an RPC server.
 
 use crate::frame::Frame;
 use crate::responder::Responder;
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::task::{Context, Poll};
 
-/// The most bytes of frames that are taken at once.
+/// The largest size of one batch, in bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// A part of what a client receives.
@@ -18,7 +18,7 @@ pub(crate) enum Taker {
     Intake(Intake),
 }
 
-/// What was taken.
+/// The frames and requests of one batch.
 #[derive(Default)]
 pub(crate) struct Batch {
     frames: Vec<Received>,

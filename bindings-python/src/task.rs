@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 
-/// What the work yields.
+/// The result of the work.
 pub(crate) enum Value {
     Client(Client),
     Bool(bool),
@@ -55,7 +55,7 @@ impl Task {
         self.readable.as_raw_fd()
     }
 
-    /// What the work has yielded, once.
+    /// Returns the result of the work, once.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let done = self.result.lock().take();
         match done {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Whether the interpreter is about to end.
+/// True if the interpreter is about to end.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 /// The thread that ends it.
 static ENDING_THREAD: AtomicU64 = AtomicU64::new(0);
@@ -55,7 +55,7 @@ fn end_return() {
 /// signals in between.
 ///
 /// # Errors
-/// What the handler of a signal raises.
+/// The exception that the handler of a signal raises.
 pub(crate) fn wait<T: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,
@@ -105,7 +105,7 @@ fn thread_id() -> u64 {
     unsafe { libc::pthread_self() as usize as u64 }
 }
 
-/// Whether this may be the thread that Python runs the handlers of signals on.
+/// Returns true if Python may run the handlers of signals on this thread.
 fn is_main_thread() -> bool {
     #[cfg(target_os = "linux")]
     return thread_id() == u64::from(std::process::id());

@@ -15,7 +15,7 @@ from conftest import until
 
 PATIENCE = 10
 
-# What the peer does in a handshake before it closes the connection.
+# The peer takes these steps of a handshake before it closes the connection.
 HANDSHAKE = {
     'nothing': lambda peer: None,
     'a part of the greeting': lambda peer: peer.sendall(b'\xeb\x01'),
@@ -25,7 +25,7 @@ HANDSHAKE = {
     'it reads the name': lambda peer: (peer.sendall(b'\xeb\x01\0'), peer.recv(3), peer.sendall(b'\x01'), peer.recv(99)),
 }
 
-# What a registered peer sends before it closes the connection.
+# The peer has registered the client and sends this before it closes the connection.
 AFTERWARDS = {
     'nothing': b'',
     'a part of a header': b'\x12\x05\0',

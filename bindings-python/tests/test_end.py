@@ -113,7 +113,7 @@ if __name__ == '__main__':
         asyncio.run(main(name))
 '''
 
-# What a program of `-c` starts in a new interpreter does not find its functions: only fork works there.
+# A new interpreter does not find the functions of a program of `-c`: only fork works there.
 ENDS = {
     'the last line': 0, 'an exception': 1, 'sys.exit': 3, 'os._exit': 4, 'no reference': 0, 'an interrupt': -signal.SIGINT,
     'an exit handler': 0, 'in a fork': 0, 'multiprocessing fork': 0}

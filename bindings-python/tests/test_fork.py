@@ -6,7 +6,7 @@ from busrt.client import Client
 from conftest import until
 from running import run
 
-# What every program here begins with.
+# Every program here begins with this.
 HEAD = '''
 import os, sys, threading, time, traceback
 import busrt

@@ -47,7 +47,7 @@ def until(condition):
         time.sleep(0.001)
 
 def measured(work):
-    # What allocators keep is there after some rounds.
+    # Allocators keep memory. After some rounds they take no more.
     for _ in range(3):
         work(COUNT)
     before, held = resident(), resources()
@@ -82,7 +82,7 @@ def work(number):
     for n in range(number // 100):
         for _ in range(50):
             a.send(b.name, Frame(b'x' * 100))
-            # Of publications, some are dropped for a receiver that does not keep up: not of so few.
+            # A receiver that does not keep up loses publications. So few do not fill its queue.
             a.send('t', Frame(b'y' * 100, tp=1))
         assert a.send('t', Frame(b'', tp=1, qos=1)).wait_completed() == 1
         until(lambda: count == (n + 1) * 101)

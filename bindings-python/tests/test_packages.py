@@ -21,7 +21,7 @@ TIMEOUT = 900
 
 pytestmark = pytest.mark.skipif('packages' not in ASKED_FOR, reason='BUSRT_TESTS has no `packages`')
 
-# As `make test-wheel`: not optimized, and in the folder where most is built already.
+# The build is not optimized, like that of `make test-wheel`, and uses the same folder, where most is built already.
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'VIRTUAL'))},
     'CARGO_TARGET_DIR': str(ROOT / 'target'), 'MATURIN_PEP517_ARGS': '--profile dev'}

@@ -16,7 +16,7 @@ from conftest import dropped, subscribed
 from running import IS_FULL
 
 INBOX_BYTES = 1024 * 1024
-# Of each delay in milliseconds: frames and the bytes of each, so that they do not fit into the inbox by far.
+# For each delay in milliseconds, the number of frames and the size of each in bytes. The inbox is much smaller.
 SCALE = {0.1: (8000, 1000), 0.5: (2500, 2000), 5: (250, 20_000), 50: (25, 200_000)}
 if IS_FULL:
     SCALE = {delay: (100_000, 100 if delay < 1 else 1000) for delay in SCALE}

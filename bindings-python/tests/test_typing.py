@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec('mypy') is None, reason
 
 
 def run(*command, cwd):
-    # What is imported is what is installed.
+    # The installed modules are imported, not those of the source folder.
     done = subprocess.run(
         [sys.executable, '-m', *map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=300,
         env={**os.environ, 'PYTHONWARNINGS': ''})

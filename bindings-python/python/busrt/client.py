@@ -21,7 +21,7 @@ _life.install()
 _LONG_BATCH = 0.005
 _SHORT_BATCH = 0.001
 _MAX_BATCH = 512
-# The least number of bytes that are read at once.
+# The smallest size of one read, in bytes.
 _MIN_BUF_SIZE = 65536
 
 
@@ -53,13 +53,13 @@ class Client:
     `inbox_bytes`, `queue_size`, `queue_bytes`, `silence`, `busy_poll`, and `fd`, an inherited socket to connect over.
     """
 
-    # What a subclass that does not call __init__, or an instance before it, has.
+    # A subclass that does not call __init__ has these values, and so has an instance before it.
     _link = None
     _source = None
     _serving = None
     _options = {}
     _pid = None
-    # Whether frames wait, instead of being discarded, while nothing takes them.
+    # If true, frames wait while nothing takes them. Else they are discarded.
     _keeps = False
     on_frame = staticmethod(on_frame_default)
     buf_size = 8192

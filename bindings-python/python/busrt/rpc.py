@@ -87,7 +87,7 @@ class Rpc:
             return function
         return register
 
-    # What the client calls.
+    # The client calls these methods.
 
     def _handle_frame(self, frame):
         """Handles a frame that came through another client, or before the client knew of this."""
@@ -137,7 +137,7 @@ class Rpc:
             try:
                 responder.error(*error_of(e))
             except Exception:
-                # What the exception holds cannot be sent.
+                # The code or the text of the exception cannot be sent.
                 responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
 
 

@@ -98,7 +98,7 @@ class Client:
 
     _session = None
     _options = {}
-    # Whether frames wait, instead of being discarded, while nothing takes them.
+    # If true, frames wait while nothing takes them. Else they are discarded.
     _keeps = False
     on_frame = staticmethod(on_frame_default)
     buf_size = 8192

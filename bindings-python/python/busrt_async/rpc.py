@@ -99,7 +99,7 @@ class Rpc:
             return function
         return register
 
-    # What the client calls.
+    # The client calls these methods.
 
     async def _handle_frame(self, frame):
         """Handles a frame that came through another client."""
@@ -169,7 +169,7 @@ class Rpc:
             try:
                 responder.error(*error_of(e))
             except Exception:
-                # What the exception holds cannot be sent.
+                # The code or the text of the exception cannot be sent.
                 responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
 
 
