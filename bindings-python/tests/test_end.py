@@ -62,6 +62,8 @@ if __name__ == '__main__':
             del client
         if end == 'an interrupt':
             raise KeyboardInterrupt
+        if end == 'a kind of interrupt':
+            raise type('Stop', (KeyboardInterrupt,), {})
 '''
 
 ASYNC = '''
@@ -89,6 +91,8 @@ async def main(name):
         del client
     if end == 'an interrupt':
         raise KeyboardInterrupt
+    if end == 'a kind of interrupt':
+        raise type('Stop', (KeyboardInterrupt,), {})
 
 def child(name):
     asyncio.run(main(name))
@@ -116,7 +120,7 @@ if __name__ == '__main__':
 # A new interpreter does not find the functions of a program of `-c`: only fork works there.
 ENDS = {
     'the last line': 0, 'an exception': 1, 'sys.exit': 3, 'os._exit': 4, 'no reference': 0, 'an interrupt': -signal.SIGINT,
-    'an exit handler': 0, 'in a fork': 0, 'multiprocessing fork': 0}
+    'a kind of interrupt': 1, 'an exit handler': 0, 'in a fork': 0, 'multiprocessing fork': 0}
 
 
 @pytest.fixture
@@ -144,13 +148,13 @@ def arrives(path, receiver, count):
 @pytest.mark.parametrize('end', ENDS)
 @pytest.mark.parametrize('program', [SYNC, ASYNC], ids=['sync', 'asyncio'])
 def test_a_burst_before_the_end_arrives(path, name, receiver, program, end):
-    raises = end in ('an exception', 'an interrupt')
+    raises = end in ('an exception', 'an interrupt', 'a kind of interrupt')
     run(program, path, name, receiver.name, end, status=ENDS[end], quiet=not raises)
     count = COUNT * (2 if end == 'in a fork' else 1)
     arrives(path, receiver, count)
 
 
-@pytest.mark.parametrize('end', ['the last line', 'an exception', 'an interrupt', 'os._exit'])
+@pytest.mark.parametrize('end', ['the last line', 'an exception', 'an interrupt', 'a kind of interrupt', 'os._exit'])
 @pytest.mark.parametrize('program', [SYNC, ASYNC], ids=['sync', 'asyncio'])
 def test_the_end_waits_for_a_receiver_that_is_late(path, name, program, end):
     """Python ends by SIGINT after KeyboardInterrupt: no exit handler of the C library runs then."""
