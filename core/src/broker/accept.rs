@@ -13,7 +13,7 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The error of an address that cannot be listened on.
+/// Returns the error for an address that cannot be listened on.
 pub(super) fn failed(address: &str, e: io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("cannot listen on {address}")).with_source(e)
 }

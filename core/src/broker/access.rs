@@ -1,5 +1,5 @@
-//! The optional security model: rules for the registration of names, by address, and for the operations of each client
-//! (docs/protocol.md section 7, permissions).
+//! The optional security model: rules for the registration of names, which depend on the peer's address, and rules
+//! for the operations of each client (docs/protocol.md section 7, permissions).
 //!
 //! Without an access list, every client may do everything. With one, a client whose name is not in the list is
 //! refused, and each client has masks for what it may send to, broadcast to, publish and subscribe to. Clients within
@@ -22,7 +22,7 @@ pub struct ClientAccess {
 }
 
 impl ClientAccess {
-    /// Rules with which a client may register from anywhere, and do nothing.
+    /// Rules with which a client may register from any address, but may do nothing else.
     pub fn none() -> Self {
         ClientAccess {
             hosts: None,
@@ -33,39 +33,39 @@ impl ClientAccess {
         }
     }
 
-    /// Rules with which a client may register from anywhere, and do everything.
+    /// Rules with which a client may register from any address and may do everything.
     pub fn all() -> Self {
         ClientAccess::none().messages(["*"]).broadcasts(["*"]).publications(["#"]).subscriptions(["#"])
     }
 
-    /// The networks that the client may connect from, in CIDR notation. They are checked for TCP and WebSocket, not for
-    /// UNIX sockets.
+    /// Sets the networks from which the client may connect, in CIDR notation. They are checked for TCP and WebSocket,
+    /// not for UNIX sockets.
     pub fn hosts(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.hosts = Some(networks.into_iter().collect());
         self
     }
 
-    /// The clients that it may send messages to, as name masks. A mask must match `.broker` too, if it may call the
-    /// broker.
+    /// Sets the clients to which it may send messages, as name masks. For calls to the broker, a mask must match
+    /// `.broker` too.
     pub fn messages<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.messages = AllowSet::names(masks);
         self
     }
 
-    /// The clients it may broadcast to, as name masks.
+    /// Sets the clients to which it may broadcast, as name masks.
     pub fn broadcasts<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.broadcasts = AllowSet::names(masks);
         self
     }
 
-    /// The topics it may publish to, as topic masks.
+    /// Sets the topics to which it may publish, as topic masks.
     pub fn publications<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.publications = AllowSet::topics(masks);
         self
     }
 
-    /// The topics it may subscribe to, as topic masks. A subscription is allowed if one of them covers every topic that
-    /// the subscription could match.
+    /// Sets the topics to which it may subscribe, as topic masks. A subscription is allowed if one of them covers
+    /// every topic that the subscription could match.
     pub fn subscriptions<'a>(mut self, masks: impl IntoIterator<Item = &'a str>) -> Self {
         self.subscriptions = AllowSet::topics(masks);
         self
@@ -103,7 +103,7 @@ impl ClientAccess {
     }
 }
 
-/// The clients a broker knows, by primary name.
+/// The clients that a broker admits, with their rules, by primary name.
 ///
 /// ```
 /// use busrt::broker::{AccessList, ClientAccess};
@@ -130,7 +130,7 @@ impl AccessList {
         self
     }
 
-    /// Returns whether a client of that name may be connected from that address.
+    /// Returns whether a client of that name may connect from that address.
     pub(super) fn admits(&self, name: &str, peer: Option<IpAddr>) -> bool {
         self.rules(name).is_some_and(|rules| rules.admits(peer))
     }
@@ -152,7 +152,7 @@ mod tests {
         {
             assert_eq!(access.admits(Some(ip.parse().unwrap())), admitted, "{ip}");
         }
-        assert!(access.admits(None), "a UNIX socket has no host");
+        assert!(access.admits(None), "a peer on a UNIX socket has no IP address");
     }
 
     #[test]

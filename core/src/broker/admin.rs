@@ -12,13 +12,13 @@ use std::sync::Arc;
 /// The answer to `info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerInfo {
-    /// The makers of the broker.
+    /// The author of the broker software.
     pub author: String,
-    /// Its version.
+    /// Version of the broker software.
     pub version: String,
 }
 
-/// The deepest nesting of parameters.
+/// Maximum nesting depth of parameters.
 const MAX_DEPTH: usize = 16;
 
 #[derive(Deserialize, Default)]
@@ -26,34 +26,34 @@ struct ListParams {
     filter: Option<String>,
 }
 
-/// The answer to a message to the broker: a whole RPC frame.
+/// The answer to a message to the broker: a complete RPC frame.
 pub(super) enum Answer {
-    /// No answer is wanted.
+    /// The request asks for no answer.
     None,
     Ready(Vec<u8>),
-    /// It takes long. `None` when the broker ends before.
+    /// The answer takes long to compute. The future returns `None` if the broker ends before that.
     Later(Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>>),
 }
 
-/// The result of a method, or the way to it.
+/// The result of a method, or a future of it.
 enum Called {
     Result(Vec<u8>),
     Later(tokio::sync::oneshot::Receiver<Result<Vec<u8>, Failure>>),
 }
 
-/// The longest name of a method, in bytes.
+/// Maximum length of a method's name, in bytes.
 const METHOD_LEN: usize = 1024;
-/// The longest parameters of a method that reads them, in bytes.
+/// Maximum length of the parameters of a method that reads them, in bytes.
 const PARAMS_LEN: usize = 64 * 1024;
 
-/// The id of a request whose method's name goes on beyond its bound.
+/// Returns the id of a request whose method name is longer than [`METHOD_LEN`].
 fn overlong_request(payload: &[u8]) -> Option<u32> {
     let [rpc::REQUEST, a, b, c, d, rest @ ..] = payload else { return None };
     let begins = rest.get(..=METHOD_LEN)?;
     find_nul(begins).is_none().then_some(u32::from_le_bytes([*a, *b, *c, *d]))
 }
 
-/// Answers what a client asks `.broker`.
+/// Answers a message that a client sent to `.broker`.
 pub(super) fn answer(core: &Arc<Core>, payload: &[u8]) -> Answer {
     if let Some(id) = overlong_request(payload) {
         let why = format!("the method's name is longer than {METHOD_LEN} bytes");
@@ -68,7 +68,7 @@ pub(super) fn answer(core: &Arc<Core>, payload: &[u8]) -> Answer {
         Ok(Envelope::Request { id, method, params }) => (id, call(core, method, params)),
         Ok(_) => return Answer::None,
         Err(e) => {
-            log::debug!("a message to the broker is no RPC frame: {e}");
+            log::debug!("invalid RPC frame sent to the broker: {e}");
             return Answer::None;
         }
     };
@@ -135,7 +135,7 @@ fn filter(params: &[u8]) -> Result<Option<String>, Failure> {
         }
         bytes => {
             let mut source = rmp_serde::Deserializer::from_read_ref(bytes);
-            // Each level takes stack, also in a field that is ignored.
+            // Each level takes stack space, also in a field that is ignored.
             source.set_max_depth(MAX_DEPTH);
             ListParams::deserialize(&mut source).map_err(|e| (rpc::CODE_PARSE, e.to_string()))?
         }

@@ -1,7 +1,7 @@
 //! Announcements of the broker on its own topics (docs/protocol.md section 9).
 //!
-//! They are queued under the lock that orders registrations and delivered without it. A few subscribers are served
-//! by the thread that registers a client; many by the supervisor.
+//! Announcements are queued under the lock that orders registrations, and delivered without it. If there are few
+//! subscribers, the thread that registers the client delivers to them; if there are many, the supervisor does.
 
 use super::audience::Audience;
 use super::audience_walk::own_subscribers;
@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The most subscribers that are served by the thread that registers a client.
+/// Maximum number of subscribers to which the thread that registers a client delivers.
 const FEW: usize = 32;
-/// The most announcements that are delivered together.
+/// Maximum number of announcements that are delivered together.
 const TOGETHER: usize = 64;
-/// While more announcements than this wait, new clients are not registered.
+/// While more announcements than this are waiting, new clients are not registered.
 const MOST_WAITING: usize = 1024;
 /// The batch number for announcements, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 3;
@@ -47,9 +47,9 @@ pub(super) struct Announcements {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Packed, on `.broker/info`.
+    /// MessagePack payloads for `.broker/info`.
     queue: VecDeque<Vec<u8>>,
-    /// True if a thread is delivering.
+    /// True while a thread is delivering.
     busy: bool,
 }
 
@@ -60,12 +60,12 @@ fn pack(subject: &str, data: Option<&str>) -> Option<Vec<u8>> {
 }
 
 impl Announcements {
-    /// Queues that a primary client has registered.
+    /// Queues the announcement that a primary client has registered.
     pub(super) fn queue_registered(&self, name: &str) {
         self.queue("reg", name);
     }
 
-    /// Queues that a primary client has left.
+    /// Queues the announcement that a primary client has left.
     pub(super) fn queue_unregistered(&self, name: &str) {
         self.queue("unreg", name);
     }
@@ -78,21 +78,21 @@ impl Announcements {
         }
     }
 
-    /// Delivers the announcements that wait if there are few subscribers. Returns true if the supervisor must deliver
-    /// what is left.
+    /// Delivers the waiting announcements if there are few subscribers. Returns true if the supervisor must deliver
+    /// the remaining ones.
     pub(super) fn deliver(&self, registry: &Registry, counters: &BrokerCounters) -> bool {
         self.waiting.load(Relaxed) > 0 && self.deliver_some(registry, counters, FEW)
     }
 
-    /// Delivers some of what waits, whatever the number of subscribers. Returns true when there is more to deliver.
+    /// Delivers some of the waiting announcements to any number of subscribers. Returns true if more are waiting.
     /// Only the supervisor calls it.
     pub(super) fn deliver_rest(&self, registry: &Registry, counters: &BrokerCounters) -> bool {
         self.waiting.load(Relaxed) > 0 && self.deliver_some(registry, counters, usize::MAX)
     }
 
-    /// Delivers a few announcements, unless they have more than `most` receivers. Returns true if something is left, for
-    /// which the caller must care. If another thread is delivering, that thread also delivers those that are queued
-    /// while it does so.
+    /// Delivers a few announcements, unless they have more than `most` receivers. Returns true if some are left that
+    /// the caller must deliver or hand to the supervisor. If another thread is delivering, that thread also delivers
+    /// those that are queued while it does so.
     fn deliver_some(&self, registry: &Registry, counters: &BrokerCounters, most: usize) -> bool {
         let mut state = self.state.lock();
         if state.busy {
@@ -102,7 +102,8 @@ impl Announcements {
         let count = state.queue.len().min(TOGETHER);
         let next: Vec<Vec<u8>> = state.queue.drain(..count).collect();
         drop(state);
-        // Found after the announcements were taken: a client that has subscribed before one was queued gets it.
+        // The subscribers are found after the announcements were taken, so that a client that subscribed before an
+        // announcement was queued receives it.
         let audience: Audience = own_subscribers(registry, TOPIC_INFO);
         let is_delivered = audience.len() <= most;
         if is_delivered {
@@ -121,21 +122,21 @@ impl Announcements {
         !state.queue.is_empty()
     }
 
-    /// Waits while more than [`MOST_WAITING`] announcements wait.
+    /// Waits until at most [`MOST_WAITING`] announcements are waiting.
     pub(super) async fn wait_for_room(&self) {
         while self.waiting.load(Relaxed) > MOST_WAITING {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
             if self.waiting.load(Relaxed) > MOST_WAITING {
-                // The supervisor notifies; the timeout covers a notification that came just before.
+                // The supervisor notifies; the timeout covers a notification that came before this wait began.
                 let _ = tokio::time::timeout(std::time::Duration::from_millis(100), room).await;
             }
         }
     }
 }
 
-/// Announces on `.broker/warn` that the broker is about to end.
+/// Announces on `.broker/warn` that the broker is about to shut down.
 pub(super) async fn announce_shutdown(registry: &Registry, counters: &BrokerCounters) {
     let Some(payload) = pack("shutdown", None) else { return };
     counters.count_written(&payload);
@@ -146,7 +147,8 @@ pub(super) async fn announce_shutdown(registry: &Registry, counters: &BrokerCoun
     }
 }
 
-/// Publishes in the broker's own name. A subscriber without room does not get it: the broker waits for none.
+/// Publishes in the broker's own name. A subscriber whose queue is full does not receive it, because the broker never
+/// waits for one.
 fn publish(audience: &[Arc<Session>], topic: &str, payloads: &[Vec<u8>]) {
     let delivery = |payload| Delivery {
         kind: FrameKind::Publication,

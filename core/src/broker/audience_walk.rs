@@ -9,14 +9,14 @@ use crate::matching::name_walk::NameWalk;
 use crate::matching::search::Step;
 use crate::matching::walk::TopicWalk;
 
-/// Nodes that a search for the subscribers to the broker's own topics visits under one lock.
+/// Maximum number of nodes that a search for subscribers to the broker's own topics visits under one lock.
 const OWN_NODES: usize = 5_000;
 
 /// A search for the receivers of a frame in steps, between which the caller can yield.
 pub(super) struct AudienceWalk {
     search: Search,
-    /// The registry's generation when the search began. An id may have been found for a client that has left since, and
-    /// been given to a new client: clients that registered after this generation are no receivers.
+    /// The registry's generation when the search began. A client that registered later is not a receiver: the search
+    /// may have found its id when the id still belonged to a client that has left since.
     began: u64,
     /// The factor by which the budget of a step has grown. It is doubled when removals set a step back, so that the
     /// search ends.

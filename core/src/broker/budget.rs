@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-/// The most that one poll may cost: about three milliseconds where everything is in the processor's caches.
+/// The maximum cost of one poll: about three milliseconds of work if all memory is in the processor's caches.
 const POLL_BUDGET: usize = 3_000_000;
 
-/// How long one poll may take. The prices are those of a warm cache: work on memory that was not touched before, such as
-/// long queues of many receivers, takes a multiple of them.
+/// The maximum duration of one poll. The prices assume warm caches: work on memory that was not touched before, such
+/// as the long queues of many receivers, takes several times as long.
 const POLL_TIME: Duration = Duration::from_millis(3);
 
-/// The clock is read whenever work of this price has been done.
+/// The clock is read after each piece of work with this total price.
 const STRETCH: usize = 50_000;
 
 /// The prices, in units of about a nanosecond.
@@ -38,26 +38,26 @@ pub(super) mod price {
         count / 16
     }
 
-    /// Looking for the end of a text of so many bytes, or checking that it is UTF-8.
+    /// Searching this many bytes for the end of a text, or checking that they are UTF-8.
     #[inline]
     pub(in crate::broker) fn text(count: usize) -> usize {
         count / 2
     }
 
-    /// Reading so many bytes from a socket or writing them to one.
+    /// Reading this many bytes from a socket, or writing them to one.
     #[inline]
     pub(in crate::broker) fn written(count: usize) -> usize {
         count / 4
     }
 }
 
-/// The rest of a poll's budget.
+/// The remaining budget of a poll.
 #[derive(Debug)]
 pub(super) struct WorkBudget {
     left: usize,
     /// The clock is read when less than this is left.
     checkpoint: usize,
-    /// When the clock was read first. Most polls end before.
+    /// The time of the first reading of the clock. Most polls end before that.
     began: Option<Instant>,
 }
 
@@ -90,7 +90,7 @@ impl WorkBudget {
         self.left == 0
     }
 
-    /// The rest of the budget.
+    /// Returns the remaining budget.
     pub(super) fn left(&self) -> usize {
         self.left
     }

@@ -1,17 +1,17 @@
-//! Keeps a worker awake for a moment while the next frame of a conversation is about to come.
+//! Busy polling: a worker thread polls the sockets for a short time while a client's next frame is expected.
 //!
 //! Clients that talk to each other, or to the broker, one frame at a time pay for two wake-ups with every frame: that
 //! of the receiver, and that of the worker, which went to sleep in between. Waking a core that sleeps costs more than
 //! everything the broker does with a small frame. So the broker notes which clients are *prompt*: they sent their
-//! last frame shortly after they were given one (an acknowledgement, a message). Once such a client has been given
-//! something again, a worker with nothing to do polls the sockets until the answer is there or was due. Clients that
-//! only send, only receive or take their time are not waited for. The rest of a large frame is, once a good piece of
-//! it has come.
+//! last frame shortly after they had received one (an acknowledgement, a message). After such a client has received
+//! another frame, a worker with nothing to do polls the sockets until the answer has arrived, or until the time in
+//! which it was expected has passed. The broker does not poll for clients that only send, only receive, or answer
+//! slowly. It also polls for the rest of a large frame when a large piece of it has arrived.
 //!
-//! For how long a worker polls, up to the bound of the poller, is learned for each client: see `poll_tuner.rs`.
+//! The time for which a worker polls, up to the bound of the poller, is learned for each client: see `poll_tuner.rs`.
 //!
-//! Between two polls every other program may run. Only one worker polls at a time. Where other programs want the
-//! cores, which then do not sleep anyway, polling pauses.
+//! Between two polls, the worker yields the core to other programs. Only one worker polls at a time. Polling pauses
+//! when other programs use the cores; the cores do not sleep then anyway.
 
 use super::reply_tracker::{ReplyTracker, nanoseconds};
 use crate::transport::{ReadinessSet, Socket};
@@ -62,19 +62,22 @@ struct Inner {
     started: Instant,
     /// Every client's socket.
     watch: ReadinessSet,
-    /// Deadline (nanoseconds since the start) until which a reply is expected; 0: none is.
+    /// Deadline (nanoseconds since the start) until which a reply is expected; 0: none is expected.
     expected: AtomicU64,
-    /// Polling pauses until then (nanoseconds since the start).
+    /// End of the pause in polling (nanoseconds since the start).
     paused: AtomicU64,
-    /// True if a worker is polling.
+    /// True while a worker is polling.
     busy: AtomicBool,
 }
 
 impl BusyPoller {
-    /// A poller that waits up to `bound` for an answer, at most 1 ms: timers may be late by as much.
+    /// Creates a poller that waits for an answer up to `bound`, but at most 1 ms, because timers may be late by as
+    /// much.
     ///
     /// # Errors
-    /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux; out of descriptors.
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux; otherwise no more descriptors are
+    /// available.
     pub fn new(bound: Duration) -> io::Result<BusyPoller> {
         let inner = Inner {
             bound: bound.min(LONGEST),
@@ -87,8 +90,8 @@ impl BusyPoller {
         Ok(BusyPoller { inner: Arc::new(inner) })
     }
 
-    /// Returns when there is something to do or nothing is expected any more, mostly immediately. To be called by
-    /// [`Builder::on_thread_park`](tokio::runtime::Builder::on_thread_park).
+    /// Returns when there is work to do or no answer is expected any more; in most cases immediately. The runtime
+    /// must call it through [`Builder::on_thread_park`](tokio::runtime::Builder::on_thread_park).
     pub fn before_park(&self) {
         let inner = &*self.inner;
         let until = inner.expected.load(Relaxed);
@@ -104,19 +107,19 @@ impl BusyPoller {
 
     /// Adds a client's socket to those that are polled.
     pub(super) fn watch(&self, socket: &Socket) {
-        // Without it, frames of this client do not end a poll.
+        // After a failure, frames of this client do not end a poll.
         if let Err(e) = self.inner.watch.add(socket) {
-            log::debug!("a connection cannot be polled: {e}");
+            log::debug!("cannot poll a connection: {e}");
         }
     }
 
-    /// Notes that a piece of a large frame has come: its sender is writing the rest just now.
+    /// Notes that a piece of a large frame has arrived. Its sender is probably writing the rest.
     pub(super) fn rest_is_due(&self) {
         let inner = &*self.inner;
         inner.expected.store(inner.now().saturating_add(nanoseconds(inner.bound)), Relaxed);
     }
 
-    /// Notes that a frame of `sender` has been routed, and that `receivers` are about to be given something.
+    /// Notes that a frame of `sender` has been routed, and that `receivers` are about to receive something.
     pub(super) fn exchanged<'a>(
         &self,
         sender: &ReplyTracker,
@@ -138,7 +141,7 @@ impl BusyPoller {
 }
 
 impl Inner {
-    /// Never 0.
+    /// Returns the nanoseconds since the start; never 0.
     fn now(&self) -> u64 {
         nanoseconds(self.started.elapsed()).max(1)
     }
@@ -182,7 +185,7 @@ mod tests {
         assert!(busy_poller.inner.expected.load(Relaxed) > busy_poller.inner.now());
         theirs.write_all(b"2").unwrap();
         busy_poller.before_park();
-        // It was due a moment ago, or is in a moment.
+        // Deadlines that have just passed, or pass soon.
         for until in [1, busy_poller.inner.now() + 100_000] {
             busy_poller.inner.expected.store(until, Relaxed);
             busy_poller.before_park();

@@ -1,7 +1,7 @@
 //! `client.list`: the clients, optionally those whose name matches a regular expression.
 //!
-//! Listing many clients, adding up their counters and compiling a filter take long. A thread of its own does all of
-//! this, one question at a time.
+//! Listing many clients, adding up their counters and compiling a filter take long. A dedicated thread does all of
+//! this, one request at a time.
 
 use super::core::Core;
 use super::counters::{Counters, of_client};
@@ -16,61 +16,62 @@ use serde::{Deserialize, Serialize};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
-/// The largest size of a compiled filter, in bytes.
+/// Maximum size of a compiled filter, in bytes.
 const FILTER_BYTES: usize = 128 * 1024;
-/// The memory that matching may use, in bytes.
+/// Maximum memory that matching may use, in bytes.
 const MATCH_BYTES: usize = 256 * 1024;
-/// The longest filter, in bytes.
+/// Maximum length of a filter, in bytes.
 const FILTER_LEN: usize = 1024;
-/// The deepest nesting of groups in a filter.
+/// Maximum nesting depth of groups in a filter.
 const FILTER_NESTING: u32 = 32;
-/// Compiled filters that are kept.
+/// Maximum number of compiled filters that are kept.
 const FILTERS: usize = 16;
 
 /// The state of a client as a receiver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientState {
-    /// It keeps up, or is slow and holds its senders back.
+    /// The client keeps up, or is slow and makes its senders wait.
     #[default]
     Ok,
-    /// It was slow for longer than the hold time: publications and broadcasts that find its queue full are dropped.
+    /// The client was slow for longer than the hold time: publications and broadcasts that find its queue full are
+    /// dropped.
     Lagging,
-    /// It has taken nothing for the stall time: the policy for slow receivers applies.
+    /// The client has read nothing for the stall time: the policy for slow receivers applies.
     Stuck,
 }
 
 /// One client in the answer to `client.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientInfo {
-    /// The primary name.
+    /// Name of the primary client.
     pub name: String,
-    /// The kind of its connection.
+    /// Kind of connection.
     pub kind: ClientKind,
-    /// Its address; `None` if it is on this machine.
+    /// IP address of the peer; `None` if it is on this machine.
     pub source: Option<String>,
-    /// The address it connected to, as given to the broker; `None` for internal clients, empty for
-    /// connections handed in.
+    /// The broker's address that the client connected to, as given to the broker; `None` for in-process clients,
+    /// empty for connections that the program handed in.
     pub port: Option<String>,
-    /// Frames read from it, pings not counted.
+    /// Frames read from the client, without pings.
     pub r_frames: u64,
-    /// Bytes of their bodies.
+    /// Bytes of the bodies of these frames.
     pub r_bytes: u64,
-    /// Frames queued for it; an acknowledgement counts as one.
+    /// Frames queued for the client; an acknowledgement counts as one.
     pub w_frames: u64,
-    /// Bytes of their bodies.
+    /// Bytes of the bodies of these frames.
     pub w_bytes: u64,
-    /// Frames that wait for it now.
+    /// Frames that are now waiting in its queue.
     pub queue: usize,
-    /// 1 and its secondaries.
+    /// Number of instances: 1 plus its secondaries.
     pub instances: usize,
-    /// Frames that were dropped because it did not keep up.
+    /// Frames that were dropped because the client did not keep up.
     #[serde(default)]
     pub dropped: u64,
     /// Its state as a receiver.
     #[serde(default)]
     pub state: ClientState,
-    /// Senders that are held back for it now.
+    /// Number of senders that now wait for the client.
     #[serde(default)]
     pub held_senders: usize,
 }
@@ -78,11 +79,11 @@ pub struct ClientInfo {
 /// The answer to `client.list`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientList {
-    /// Primaries, sorted by name.
+    /// Primary clients, sorted by name.
     pub clients: Vec<ClientInfo>,
 }
 
-/// The primaries whose name `accepts`, the broker's own client among them, sorted by name.
+/// Returns the primary clients whose name `accepts`, with the broker's own client, sorted by name.
 pub(super) fn clients(core: &Core, accepts: impl Fn(&str) -> bool) -> ClientList {
     let mut clients: Vec<ClientInfo> = core
         .registry
@@ -139,7 +140,7 @@ fn broker_info(core: &Core) -> ClientInfo {
     }
 }
 
-/// Answers questions until there will be none.
+/// Answers requests until the channel is closed.
 pub(super) fn answer_all(core: &Weak<Core>, requests: &Receiver<Request>) {
     let mut filters = Filters::default();
     while let Ok(Request { question, answer }) = requests.recv() {
@@ -151,7 +152,7 @@ pub(super) fn answer_all(core: &Weak<Core>, requests: &Receiver<Request>) {
                 filters.compiled(&text).and_then(|filter| pack(&clients(&core, |name| filter.is_match(name))))
             }
         };
-        // The client that asked may have gone.
+        // The client that asked may have left.
         let _ = answer.send(result);
     }
 }
@@ -197,7 +198,7 @@ fn compile(text: &str) -> Result<Regex, Failure> {
         .map_err(|e| match e {
             regex::Error::CompiledTooBig(limit) => (
                 rpc::CODE_INVALID_PARAMS,
-                format!("the filter is too large: compiled it would take more than {limit} bytes"),
+                format!("the filter is too large: it would take more than {limit} bytes when compiled"),
             ),
             other => (rpc::CODE_PARSE, other.to_string()),
         })

@@ -23,22 +23,24 @@ use std::task::Poll;
 
 /// The largest read buffer of a session; also the largest buffer that a thread keeps for reuse.
 const MAX_READ: usize = 256 * 1024;
-/// The most that one read takes of a large body, in bytes: the kernel continues to copy while its sender writes.
+/// The maximum number of bytes that one read takes of a large body. The kernel continues to copy while the sender
+/// writes, so that an unbounded read could go on for long.
 const MAX_LARGE_READ: usize = 512 * 1024;
-/// When a read returns this much of an incomplete frame, its sender is expected to be writing the rest.
+/// When a read returns at least this many bytes of an incomplete frame, its sender is expected to be writing the
+/// rest.
 const LARGE_PIECE: usize = 16 * 1024;
-/// The kernel's send buffer for a client on a UNIX socket, unless the options set it: a large payload fits in one
-/// write. TCP adapts its buffers by itself.
+/// The kernel's send buffer for a client on a UNIX socket, unless the options set it. A large payload then fits in
+/// one write. TCP adapts its buffers by itself.
 const UNIX_SEND_BUFFER: usize = 1024 * 1024;
-/// The most bytes that are read, to count what is lost, from a client that closed its connection while it was held
-/// back.
+/// Maximum number of bytes that are read from a client that closed its connection while it was held back, to count
+/// the frames that are lost.
 const MOST_COUNTED: usize = 16 * 1024 * 1024;
 
-/// The reason for which the reading of a connection ended.
+/// The reason why the reading of a connection ended.
 enum End {
-    /// The client closed it.
+    /// The client closed the connection.
     Closed,
-    /// It was unregistered.
+    /// The client was unregistered.
     Unregistered,
     /// The broker is shutting down.
     Stopped,
@@ -51,14 +53,14 @@ impl std::fmt::Display for End {
         match self {
             End::Closed => f.write_str("closed by the client"),
             End::Unregistered => f.write_str("unregistered"),
-            End::Stopped => f.write_str("the broker shuts down"),
+            End::Stopped => f.write_str("the broker is shutting down"),
             End::Failed(e) => e.fmt(f),
             End::Rejected(rejection) => rejection.fmt(f),
         }
     }
 }
 
-/// Unregisters the session when its task ends, also by a panic.
+/// Unregisters the session when its task ends, also after a panic.
 struct Registered {
     core: Arc<Core>,
     session: Arc<Session>,
@@ -73,7 +75,7 @@ impl Registered {
         Registered { core: core.clone(), session: session.clone(), reason, reads: true }
     }
 
-    /// Nothing more is read from the client.
+    /// Declares that nothing more is read from the client.
     fn stop_reading(&mut self) {
         if std::mem::take(&mut self.reads) {
             self.core.reading.fetch_sub(1, SeqCst);
@@ -89,15 +91,16 @@ impl Drop for Registered {
     }
 }
 
-/// Serves a connection until it ends. `port` is what it connected to, as given to the broker.
+/// Serves a connection until it ends. `port` is the broker's address that the peer connected to, as given to the
+/// broker.
 pub(super) async fn serve(core: Arc<Core>, socket: Socket, port: Arc<str>) {
     let mut buffers = core.options.socket_buffers;
     if socket.peer().is_none() {
         buffers.send = buffers.send.or(Some(UNIX_SEND_BUFFER));
     }
-    // The connection works with the default buffers too, but slower.
+    // If this fails, the connection works with the default buffers, but more slowly.
     if let Err(e) = socket.set_buffers(buffers) {
-        log::debug!("the buffers of a connection from {} stay as they are: {e}", handshake::origin(&socket));
+        log::debug!("cannot set the socket buffers of a connection from {}: {e}", handshake::origin(&socket));
     }
     let socket = Arc::new(socket);
     let writer = Writer::counted(socket.clone(), Some(core.limits.totals.clone()));
@@ -122,11 +125,11 @@ pub(super) async fn serve(core: Arc<Core>, socket: Socket, port: Arc<str>) {
 }
 
 /// The orderly end of a connection while the broker shuts down. Waits until no connection can queue more frames, and
-/// until everything queued for the client is written, then ends the broker's direction of the connection. What the
-/// client still sends is discarded until the client closes: if a TCP socket is closed with unread input, the kernel
-/// discards what it has not sent yet.
+/// until everything queued for the client is written, then ends the broker's direction of the connection. Input is
+/// discarded until the client closes: when a TCP socket with unread input is closed, the kernel discards the output
+/// that it has not sent yet.
 async fn drain(core: &Core, socket: &Socket, writer: &Arc<Writer>) {
-    // Input is discarded from the beginning: a client that blocks while it writes would not read.
+    // Input is discarded from the beginning: a client that blocks in a write would not read.
     let mut discarded = pin!(handshake::discard_input(socket));
     let mut written = pin!(async {
         loop {
@@ -149,7 +152,7 @@ async fn drain(core: &Core, socket: &Socket, writer: &Arc<Writer>) {
 }
 
 thread_local! {
-    /// One read buffer per thread: sessions that wait for something to read hold none.
+    /// One read buffer per thread, so that sessions that wait for input hold none.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -162,18 +165,18 @@ fn take_buffer(size: usize) -> Vec<u8> {
 fn give_buffer(mut buf: Vec<u8>) {
     buf.clear();
     if buf.capacity() <= 2 * MAX_READ {
-        // Fails only while the thread ends.
+        // This fails only while the thread ends.
         let _ = BUFFER.try_with(|slot| slot.replace(buf));
     }
 }
 
 /// The event that ended a wait for input.
 enum Event {
-    /// There is something to read. `suspended` says that the task waited for it.
+    /// Input can be read. `suspended` is true if the task had to wait for it.
     Readable {
         suspended: bool,
     },
-    /// The session is nudged.
+    /// The session was notified through `Session::nudge`.
     Nudged,
     Failed(io::Error),
 }
@@ -183,7 +186,7 @@ async fn next_event(socket: &Socket, session: &Session) -> Event {
     let mut nudged = pin!(session.nudge.notified());
     let mut suspended = false;
     poll_fn(|cx| {
-        // Nothing is registered for the nudge while there is something to read.
+        // While input can be read, the task does not register for the notification.
         match readable.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Event::Readable { suspended }),
             Poll::Ready(Err(e)) => return Poll::Ready(Event::Failed(e)),
@@ -201,7 +204,7 @@ async fn read_frames(core: &Arc<Core>, socket: &Socket, session: &Arc<Session>, 
     let mut dispatcher = Dispatcher::new(core.clone(), session.clone());
     let least = core.options.buf_size.clamp(512, MAX_READ);
     let mut size = least;
-    // Others may have ended their streams already: they do not wait for a client that was not counted yet.
+    // Other connections may already have ended their streams: they do not wait for a client that was not counted yet.
     if core.is_closing() {
         return End::Stopped;
     }
@@ -242,7 +245,7 @@ async fn read_frames(core: &Arc<Core>, socket: &Socket, session: &Arc<Session>, 
                 dispatcher.charge_read(n);
                 session.liveness.seen.store(core.clock.now(), Relaxed);
                 size = if n >= room { (size * 2).min(MAX_READ) } else { (size / 2).max(least).max(n) };
-                // On the heap: the future of a batch is several times larger than an idle connection should be.
+                // The future is boxed: it is several times larger than the task of an idle connection should be.
                 if let Err(end) = Box::pin(route(core, &mut decoder, &mut dispatcher, session, &buf)).await {
                     return end;
                 }
@@ -268,7 +271,7 @@ async fn read_frames(core: &Arc<Core>, socket: &Socket, session: &Arc<Session>, 
 struct Counted {
     frames: u64,
     bytes: u64,
-    /// All frames of the read, those included that are in the session's counters already.
+    /// All frames of the read, including those that are already in the session's counters.
     total: u64,
 }
 
@@ -289,10 +292,11 @@ impl Counted {
     }
 }
 
-/// Dispatches every whole frame in `bytes`, then flushes the queues that were appended to.
+/// Dispatches every complete frame in `bytes`, then flushes the queues to which frames were appended.
 ///
 /// # Errors
-/// The reason for which the connection must end.
+///
+/// The reason why the connection must end.
 async fn route(
     core: &Arc<Core>,
     decoder: &mut Decoder<Header>,
@@ -334,8 +338,8 @@ async fn route(
         if let Some(rejection) = rejected {
             break Err(rejection);
         }
-        // The session has ended: a new client may have its name, and frames of the old one must not follow the new
-        // one's.
+        // The session has ended. A new client may have its name, and frames of the old client must not follow those
+        // of the new one.
         if session.has_ended() {
             break Ok(());
         }
@@ -384,7 +388,7 @@ fn count_frames(decoder: &mut Decoder<Header>, input: &mut &[u8]) -> u64 {
     frames
 }
 
-/// Counts, as dropped, the unread frames of a client that closed its connection while it was held back.
+/// Counts the unread frames of a client as dropped, after it closed its connection while it was held back.
 fn count_unread(core: &Core, socket: &Socket, session: &Session, decoder: &mut Decoder<Header>) {
     let (mut frames, mut bytes) = (0, 0);
     let mut buf = Vec::with_capacity(MAX_READ);

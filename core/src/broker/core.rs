@@ -23,8 +23,9 @@ use std::sync::atomic::{
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// Milliseconds for which the broker has run, advanced by the supervisor alone: cheap to read. The clock does not count
-/// time in which the process was suspended, because the broker could not read from its clients then.
+/// Milliseconds for which the broker has run. Only the supervisor advances this clock, so that reading it is cheap.
+/// It does not count time in which the process was suspended, because the broker could not read from its clients
+/// then.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU64);
 
@@ -53,12 +54,12 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) supervisor: Supervisor,
     pub(super) started: Instant,
-    /// Held while a client registers or leaves and the announcement of this is queued, so that announcements have the
-    /// order of the events.
+    /// Held while a client registers or leaves and while the announcement of it is queued, so that announcements have
+    /// the order of the events.
     membership: Mutex<()>,
     /// Set when the broker shuts down: no client is registered any more, and nothing more is read.
     pub(super) closing: AtomicBool,
-    /// Connections whose task still reads and routes, and operations of clients in this process that wait.
+    /// Number of connections whose task still reads and routes, plus the waiting operations of in-process clients.
     pub(super) reading: AtomicUsize,
     pub(super) leaving: Leaving,
     /// Notified whenever a connection's task has stopped reading, or has ended.
@@ -66,19 +67,20 @@ pub(super) struct Core {
     next_owner: AtomicU32,
 }
 
-/// The number of clients that are unregistered and closed in one step.
+/// Maximum number of clients that are unregistered and closed in one step.
 pub(super) const TOGETHER: usize = 8;
 const EVICTED: &str = "its name was taken over";
 
-/// The result of one step in which clients were unregistered.
+/// The result of one step that unregisters clients.
 pub(super) struct Ended {
-    /// The number of clients that were unregistered.
+    /// Number of clients that were unregistered.
     pub(super) count: usize,
-    /// False if there are more.
+    /// False if clients are left to be unregistered.
     pub(super) is_complete: bool,
 }
 
-/// Clients to be closed when no lock is held: closing one wakes tasks, runs callbacks and drops what they own.
+/// Clients to be closed when no lock is held, because closing one wakes tasks, runs callbacks and drops what they
+/// own.
 #[derive(Default)]
 struct Effects {
     leaving: Vec<(Arc<Session>, String)>,
@@ -107,12 +109,13 @@ impl Core {
         }
     }
 
-    /// The number under which a batch promises to flush a queue. The highest numbers are reserved.
+    /// Returns the number that identifies a batch as the one that will flush a queue. The highest numbers are
+    /// reserved.
     pub(super) fn next_batch_owner(&self) -> u32 {
         self.next_owner.fetch_add(1, Relaxed) & (u32::MAX >> 1)
     }
 
-    /// Lets no client in any more. Those whose registration has begun are registered when it returns.
+    /// Stops the registration of clients. Registrations that have begun are complete when it returns.
     pub(super) fn close(&self) {
         self.closing.store(true, SeqCst);
         drop(self.membership.lock());
@@ -122,14 +125,15 @@ impl Core {
         self.closing.load(SeqCst)
     }
 
-    /// An outbox with the bounds of this broker.
+    /// Creates an outbox with the bounds of this broker.
     pub(super) fn outbox(&self, sink: Sink) -> Outbox {
         Outbox::new(sink, &self.options, self.limits.clone())
     }
 
-    /// Registers a client. For a client on a socket, the answer is the first thing in its queue.
+    /// Registers a client. For a client on a socket, the answer is the first frame in its queue.
     ///
     /// # Errors
+    ///
     /// The refusals of docs/protocol.md section 2.
     pub(super) fn register(&self, identity: Identity, sink: Sink) -> Result<Arc<Session>, ErrorKind> {
         let (name, kind) = (identity.name.clone(), identity.kind);
@@ -164,14 +168,14 @@ impl Core {
         Ok(session)
     }
 
-    /// Unregisters a client, with its secondaries, and closes their connections. Does nothing the second time. Takes
-    /// long if there are many secondaries: for threads that serve no clients.
+    /// Unregisters a client with its secondaries, and closes their connections. A second call does nothing. It takes
+    /// long if there are many secondaries: only threads that serve no clients may call it.
     pub(super) fn end(&self, session: &Arc<Session>, reason: &str) {
         while !self.end_some(session, reason, TOGETHER).is_complete {}
     }
 
-    /// Unregisters at most `most` clients of a family, the secondaries of a primary and then itself, and closes their
-    /// connections. Does nothing when all of them are unregistered.
+    /// Unregisters at most `most` clients of a family, the secondaries of a primary before the primary itself, and
+    /// closes their connections. Does nothing if all of them are unregistered.
     pub(super) fn end_some(&self, session: &Arc<Session>, reason: &str, most: usize) -> Ended {
         let mut effects = Effects::default();
         let is_complete = {
@@ -201,7 +205,7 @@ impl Core {
         }
     }
 
-    /// Returns true while there are more.
+    /// Evicts a few of them. Returns true while more are left.
     fn evict_some(&self, identity: &Identity) -> bool {
         let ip = identity.peer.map(|peer| peer.ip());
         let mut effects = Effects::default();
@@ -235,7 +239,7 @@ impl Core {
             self.counters.retire_counters(of_client(&session));
             if dropped.frames > 0 {
                 log::debug!(
-                    "{} frames, {} bytes, were queued for {} and are discarded",
+                    "{} frames ({} bytes) queued for {} are discarded",
                     dropped.frames,
                     dropped.bytes,
                     shown(session.name().as_bytes())

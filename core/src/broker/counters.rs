@@ -1,10 +1,10 @@
-//! The counters of clients, and those that the broker keeps beside them.
+//! The counters of clients, and those that the broker keeps itself.
 
 use super::session::Session;
 use parking_lot::Mutex;
 use std::ops::AddAssign;
 
-/// The counters of one client, or of several added up.
+/// The counters of one client, or the sum over several clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) r_frames: u64,
@@ -54,7 +54,8 @@ impl BrokerCounters {
         own.w_bytes += payload.len() as u64;
     }
 
-    /// The counters of the broker's own client, as its peers see them: read is what it sends.
+    /// The counters of the broker's own client from the broker's point of view: the client's sent frames count as
+    /// read.
     pub(super) fn own_counters(&self) -> Counters {
         let own = *self.own.lock();
         Counters {
@@ -71,7 +72,7 @@ impl BrokerCounters {
         *self.retired.lock() += counters;
     }
 
-    /// Counts frames of a client that has left already, which are lost.
+    /// Counts lost frames of a client that has already left.
     pub(super) fn count_lost(&self, frames: u64) {
         self.retired.lock().dropped += frames;
     }

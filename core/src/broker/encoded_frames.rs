@@ -5,21 +5,21 @@ use crate::transport::queue::KEEP;
 use bytes::Bytes;
 use std::cell::Cell;
 
-/// Each thread keeps the buffers of one value for reuse, unless they are larger than this.
+/// Maximum size of the buffers that each thread keeps for reuse, in bytes.
 const SPARE_BYTES: usize = 512 * 1024;
 
-/// Encoded frames in one piece.
+/// Encoded frames in one contiguous buffer.
 #[derive(Debug, Default)]
 pub(super) struct EncodedFrames {
     pub(super) bytes: Vec<u8>,
     /// The length of each frame, marked with [`KEEP`] if it must not be dropped.
     pub(super) lens: Vec<u64>,
-    /// The beginning of each frame, except for its length: the header and the sender.
+    /// The bytes at the start of each frame after its length: the header and the sender.
     head: Vec<u8>,
 }
 
 thread_local! {
-    /// Buffers for one value per thread: a session that waits for input holds none.
+    /// Buffers for one value per thread, so that a session that waits for input holds none.
     static SPARE: Cell<EncodedFrames> = const { Cell::new(EncodedFrames::new()) };
 }
 
@@ -28,7 +28,7 @@ impl EncodedFrames {
         EncodedFrames { bytes: Vec::new(), lens: Vec::new(), head: Vec::new() }
     }
 
-    /// An empty value, with buffers if this thread has kept some.
+    /// Returns an empty value, with the buffers that this thread has kept, if any.
     pub(super) fn take(frame: &Delivery<'_>) -> EncodedFrames {
         let mut taken = SPARE.try_with(Cell::take).unwrap_or_default();
         taken.head.clear();
@@ -41,7 +41,7 @@ impl EncodedFrames {
         self.bytes.clear();
         self.lens.clear();
         if (1..=SPARE_BYTES).contains(&self.bytes.capacity()) {
-            // Fails only while the thread ends.
+            // This fails only while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(self));
         }
     }
@@ -68,17 +68,17 @@ impl EncodedFrames {
         self.bytes.shrink_to_fit();
     }
 
-    /// The bytes of all frames together.
+    /// The total length of all frames, in bytes.
     pub(super) fn len(&self) -> usize {
         self.lens.iter().map(|len| (len & !KEEP) as usize).sum()
     }
 
-    /// Takes the encoded bytes, to be shared by many queues. The lengths of the frames stay.
+    /// Takes the encoded bytes, so that many queues can share them. The lengths of the frames stay.
     pub(super) fn take_bytes(&mut self) -> Bytes {
         std::mem::take(&mut self.bytes).into()
     }
 
-    /// How many frames and bytes the longest prefix of at most `frames` frames and `bytes` bytes has.
+    /// Returns the frames and bytes of the longest prefix that has at most `frames` frames and `bytes` bytes.
     pub(super) fn prefix(&self, frames: usize, bytes: usize) -> (usize, usize) {
         let mut fits = (0, 0);
         for len in self.lens.iter().take(frames) {
@@ -91,7 +91,7 @@ impl EncodedFrames {
         fits
     }
 
-    /// The frames one by one, each parsed and encoded.
+    /// Iterates over the frames, each parsed and encoded.
     pub(super) fn frames(&self) -> impl Iterator<Item = (Delivery<'_>, &[u8])> {
         let mut bytes = &self.bytes[..];
         self.lens.iter().filter_map(move |len| {

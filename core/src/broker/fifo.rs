@@ -24,12 +24,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 const MODE: u32 = 0o622;
-/// Bytes that one read takes out of the pipe.
+/// Maximum number of bytes that one read takes out of the pipe.
 const READ_BYTES: usize = 16 * 1024;
-/// Lines that are executed before other tasks of the worker get their turn.
+/// Number of lines that are executed before the task yields to other tasks of the worker.
 const LINES_PER_TURN: u32 = 16;
 
-/// Makes the pipe and begins to read it. A pipe that a dead broker left is replaced.
+/// Creates the pipe and begins to read it. Replaces a pipe that a broker left behind when it died.
 pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()>, Arc<PublishedFile>)> {
     let address = format!("fifo:{}", path.display());
     let file = Arc::new(PublishedFile::reserve(path).await?);
@@ -44,7 +44,7 @@ pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()
     Ok((tokio::spawn(run(file.clone(), made, commands)), file))
 }
 
-/// Returns whether a pipe without a reader is at the path. An error: the path cannot be used.
+/// Returns whether a pipe without a reader is at the path. An error means that the path cannot be used.
 fn is_stale(path: &Path) -> Result<bool> {
     let cannot = |e: io::Error| failed(&format!("fifo:{}", path.display()), e);
     match std::fs::symlink_metadata(path) {
@@ -56,7 +56,7 @@ fn is_stale(path: &Path) -> Result<bool> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(_) => Err(in_use(path, "another process, which reads from it")),
-        // Nothing has it open for reading.
+        // No process has it open for reading.
         Err(rustix::io::Errno::NXIO) => Ok(true),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(e) => Err(cannot(e.into())),
@@ -65,9 +65,9 @@ fn is_stale(path: &Path) -> Result<bool> {
 
 fn make(path: &Path) -> io::Result<pipe::Receiver> {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(MODE), 0)?;
-    // The umask may have taken permissions away.
+    // The umask may have removed permissions.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-    // Open for writing too: the pipe does not end when a shell closes its end.
+    // The pipe is opened for writing too, so that it does not end when a shell closes its end.
     pipe::OpenOptions::new().read_write(true).open_receiver(path)
 }
 
@@ -100,9 +100,9 @@ impl Commands {
     }
 }
 
-/// Reads the pipe, and replaces it when its file was deleted.
+/// Reads the pipe, and replaces it after its file was deleted.
 async fn run(file: Arc<PublishedFile>, pipe: pipe::Receiver, commands: Arc<Commands>) {
-    // The tasks end with the set.
+    // The tasks are aborted when the set is dropped.
     let mut readers = JoinSet::new();
     let (mut current, retired) = oneshot::channel();
     readers.spawn(read(pipe, commands.clone(), retired));
@@ -120,15 +120,15 @@ async fn run(file: Arc<PublishedFile>, pipe: pipe::Receiver, commands: Arc<Comma
                 log::warn!("{} was deleted: listening on it again", commands.path);
                 let (next, retired) = oneshot::channel();
                 readers.spawn(read(pipe, commands.clone(), retired));
-                // The reader of the old pipe learns of it when its sender is dropped.
+                // Dropping the sender tells the reader of the old pipe that its pipe is retired.
                 drop(std::mem::replace(&mut current, next));
             }
         }
     }
 }
 
-/// Executes the lines of one pipe. When the sender of `retired` is dropped, it ends as soon as
-/// nothing came for a while: shells may still have the pipe open.
+/// Executes the lines of one pipe. After the sender of `retired` is dropped, the function returns when no line has
+/// come for a while: shells may still have the old pipe open.
 async fn read(pipe: pipe::Receiver, commands: Arc<Commands>, mut retired: oneshot::Receiver<()>) {
     let mut lines = LineSplitter::default();
     let mut chunk = vec![0; READ_BYTES];
@@ -158,7 +158,7 @@ async fn read(pipe: pipe::Receiver, commands: Arc<Commands>, mut retired: onesho
         while let Some(line) = lines.next_line(&mut rest) {
             let result = match &line {
                 Ok(line) => execute_line(&commands.link, line).await,
-                Err(_) => Err("too long a line".into()),
+                Err(_) => Err("the line is too long".into()),
             };
             if let Err(why) = result {
                 let (Ok(line) | Err(line)) = &line;

@@ -7,9 +7,10 @@ use crate::proto::rpc;
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// Reads a line without its line feed. `None`: the line is blank.
+/// Parses a line without its line feed. Returns `None` for a blank line.
 ///
 /// # Errors
+///
 /// The reason why the line cannot be executed, for the log.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Operation<'_, Bytes>>, Cow<'static, str>> {
     let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
@@ -17,14 +18,14 @@ pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Operation<'_, Bytes>>, Co
     if line.trim().is_empty() {
         return Ok(None);
     }
-    // It would end a name or a topic in the middle.
+    // A NUL would end a name or a topic prematurely.
     if line.contains('\0') {
         return Err("the line contains a NUL".into());
     }
     let (target, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let text = || Bytes::copy_from_slice(rest.as_bytes());
     Ok(Some(if let Some(topic) = target.strip_prefix('=') {
-        // The FIFO sends in the broker's name, but the broker's topics are not open to shells.
+        // The FIFO sends in the broker's name, but shells may not publish on the broker's own topics.
         if topic.starts_with(".broker/") {
             return Err(ErrorKind::AccessDenied.to_string().into());
         }
@@ -70,7 +71,7 @@ mod tests {
                 Operation::Publish { .. } => "publish",
                 Operation::Broadcast { .. } => "broadcast",
                 Operation::Message { .. } => "message",
-                _ => "none of a FIFO",
+                _ => "not a FIFO operation",
             };
             assert_eq!(vector["operation"], json!(name), "{}", vector["name"]);
             assert_eq!(vector["subject"], json!(operation.subject()), "{}", vector["name"]);

@@ -1,23 +1,23 @@
 //! Splits the bytes read from a FIFO into lines of a bounded length.
 
-/// The longest line, without its line feed. A longer one is skipped.
+/// Maximum length of a line, without its line feed. A longer one is skipped.
 pub(crate) const MAX_LINE_BYTES: usize = 1024 * 1024;
-/// Memory that is kept for the next incomplete line.
+/// Maximum memory that is kept for the next incomplete line, in bytes.
 const KEPT_BYTES: usize = 64 * 1024;
-/// The bytes of an overlong line that are handed on, to be shown in the log.
+/// Bytes of an overlong line that are returned, to be shown in the log.
 const EXCERPT_BYTES: usize = 512;
 
 /// The state between two reads: the beginning of a line whose end has not come yet.
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
     beginning: Vec<u8>,
-    /// The line is too long: the rest of it is skipped.
+    /// True if the line is too long: the rest of it is skipped.
     overlong: bool,
 }
 
 impl LineSplitter {
-    /// Takes the next line out of `input`, without its line feed. `None`: all of `input` was taken, and no
-    /// line is complete. `Err` has the beginning of a line that was too long.
+    /// Takes the next line out of `input`, without its line feed. Returns `None` if no line is complete; all of
+    /// `input` is consumed then. `Err` has the beginning of a line that was too long.
     pub(crate) fn next_line(&mut self, input: &mut &[u8]) -> Option<Result<Vec<u8>, Vec<u8>>> {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
             let rest = std::mem::take(input);
@@ -57,7 +57,7 @@ impl LineSplitter {
 mod tests {
     use super::*;
 
-    /// The lines of `input`, read in pieces of `size` bytes; a line that is too long as `None`.
+    /// Splits `input`, read in pieces of `size` bytes, into lines; a line that is too long becomes `None`.
     fn split(input: &[u8], size: usize) -> Vec<Option<Vec<u8>>> {
         let mut splitter = LineSplitter::default();
         let mut lines = vec![];

@@ -10,8 +10,8 @@ use crate::proto::op::FrameKind;
 use crate::transport::LARGE_PAYLOAD;
 use std::sync::Arc;
 
-/// The bounds of a batch for several receivers: enough to spread the cost of their locks, and little enough to stay in
-/// a core's cache while it is copied to each queue.
+/// The bounds of a batch for several receivers: large enough to spread the cost of their locks, and small enough to
+/// stay in a core's cache while it is copied to each queue.
 const FOR_MANY: Bounds = Bounds { frames: 256, bytes: 64 * 1024 };
 /// The bounds of a batch for one receiver, whose queue usually takes it without a copy.
 const FOR_ONE: Bounds = Bounds { frames: 2048, bytes: 256 * 1024 };
@@ -23,7 +23,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// At most a quarter of a queue's budget: more would rarely fit into a queue in one piece.
+    /// Reduces the bounds to at most a quarter of a queue's budget: more would rarely fit into a queue in one piece.
     fn within(self, options: &Options) -> Bounds {
         Bounds {
             frames: self.frames.min((options.queue_size / 4).max(1)),
@@ -39,7 +39,7 @@ pub(super) enum Receivers<'r> {
     Many(&'r Audience),
 }
 
-/// [`Receivers`], owned.
+/// [`Receivers`] that own their references.
 enum OwnedReceivers {
     One(Arc<Session>),
     Many(Audience),
@@ -62,7 +62,7 @@ impl OwnedReceivers {
     }
 }
 
-/// The queues of so many receivers are loaded ahead.
+/// Number of receivers whose queues are prefetched into the processor's cache.
 const PREFETCHED: usize = 8;
 
 /// The destination of a frame.
@@ -73,11 +73,11 @@ pub(super) struct Route<'r, 'a> {
     /// The registry's generation, read before the key was looked up.
     pub(super) generation: u64,
     pub(super) receivers: Receivers<'r>,
-    /// The flags of the request, if all requests with these flags and this key have the same receivers.
+    /// The flags of the request, if all requests with these flags and this key have the same receivers; else `None`.
     pub(super) flags: Option<u8>,
 }
 
-/// Encoded frames of one client that are not delivered yet and need no acknowledgement.
+/// Encoded frames of one client that are not yet delivered and need no acknowledgement.
 pub(super) struct FrameBatch<'a> {
     sender: &'a str,
     key: &'a str,
@@ -110,7 +110,7 @@ impl<'a> FrameBatch<'a> {
         self.sender
     }
 
-    /// Returns whether a frame with that payload may be in a batch at all.
+    /// Returns whether a frame with that payload may be in any batch.
     pub(super) fn suits(payload: &[u8]) -> bool {
         payload.len() < LARGE_PAYLOAD
     }
@@ -124,7 +124,7 @@ impl<'a> FrameBatch<'a> {
         self.frames.lens.len() < self.most.frames && self.frames.bytes.len() < self.most.bytes
     }
 
-    /// Adds a frame that takes this route.
+    /// Adds a frame with this route.
     pub(super) fn add(&mut self, frame: &Delivery<'a>, route: Route<'_, 'a>) {
         // The route may have been looked up again, but the receivers are the same: `has_room_for` has compared them.
         self.generation = route.generation;
@@ -133,7 +133,8 @@ impl<'a> FrameBatch<'a> {
                 Receivers::One(one) => OwnedReceivers::One(one.clone()),
                 Receivers::Many(many) => OwnedReceivers::Many(many.clone()),
             };
-            // The frames are delivered after the next frame has been looked up: time enough to load the queues.
+            // The frames are delivered only after the next frame has been looked up, so that the queues can be loaded
+            // during that time.
             own.as_slice().iter().take(PREFETCHED).for_each(|receiver| receiver.outbox.prefetch());
             let most = if own.as_slice().len() == 1 { FOR_ONE } else { FOR_MANY };
             (self.receivers, self.most) = (Some(own), most.within(self.options));
@@ -145,9 +146,9 @@ impl<'a> FrameBatch<'a> {
         }
     }
 
-    /// Adds the frame of a request with these flags and this body, if it has the same address as the frames in the
-    /// batch and the generation is the same. Nothing needs to be looked up or parsed then. Returns whether it was
-    /// added.
+    /// Adds the frame of a request with these flags and this body if it has the same address as the frames in the
+    /// batch and the generation is the same. In that case, nothing needs to be looked up or parsed. Returns whether
+    /// it was added.
     #[inline]
     pub(super) fn add_alike(&mut self, flags: u8, body: &[u8], generation: u64) -> bool {
         if self.flags != Some(flags) || self.generation != generation {
@@ -172,7 +173,7 @@ impl<'a> FrameBatch<'a> {
         self.receivers.as_ref().is_some_and(|own| !own.as_slice().is_empty())
     }
 
-    /// The receivers and the frames; `None` if the batch is empty.
+    /// Returns the receivers and the frames; `None` if the batch is empty.
     pub(super) fn content(&mut self) -> Option<(&[Arc<Session>], &mut EncodedFrames)> {
         Some((self.receivers.as_ref()?.as_slice(), &mut self.frames))
     }
@@ -193,8 +194,8 @@ impl<'a> FrameBatch<'a> {
         std::mem::take(&mut self.frames).give();
     }
 
-    /// Empties the batch, and returns its frames with the receivers that did not get them: those in `untried` may have
-    /// room for all frames in one piece, those in `full` must get them frame by frame.
+    /// Empties the batch, and returns its frames with the receivers that did not get them: those in `untried` may
+    /// have room for all frames in one piece, those in `full` must get them frame by frame.
     pub(super) fn leave(
         &mut self,
         untried: Vec<Arc<Session>>,
@@ -208,7 +209,7 @@ impl<'a> FrameBatch<'a> {
     }
 }
 
-/// Frames of a batch for receivers that did not get them yet.
+/// Frames of a batch for the receivers that have not got them yet.
 pub(super) struct Undelivered<'a> {
     pub(super) key: &'a str,
     pub(super) kind: FrameKind,
@@ -236,7 +237,7 @@ mod tests {
         (0..count).map(session).collect()
     }
 
-    /// The first frame in full, then those that are alike.
+    /// Builds a batch from a complete first frame and from requests like it.
     fn batch_of<'a>(
         flags: u8,
         key: &'a str,
@@ -266,8 +267,7 @@ mod tests {
         let mut batch = batch_of(OP_MESSAGE, "you", None, &audience, &options);
         assert!(batch.add_alike(OP_MESSAGE, b"you\0second", 7));
         assert!(batch.add_alike(OP_MESSAGE, b"you\0", 7));
-        // Requests that are not alike: other flags, another name, a longer or shorter name, no name, another
-        // generation.
+        // Requests that differ: other flags, another name, a longer or shorter name, no name, another generation.
         assert!(!batch.add_alike(OP_PUBLISH, b"you\0x", 7));
         assert!(!batch.add_alike(QoS::Realtime.flags(OP_MESSAGE), b"you\0x", 7));
         for body in [&b"yoo\0x"[..], b"your\0x", b"yo\0x", b"you", b""] {

@@ -1,4 +1,4 @@
-//! Greeting and registration of a connection, from the broker's side (docs/protocol.md section 2).
+//! The broker's side of the greeting and registration of a connection (docs/protocol.md section 2).
 
 use super::core::Core;
 use super::outbox::Sink;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the input of a refused peer is discarded before the connection is closed: closing earlier could take the
-/// answer away from it.
+/// How long the input of a refused peer is discarded before the connection is closed. If it were closed earlier, the
+/// peer might not receive the answer.
 const LINGER: Duration = Duration::from_secs(1);
 /// The batch number for the answers of a handshake, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 4;
 
-/// The origin of a connection.
+/// Describes the origin of a connection for the log.
 pub(super) fn origin(socket: &Socket) -> String {
     socket.peer().map_or_else(|| "this machine".to_owned(), |peer| peer.to_string())
 }
@@ -28,7 +28,7 @@ pub(super) fn origin(socket: &Socket) -> String {
 /// Performs the handshake. Returns the session and the bytes that followed the name.
 ///
 /// # Errors
-/// The reason why the connection is not registered, in words.
+/// The reason why the connection is not registered, as a text for the log.
 pub(super) async fn register(
     core: &Arc<Core>,
     socket: &Socket,
@@ -41,7 +41,7 @@ pub(super) async fn register(
     let mut buf = Vec::new();
     let mut step_timeout = core.options.timeout;
     loop {
-        // Each step has the whole timeout, however many reads it takes.
+        // Each step has the whole timeout, independent of the number of reads that it takes.
         let started = tokio::time::Instant::now();
         let mut input = &buf[..];
         let step = machine.next(&mut input);
@@ -52,9 +52,9 @@ pub(super) async fn register(
                 buf.reserve(256);
                 let mut room = (&mut buf).limit(256);
                 match timeout(step_timeout, read(socket, &mut room)).await {
-                    Err(_) => return Err("it did not finish its handshake in time".into()),
+                    Err(_) => return Err("handshake timeout".into()),
                     Ok(Err(e)) => return Err(e.to_string()),
-                    Ok(Ok(0)) => return Err("it ended within its handshake".into()),
+                    Ok(Ok(0)) => return Err("closed by the peer during the handshake".into()),
                     Ok(Ok(_)) => step_timeout = step_timeout.saturating_sub(started.elapsed()),
                 }
             }
@@ -71,7 +71,7 @@ pub(super) async fn register(
             ServerStep::Reject(kind) => return Err(reject(socket, writer, kind).await),
             ServerStep::Register(name) => {
                 core.announcements.wait_for_room().await;
-                // Once registered, it is not closed as one that has not registered yet.
+                // Once registered, the connection must no longer be closed as one that has not registered yet.
                 drop(pending);
                 return match register_name(core, socket, writer, port, &name).await {
                     Ok(session) => Ok((session, buf)),
@@ -114,8 +114,8 @@ fn send(writer: &Arc<Writer>, bytes: &[u8]) {
     writer.flush();
 }
 
-/// Sends an error code and ends the broker's direction. What the peer still sends is discarded for a moment: if a TCP
-/// socket is closed with unread input, the peer may not receive the code.
+/// Sends an error code and ends the broker's direction. Input is then discarded for a short time: when a TCP socket
+/// with unread input is closed, the peer may not receive the code.
 async fn reject(socket: &Socket, writer: &Arc<Writer>, kind: ErrorKind) -> String {
     send(writer, &[kind.code()]);
     let _ = timeout(LINGER, async {
@@ -127,14 +127,14 @@ async fn reject(socket: &Socket, writer: &Arc<Writer>, kind: ErrorKind) -> Strin
     format!("refused ({kind})")
 }
 
-/// Reads and discards until the peer closes.
+/// Reads and discards input until the peer closes.
 pub(super) async fn discard_input(socket: &Socket) {
     let mut sink = Vec::with_capacity(4096);
     loop {
         sink.clear();
         match read(socket, &mut (&mut sink).limit(4096)).await {
             Ok(0) | Err(_) => break,
-            // Other tasks get their turn, however fast the peer sends.
+            // The task yields to others even if the peer sends faster than this task reads.
             Ok(_) => tokio::task::consume_budget().await,
         }
     }

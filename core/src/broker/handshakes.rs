@@ -1,4 +1,5 @@
-//! Connections that have not registered yet. Their number is bounded: a new one closes the oldest.
+//! Connections that have not registered yet. Their number is bounded: when there are too many, a new one closes the
+//! oldest.
 
 use crate::transport::Writer;
 use parking_lot::Mutex;
@@ -23,7 +24,8 @@ impl Handshakes {
         Handshakes { most: most.max(1), state: Mutex::default() }
     }
 
-    /// Adds a connection until the value is dropped. Closes the oldest if there are too many.
+    /// Adds a connection, which is removed when the returned value is dropped. Closes the oldest one if there are too
+    /// many.
     pub(super) fn begin(&self, writer: &Arc<Writer>) -> Handshake<'_> {
         let mut state = self.state.lock();
         let number = state.next;
@@ -32,7 +34,7 @@ impl Handshakes {
         let oldest = (state.pending.len() > self.most).then(|| state.pending.pop_first()).flatten();
         drop(state);
         if let Some((_, oldest)) = oldest {
-            log::debug!("too many connections that have not registered: the oldest is closed");
+            log::debug!("too many unregistered connections: closing the oldest");
             oldest.close();
         }
         Handshake { handshakes: self, number }

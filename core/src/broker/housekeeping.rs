@@ -1,7 +1,7 @@
 //! The broker's own thread: it advances the clock, pings clients and ends silent ones, watches receivers that do not
 //! keep up, removes the subscriptions of clients that have left, and delivers announcements that wait.
 //!
-//! It belongs to the broker and not to a runtime, so that it works while all workers of the runtime are busy.
+//! It is not a task of a runtime, so that it runs while all workers of the runtime are busy.
 
 use super::core::Core;
 use super::keepalive;
@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// The longest interval between two looks at all clients: short enough to disconnect a client in time, long enough to
-/// cost next to nothing.
+/// Maximum interval between two looks at all clients: short enough to disconnect a client in time, long enough to
+/// cost almost nothing.
 const SLOWEST_TICK: Duration = Duration::from_millis(250);
-/// The longest interval between two looks at receivers that do not keep up.
+/// Maximum interval between two looks at receivers that do not keep up.
 const WATCH_TICK: Duration = Duration::from_millis(50);
 const FASTEST_TICK: Duration = Duration::from_millis(5);
 
@@ -69,7 +69,7 @@ fn run(core: &Weak<Core>) {
             }
         }
         has_more = core.registry.sweep();
-        // A portion at a time, while no tick is due.
+        // A part at a time, until the next tick is due.
         while has_more && !announces && time.last.elapsed() < pause {
             std::thread::yield_now();
             has_more = core.registry.sweep();
@@ -80,13 +80,13 @@ fn run(core: &Weak<Core>) {
 /// Measures the time between ticks.
 struct Time {
     last: Instant,
-    /// The part of a millisecond that has not been counted yet.
+    /// Time that is not yet counted because it is less than a millisecond.
     remainder: Duration,
 }
 
 impl Time {
-    /// The time since the last step, and the same in milliseconds. The part that exceeds `most` is time in which the
-    /// process did not run: it does not count.
+    /// Returns the time since the last step, also in milliseconds. The part that exceeds `most` does not count,
+    /// because the process did not run in that time.
     fn step(&mut self, most: Duration) -> (Duration, u64) {
         let now = Instant::now();
         let step = now.saturating_duration_since(self.last).min(most);
@@ -107,7 +107,7 @@ fn look_at_receivers(core: &Arc<Core>, step: u64) {
             session.outbox.wake_senders();
             continue;
         }
-        // A client within this process sends no progress reports that could lie unread.
+        // A client within this process sends no progress reports that could be unread.
         let held_back =
             session.liveness.waits_for_receivers.load(Relaxed) > 0 && !session.outbox.is_in_process();
         match session.outbox.look(step, held_back) {
@@ -142,7 +142,7 @@ fn stuck(core: &Arc<Core>, session: &Arc<Session>) {
     let name = shown(session.name().as_bytes());
     let stall = core.options.stall;
     if core.options.slow != SlowPolicy::Disconnect || session.outbox.is_in_process() {
-        log::warn!("client is stuck: {name} has taken nothing for {stall:?}: policy {:?}", core.options.slow);
+        log::warn!("client is stuck: {name} has read nothing for {stall:?}, policy {:?}", core.options.slow);
         return;
     }
     let load = session.outbox.load();
@@ -154,5 +154,5 @@ fn stuck(core: &Arc<Core>, session: &Arc<Session>) {
         load.bytes
     );
     session.outbox.count_dropped(load.frames as u64, load.bytes as u64);
-    core.end(session, "stuck: it takes nothing");
+    core.end(session, "stuck: it reads nothing");
 }

@@ -1,4 +1,4 @@
-//! A client within the broker's process: no bytes, frames are handed over as they are.
+//! A client within the broker's process: frames are handed over without encoding them to bytes.
 
 use super::core::Core;
 use super::dispatcher::{Deferred, Detached, Dispatcher};
@@ -19,18 +19,19 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// One registered in-process client. Dropping it unregisters the client.
 pub(crate) struct LocalLink {
-    /// A child made by fork has a copy of the broker, but none of its threads.
+    /// Detects a fork: a child process has a copy of the broker, but none of its threads.
     process: Process,
     core: Arc<Core>,
     session: Arc<Session>,
-    /// Dispatchers that are not in use: as many as there have been operations at the same time. Boxed, since one is
-    /// taken and given back with every operation.
+    /// Dispatchers that are not in use: as many as the largest number of simultaneous operations so far. They are
+    /// boxed because every operation takes one and gives it back.
     #[expect(clippy::vec_box)]
     dispatchers: Mutex<Vec<Box<Dispatcher>>>,
 }
 
 impl LocalLink {
-    /// Registers a client. If it takes over the name of another one, the secondaries of that are unregistered before.
+    /// Registers a client. If it takes over the name of another client, the secondaries of that client are
+    /// unregistered first.
     pub(super) async fn take_over(
         core: &Arc<Core>,
         name: &str,
@@ -55,7 +56,7 @@ impl LocalLink {
         })
     }
 
-    /// The broker itself as a sender: it is not registered, and no rules bind it.
+    /// A link through which the broker itself sends: it is not registered, and no access rules apply to it.
     #[cfg(unix)]
     pub(super) fn broker(core: &Arc<Core>) -> LocalLink {
         let identity = internal(crate::proto::op::BROKER_NAME);
@@ -64,7 +65,7 @@ impl LocalLink {
     }
 
     /// Starts one operation on the caller's thread. If a receiver does not keep up, or the operation takes long, the
-    /// future that is returned must be awaited.
+    /// caller must await the returned future.
     pub(crate) fn submit<'o>(&'o self, op: &'o Operation<'o, Bytes>, qos: QoS) -> Submitted<'o> {
         match self.begin(op, qos) {
             Begun::Done(result) => Submitted::Done(result),
@@ -72,7 +73,7 @@ impl LocalLink {
         }
     }
 
-    /// Starts one operation on the caller's thread. What is left to do is returned, to be given to
+    /// Starts one operation on the caller's thread. Returns the unfinished part, which the caller must give to
     /// [`finish`](LocalLink::finish).
     pub(crate) fn begin(&self, op: &Operation<'_, Bytes>, qos: QoS) -> Begun {
         if self.session.has_ended() || self.core.is_closing() {
@@ -82,7 +83,7 @@ impl LocalLink {
         let borrowed = borrow(op);
         let (traffic, len) = (&self.session.traffic, body_len(&borrowed) as u64);
         let mut dispatchers = self.dispatchers.lock();
-        // Under the lock, since callers may be several.
+        // Counted under the lock, since several threads may call.
         traffic.r_frames.add(1);
         traffic.r_bytes.add(len);
         let free = dispatchers.pop();
@@ -93,7 +94,7 @@ impl LocalLink {
         let deferred = match submitted {
             Ok(None) => Err(Ok(())),
             Err(kind) => Err(Err(kind)),
-            // Nothing can be before it in its batch.
+            // The batch is new, so that no earlier frames are in it.
             Ok(Some(deferred)) => deferred.detach().ok_or(Err(ErrorKind::Other)),
         };
         match deferred {
@@ -110,7 +111,7 @@ impl LocalLink {
         }
     }
 
-    /// Finishes an operation; waits for its receivers if necessary. `op` is the operation that was begun.
+    /// Finishes an operation, and waits for its receivers if necessary. `op` is the operation that was begun.
     pub(crate) async fn finish(
         &self,
         unfinished: Unfinished,
@@ -124,8 +125,8 @@ impl LocalLink {
         self.answer(result, op)
     }
 
-    /// The answer to an operation. If the client has ended while the operation waited for receivers, it was not
-    /// delivered to all of them.
+    /// Returns the result of an operation. If the client has ended while the operation waited for receivers, it was
+    /// not delivered to all of them.
     fn answer(&self, result: Result<(), ErrorKind>, op: &Operation<'_, Bytes>) -> Result<(), ErrorKind> {
         let may_be_cut_short = match op {
             Operation::Message { .. } => result == Err(ErrorKind::NotDelivered),
@@ -144,7 +145,8 @@ impl LocalLink {
         LocalLink::register(&self.core, name, client)
     }
 
-    /// Unregisters the client and its secondaries. If there are many of them, some are unregistered soon after.
+    /// Unregisters the client and its secondaries. If there are many secondaries, some are unregistered shortly after
+    /// it returns.
     pub(crate) fn disconnect(&self) {
         if !self.process.is_current() {
             return;
@@ -156,7 +158,7 @@ impl LocalLink {
         !self.session.has_ended()
     }
 
-    /// The number of operations so far, and the bytes that their bodies would have on the wire.
+    /// Returns the number of operations so far, and the bytes that their bodies would have on the wire.
     pub(crate) fn sent(&self) -> (u64, u64) {
         let traffic = &self.session.traffic;
         (traffic.r_frames.get(), traffic.r_bytes.get())
@@ -167,7 +169,8 @@ fn internal(name: &str) -> Identity {
     Identity { name: name.into(), kind: ClientKind::Internal, peer: None, port: None }
 }
 
-/// An operation that waits, or takes long, or the announcement of the end: while the broker shuts down, no receiver's stream ends before it is done.
+/// An operation that waits or takes long, or the announcement of the shutdown. While the broker shuts down, no
+/// receiver's stream ends before all of these are done.
 pub(super) struct InProgress<'c>(&'c Core);
 
 impl InProgress<'_> {
@@ -207,7 +210,7 @@ pub(crate) enum Begun {
     Waits(Unfinished),
 }
 
-/// The part of an operation that is left to do.
+/// The unfinished part of an operation.
 pub(crate) struct Unfinished {
     dispatcher: Box<Dispatcher>,
     rest: Detached,
@@ -249,7 +252,7 @@ fn borrow<'a>(op: &'a Operation<'a, Bytes>) -> Operation<'a, &'a [u8]> {
     op.by_ref().map_payload(|payload| &payload[..])
 }
 
-/// The length that the body would have on the wire.
+/// Returns the length that the body would have on the wire.
 fn body_len(op: &Operation<'_, &[u8]>) -> usize {
     let topics_len = |topics: &crate::proto::request::Topics<'_>| {
         topics.iter().map(|topic| topic.len() + 1).sum::<usize>().saturating_sub(1)

@@ -1,5 +1,5 @@
-//! Pings to clients that are due for one, and the end of those that have been silent for too long
-//! (docs/protocol.md section 6). Runs on the supervisor's thread: an idle client costs no timer.
+//! Pings clients that are due for a ping, and disconnects those that have been silent for too long (docs/protocol.md
+//! section 6). This runs on the supervisor's thread, so that an idle client needs no timer.
 
 use super::core::Core;
 use super::outbox::Sink;
@@ -10,17 +10,17 @@ use crate::transport::Writer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The interval at which a held client is pinged, in milliseconds: clients in the field give up when nothing arrives
-/// for a second.
+/// The interval at which a held client is pinged, in milliseconds. Existing client implementations give up when
+/// nothing arrives for a second.
 const HELD_PING: u64 = 1_000;
-/// How long after a held client has closed its connection its frames may still be read, in milliseconds.
+/// How long the frames of a held client may still be read after it has closed its connection, in milliseconds.
 const HANG_UP_GRACE: u64 = 300;
-/// A client that has sent nothing for this long, in milliseconds, releases its caches.
+/// A client that has sent nothing for this many milliseconds releases its caches.
 const IDLE: u64 = 1_000;
 /// The batch number for pings, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 2;
 
-/// Looks at all clients.
+/// Checks all clients.
 pub(super) fn look(core: &Arc<Core>, now: u64) {
     for session in core.registry.clients() {
         if let Sink::Socket(writer) = session.outbox.sink() {
@@ -64,7 +64,7 @@ fn look_at(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: 
     }
 }
 
-/// Looks at a held client, from which nothing is read: its silence does not count, but its hang-up does.
+/// Checks a held client, from which nothing is read: its silence does not count, but a closed connection does.
 fn look_at_held(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, now: u64) {
     let alive = &session.liveness;
     let interval = HELD_PING.min(core.options.ping_interval());
@@ -77,7 +77,7 @@ fn look_at_held(core: &Arc<Core>, session: &Arc<Session>, writer: &Arc<Writer>, 
             ping(session, writer);
         }
     }
-    // Without a socket, a write has failed: the connection is broken.
+    // A write has failed if there is no socket any more: the connection is broken.
     if !writer.socket().is_none_or(|socket| socket.peer_has_hung_up()) {
         return;
     }

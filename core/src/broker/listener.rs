@@ -1,4 +1,4 @@
-//! Opening what a broker listens on.
+//! Opens the listeners of a broker.
 
 use super::core::Core;
 use super::tcp_listener;
@@ -25,7 +25,7 @@ impl Drop for Listener {
         for task in &self.tasks {
             task.abort();
         }
-        // A task may still be running: after this it puts no file back.
+        // A task may still be running: after this, it does not put the file back.
         #[cfg(unix)]
         if let Some(file) = &self.file {
             file.withdraw();
@@ -34,7 +34,7 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Opens what `address` says, logs what was bound, and returns the address as clients reach it.
+    /// Opens a listener for `address`, logs what was bound, and returns the address that clients use.
     pub(super) async fn open(core: &Arc<Core>, address: &str) -> Result<(Listener, String)> {
         #[cfg(unix)]
         if let Some(path) = address.strip_prefix("fifo:") {

@@ -1,5 +1,5 @@
-//! Names, topics and masks in bodies that are too long to be read in one step: they are read piece by piece, so that
-//! others have their turn in between.
+//! Names, topics and masks in bodies that are too long to be read in one step: they are read piece by piece, and
+//! other tasks run in between.
 
 use super::budget::price;
 use super::dispatcher::{Batch, Dispatch, Rejection};
@@ -8,13 +8,13 @@ use crate::proto::op::{OP_BITS, OP_BROADCAST, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP
 use crate::proto::request::{Header, Operation};
 use crate::proto::{DecodeError, find_nul};
 
-/// So many bytes of text are read in one step.
+/// Number of bytes of text that are read in one step.
 pub(super) const PIECE: usize = 256 * 1024;
 
 impl<'a> Batch<'_, 'a> {
-    /// Makes sure that the text of a long body can be read in one step. A name, topic or mask that goes on beyond every
-    /// bound is searched for its end piece by piece, and the operation is refused. Returns what became of the operation
-    /// if it is done with.
+    /// Makes sure that the text of a long body can be read in one step. Searches for the end of a name, topic or mask
+    /// that exceeds every bound piece by piece, and refuses the operation. Returns the result of the operation if it
+    /// is finished.
     pub(super) async fn check_long_text(&mut self, header: &Header, body: &'a [u8]) -> Option<Dispatch<'a>> {
         let texts = match header.flags & OP_BITS {
             OP_PUBLISH_FOR => 2,
@@ -37,7 +37,7 @@ impl<'a> Batch<'_, 'a> {
         None
     }
 
-    /// Looks for a NUL piece by piece.
+    /// Searches for a NUL, piece by piece.
     async fn has_nul(&mut self, bytes: &[u8]) -> bool {
         for piece in bytes.chunks(PIECE) {
             if find_nul(piece).is_some() {
@@ -59,7 +59,7 @@ impl<'a> Batch<'_, 'a> {
         let qos = header.qos();
         match header.flags & OP_BITS {
             OP_NOP => {}
-            // No client has such a name.
+            // A name of this length cannot be registered.
             OP_MESSAGE => self.acknowledge(header.op_id, qos, Err(ErrorKind::NotRegistered)),
             _ if !qos.needs_ack() => return Dispatch::Rejected(Rejection::OverBound),
             _ => self.acknowledge(header.op_id, qos, Err(ErrorKind::Data)),
@@ -67,7 +67,7 @@ impl<'a> Batch<'_, 'a> {
         Dispatch::Done
     }
 
-    /// Changes subscriptions or exclusions by a long list of topics, which is read piece by piece.
+    /// Adds or removes subscriptions or exclusions for a long list of topics, which is read piece by piece.
     ///
     /// # Errors
     /// The connection must end.
@@ -111,8 +111,8 @@ impl<'a> Batch<'_, 'a> {
         Ok(())
     }
 
-    /// Takes the first topics out of a list that is longer than a piece: these topics, and what follows them. A topic
-    /// that goes on beyond its bound is left out, which the last value says.
+    /// Takes the first topics out of a list that is longer than a piece. Returns these topics, the rest of the list,
+    /// and whether a topic was left out because it is longer than its bound.
     async fn split_topics(&mut self, topics: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>, bool) {
         if topics.len() <= PIECE {
             return (topics, None, false);

@@ -1,19 +1,19 @@
-//! The memory that the broker may use: the machine's, or the container's if that is less.
+//! The memory that is available to the broker: that of the machine, or that of the container if it is less.
 
 use std::path::Path;
 
-/// A quarter of the memory, in bytes.
+/// Returns a quarter of the memory, in bytes.
 pub(super) fn quarter() -> usize {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     usize::try_from(total(read) / 4).unwrap_or(usize::MAX)
 }
 
-/// The memory of this machine or container, in bytes; 2 GiB where neither is known. `read` returns the content of
-/// a file.
+/// Returns the memory of this machine or container, in bytes; 2 GiB if neither is known. `read` returns the content
+/// of a file.
 fn total(read: impl Fn(&Path) -> Option<String>) -> u64 {
     const UNKNOWN: u64 = 2 << 30;
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| mem_total(&text)).unwrap_or(UNKNOWN);
-    // Version 2 of control groups has one hierarchy, in which a limit of any parent holds too.
+    // Control groups version 2 have one hierarchy, in which the limits of all parents apply too.
     let group = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let own = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_start_matches('/');
     let root = Path::new("/sys/fs/cgroup");

@@ -1,4 +1,4 @@
-//! The broker: to embed in a program, and what `busrtd` runs.
+//! The broker, which a program can embed and which `busrtd` runs.
 //!
 //! ```no_run
 //! # async fn run() -> busrt::Result<()> {
@@ -13,10 +13,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! How a frame travels: a session's task (`connection`) reads what its socket has and decodes every whole frame in
-//! it. The `dispatcher` looks up where each goes, the `distributor` appends it to the receivers' queues (`outbox`), and
-//! after the batch each touched queue is written to its socket. There is no router task, no channel and no wake-up in
-//! between; a writer task exists only while a socket takes no more.
+//! The path of a frame: a session's task (`connection`) reads from its socket and decodes every complete frame. The
+//! `dispatcher` looks up the receivers of each frame, the `distributor` appends it to the receivers' queues
+//! (`outbox`), and after the batch each touched queue is written to its socket. There is no router task, no channel
+//! and no wake-up in between; a writer task exists only while a socket's send buffer is full.
 //!
 //! | module | |
 //! | --- | --- |
@@ -113,9 +113,9 @@ use unregister::unregister;
 struct Inner {
     core: Arc<Core>,
     listeners: Mutex<Vec<Listener>>,
-    /// True if the broker is shut down. Held while it is shutting down.
+    /// True if the broker is shut down. The lock is held during the shutdown.
     is_shut_down: tokio::sync::Mutex<bool>,
-    /// Changes of rules, one after the other.
+    /// Held while the rules change, so that changes happen one after the other.
     rules: tokio::sync::Mutex<()>,
 }
 
@@ -125,15 +125,14 @@ impl Drop for Inner {
         self.listeners.get_mut().clear();
         self.core.handshakes.close();
         for session in self.core.registry.clients() {
-            self.core.end(&session, "the broker is gone");
+            self.core.end(&session, "the broker was dropped");
         }
         self.core.supervisor.wake();
     }
 }
 
-/// A broker. Cloning gives another handle to the same one; when the last handle is dropped, its
-/// listeners and connections close immediately. All methods may be called from any thread, within a tokio
-/// runtime.
+/// A broker. Cloning returns another handle to the same broker; when the last handle is dropped, its listeners and
+/// connections close immediately. All methods may be called from any thread, within a tokio runtime.
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
@@ -146,12 +145,12 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// A broker without listeners. It has a thread of its own, which pings clients and watches slow receivers.
+    /// Creates a broker without listeners. It has its own thread, which pings clients and watches slow receivers.
     pub fn new(options: Options) -> Broker {
         let core = Arc::new(Core::new(options));
         if let Err(e) = housekeeping::start(&core) {
             log::error!(
-                "cannot start the broker's thread: clients are not pinged, slow ones not watched: {e}"
+                "cannot start the broker's thread, so that clients are not pinged and slow ones not watched: {e}"
             );
         }
         let inner = Inner {
@@ -163,27 +162,28 @@ impl Broker {
         Broker { inner: Arc::new(inner) }
     }
 
-    /// Listens on an address: a UNIX socket's path, `host:port` (port 0 takes a free one), or `fifo:/path`. Any number
-    /// of each. Returns the address that clients use.
+    /// Listens on an address: the path of a UNIX socket, `host:port` (port 0 chooses a free port), or `fifo:/path`. A
+    /// broker can have any number of listeners. Returns the address that clients use.
     ///
-    /// All addresses of a host name are bound; `[::]` is IPv6 only. A socket file that a dead broker left is replaced,
-    /// one that is deleted later is put back.
+    /// All addresses of a host name are bound; `[::]` is IPv6 only. A socket file that a dead broker left behind is
+    /// replaced. A socket file that is deleted later is created again.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy): another process listens there, which the error names. [`Data`](ErrorKind::Data): an
-    /// invalid address, or a path longer than the kernel allows. [`Io`](ErrorKind::Io): what the operating system says.
+    /// [`Busy`](ErrorKind::Busy): another process listens there; the error names it. [`Data`](ErrorKind::Data): an
+    /// invalid address, or a path longer than the kernel allows. [`Io`](ErrorKind::Io): an error of the operating
+    /// system.
     pub async fn listen(&self, address: &str) -> Result<String> {
         self.check_open()?;
         let (listener, bound) = Listener::open(&self.inner.core, address).await?;
         let mut listeners = self.inner.listeners.lock();
-        // A shutdown may have come in between: then this listener goes as the others did.
+        // The broker may have been shut down during the wait: then this listener is closed like the others.
         self.check_open()?;
         listeners.push(listener);
         Ok(bound)
     }
 
-    /// Serves a connection that exists already: one end of a socket pair, or an inherited descriptor.
-    /// The peer registers as every client does.
+    /// Serves a connection that exists already: one end of a socket pair, or an inherited descriptor. The peer
+    /// registers like every client.
     ///
     /// # Errors
     /// The broker is shutting down.
@@ -193,19 +193,20 @@ impl Broker {
         Ok(())
     }
 
-    /// Registers a client within this process: the same type as every client, without a socket. It is
-    /// trusted: access rules do not bind it.
+    /// Registers a client within this process. It has the same type as every client, but no socket. Access rules do
+    /// not apply to it.
     ///
     /// # Errors
-    /// The name is taken, or cannot be a client's.
+    ///
+    /// The name is taken, or is not a valid client name.
     pub async fn client(&self, name: &str) -> Result<Client> {
         self.client_with(&Config::new("", name)).await
     }
 
-    /// Does the same as [`client`](Broker::client), with the client's queue bounds in `config`, whose address does
-    /// not matter.
+    /// Registers a client within this process with the queue bounds of `config`, whose address is ignored.
     ///
     /// # Errors
+    ///
     /// The errors of [`client`](Broker::client).
     pub async fn client_with(&self, config: &Config) -> Result<Client> {
         self.check_open()?;
@@ -214,9 +215,9 @@ impl Broker {
         Ok(Client::local(config.name().to_owned(), link, state, config.clone()))
     }
 
-    /// Puts access rules in force, or lifts them, for new clients and for connected ones: what they forbid is refused
-    /// from now on, subscriptions that are no longer allowed end, clients that are no longer let in are disconnected.
-    /// Returns when all of this is done; other clients are served during that time.
+    /// Sets or removes the access rules, for new clients and for connected ones. Operations that the rules forbid are
+    /// refused from now on, subscriptions that are no longer allowed end, and clients that are no longer admitted are
+    /// disconnected. Returns when all of this is done; other clients are served during that time.
     pub async fn set_access(&self, access: Option<AccessList>) {
         let _one_by_one = self.inner.rules.lock().await;
         let core = &self.inner.core;
@@ -233,10 +234,10 @@ impl Broker {
                     }
                 } else {
                     log::warn!(
-                        "client disconnected: {} is no longer let in",
+                        "client disconnected: {} is no longer admitted",
                         shown(session.name().as_bytes())
                     );
-                    self.end(&session, "no longer let in").await;
+                    self.end(&session, "no longer admitted").await;
                 }
             }
             tokio::task::yield_now().await;
@@ -245,8 +246,9 @@ impl Broker {
         core.registry.revoked();
     }
 
-    /// Disconnects the client of that name, with its secondaries. Returns whether there was one. If it has many
-    /// secondaries, they are disconnected one after another, and the client itself at the end, soon after this returns.
+    /// Disconnects the client of that name, with its secondaries. Returns whether there was such a client. If it has
+    /// many secondaries, they are disconnected one after another, and then the client itself, shortly after this
+    /// method returns.
     pub fn disconnect(&self, name: &str) -> bool {
         let session = self.inner.core.registry.by_name(name);
         if let Some(session) = &session {
@@ -255,20 +257,21 @@ impl Broker {
         session.is_some()
     }
 
-    /// Counters over all clients.
+    /// Returns counters over all clients.
     pub fn stats(&self) -> BrokerStats {
         stats::totals(&self.inner.core)
     }
 
-    /// The clients that are connected, primaries only, sorted by name.
+    /// Returns the connected clients, primaries only, sorted by name.
     pub fn clients(&self) -> ClientList {
         client_list::clients(&self.inner.core, |_| true)
     }
 
-    /// Shuts down: lets no client in any more and reads nothing more from those that are connected, removes the
-    /// sockets and FIFOs it made, announces the end on `.broker/warn`, gives queues and the kernel's buffers at most
-    /// [`Options::drain`] to empty, then disconnects all clients. What was acknowledged is delivered to every receiver
-    /// that reads within that time. A second call at the same time returns when the broker is shut down, too.
+    /// Shuts down. The broker refuses new clients, reads nothing more from connected ones, removes the sockets and
+    /// FIFOs that it made, and announces the shutdown on `.broker/warn`. It then waits at most [`Options::drain`]
+    /// until the queues and the kernel's buffers are empty, and disconnects all clients. Acknowledged frames are
+    /// delivered to every receiver that reads them within that time. A concurrent second call also returns when the
+    /// broker is shut down.
     pub async fn shutdown(&self) {
         let core = &self.inner.core;
         let mut is_shut_down = self.inner.is_shut_down.lock().await;
@@ -278,7 +281,7 @@ impl Broker {
         // Streams end after the announcement.
         let announcing = InProgress::begin(core);
         core.close();
-        // Dropped without the lock: a listener removes its file.
+        // Dropped without the lock, because a listener removes its file.
         let listeners = std::mem::take(&mut *self.inner.listeners.lock());
         drop(listeners);
         core.handshakes.close();
@@ -299,15 +302,15 @@ impl Broker {
             }
         };
         if tokio::time::timeout(core.options.drain, ended).await.is_err() {
-            log::warn!("not all queues could be emptied within {:?}", core.options.drain);
+            log::warn!("not all queues were empty after {:?}", core.options.drain);
         }
         for session in core.registry.clients() {
-            self.end(&session, "the broker shuts down").await;
+            self.end(&session, "the broker is shutting down").await;
         }
         *is_shut_down = true;
     }
 
-    /// Unregisters a client and its secondaries. Yields after each step, so that others are served.
+    /// Unregisters a client and its secondaries. Yields after each step, so that other tasks run in between.
     async fn end(&self, session: &Arc<Session>, reason: &str) {
         while !self.inner.core.end_some(session, reason, TOGETHER).is_complete {
             tokio::task::yield_now().await;
@@ -323,7 +326,7 @@ impl Broker {
     }
 }
 
-/// Refuses a name that cannot be a client's.
+/// Returns an error if a client must not have this name.
 fn valid_name(name: &str, options: &Options) -> Result<()> {
     check_name(name).map_err(|why| Error::new(ErrorKind::Data, format!("{name:?}: {why}")))?;
     match name.len() > options.max_name {

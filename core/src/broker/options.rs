@@ -4,14 +4,14 @@ use super::busy_poller::BusyPoller;
 use crate::transport::Buffers;
 use std::time::Duration;
 
-/// The broker's treatment of a *stuck* receiver: its queue is over the budget, and for the whole stall time its socket
-/// has taken nothing that the broker tried to write (docs/protocol.md section 7).
+/// The treatment of a *stuck* receiver: its queue is over the budget, and its socket has accepted no bytes for the
+/// whole stall time although the broker tried to write (docs/protocol.md section 7).
 ///
-/// A receiver that takes anything at all is never stuck. A client within the broker's process is never disconnected
+/// A receiver that reads anything at all is never stuck. A client within the broker's process is never disconnected
 /// for being stuck: with [`Disconnect`](SlowPolicy::Disconnect), frames that find its queue full are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SlowPolicy {
-    /// The receiver is disconnected. What its queue holds is discarded and counted as dropped.
+    /// The receiver is disconnected. The frames in its queue are discarded and counted as dropped.
     #[default]
     Disconnect,
     /// Frames that find its queue full are dropped and counted; an acknowledged message is answered with `77`.
@@ -20,69 +20,74 @@ pub enum SlowPolicy {
     /// and acknowledgements are never dropped. When nothing is left to drop, the new frame is dropped as with
     /// [`DropNew`](SlowPolicy::DropNew).
     DropOld,
-    /// Hold time and stall time do not apply: senders wait until there is room, and no receiver is lagging or stuck.
+    /// Hold time and stall time do not apply: senders wait until there is room, and no receiver becomes lagging or
+    /// stuck.
     Block,
 }
 
-/// The settings of a broker. All of them hold for every client.
+/// The settings of a broker. All of them apply to every client.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long a step of the handshake and a pause within a frame may take. A client that sends nothing for 1.25
-    /// times this is disconnected; clients are pinged every half of it. Time in which the broker holds the client
-    /// back does not count. Default: 5 s.
+    /// Maximum duration of a step of the handshake and of a pause within a frame. A client that sends nothing for
+    /// 1.25 times this is disconnected; clients are pinged at half this interval. Time in which the broker holds the
+    /// client back does not count. Default: 5 s.
     pub timeout: Duration,
-    /// Frames that may wait for one receiver before its senders are held back. A client within the process has the
-    /// bound of its own [`Config`](crate::client::Config) instead, in bytes. Default: 8192.
+    /// Number of frames that may wait for one receiver before its senders are held back. A client within the process
+    /// instead has the bound of its own [`Config`](crate::client::Config), in bytes. Default: 8192.
     pub queue_size: usize,
-    /// Bytes that may wait for one receiver before its senders are held back. An empty queue takes a frame of any
-    /// size. Default: 16 MiB.
+    /// Number of bytes that may wait for one receiver before its senders are held back. An empty queue accepts a
+    /// frame of any size. Default: 16 MiB.
     pub queue_bytes: usize,
     /// The treatment of a receiver that is stuck. Default: [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// How long a receiver with a full queue holds back the senders of publications and broadcasts, unless it takes a
-    /// quarter of its budget in that time. A receiver that takes nothing at all for this long holds back the senders
-    /// of messages no longer either. It is *lagging* then. Zero: a full receiver holds back no sender. Default: 750
-    /// ms.
+    /// Hold time: how long a receiver with a full queue holds back the senders of publications and broadcasts, unless
+    /// it reads a quarter of its budget in that time. After that it is *lagging*. If it reads nothing at all during
+    /// the hold time, it no longer holds back the senders of messages either. Zero: a full receiver holds back no
+    /// sender. Default: 750 ms.
     pub hold: Duration,
-    /// How long a receiver with a full queue may take nothing before it is *stuck*. Also the longest time that an
-    /// acknowledged message waits for a slow receiver. Default: 5 s.
+    /// Stall time: how long a receiver with a full queue may read nothing before it is *stuck*. It is also the
+    /// longest time that an acknowledged message waits for a slow receiver. Default: 5 s.
     pub stall: Duration,
-    /// Bytes that may wait in the queues of all receivers together. While more wait, each queue is bounded by an equal
-    /// share of this, so that the largest queues count as full. Default: a quarter of the machine's or the
-    /// container's memory.
+    /// Number of bytes that may wait in the queues of all receivers together. While more are waiting, each queue is
+    /// bounded by an equal share of this, so that the largest queues count as full. Default: a quarter of the memory
+    /// of the machine or the container.
     pub queue_total: usize,
-    /// The longest frame body that a client may send, in bytes: names, separators and payload. A longer one ends the
-    /// connection. Default: 256 MiB.
+    /// Maximum length of a frame body that a client sends, in bytes: names, separators and payload. A longer one ends
+    /// the connection. Default: 256 MiB.
     pub max_payload: u32,
-    /// The longest name of a client, in bytes. A longer one is refused with `72`. Default: 1 KiB.
+    /// Maximum length of a client's name, in bytes. A longer one is refused with `72`. Default: 1 KiB.
     pub max_name: usize,
-    /// The longest topic or mask, in bytes. An operation with a longer one is answered `72`; if it asks for no
-    /// acknowledgement, it ends the connection. Default: 64 KiB.
+    /// Maximum length of a topic or mask, in bytes. An operation with a longer one is answered `72`; if it asks for
+    /// no acknowledgement, it ends the connection. Default: 64 KiB.
     pub max_topic: usize,
-    /// The most levels of a topic or mask. More are treated as a topic that is too long. Default: 512.
+    /// Maximum number of levels of a topic or mask. One with more is treated like a topic that is too long. Default:
+    /// 512.
     pub max_levels: usize,
-    /// The most subscriptions and exclusions of one client, together. More are treated as a topic that is too long.
-    /// Default: 1,000,000.
+    /// Maximum number of subscriptions and exclusions of one client, together. Further ones are treated like a topic
+    /// that is too long. Default: 1,000,000.
     pub max_subscriptions: usize,
-    /// The most registered clients. A further one is refused with `74` after the greeting. Clients within the
-    /// process are not counted. Default: no bound.
+    /// Maximum number of registered clients. A further one is refused with `74` after the greeting. Clients within
+    /// the process do not count. Default: no bound.
     pub max_connections: Option<usize>,
-    /// The most connections that have not registered yet. A further one closes the oldest of them. Default: 1,024.
+    /// Maximum number of connections that have not registered yet. A further one closes the oldest of them. Default:
+    /// 1,024.
     pub max_handshakes: usize,
     /// Lets a new client take a name that is registered: the old client is disconnected. Default: off.
     pub force_register: bool,
-    /// The size that the read buffer of a connection starts with, in bytes. It grows with the traffic, up to 256 KiB;
-    /// an idle connection holds none. Default: 16 KiB.
+    /// Initial size of the read buffer of a connection, in bytes. It grows with the traffic, up to 256 KiB; an idle
+    /// connection holds none. Default: 16 KiB.
     pub buf_size: usize,
-    /// Keeps a worker of the runtime awake while a client's answer is due. This saves a wake-up with each answer, and
-    /// takes up to one core while such clients talk. Default: none; `busrtd` has one.
+    /// Keeps a worker of the runtime awake while a client's answer is expected. This saves a wake-up with each
+    /// answer, and uses up to one core while such clients communicate. Default: none; `busrtd` sets one.
     pub busy_poller: Option<BusyPoller>,
-    /// The kernel's buffers of each connection. Default: a send buffer of 1 MiB on UNIX sockets, else the system's.
+    /// Sizes of the kernel's socket buffers of each connection. Default: a send buffer of 1 MiB on UNIX sockets,
+    /// otherwise the system's default.
     pub socket_buffers: Buffers,
-    /// Permissions of UNIX socket files, as for `chmod`. Default: what the process's umask leaves.
+    /// Permissions of UNIX socket files, as for `chmod`. Default: the permissions that the process's umask leaves.
     pub socket_mode: Option<u32>,
-    /// How long [`shutdown`](super::Broker::shutdown) lets queues and the kernel's buffers empty. Default: 1 s.
+    /// How long [`shutdown`](super::Broker::shutdown) waits for queues and the kernel's buffers to empty. Default: 1
+    /// s.
     pub drain: Duration,
 }
 
@@ -114,7 +119,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults.
+    /// Returns the default settings.
     pub fn new() -> Self {
         Self::default()
     }

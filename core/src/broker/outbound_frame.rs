@@ -1,4 +1,4 @@
-//! A frame on its way to any number of receivers, encoded once for all of them.
+//! A frame for any number of receivers, encoded once for all of them.
 
 use crate::frame::Frame;
 use crate::proto::delivery::Delivery;
@@ -7,21 +7,21 @@ use crate::transport::{LARGE_PAYLOAD, WriteQueue};
 use bytes::Bytes;
 use std::sync::OnceLock;
 
-/// One frame for one receiver or several.
+/// A frame for one receiver or for several.
 pub(super) struct OutboundFrame<'a> {
     delivery: Delivery<'a>,
     /// The payload as shared bytes, if it is large enough to be shared rather than copied.
     payload: Option<Bytes>,
     encoded: Encoded<'a>,
-    /// The frame for clients in this process, made when the first of several needs it.
+    /// The frame for clients in this process. The first of several that needs it creates it.
     frame: Option<&'a OnceLock<Frame>>,
 }
 
 /// The part of a frame that is already encoded.
 enum Encoded<'a> {
-    /// Nothing: the frame is encoded into the queue of its only receiver.
+    /// Nothing is encoded yet: the frame is encoded directly into the queue of its only receiver.
     Nothing,
-    /// The whole frame; or everything before the payload, if that is shared.
+    /// The whole frame, or everything before the payload if the payload is shared.
     Borrowed(&'a [u8]),
     /// Everything before the payload, which is so long that it is shared too.
     Shared(Bytes),
@@ -35,7 +35,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Releases what an idle client should not hold.
+    /// Releases memory that an idle client should not hold.
     pub(super) fn release(&mut self) {
         self.frame.take();
         if self.encoded.capacity() > 1024 {
@@ -45,7 +45,7 @@ impl Scratch {
 }
 
 impl<'a> OutboundFrame<'a> {
-    /// A frame for one receiver. `owner` is the shared memory that holds the payload, if any.
+    /// Creates a frame for one receiver. `owner` is the shared memory that holds the payload, if any.
     pub(super) fn new(delivery: Delivery<'a>, owner: Option<&Bytes>) -> OutboundFrame<'a> {
         let payload = owner
             .filter(|_| delivery.payload.len() >= LARGE_PAYLOAD)
@@ -53,7 +53,7 @@ impl<'a> OutboundFrame<'a> {
         OutboundFrame { delivery, payload, encoded: Encoded::Nothing, frame: None }
     }
 
-    /// A frame for several receivers, encoded into `scratch` first.
+    /// Creates a frame for several receivers, which is first encoded into `scratch`.
     pub(super) fn for_many(
         delivery: Delivery<'a>,
         owner: Option<&Bytes>,
@@ -80,7 +80,7 @@ impl<'a> OutboundFrame<'a> {
         frame
     }
 
-    /// A small frame for several receivers that is encoded already.
+    /// Creates a small frame for several receivers that is already encoded.
     pub(super) fn encoded(
         delivery: Delivery<'a>,
         encoded: &'a [u8],
@@ -113,7 +113,7 @@ impl<'a> OutboundFrame<'a> {
         }
     }
 
-    /// The frame for a client in this process.
+    /// Returns the frame for a client in this process.
     pub(super) fn frame(&self) -> Frame {
         let make = || match &self.payload {
             Some(payload) => Frame::detached(&self.delivery, payload.clone()),
@@ -122,7 +122,7 @@ impl<'a> OutboundFrame<'a> {
         self.frame.map_or_else(make, |frame| frame.get_or_init(make).clone())
     }
 
-    /// The kind and the first byte of the payload, which decide the lane of a client in this process.
+    /// Returns the kind and the first byte of the payload, which determine the lane of a client in this process.
     pub(super) fn lane_key(&self) -> (FrameKind, Option<u8>) {
         (self.delivery.kind, self.delivery.payload.first().copied())
     }

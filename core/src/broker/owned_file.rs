@@ -1,16 +1,16 @@
-//! A file in the file system that belongs to this process for as long as it is the same file.
+//! A file that belongs to this process for as long as the same file is at its path.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// A socket or FIFO that this process made. It is known by its inode, so that a file which replaced it is
-/// never removed.
+/// A socket or FIFO that this process made. It is identified by its inode, so that a file that replaced it is never
+/// removed.
 #[derive(Debug)]
 pub(super) struct OwnedFile {
     path: PathBuf,
     inode: (u64, u64),
-    /// While the file is open, the file system gives its inode number to no other file, even if it is deleted.
+    /// While the file is open, the file system gives its inode number to no other file, even if the file is deleted.
     _handle: Option<OwnedFd>,
 }
 
@@ -23,10 +23,11 @@ pub(super) enum Found {
 }
 
 impl OwnedFile {
-    /// The file that was made at `temporary` and is going to be moved to `path`.
+    /// Describes the file that was made at `temporary` and will be moved to `path`.
     ///
     /// # Errors
-    /// The file cannot be looked at.
+    ///
+    /// The file cannot be examined.
     pub(super) fn new(path: &Path, temporary: &Path) -> io::Result<OwnedFile> {
         let handle = open_handle(temporary)?;
         Ok(OwnedFile { path: path.to_owned(), inode: inode_of(temporary)?, _handle: handle })
@@ -37,7 +38,7 @@ impl OwnedFile {
         self.path.clear();
     }
 
-    /// Looks what is at the path now.
+    /// Returns what is at the path now.
     pub(super) fn find(&self) -> io::Result<Found> {
         match inode_of(&self.path) {
             Ok(inode) if inode == self.inode => Ok(Found::Ours),
@@ -59,7 +60,7 @@ impl Drop for OwnedFile {
     }
 }
 
-/// Opens a file of any kind without reading, writing or connecting to it. Only Linux can.
+/// Opens a file of any kind without reading, writing or connecting to it. Only Linux supports this.
 #[cfg(target_os = "linux")]
 fn open_handle(path: &Path) -> io::Result<Option<OwnedFd>> {
     use rustix::fs::{Mode, OFlags};
@@ -72,7 +73,7 @@ fn open_handle(_path: &Path) -> io::Result<Option<OwnedFd>> {
     Ok(None)
 }
 
-/// Device and inode of what is at `path`; a symbolic link is not followed.
+/// Returns device and inode of the file at `path`; a symbolic link is not followed.
 pub(super) fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::symlink_metadata(path)?;

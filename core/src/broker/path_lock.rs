@@ -1,9 +1,9 @@
-//! The lock beside a socket or FIFO: of several brokers that are told the same path, one gets it.
+//! The lock beside a socket or FIFO: if several brokers are given the same path, only one gets it.
 //!
-//! The lock is a file `.NAME.lock` with an exclusive `flock`, which the kernel releases when the process
-//! ends in any way. The file holds the process id of the broker for the error messages of others. An orderly
-//! end removes the file while its lock is held. A process that has taken a lock therefore checks that the locked
-//! file is still at the path, and tries again if it is not.
+//! The lock is a file `.NAME.lock` with an exclusive `flock`, which the kernel releases however the process ends. The
+//! file contains the process id of the broker, for the error messages of other processes. An orderly end removes the
+//! file while its lock is held. A process that has taken a lock therefore checks that the locked file is still at the
+//! path, and tries again if it is not.
 
 use super::owned_file::inode_of;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,27 +16,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MAX_FILE_NAME_BYTES: usize = 255;
-/// How often a lock is tried while its holder starts or ends.
+/// Number of attempts to take the lock while its holder starts or ends.
 const ATTEMPTS: u32 = 25;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The exclusive right of this process to a path. Dropping it gives the right back.
+/// The exclusive right of this process to a path. Dropping it releases the path.
 #[derive(Debug)]
 pub(super) struct PathLock {
     path: PathBuf,
     file: File,
 }
 
-/// The reason for which a lock was not taken.
+/// The reason why a lock was not taken.
 #[derive(Debug)]
 pub(super) enum LockError {
-    /// Another open file has it. The process id is missing while its holder has not written it yet.
+    /// Another open file holds it. The process id is missing if the holder has not written it yet.
     Held(Option<u32>),
     Io(io::Error),
 }
 
 impl PathLock {
-    /// Takes the lock of `target`, the path of a socket or FIFO that is going to be made.
+    /// Takes the lock of `target`, the path of a socket or FIFO that will be made.
     pub(super) async fn acquire(target: &Path) -> Result<PathLock> {
         let mut attempt = 1;
         loop {
@@ -48,7 +48,7 @@ impl PathLock {
                 }
                 Err(LockError::Held(pid)) => pid,
             };
-            // Without the id of a running process the holder is just starting or just ending.
+            // Without the id of a running process, the holder is just starting or just ending.
             match held.filter(|pid| is_running(*pid)) {
                 Some(pid) => return Err(in_use(target, &format!("process {pid}"))),
                 None if attempt == ATTEMPTS => return Err(in_use(target, "another process")),
@@ -61,7 +61,7 @@ impl PathLock {
     /// Takes the lock unless another process has it.
     pub(super) fn try_acquire(target: &Path) -> std::result::Result<PathLock, LockError> {
         let path = lock_path(target);
-        // Each round but the last means that another process removed its lock file in between.
+        // Each failed attempt means that another process removed its lock file in between.
         for _ in 0..ATTEMPTS {
             let Some(mut file) = open(&path).map_err(LockError::Io)? else { continue };
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -78,7 +78,7 @@ impl PathLock {
         Err(LockError::Held(None))
     }
 
-    /// Returns whether the file that is locked is still the one at the path. If not, others can take the lock.
+    /// Returns whether the locked file is still the one at the path. If not, other processes can take the lock.
     pub(super) fn is_in_place(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
         match (self.file.metadata(), inode_of(&self.path)) {
@@ -95,7 +95,7 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // The lock is still held here: another process cannot have replaced the file since the check.
+        // The lock is still held here, so that another process cannot have replaced the file since the check.
         if self.is_in_place()
             && let Err(e) = std::fs::remove_file(&self.path)
         {
@@ -104,14 +104,14 @@ impl Drop for PathLock {
     }
 }
 
-/// An error that names the path and its holder.
+/// Returns an error that names the path and its holder.
 pub(super) fn in_use(target: &Path, holder: &str) -> Error {
     Error::new(ErrorKind::Busy, format!("cannot listen on {}: in use by {holder}", target.display()))
 }
 
-/// Opens the lock file or makes it. `None`: it appeared or vanished between the two attempts.
+/// Opens or creates the lock file. Returns `None` if it appeared or vanished between the two attempts.
 ///
-/// It is opened without `O_CREAT` first, which Linux denies in `/tmp` for files of other users.
+/// It is first opened without `O_CREAT`, because Linux denies `O_CREAT` in `/tmp` for files of other users.
 fn open(path: &Path) -> io::Result<Option<File>> {
     use rustix::io::Errno;
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -127,11 +127,11 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Refuses a file that cannot be a lock: its content is going to be overwritten.
+/// Refuses a file that cannot be a lock, because its content would be overwritten.
 fn checked(file: File) -> io::Result<File> {
     use std::os::unix::fs::MetadataExt;
     let meta = file.metadata()?;
-    // At most a process id and a line feed.
+    // A lock file holds at most a process id and a line feed.
     if !meta.is_file() || meta.nlink() > 1 || meta.len() > 32 {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a lock file is there"));
     }
@@ -141,7 +141,7 @@ fn checked(file: File) -> io::Result<File> {
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
-    // Without its line feed the number may be incomplete.
+    // Without its line feed, the number may be incomplete.
     text.strip_suffix('\n')?.parse().ok()
 }
 
@@ -150,7 +150,7 @@ fn is_running(pid: u32) -> bool {
     !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
-/// The lock of `/run/bus.sock` is `/run/.bus.sock.lock`.
+/// Returns the path of the lock file: `/run/.bus.sock.lock` for `/run/bus.sock`.
 fn lock_path(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default();
     let mut file_name = OsString::from(".");
@@ -163,7 +163,7 @@ fn lock_path(target: &Path) -> PathBuf {
     target.with_file_name(file_name)
 }
 
-/// FNV-1a. The same name has the same hash in every process, which the hashes of the standard library do not promise.
+/// FNV-1a hash. It is the same in every process, which the hashes of the standard library do not guarantee.
 pub(super) fn hash_of(name: &OsStr) -> u64 {
     name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

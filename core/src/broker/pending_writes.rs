@@ -5,26 +5,27 @@ use super::session::Session;
 use crate::proto::delivery;
 use std::sync::Arc;
 
-/// A client converses if at most this many frames were read together and they had at most this many receivers.
+/// A client is in conversation if at most this many frames were read together and they had at most this many
+/// receivers.
 const FEW: u64 = 2;
 
 /// Receivers to flush and acknowledgements to send.
 #[derive(Default)]
 pub(super) struct PendingWrites {
     touched: Vec<Arc<Session>>,
-    /// Encoded.
+    /// Acknowledgements, encoded.
     acks: Vec<u8>,
 }
 
-/// Receivers that must be flushed, in the order in which they were touched. Those that are left when the value is
-/// dropped are flushed by tasks: an operation of a client in this process may be given up at any time.
+/// Receivers that must be flushed, in the order in which they were touched. If the value is dropped early, tasks
+/// flush the remaining ones: an operation of a client in this process may be cancelled at any time.
 pub(super) struct Touched {
     receivers: Vec<Arc<Session>>,
     next: usize,
 }
 
 impl Touched {
-    /// The next one, which the caller flushes.
+    /// Returns the next receiver, which the caller must flush.
     #[inline]
     pub(super) fn next(&mut self) -> Option<&Arc<Session>> {
         let receiver = self.receivers.get(self.next);
@@ -58,7 +59,7 @@ impl PendingWrites {
         self.touched.push(receiver.clone());
     }
 
-    /// Receivers that must be flushed.
+    /// Returns the number of receivers that must be flushed.
     pub(super) fn touched(&self) -> usize {
         self.touched.len()
     }
@@ -68,7 +69,7 @@ impl PendingWrites {
         Touched { receivers: std::mem::take(&mut self.touched), next: 0 }
     }
 
-    /// Gives the list back, for its memory.
+    /// Gives the list back, so that its memory is reused.
     pub(super) fn give_touched(&mut self, mut touched: Touched) {
         if self.touched.is_empty() && touched.is_empty() {
             self.touched = std::mem::take(&mut touched.receivers);
@@ -96,7 +97,7 @@ impl PendingWrites {
         first
     }
 
-    /// Releases what an idle client should not hold.
+    /// Releases memory that an idle client should not hold.
     pub(super) fn release(&mut self) {
         if self.acks.capacity() > 256 {
             self.acks = Vec::new();
@@ -106,8 +107,8 @@ impl PendingWrites {
         }
     }
 
-    /// Tells the busy poller which clients are in conversation: a client that awaits acknowledgements, however many,
-    /// and clients that exchange few frames at a time. A stream of unacknowledged frames is no conversation.
+    /// Tells the busy poller which clients are in conversation: a client that awaits any number of acknowledgements,
+    /// and clients that exchange few frames at a time. A stream of unacknowledged frames is not a conversation.
     /// `frames` is the number of frames that were read together.
     pub(super) fn tell(&self, poller: &BusyPoller, session: &Session, frames: u64) {
         let few = frames <= FEW && self.touched.len() as u64 <= FEW;

@@ -1,5 +1,5 @@
-//! A socket or FIFO at a path: made under a temporary name, moved into place complete, watched, put back
-//! when something deletes it, and removed at the end.
+//! A socket or FIFO at a path. It is made under a temporary name, moved into place when it is complete, watched, put
+//! back when it is deleted, and removed at the end.
 
 use super::owned_file::{Found, OwnedFile, inode_of};
 use super::path_lock::{LockError, PathLock, hash_of};
@@ -11,42 +11,42 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often a listener looks whether its file is still there.
+/// Interval at which a listener checks that its file is still there.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The right to a path, and the file that is published there. Its owner must call
+/// The right to a path, and the file that is published there. The owner must call
 /// [`withdraw`](PublishedFile::withdraw); a task that watches the file may hold another reference.
 #[derive(Debug)]
 pub(super) struct PublishedFile {
     path: PathBuf,
-    /// `None`: withdrawn, and never to be put back.
+    /// `None`: withdrawn, and not put back any more.
     state: Mutex<Option<State>>,
 }
 
-/// The file goes before the lock: the fields are dropped in this order.
+/// The fields are dropped in this order: the file is removed before the lock is released.
 #[derive(Debug)]
 struct State {
     file: Option<OwnedFile>,
     lock: PathLock,
-    /// The trouble that was logged last, so that each is logged once.
+    /// The problem that was logged last, so that each problem is logged once.
     reported: Option<String>,
 }
 
-/// The result of a look at the file.
+/// The result of checking the file.
 #[derive(Debug)]
 pub(super) enum Watched<T> {
-    /// Nothing is to be done or told.
+    /// Nothing has changed; there is nothing to do or to log.
     Unchanged,
-    /// The file was missing; this is behind the new one.
+    /// The file was missing. The value is the result of making the new one.
     PutBack(T),
-    /// The file cannot be put back. This is to be logged.
+    /// The file cannot be put back. The caller must log the text.
     Trouble(String),
-    /// The listener ends.
+    /// The file was withdrawn: the listener ends.
     Withdrawn,
 }
 
 impl PublishedFile {
-    /// Takes the lock of `path`. Nothing is there yet.
+    /// Takes the lock of `path`. The file does not exist yet.
     pub(super) async fn reserve(path: &Path) -> Result<PublishedFile> {
         if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             let context = format!("cannot listen on {}: the path has no file name", path.display());
@@ -61,8 +61,8 @@ impl PublishedFile {
         &self.path
     }
 
-    /// Makes the file with `make`, which is given a temporary path, and moves it into place. `over_stale`: a
-    /// file of a dead broker is there and is replaced in one step; else the path must be free.
+    /// Makes the file with `make`, which receives a temporary path, and moves it into place. If `over_stale` is true,
+    /// it replaces the file of a dead broker in one step; otherwise the path must be free.
     pub(super) fn publish<T>(
         &self,
         over_stale: bool,
@@ -75,8 +75,8 @@ impl PublishedFile {
         Ok(made)
     }
 
-    /// Looks at the file, and puts it back with `make` if nothing is at its path any more. Another file
-    /// that is there is left alone.
+    /// Checks the file, and puts it back with `make` if nothing is at its path any more. Another file at that path is
+    /// left alone.
     pub(super) fn watch<T>(&self, make: impl FnOnce(&Path) -> io::Result<T>) -> Watched<T> {
         let mut guard = self.state.lock();
         let Some(state) = &mut *guard else { return Watched::Withdrawn };
@@ -87,10 +87,10 @@ impl PublishedFile {
                 return Watched::Unchanged;
             }
             Ok(Found::AnotherFile) => {
-                "another file took its place; it is not replaced, and new clients do not reach this broker"
+                "another file is at its path and is not replaced; new clients cannot reach this broker"
                     .to_owned()
             }
-            Err(e) => format!("cannot look at it: {e}"),
+            Err(e) => format!("cannot examine it: {e}"),
             Ok(Found::Nothing) => match state.put_back(&self.path, make) {
                 Ok(made) => return Watched::PutBack(made),
                 Err(why) => format!("it was deleted and cannot be put back: {why}"),
@@ -103,7 +103,7 @@ impl PublishedFile {
         Watched::Trouble(trouble)
     }
 
-    /// Removes the file, if it is still ours, and gives the path to others.
+    /// Removes the file if it still belongs to this process, and releases the path for other processes.
     pub(super) fn withdraw(&self) {
         let state = self.state.lock().take();
         drop(state);
@@ -116,7 +116,7 @@ impl State {
         path: &Path,
         make: impl FnOnce(&Path) -> io::Result<T>,
     ) -> std::result::Result<T, String> {
-        // Without its file the lock does not bind others any more.
+        // If the lock file is no longer at its path, the lock does not exclude other processes any more.
         if !self.lock.is_in_place() {
             self.lock = PathLock::try_acquire(path).map_err(|e| match e {
                 LockError::Held(Some(pid)) => format!("process {pid} took its path"),
@@ -125,7 +125,7 @@ impl State {
             })?;
         }
         let (file, made) = put_into_place(path, false, make).map_err(|e| e.to_string())?;
-        // The file of the old record was deleted. Its inode number may be that of the new one.
+        // The file of the old record was deleted. Its inode number may be that of the new file.
         if let Some(deleted) = self.file.replace(file) {
             deleted.disown();
         }
@@ -134,8 +134,8 @@ impl State {
     }
 }
 
-/// Makes a file under a temporary name and gives it its own when it is complete, so that it is never seen
-/// with the wrong permissions or without a process behind it.
+/// Makes a file under a temporary name and renames it when it is complete, so that other processes never see it with
+/// the wrong permissions or without a process behind it.
 fn put_into_place<T>(
     path: &Path,
     replace: bool,
@@ -143,8 +143,8 @@ fn put_into_place<T>(
 ) -> io::Result<(OwnedFile, T)> {
     let folder = Folder::of(path)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    // The name is the same in every process, hence one that a killed broker left is found and removed.
-    // The lock of the path makes it ours.
+    // The temporary name is the same in every process, so that a file that a killed broker left behind is found and
+    // removed. The lock of the path gives this process the right to do so.
     let temporary = folder.base.join(format!(".busrt-{:016x}", hash_of(name)));
     remove_if_there(&temporary)?;
     let put = || -> io::Result<(OwnedFile, T)> {
@@ -165,8 +165,8 @@ fn put_into_place<T>(
     Ok(put)
 }
 
-/// Gives a file a name that is free. A link, unlike a rename, never replaces a file that has just appeared;
-/// but not every file system has links.
+/// Gives a file a name that is free. Unlike a rename, a link never replaces a file that has just appeared; but not
+/// every file system supports links.
 fn move_to_free(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::hard_link(from, to) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => match inode_of(to) {
@@ -184,8 +184,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The directory of a file, by a short path: that of a socket is bounded by the kernel, and a temporary
-/// name in the same directory may need more bytes than the final one.
+/// The directory of a file, under a short path. The kernel limits the length of a socket's path, and a temporary name
+/// in the same directory may need more bytes than the final one.
 struct Folder {
     base: PathBuf,
     /// Keeps `base` valid.
@@ -205,7 +205,7 @@ impl Folder {
         let access = OFlags::RDONLY;
         let fd = rustix::fs::open(folder, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let short = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        // Other systems, and containers without /proc, do not have it.
+        // Other systems, and containers without /proc, do not have this path.
         let base = if short.is_dir() { short } else { folder.to_owned() };
         Ok(Folder { base, _fd: fd })
     }

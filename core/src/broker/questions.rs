@@ -1,4 +1,4 @@
-//! Questions about all clients, which take long to answer: a thread of its own answers them, one at a time.
+//! Requests about all clients, which take long to answer. A dedicated thread answers them, one at a time.
 
 use parking_lot::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,31 +7,32 @@ use tokio::sync::oneshot;
 /// An error reply: the code and the reason.
 pub(super) type Failure = (i16, String);
 
-/// A question about all clients.
+/// A request about all clients.
 pub(super) enum Question {
-    /// The clients whose name the filter matches.
+    /// The clients whose name matches the filter.
     Clients { filter: Option<String> },
     /// The counters over all clients.
     Stats,
 }
 
-/// A question, and where the answer goes.
+/// A question, with the channel for its answer.
 pub(super) struct Request {
     pub(super) question: Question,
     /// Takes the packed result.
     pub(super) answer: oneshot::Sender<Result<Vec<u8>, Failure>>,
 }
 
-/// The way to the thread that answers, which is started with the first question.
+/// Access to the thread that answers, which the first question starts.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     requests: Mutex<Option<Sender<Request>>>,
 }
 
 impl Questions {
-    /// Asks a question. `answer_all` is what the thread runs if it is not running yet.
+    /// Asks a question. The thread runs `answer_all`; it is started if it is not running yet.
     ///
     /// # Errors
+    ///
     /// The system cannot start another thread.
     pub(super) fn ask(
         &self,
@@ -50,7 +51,7 @@ impl Questions {
                 none.insert(sender)
             }
         };
-        // The thread lives as long as the sender: an error only drops the request, which the receiver notices.
+        // The thread lives as long as the sender. An error only drops the request, which the receiver notices.
         let _ = sender.send(Request { question, answer });
         Ok(receiver)
     }

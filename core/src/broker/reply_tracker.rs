@@ -1,4 +1,5 @@
-//! Notes which clients answer promptly when they are given something, and for how long it pays to poll for the answer.
+//! Notes which clients answer promptly when they receive something, and for how long it pays to poll for their
+//! answers.
 
 use crate::poll_tuner::PollTuner;
 use parking_lot::Mutex;
@@ -8,10 +9,10 @@ use std::time::Duration;
 /// The state that the busy poller keeps for one client. Times are nanoseconds since the poller began.
 #[derive(Debug, Default)]
 pub(super) struct ReplyTracker {
-    /// When the client was last given something; 0 after a stream, or when it has answered.
+    /// The time at which the client was last given something; 0 after a stream, or after it has answered.
     given: AtomicU64,
     prompt: AtomicBool,
-    /// For how long to poll for its next answer.
+    /// How long to poll for its next answer.
     limit: AtomicU64,
     /// Only the task that reads from the client locks it.
     tuner: Mutex<PollTuner>,
@@ -37,7 +38,7 @@ impl ReplyTracker {
         self.prompt.load(Relaxed)
     }
 
-    /// For how long to poll for the client's next answer, in nanoseconds; 0: it does not pay.
+    /// Returns how long to poll for the client's next answer, in nanoseconds; 0 if polling does not pay.
     pub(super) fn limit(&self) -> u64 {
         if self.is_prompt() { self.limit.load(Relaxed) } else { 0 }
     }
@@ -55,7 +56,7 @@ impl ReplyTracker {
         }
     }
 
-    /// Notes that the client sends or gets more than one frame at a time.
+    /// Notes that the client sends or receives more than one frame at a time.
     pub(super) fn forget(&self) {
         self.given.store(0, Relaxed);
         if self.prompt.swap(false, Relaxed) {
@@ -86,7 +87,7 @@ mod tests {
         // Frames that it sends after that are no answers.
         assert!(!prompt_after(None, 132));
         assert!(prompt_after(Some(140), 141));
-        // It gets one frame after another, and sends nothing.
+        // It receives one frame after another, and sends nothing.
         for now in [150, 160, 200, 250] {
             replies.given(now, BOUND);
             assert_eq!(replies.is_prompt(), now < 250);

@@ -1,4 +1,5 @@
-//! The receivers of a session's recent frames. With this cache, most frames need no lock but that of their receiver.
+//! A cache of the receivers of a session's recent frames. With it, most frames need no lock except that of their
+//! receiver.
 
 use super::audience::{Audience, Miss};
 use super::budget::WorkBudget;
@@ -11,9 +12,9 @@ use std::sync::Arc;
 
 /// Entries in each cache of a session.
 const ENTRIES: u32 = 1024;
-/// The most receivers that all audiences in one cache may have together; this bounds the memory of large audiences.
+/// Maximum number of receivers of all audiences in one cache together; this bounds the memory for large audiences.
 const RECEIVERS: u32 = 16 * 1024;
-/// Caches of fewer bytes are kept while the client is idle.
+/// Caches smaller than this many bytes are kept while the client is idle.
 const SMALL_BYTES: usize = 2 * 1024;
 
 /// The results of a session's recent lookups.
@@ -40,7 +41,7 @@ impl RouteCache {
         RouteCache { messages: Table::new(), broadcasts: Table::new(), publications: Table::new() }
     }
 
-    /// Releases the memory that a client should not hold while it waits for input.
+    /// Releases memory that a client should not hold while it waits for input.
     pub(super) fn release(&mut self) {
         self.messages.fresh = None;
         self.broadcasts.fresh = None;
@@ -55,17 +56,18 @@ impl RouteCache {
         footprint > SMALL_BYTES
     }
 
-    /// Forgets everything and gives the memory back.
+    /// Removes all entries and releases the memory.
     pub(super) fn clear(&mut self) {
         self.messages.cache.clear();
         self.broadcasts.cache.clear();
         self.publications.cache.clear();
     }
 
-    /// The client that a message goes to.
+    /// Returns the client to which a message goes.
     ///
     /// # Errors
-    /// Denied, or no client has the name.
+    ///
+    /// The operation is denied, or no client has the name.
     pub(super) fn target(
         &mut self,
         registry: &Registry,
@@ -76,16 +78,17 @@ impl RouteCache {
             |miss| {
                 match miss {
                     Miss::Refused(kind) => kind,
-                    // A name is looked up in one step.
+                    // The lookup of a single name always fits into the budget.
                     Miss::OverBudget => ErrorKind::Other,
                 }
             },
         )
     }
 
-    /// The clients that a broadcast goes to.
+    /// Returns the clients to which a broadcast goes.
     ///
     /// # Errors
+    ///
     /// The errors of [`Registry::named`].
     pub(super) fn named(
         &mut self,
@@ -98,9 +101,10 @@ impl RouteCache {
         look_up(&mut self.broadcasts, &core.registry, mask, find, |audience| audience.len())
     }
 
-    /// The clients that a publication goes to.
+    /// Returns the clients to which a publication goes.
     ///
     /// # Errors
+    ///
     /// The errors of [`Registry::subscribers`].
     pub(super) fn subscribers(
         &mut self,
@@ -114,8 +118,8 @@ impl RouteCache {
     }
 }
 
-/// Returns the cached result for `key`, or else what `find` returns. The generation is read before the lookup, so that
-/// a change during the lookup makes the entry stale.
+/// Returns the cached result for `key`, or otherwise the result of `find`. The generation is read before the lookup,
+/// so that a change during the lookup makes the entry stale.
 #[inline]
 fn look_up<'t, V: Clone>(
     table: &'t mut Table<V>,

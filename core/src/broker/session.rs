@@ -1,5 +1,5 @@
-//! One registered client as the rest of the broker sees it: its identity, what it has sent, and its outbox. How its
-//! own operations are routed is in `dispatcher.rs`.
+//! One registered client as the rest of the broker sees it: its identity, what it has sent, and its outbox. The
+//! routing of its own operations is in `dispatcher.rs`.
 
 use super::counter::Counter;
 use super::outbox::Outbox;
@@ -25,18 +25,18 @@ pub enum ClientKind {
     Websocket,
 }
 
-/// A client's name and where it came from.
+/// A client's name and origin.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) name: Arc<str>,
     pub(super) kind: ClientKind,
     pub(super) peer: Option<SocketAddr>,
-    /// The address that it connected to, as given to the broker; `None` for internal clients.
+    /// The broker's address that it connected to, as given to the broker; `None` for in-process clients.
     pub(super) port: Option<Arc<str>>,
 }
 
-/// The traffic of a client: the frames it has sent, and the bytes of their bodies, pings not counted. Counted by the
-/// task that reads; for a client in this process under the lock of its link.
+/// The traffic of a client: the frames that it has sent, without pings, and the bytes of their bodies. The task that
+/// reads counts them; for a client in this process, they are counted under the lock of its link.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) r_frames: Counter,
@@ -46,47 +46,48 @@ pub(super) struct Traffic {
 /// The state that the keep-alive checks (`keepalive.rs`). Times are milliseconds of the broker's own clock.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
-    /// When something last came from the client.
+    /// The time at which something last arrived from the client.
     pub(super) seen: AtomicU64,
-    /// When it is due for a ping.
+    /// The time at which it is due for a ping.
     pub(super) next_ping: AtomicU64,
     /// True if the client has sent a part of a frame, but not all of it.
     pub(super) mid_frame: AtomicBool,
-    /// True if the broker holds the client back: it does not read from it.
+    /// True while the broker holds the client back, that is, does not read from it.
     pub(super) held_back: AtomicBool,
-    /// The number of its operations that wait for a receiver of what it sends.
+    /// Number of its operations that wait for a slow receiver.
     pub(super) waits_for_receivers: AtomicUsize,
-    /// When it was first seen that a client which is held back has closed its connection; 0: it has not.
+    /// The time at which it was first seen that a held client has closed its connection; 0: it has not.
     pub(super) hung_up: AtomicU64,
     /// True if it holds caches that should be released while it is idle.
     pub(super) has_caches: AtomicBool,
 }
 
-/// A registered client. The outbox comes first, beside the reference count, which is touched with it.
+/// A registered client. The outbox comes first, so that it is in the same cache line as the reference count, which is
+/// used together with it.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Session {
     pub(super) outbox: Outbox,
     /// Its place in the registry.
     pub(super) id: u32,
-    /// The registry's generation when it registered.
+    /// The registry's generation at its registration.
     pub(super) born: u64,
     pub(super) identity: Identity,
     pub(super) traffic: Traffic,
     pub(super) liveness: Liveness,
     pub(super) replies: ReplyTracker,
-    /// Wakes the task that reads: to stop, or to release its caches.
+    /// Wakes the task that reads, so that it stops or releases its caches.
     pub(super) nudge: Notify,
-    /// Set when it is unregistered: nothing more is read from it.
+    /// Set when the client is unregistered: nothing more is read from it.
     pub(super) ended: AtomicBool,
-    /// Set before its secondaries are unregistered: from then on none can register.
+    /// Set before its secondaries are unregistered, so that no further secondary can register.
     pub(super) takes_no_secondaries: AtomicBool,
     /// True if a denial has been logged since the rules last changed.
     pub(super) denial_logged: AtomicBool,
 }
 
 impl Session {
-    /// A client that registers `now` and is pinged first at `next_ping`.
+    /// Creates a client that registers at the time `now` and is first pinged at `next_ping`.
     pub(super) fn new(
         id: u32,
         born: u64,

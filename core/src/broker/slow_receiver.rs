@@ -1,9 +1,9 @@
-//! Receivers that do not keep up: how long they hold their senders back, and what happens then (docs/protocol.md
-//! section 7).
+//! The state machine for receivers that do not keep up: it decides how long they hold their senders back, and what
+//! happens after that (docs/protocol.md section 7).
 //!
-//! A receiver is watched from the moment when a frame finds its queue full. The supervisor looks at it at short
-//! intervals and tells this state machine what the receiver has taken. Senders ask the state machine whether to wait.
-//! All times are intervals in which the broker itself ran: nothing here reads a clock.
+//! A receiver is watched after a frame has found its queue full. The supervisor looks at it at short intervals and
+//! reports to this state machine how much the receiver has read. Senders ask the state machine whether to wait. All
+//! times are intervals in which the broker itself ran: nothing here reads a clock.
 //!
 //! ```text
 //!             hold time ran out, or          nothing taken for
@@ -20,19 +20,20 @@ mod tests;
 use super::options::{Options, SlowPolicy};
 use crate::transport::{Load, Progress};
 
-/// A queue that takes nothing is offered to its socket every 25 ms: a look that sees no offer may only have come in
-/// between. So many milliseconds before an offer count with it; more is time in which the broker did not try.
+/// Milliseconds before a write attempt that count as time in which the broker tried to write. A blocked queue is
+/// offered to its socket every 25 ms, so that a look without an offer may only have come between two offers. A longer
+/// gap is time in which the broker did not try.
 const BETWEEN_OFFERS: u64 = 50;
 
 /// The state of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ReceiverState {
-    /// It keeps up, or is slow and holds its senders back.
+    /// The receiver keeps up, or is slow and holds its senders back.
     #[default]
     KeepingUp,
-    /// It was slow for the hold time: publications and broadcasts do not wait for it.
+    /// The receiver was slow for the hold time: publications and broadcasts do not wait for it.
     Lagging,
-    /// It took nothing for the stall time: its policy applies.
+    /// The receiver has read nothing for the stall time: its policy applies.
     Stuck,
 }
 
@@ -41,9 +42,9 @@ pub(super) enum ReceiverState {
 pub(super) enum Wanted {
     /// A publication or a broadcast.
     ToMany,
-    /// A one-to-one message whose sender awaits no acknowledgement.
+    /// A one-to-one message whose sender did not ask for an acknowledgement.
     Message,
-    /// A one-to-one message whose sender awaits the acknowledgement.
+    /// A one-to-one message whose sender asked for an acknowledgement.
     AcknowledgedMessage {
         /// How long the message has waited so far, in milliseconds.
         waited: u64,
@@ -53,25 +54,25 @@ pub(super) enum Wanted {
 /// The decision about a frame that found the queue full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Its sender waits.
+    /// The sender waits.
     Wait,
-    /// It is dropped and counted; an acknowledgement says 77.
+    /// The frame is dropped and counted; an acknowledgement has the code 77.
     Drop,
-    /// The oldest publications and broadcasts make room for it.
+    /// The oldest publications and broadcasts are dropped to make room for it.
     DropOldest,
 }
 
 /// The bounds of one receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// The frames and bytes that may wait in its queue.
+    /// Number of frames and bytes that may wait in its queue.
     pub(super) budget: Load,
-    /// It holds its senders of publications and broadcasts for another hold time if it has taken this much, or a
-    /// quarter of its budget if that is less.
+    /// If it has read this much, or a quarter of its budget if that is less, it holds its senders of publications and
+    /// broadcasts for another hold time.
     pub(super) keeps_up: Load,
-    /// Milliseconds.
+    /// Hold time in milliseconds.
     pub(super) hold: u64,
-    /// Milliseconds.
+    /// Stall time in milliseconds.
     pub(super) stall: u64,
     pub(super) policy: SlowPolicy,
 }
@@ -88,7 +89,7 @@ impl Bounds {
         }
     }
 
-    /// Returns whether enough was taken between two points, in frames or in bytes.
+    /// Returns whether the receiver read enough between two points, in frames or in bytes.
     fn is_quarter(&self, since: Progress, now: Progress) -> bool {
         let frames = (self.budget.frames / 4).min(self.keeps_up.frames).max(1);
         let bytes = (self.budget.bytes / 4).min(self.keeps_up.bytes).max(1);
@@ -101,33 +102,33 @@ impl Bounds {
     }
 }
 
-/// The observations of the supervisor when it looks at a receiver.
+/// The supervisor's observations at one look at a receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sight {
-    /// Milliseconds since the last look in which the broker ran.
+    /// Milliseconds since the last look, without the time in which the broker did not run.
     pub(super) step: u64,
     pub(super) progress: Progress,
-    /// The progress reports that it has sent.
+    /// Number of progress reports that it has sent.
     pub(super) reports: u64,
     pub(super) load: Load,
-    /// The number of senders that wait for it.
+    /// Number of senders that wait for it.
     pub(super) waiting: usize,
-    /// True if the broker does not read from it, because a receiver of what it sends is slow.
+    /// True if the broker does not read from it because a receiver of its frames is slow.
     pub(super) held_back: bool,
 }
 
-/// The change that a look has found, on which the supervisor acts.
+/// A change that a look has found, on which the supervisor acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Nothing.
+    /// No change.
     None,
-    /// It began to lag: senders of publications and broadcasts wait no longer.
+    /// The receiver began to lag: senders of publications and broadcasts no longer wait.
     Lags,
-    /// It got stuck: its policy applies.
+    /// The receiver got stuck: its policy applies.
     Stuck,
-    /// It keeps up again.
+    /// The receiver keeps up again.
     Recovered,
-    /// It no longer needs to be watched.
+    /// The receiver no longer needs to be watched.
     Unwatched,
 }
 
@@ -138,23 +139,24 @@ pub(super) struct SlowReceiver {
     state: ReceiverState,
     /// The progress at the last look.
     progress: Progress,
-    /// The progress reports at the last look. A client whose inbox is full sends them while its program takes frames:
-    /// it takes something, even if its socket takes nothing, since the kernel frees the memory of frames in large
-    /// pieces.
+    /// The progress reports at the last look. A client whose inbox is full sends them while its program takes frames.
+    /// They prove that it reads even if its socket accepts nothing, since the kernel frees the memory of frames in
+    /// large pieces.
     reports: u64,
-    /// Milliseconds for which it has taken nothing although the broker tried to write.
+    /// Milliseconds for which it has read nothing although the broker tried to write.
     idle: u64,
-    /// The part of them in which the broker read from it. While the broker does not, it cannot see the client's progress
-    /// reports, so that this time does not make the client stuck.
+    /// The part of `idle` in which the broker read from it. Only this part can make the client stuck: while the
+    /// broker does not read, it cannot see the client's progress reports.
     heard_idle: u64,
     /// Milliseconds since the last look that saw an offer.
     unsure: u64,
-    /// Milliseconds of the present hold window in which senders waited, and what had been taken at its beginning.
+    /// Milliseconds of the present hold window in which senders waited, and what had been read at its beginning.
     held: u64,
     held_since: Progress,
-    /// Milliseconds for which it has been below half its budget.
+    /// Milliseconds for which its queue has been below half its budget.
     calm: u64,
-    /// An acknowledged message has waited for the stall time: others are refused until it is below half its budget.
+    /// True if an acknowledged message has waited for the stall time. Others are refused until the queue is below
+    /// half its budget.
     refuses: bool,
 }
 
@@ -201,7 +203,7 @@ impl SlowReceiver {
             return Verdict::Wait;
         }
         if progress.bytes != self.progress.bytes || reports != self.reports {
-            // It takes something: this counts before the supervisor's next look.
+            // The receiver reads something. This counts before the supervisor's next look.
             (self.idle, self.heard_idle) = (0, 0);
             if self.state == ReceiverState::Stuck {
                 self.state = ReceiverState::Lagging;
@@ -231,14 +233,14 @@ impl SlowReceiver {
         let moved = progress.bytes != self.progress.bytes || reports != self.reports || load.frames == 0;
         let refused = progress.refusals != self.progress.refusals;
         (self.progress, self.reports) = (progress, reports);
-        // Time in which the receiver was offered nothing is not its fault.
+        // Time in which the broker offered the receiver nothing does not count against it.
         self.unsure = self.unsure.saturating_add(step).min(step.max(BETWEEN_OFFERS));
         let counted = if moved || refused { std::mem::take(&mut self.unsure) } else { 0 };
         let is_calm = bounds.is_below_half(load);
         if moved {
             (self.idle, self.heard_idle) = (0, 0);
         } else if !is_calm || waiting > 0 {
-            // Below half its budget it hinders no sender, whether it takes something or not.
+            // A receiver whose queue is below half its budget hinders no sender, even if it reads nothing.
             self.idle = self.idle.saturating_add(counted);
             if !held_back {
                 self.heard_idle = self.heard_idle.saturating_add(counted);

@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 /// The answer to `stats`: counters over all clients, including those that have left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerStats {
-    /// Seconds since the broker began.
+    /// Seconds since the broker started.
     pub uptime: u64,
-    /// Frames read from clients, pings not counted.
+    /// Frames read from clients, without pings.
     pub r_frames: u64,
-    /// Bytes of their bodies.
+    /// Bytes of the bodies of these frames.
     pub r_bytes: u64,
     /// Frames queued for clients; an acknowledgement counts as one.
     pub w_frames: u64,
-    /// Bytes of their bodies; an acknowledgement counts as 6.
+    /// Bytes of the bodies of these frames; an acknowledgement counts as 6.
     pub w_bytes: u64,
     /// Frames dropped because their receiver did not keep up.
     #[serde(default)]
     pub dropped: u64,
-    /// Clients registered now, secondaries included.
+    /// Clients that are now registered, including secondaries.
     #[serde(default)]
     pub clients: u64,
 }
 
-/// The totals over all clients, those that have left included.
+/// Returns the totals over all clients, including those that have left.
 pub(super) fn totals(core: &Core) -> BrokerStats {
     let mut sum = core.counters.retired();
     let mut clients = 0;

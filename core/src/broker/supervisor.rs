@@ -1,4 +1,4 @@
-//! The way to the broker's own thread, whose work is in `housekeeping.rs`.
+//! Access to the broker's own thread, whose work is in `housekeeping.rs`.
 
 use super::session::Session;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ impl Supervisor {
         }
     }
 
-    /// Adds a receiver to those that are looked at in short intervals.
+    /// Adds a receiver to those that are checked at short intervals.
     pub(super) fn watch(&self, receiver: &Arc<Session>) {
         self.watched.lock().push(receiver.clone());
         self.wake();
@@ -32,17 +32,17 @@ impl Supervisor {
         let _ = self.thread.set(thread);
     }
 
-    /// Returns whether receivers were added that are to be looked at.
+    /// Returns whether there are receivers to check.
     pub(super) fn has_watched(&self) -> bool {
         !self.watched.lock().is_empty()
     }
 
-    /// Takes the receivers to look at.
+    /// Takes the receivers that are to be checked.
     pub(super) fn take_watched(&self) -> Vec<Arc<Session>> {
         std::mem::take(&mut *self.watched.lock())
     }
 
-    /// Puts receivers back that are to be looked at again.
+    /// Puts back receivers that are to be checked again.
     pub(super) fn put_back(&self, receivers: &mut Vec<Arc<Session>>) {
         self.watched.lock().append(receivers);
     }

@@ -1,4 +1,4 @@
-//! Listening on TCP: on every address that a host name has.
+//! Listening on TCP, on every address of a host name.
 
 use super::Core;
 use super::accept::{failed, serve_all};
@@ -11,13 +11,13 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
-/// Connections that the kernel keeps until they are accepted; it takes less if `somaxconn` is less.
+/// Maximum number of connections that the kernel queues until they are accepted; `somaxconn` may reduce it.
 const BACKLOG: u32 = 1024;
-/// How many free ports are tried until one is free on all addresses of a host.
+/// Number of free ports that are tried to find one that is free on all addresses of a host.
 const FREE_PORT_ATTEMPTS: u32 = 32;
 
-/// Binds all addresses of `host_port` and begins to accept. Returns the address with the port that was
-/// bound, under the host that was asked for.
+/// Binds all addresses of `host_port` and begins to accept. Returns the address for clients: the given host with the
+/// port that was bound.
 pub(super) async fn open(core: &Arc<Core>, host_port: &str) -> Result<(Vec<JoinHandle<()>>, String)> {
     let addresses = resolve(host_port).await.map_err(|e| failed(host_port, e))?;
     let listeners = bind_all(&addresses).map_err(|e| failed(host_port, e))?;
@@ -39,14 +39,13 @@ pub(super) async fn open(core: &Arc<Core>, host_port: &str) -> Result<(Vec<JoinH
     Ok((listeners.into_iter().map(accept_from).collect(), reached))
 }
 
-/// Binds each of `addresses`, which differ in nothing but the host. Port 0 becomes the same free port on
-/// all of them.
+/// Binds each of `addresses`, which differ only in the host. Port 0 becomes the same free port on all of them.
 fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     let free_port = addresses.iter().any(|address| address.port() == 0);
     let mut attempt = 1;
     loop {
         match try_bind_all(addresses) {
-            // The port that is free on one address is taken on another one.
+            // The port that is free on one address is in use on another one.
             Err(e) if free_port && addresses.len() > 1 && is_taken(&e) && attempt < FREE_PORT_ATTEMPTS => {
                 attempt += 1;
             }
@@ -69,7 +68,7 @@ fn try_bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
         }
         match bind(address) {
             Ok(listener) => listeners.push(listener),
-            // A name may have addresses that this machine does not have now, such as ::1 without IPv6.
+            // A host name may have addresses that this machine does not have now, such as ::1 without IPv6.
             Err(e) if addresses.len() > 1 && !is_taken(&e) => {
                 log::warn!("cannot listen on {address}: {e}");
                 unavailable = Some(e);
@@ -92,11 +91,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     #[cfg(unix)]
     {
-        // A port whose last connections linger in TIME-WAIT can be bound again. On Windows the option
-        // would let several processes bind one port.
+        // A port whose last connections are in the state TIME-WAIT can be bound again. On Windows, the option would
+        // let several processes bind one port.
         socket.set_reuseaddr(true)?;
         if address.is_ipv6() {
-            // Else [::] takes the port of 0.0.0.0 too, and not both can be bound.
+            // Otherwise [::] takes the port of 0.0.0.0 too, and the two cannot both be bound.
             rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
         }
     }

@@ -16,11 +16,11 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// Connections that the kernel keeps until they are accepted; it takes less if `somaxconn` is less.
+/// Maximum number of connections that the kernel queues until they are accepted; `somaxconn` may reduce it.
 const BACKLOG: u32 = 1024;
 
-/// Binds the socket and begins to accept. A file that a dead broker left is replaced; a live socket is
-/// not taken over.
+/// Binds the socket and begins to accept. Replaces a file that a dead broker left behind, but never a socket that a
+/// process uses.
 pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()>, Arc<PublishedFile>)> {
     let address = path.display().to_string();
     check_socket_path(path)
@@ -38,7 +38,7 @@ pub(super) async fn open(core: &Arc<Core>, path: &Path) -> Result<(JoinHandle<()
     Ok((task, file))
 }
 
-/// Returns whether a socket without a process behind it is at the path. An error: the path cannot be used.
+/// Returns whether a socket without a process behind it is at the path. An error means that the path cannot be used.
 async fn is_stale(path: &Path) -> Result<bool> {
     let address = path.display();
     match std::fs::symlink_metadata(path) {
@@ -53,7 +53,7 @@ async fn is_stale(path: &Path) -> Result<bool> {
             Ok(true)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        // Its backlog is full.
+        // The backlog of that process is full.
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(in_use(path, "another process")),
         Err(e) => Err(failed(&address.to_string(), e)),
         Ok(stream) => {
@@ -63,11 +63,11 @@ async fn is_stale(path: &Path) -> Result<bool> {
     }
 }
 
-/// Binds a socket with its permissions. It takes connections only when these are set.
+/// Binds a socket with its permissions. It accepts connections only after these are set.
 fn bind(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
     let socket = UnixSocket::new_stream()?;
     if let Some(mode) = mode {
-        // On Linux a socket file begins with the permissions of its descriptor. Others refuse this.
+        // On Linux, a socket file gets the permissions of its descriptor. Other systems refuse this call.
         let _ = rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode as _));
     }
     socket.bind(path)?;
@@ -77,11 +77,11 @@ fn bind(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts connections, and replaces the socket when its file was deleted.
+/// Accepts connections, and replaces the socket after its file was deleted.
 struct Accepting {
     file: Arc<PublishedFile>,
     listener: UnixListener,
-    /// A socket whose file was deleted, until its backlog has been accepted.
+    /// A socket whose file was deleted, kept until its backlog has been accepted.
     replaced: Option<UnixListener>,
     mode: Option<u32>,
     looks: Interval,
@@ -104,7 +104,7 @@ impl Accepting {
             };
             tokio::select! {
                 biased;
-                // First, so that a flood of connections does not keep it off.
+                // This branch comes first, so that a flood of connections does not delay it.
                 _ = self.looks.tick() => self.look(),
                 accepted = from_replaced => return Socket::from_unix(accepted?.0.into_std()?),
                 accepted = self.listener.accept() => return Socket::from_unix(accepted?.0.into_std()?),
@@ -116,10 +116,10 @@ impl Accepting {
         let path = self.file.path().display();
         match self.file.watch(|path| bind(path, self.mode)) {
             Watched::Unchanged => {
-                // A connection that had found the old file has been accepted by now.
+                // A connection that was made through the old file has been accepted by now.
                 self.replaced = self.replaced.take().filter(has_backlog);
             }
-            // The task is about to be ended.
+            // The task is about to be aborted.
             Watched::Withdrawn => {}
             Watched::Trouble(trouble) => log::error!("{path}: {trouble}"),
             Watched::PutBack(listener) => {

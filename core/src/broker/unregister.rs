@@ -1,14 +1,14 @@
 //! Unregisters clients that leave, a few at a time.
 //!
-//! Many clients may leave in the same moment, such as with their process, and a client may have many secondaries. One
-//! task unregisters all of them, so that the tasks of other clients run in between.
+//! Many clients may leave at the same moment, for example when their process ends, and a client may have many
+//! secondaries. One task unregisters all of them, so that the tasks of other clients run in between.
 
 use super::core::{Core, TOGETHER};
 use super::session::Session;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-/// Unregisters a client and its secondaries soon; before it returns if the thread belongs to no runtime.
+/// Unregisters a client and its secondaries soon. If the thread belongs to no runtime, it does so before it returns.
 pub(super) fn unregister_soon(core: &Arc<Core>, session: Arc<Session>, reason: String) {
     if !core.leaving.add(session, reason) {
         return;
@@ -20,14 +20,14 @@ pub(super) fn unregister_soon(core: &Arc<Core>, session: Arc<Session>, reason: S
     }
 }
 
-/// Unregisters a client and its secondaries: a few before it returns, and if there are more, the others soon.
+/// Unregisters a client and its secondaries: a few before it returns, the others soon after.
 pub(super) fn unregister(core: &Arc<Core>, session: &Arc<Session>, reason: &str) {
     if !core.end_some(session, reason, TOGETHER).is_complete {
         unregister_soon(core, session.clone(), reason.to_owned());
     }
 }
 
-/// Unregisters the clients that are left when it is dropped: the runtime may end before the task does.
+/// Unregisters the remaining clients when it is dropped, because the runtime may end before the task does.
 struct Task {
     core: Arc<Core>,
     is_done: bool,
@@ -41,7 +41,7 @@ impl Task {
         self.is_done = true;
     }
 
-    /// Unregisters a few clients. Returns false when none is left.
+    /// Unregisters a few clients. Returns false if none is left.
     fn end_some(&self) -> bool {
         let core = &self.core;
         let mut most = TOGETHER;
@@ -50,7 +50,7 @@ impl Task {
             let ended = core.end_some(&session, &reason, most);
             core.connection_changed.notify_waiters();
             if !ended.is_complete {
-                // A client with many secondaries does not keep the others waiting.
+                // A client with many secondaries does not delay the others.
                 core.leaving.put_back(session, reason);
             }
             most = most.saturating_sub(ended.count.max(1));
@@ -61,7 +61,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // When it is done, another task may have clients to unregister.
+        // When the task is done, the remaining clients belong to another task.
         while !self.is_done && self.end_some() {}
     }
 }

@@ -1,4 +1,4 @@
-//! Receivers of every state, without a clock.
+//! Tests receivers of every state, without a clock.
 
 use super::*;
 
@@ -28,7 +28,7 @@ impl Watched {
         Watched { receiver, progress: Progress::default(), reports: 0, held_back: false, bounds }
     }
 
-    /// Takes `bytes` in each of the looks until `time` has passed; the changes and when they came.
+    /// Reads `bytes` at each look until `time` has passed. Returns the changes and their times.
     fn run(&mut self, time: u64, bytes: u64, load: Load, waiting: usize) -> Vec<(u64, Change)> {
         let mut changes = vec![];
         for at in (STEP..=time).step_by(STEP as usize) {
@@ -61,7 +61,7 @@ fn a_receiver_that_takes_nothing_lags_and_then_is_stuck() {
     // The number of senders that wait does not matter any more.
     assert_eq!(it.run(4250, 0, FULL, 0), [(4250, Change::Stuck)]);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
-    // It moves again: messages wait at the same moment.
+    // It reads again: messages wait from that moment on.
     it.progress.bytes += 1;
     assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
@@ -74,7 +74,7 @@ fn a_quarter_of_the_budget_in_the_hold_time_is_enough() {
     assert_eq!(it.run(30_000, 2_500 / 15 + 1, FULL, 1), []);
     let mut it = Watched::new(BOUNDS);
     assert_eq!(it.run(30_000, 2_500 / 15 - 1, FULL, 1), [(750, Change::Lags)]);
-    // It moves, so that messages wait for it, and it is never stuck.
+    // It reads, so that messages wait for it, and it is never stuck.
     assert_eq!(it.verdict(Wanted::Message), Verdict::Wait);
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
 }
@@ -156,7 +156,7 @@ fn a_hold_of_zero_comes_to_rest() {
     let mut it = Watched::new(Bounds { hold: 0, ..BOUNDS });
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
     let empty = Load::default();
-    // It never holds a sender, not between two looks either, and is not watched for ever.
+    // It never holds a sender, also not between two looks, and is not watched for ever.
     assert_eq!(it.run(STEP, 100, empty, 0), [(STEP, Change::Unwatched)]);
     assert!(it.receiver.note_full(it.progress, it.reports, &it.bounds));
     assert_eq!(it.verdict(Wanted::ToMany), Verdict::Drop);
@@ -182,7 +182,7 @@ fn looks_more_frequent_than_offers() {
 fn a_receiver_below_half_its_budget_is_neither_lagging_nor_stuck() {
     let mut it = Watched::new(BOUNDS);
     let some = Load { frames: 10, bytes: 1000 };
-    // It was full for a moment, has taken most of it, and takes nothing more, which hinders nothing.
+    // It was full for a moment, has read most of it, and reads nothing more, which hinders no sender.
     assert_eq!(it.run(STEP, 100, FULL, 1), []);
     let changes = it.run(700, 0, some, 0);
     assert_eq!(changes, []);
