@@ -1,4 +1,4 @@
-//! The client.
+//! The blocking client.
 
 use super::events::Events;
 use super::frames::Frames;
@@ -18,11 +18,11 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client of a broker; see [`crate::Client`], which it is inside. Clones are the same client; all
-/// methods may be called from any thread, over and over at the same time.
+/// A client of a broker; it wraps the async [`crate::Client`]. Clones are handles of the same client. All methods may
+/// be called from any number of threads at the same time.
 ///
-/// When the last clone is dropped, the thread waits until what was sent is in the kernel, at most the
-/// [`timeout`](Config::timeout).
+/// When the last clone is dropped, the thread waits until everything that was sent has been passed to the kernel, at
+/// most for the [`timeout`](Config::timeout).
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) inner: crate::Client,
@@ -30,23 +30,23 @@ pub struct Client {
     _flushed: Arc<FlushedInDrop>,
 }
 
-/// The state that the clones of a client share. Its drop waits until everything that they have sent is written.
+/// The state that the clones of a client share. Its drop waits until everything that they sent is written.
 #[derive(Debug)]
 struct FlushedInDrop(crate::Client);
 
 impl Drop for FlushedInDrop {
     fn drop(&mut self) {
-        // A thread that runs the tasks of a runtime must not wait, and a child has nothing to write.
+        // A thread that runs the tasks of a runtime must not wait, and a forked child has nothing to write.
         let may_wait = !runtime::is_worker() && check_plain_thread().is_ok();
         if may_wait && self.0.check_process().is_ok() {
-            // An error: the connection has ended, and what was not written is lost.
+            // An error means that the connection has ended; unwritten data is lost.
             let _ = self.0.flush().wait(Wait::at_most(self.0.timeout()));
         }
     }
 }
 
 impl From<crate::Client> for Client {
-    /// The same client for plain threads. It lives on in the runtime that it was connected in.
+    /// Wraps a client for plain threads. It stays in the runtime in which it was connected.
     fn from(inner: crate::Client) -> Client {
         let flushed = Arc::new(FlushedInDrop(inner.clone()));
         Client { inner, owner: Owner::current(), _flushed: flushed }
@@ -62,18 +62,18 @@ impl Client {
         Ok(crate::Client::connect_blocking(config)?.into())
     }
 
-    /// Does the same as [`connect`](Client::connect), for the time of `wait`.
+    /// Does the same as [`connect`](Client::connect), but waits at most for the time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`connect`](Client::connect), [`Timeout`](ErrorKind::Timeout) when the time is over, and that of
-    /// the check in
-    /// `wait`.
+    ///
+    /// The errors of [`connect`](Client::connect), [`Timeout`](ErrorKind::Timeout) when the time is over, and the
+    /// error of the check in `wait`.
     pub fn connect_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
         Ok(crate::Client::connect_blocking_with(config, wait)?.into())
     }
 
-    /// See [`crate::Client::connect_stream`]. A [`Socket`] can only be made within a runtime: `socket` is
-    /// called there.
+    /// See [`crate::Client::connect_stream`]. A [`Socket`] can only be made within a runtime, which is why `socket`
+    /// is a function: it is called there.
     ///
     /// # Errors
     /// The errors of [`connect`](Client::connect), and [`Io`](ErrorKind::Io) when `socket` fails.
@@ -84,7 +84,7 @@ impl Client {
         Client::connect_stream_with(socket, config, Wait::forever())
     }
 
-    /// Does the same as [`connect_stream`](Client::connect_stream), but waits only for the time of `wait`.
+    /// Does the same as [`connect_stream`](Client::connect_stream), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`connect_stream`](Client::connect_stream), [`Timeout`](ErrorKind::Timeout) when the time is over,
@@ -97,13 +97,13 @@ impl Client {
         Ok(crate::Client::connect_stream_blocking_with(socket, config, wait)?.into())
     }
 
-    /// The async client inside. Its methods that do not wait, such as [`try_send`](crate::Client::try_send), may be
-    /// used beside those of this one.
+    /// The wrapped async client. Its methods that do not wait, such as [`try_send`](crate::Client::try_send), may be
+    /// used together with those of this client.
     pub fn inner(&self) -> &crate::Client {
         &self.inner
     }
 
-    /// The name this client has registered.
+    /// The name that this client has registered.
     pub fn name(&self) -> &str {
         self.inner.name()
     }
@@ -186,45 +186,51 @@ impl Client {
         self.run(&Request::new(Operation::Unexclude(Topics::Joined(&joined)), qos))
     }
 
-    /// Sends any operation and, if its QoS asks for an acknowledgement, waits for it until the request's
-    /// [`deadline`](Request::deadline): the client's timeout unless it has one.
+    /// Sends any operation. If its QoS asks for an acknowledgement, waits for it until the request's
+    /// [`deadline`](Request::deadline), or for the client's timeout if it has none.
     ///
     /// # Errors
+    ///
     /// The errors of [`crate::Client::send`].
     pub fn run(&self, request: &Request<'_>) -> Result<()> {
         self.run_with(request, Wait::forever())
     }
 
-    /// Does the same as [`run`](Client::run), for the time of `wait` if that ends before the deadline.
+    /// Does the same as [`run`](Client::run), but waits at most for the time of `wait` if that ends before the
+    /// deadline.
     ///
     /// # Errors
-    /// The errors of [`run`](Client::run), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
-    /// check in `wait`. The operation may be under way then.
+    ///
+    /// The errors of [`run`](Client::run), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of
+    /// the check in `wait`. In the last two cases the operation may have been sent.
     pub fn run_with(&self, request: &Request<'_>, mut wait: Wait<'_>) -> Result<()> {
         let pending = self.start(request, wait.by_ref())?;
         if !request.qos.needs_ack() {
             return Ok(());
         }
-        let late = || Err(Error::new(ErrorKind::Timeout, "no longer waited for the acknowledgement"));
+        let late = || Err(Error::new(ErrorKind::Timeout, "no acknowledgement in the time of the wait"));
         let outcome = pending.wait(wait)?.unwrap_or_else(late);
         outcome.map_err(|e| e.with_subject(request.operation.subject()))
     }
 
-    /// Sends an operation and hands out its outcome, so that many can be under way: as
-    /// [`submit_request`](Client::submit_request).
+    /// Sends an operation and returns the handle of its outcome, so that many can be in progress. Otherwise the same
+    /// as [`submit_request`](Client::submit_request).
     ///
     /// # Errors
+    ///
     /// The errors of that method.
     pub fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
         let request = Request::new(operation.by_ref().map_payload(Payload::Shared), qos);
         self.submit_request(&request, Wait::forever())
     }
 
-    /// Sends an operation and hands out its outcome. Waits only for room to send, for the time of `wait` if that ends
-    /// before the client's timeout; see [`crate::Client::submit_request`].
+    /// Sends an operation and returns the handle of its outcome. Waits only for room to send, at most for the
+    /// client's timeout and for the time of `wait`; see [`crate::Client::submit_request`].
     ///
     /// # Errors
-    /// The errors of that method, and the error of the check in `wait`. Nothing is sent then, now or later.
+    ///
+    /// The errors of that method, and the error of the check in `wait`. After an error, nothing is sent, now or
+    /// later.
     pub fn submit_request(&self, request: &Request<'_>, wait: Wait<'_>) -> Result<PendingOperation> {
         Ok(PendingOperation::new(self.start(request, wait)?, self.owner))
     }
@@ -264,11 +270,9 @@ impl Client {
         self.secondary_with(Wait::forever())
     }
 
-    /// Does the same as [`secondary`](Client::secondary), for the time of `wait`.
+    /// Does the same as [`secondary`](Client::secondary), but waits at most for the time of `wait`.
     ///
-    /// # Errors
-    /// The errors of [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and that
-    /// of the check in `wait`.
+    /// # Errors The errors of [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the check in `wait`.
     pub fn secondary_with(&self, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let inner = self.inner.clone();
@@ -283,7 +287,7 @@ impl Client {
         self.secondary_named_with(suffix, Wait::forever())
     }
 
-    /// Does the same as [`secondary_named`](Client::secondary_named), but waits only for the time of `wait`.
+    /// Does the same as [`secondary_named`](Client::secondary_named), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is over,
@@ -294,9 +298,11 @@ impl Client {
         Ok(client::run(async move { inner.secondary_named(&suffix).await }, wait)?.into())
     }
 
-    /// Waits until what was sent is in the kernel, at most the client's timeout; see [`crate::Client::flush`].
+    /// Waits until everything that was sent has been passed to the kernel, at most for the client's timeout; see
+    /// [`crate::Client::flush`].
     ///
     /// # Errors
+    ///
     /// The errors of that method, and [`Timeout`](ErrorKind::Timeout).
     pub fn flush(&self) -> Result<()> {
         if self.flush_with(Wait::at_most(self.inner.timeout()))? {
@@ -305,9 +311,11 @@ impl Client {
         Err(Error::new(ErrorKind::Timeout, "the broker takes no more from this client"))
     }
 
-    /// Does the same as [`flush`](Client::flush), for the time of `wait`; false when it is over.
+    /// Does the same as [`flush`](Client::flush), but waits at most for the time of `wait`. Returns false when that
+    /// time is over.
     ///
     /// # Errors
+    ///
     /// The errors of [`crate::Client::flush`], and the error of the check in `wait`.
     pub fn flush_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
@@ -322,10 +330,11 @@ impl Client {
         self.disconnect_with(Wait::forever()).map(drop)
     }
 
-    /// Does the same as [`disconnect`](Client::disconnect), for the time of `wait`; false when it is over. The
-    /// connection is being ended all the same.
+    /// Does the same as [`disconnect`](Client::disconnect), but waits at most for the time of `wait`. Returns false
+    /// when that time is over; the connection is being closed nevertheless.
     ///
     /// # Errors
+    ///
     /// The errors of [`disconnect`](Client::disconnect), and the error of the check in `wait`.
     pub fn disconnect_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
@@ -345,11 +354,12 @@ impl Client {
         self.drain_with(Wait::at_most(bound))
     }
 
-    /// Does the same as [`drain`](Client::drain), for the time of `wait`.
+    /// Does the same as [`drain`](Client::drain), but waits at most for the time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`drain`](Client::drain), and the error of the check in `wait`. The connection is being ended
-    /// then.
+    ///
+    /// The errors of [`drain`](Client::drain), and the error of the check in `wait`. After that error, the connection
+    /// is being closed.
     pub fn drain_with(&self, wait: Wait<'_>) -> Result<bool> {
         self.owner.check_may_wait()?;
         let drained = wait_for(self.inner.drain_unbounded(), wait);
@@ -368,28 +378,31 @@ impl Client {
         Ok(Events::new(self.inner.events(), self.owner))
     }
 
-    /// See [`crate::Client::on_event`]. The callback must not wait, so that it cannot use blocking clients.
+    /// See [`crate::Client::on_event`]. The callback must not wait; therefore it cannot use blocking clients.
     pub fn on_event(&self, callback: impl Fn(&Event) + Send + Sync + 'static) -> EventCallback {
         self.inner.on_event(callback)
     }
 
-    /// Returns true if this client can send.
+    /// Returns true if the client is connected, so that it can send.
     pub fn is_connected(&self) -> bool {
         self.owner.is_current() && self.inner.is_connected()
     }
 
-    /// See [`crate::Client::closed`]. Waits without a bound.
+    /// See [`crate::Client::closed`]. Waits without a time limit.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn closed(&self) -> Result<Error> {
         let ended = self.closed_with(Wait::forever())?;
         ended.ok_or_else(|| Error::new(ErrorKind::Timeout, "the client has not ended"))
     }
 
-    /// Does the same as [`closed`](Client::closed), for the time of `wait`; `None` when it is over.
+    /// Does the same as [`closed`](Client::closed), but waits at most for the time of `wait`. Returns `None` when
+    /// that time is over.
     ///
     /// # Errors
+    ///
     /// The errors of [`closed`](Client::closed), and the error of the check in `wait`.
     pub fn closed_with(&self, wait: Wait<'_>) -> Result<Option<Error>> {
         self.owner.check_may_wait()?;

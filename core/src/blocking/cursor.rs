@@ -1,4 +1,4 @@
-//! Long results, item by item, on plain threads.
+//! Long results on plain threads, item by item.
 
 use super::poll::wait_for;
 use super::rpc::{Caller, Rpc};
@@ -8,8 +8,8 @@ use crate::proto::op::QoS;
 use crate::rpc::{CallRequest, RpcError};
 use bytes::Bytes;
 
-/// The items of a long result, asked for as they are taken; see [`crate::cursor::CursorStream`]. As an iterator it waits
-/// for each of them.
+/// The items of a long result, which are requested while they are consumed; see [`crate::cursor::CursorStream`]. As
+/// an iterator, it waits for each item.
 #[derive(Debug)]
 pub struct CursorStream {
     caller: Caller,
@@ -30,7 +30,7 @@ impl Caller {
         self.cursor_with(target, method, params, Wait::forever())
     }
 
-    /// Does the same as [`cursor`](Caller::cursor), but waits only for the time of `wait`.
+    /// Does the same as [`cursor`](Caller::cursor), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`cursor`](Caller::cursor), -32120 when the time is over, and the error of the check in `wait`.
@@ -74,11 +74,13 @@ impl CursorStream {
         self.items.id()
     }
 
-    /// The next item, `None` at the end. Waits for the time of `wait`, and for each call at most the client's timeout.
+    /// Returns the next item, or `None` at the end. Waits at most for the time of `wait`, and for each call at most
+    /// for the client's timeout.
     ///
     /// # Errors
-    /// The errors of [`Caller::call`]; -32001 when the cursor was unused for too long; that of the check in `wait`.
-    /// When the time is over, -32120: an item that is on its way is lost.
+    ///
+    /// The errors of [`Caller::call`]; -32001 when the cursor was unused for too long; the error of the check in
+    /// `wait`; -32120 when the time of `wait` is over. In that case, an item that is in transit is lost.
     pub fn next_with(&mut self, wait: Wait<'_>) -> Result<Option<Bytes>, RpcError> {
         if let Some(question) = self.items.question_for_next() {
             self.ask(&question, wait)?;
@@ -94,7 +96,7 @@ impl CursorStream {
         self.next_bulk_with(n, Wait::forever())
     }
 
-    /// Does the same as [`next_bulk`](CursorStream::next_bulk), for the time of `wait`.
+    /// Does the same as [`next_bulk`](CursorStream::next_bulk), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`next_with`](CursorStream::next_with).
@@ -121,10 +123,12 @@ impl Iterator for CursorStream {
 }
 
 impl CursorMap {
-    /// Does the same as [`handle`](CursorMap::handle), waiting on this thread: for [blocking
-    /// handlers](super::Handlers). The methods of the cursors are run on this thread, which is not within a runtime.
+    /// Does the same as [`handle`](CursorMap::handle), but waits on this thread, for [blocking
+    /// handlers](super::Handlers). The methods of the cursors run on this thread, which must not belong to an async
+    /// runtime.
     ///
     /// # Errors
+    ///
     /// The errors of [`handle`](CursorMap::handle).
     pub fn handle_blocking(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
         match wait_for(self.handle(method, params), Wait::forever()) {

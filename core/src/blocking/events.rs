@@ -5,7 +5,7 @@ use crate::client::{self, Event, Wait};
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-/// The events of a client; see [`crate::client::Events`]. As an iterator it waits for each of them and ends with the
+/// The events of a client; see [`crate::client::Events`]. As an iterator, it waits for each event and ends with the
 /// client.
 #[derive(Debug)]
 pub struct Events {
@@ -18,9 +18,10 @@ impl Events {
         Events { inner, owner }
     }
 
-    /// Waits for the next event; `None` when the client has ended for good.
+    /// Waits for the next event. Returns `None` when the client has ended for good.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Event>> {
         self.recv_with(Wait::forever())
@@ -34,7 +35,7 @@ impl Events {
         self.recv_with(Wait::at_most(timeout))
     }
 
-    /// Does the same as [`recv`](Events::recv), for the time of `wait`.
+    /// Does the same as [`recv`](Events::recv), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`recv_timeout`](Events::recv_timeout), and the error of the check in `wait`.
@@ -44,7 +45,7 @@ impl Events {
         received.ok_or_else(|| Error::new(ErrorKind::Timeout, "no event came"))
     }
 
-    /// The next event if one waits.
+    /// Returns the next event if one is waiting.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.inner.try_recv()
     }

@@ -1,4 +1,4 @@
-//! The frames a client receives.
+//! The frames that a client receives.
 
 use super::owner::Owner;
 use crate::client::{self, Wait, WakeUp};
@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use std::time::Duration;
 
-/// The frames a client receives; see [`crate::client::Frames`]. It may be moved to another thread. As an iterator it
-/// waits for each of them and ends with the connection.
+/// The frames that a client receives; see [`crate::client::Frames`]. The value may be moved to another thread. As an
+/// iterator, it waits for each frame and ends with the connection.
 #[derive(Debug)]
 pub struct Frames {
     inner: client::Frames,
@@ -19,10 +19,11 @@ impl Frames {
         Frames { inner, owner }
     }
 
-    /// Waits for the next frame; `None` when the connection has ended and everything received has been
+    /// Waits for the next frame. Returns `None` when the connection has ended and all received frames have been
     /// taken.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
     pub fn recv(&mut self) -> Result<Option<Frame>> {
         self.recv_with(Wait::forever())
@@ -36,7 +37,7 @@ impl Frames {
         self.recv_with(Wait::at_most(timeout))
     }
 
-    /// Does the same as [`recv`](Frames::recv), for the time of `wait`.
+    /// Does the same as [`recv`](Frames::recv), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`recv_timeout`](Frames::recv_timeout), and the error of the check in `wait`.
@@ -46,16 +47,17 @@ impl Frames {
         received.ok_or_else(|| Error::new(ErrorKind::Timeout, "no frame came"))
     }
 
-    /// The next frame if one waits.
+    /// Returns the next frame if one is waiting.
     pub fn try_recv(&mut self) -> Option<Frame> {
         self.inner.try_recv()
     }
 
-    /// Waits for frames and appends them to `frames`: at most `max_frames`, and no more after the one with which their
-    /// bodies reach `max_bytes`. Both count as at least 1. Returns how many were appended, 0 when the time of `wait` is
-    /// over, and `None` when the connection has ended and everything received has been taken.
+    /// Waits for frames and appends them to `frames`: at most `max_frames`, and no more after the frame with which
+    /// their bodies reach `max_bytes`. Both bounds count as at least 1. Returns the number of appended frames, 0 when
+    /// the time of `wait` is over, and `None` when the connection has ended and all received frames have been taken.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used, and the error of the check in
     /// `wait`.
     pub fn wait_batch(
@@ -79,7 +81,7 @@ impl Frames {
         self.inner.take_batch(frames, max_frames, max_bytes)
     }
 
-    /// Sets what tells an event loop that [`take_batch`](Frames::take_batch) has something to take: see
+    /// Sets the wake-up that tells an event loop that [`take_batch`](Frames::take_batch) has something to take: see
     /// [`client::Frames::set_wake_up`].
     pub fn set_wake_up(&mut self, wake_up: impl Into<WakeUp>) {
         self.inner.set_wake_up(wake_up);

@@ -6,22 +6,23 @@ use bytes::Bytes;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// The handlers of a blocking RPC server; see [`crate::rpc::Handlers`]. They run on threads that the server has for
-/// them, each with a stack of 1 MiB, and may wait, for replies to their own calls over the same client too. To call,
-/// let them hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc), which would keep itself alive that way.
+/// The handlers of a blocking RPC server; see [`crate::rpc::Handlers`]. They run on threads of the server, each with
+/// a stack of 1 MiB, and may wait, also for replies to their own calls over the same client. A handler that calls
+/// should hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc): the latter would then never be dropped.
 ///
-/// Each call that is handled has a thread, up to [`max_concurrent`](crate::rpc::Options::max_concurrent) of them;
-/// threads are started as they are needed and end when idle. Frames are handled one after another on one thread,
-/// notifications on another. With [`in_order`](crate::rpc::Options::in_order) everything is handled on one thread. None
-/// of these threads is within an async runtime; [`crate::runtime::handle`] has one.
+/// Each call has its own thread, up to [`max_concurrent`](crate::rpc::Options::max_concurrent) threads; threads are
+/// started when they are needed and end when they are idle. Frames are handled one after another on one thread,
+/// notifications on another. With [`in_order`](crate::rpc::Options::in_order), everything is handled on one thread.
+/// None of these threads belongs to an async runtime; [`crate::runtime::handle`] returns one.
 ///
-/// The result of a call may be of any type that becomes [`Bytes`], which is the parameter of the trait: for example,
-/// `impl Handlers<String> for Greeter`.
+/// The result of a call may have any type that converts to [`Bytes`], which is the parameter of the trait: for
+/// example, `impl Handlers<String> for Greeter`.
 pub trait Handlers<T: Into<Bytes> = Bytes>: Send + Sync + 'static {
     /// Answers a call. A panic is answered with -32603.
     ///
     /// # Errors
-    /// The error reply that the handler wants.
+    ///
+    /// The error reply that is sent to the caller.
     fn on_call(&self, call: Call) -> Result<T, RpcError> {
         let _ = call;
         Err(RpcError::method_not_found())
@@ -38,7 +39,7 @@ pub trait Handlers<T: Into<Bytes> = Bytes>: Send + Sync + 'static {
     }
 }
 
-/// For clients that call and serve nothing.
+/// Handlers for clients that only call and serve nothing.
 impl Handlers for () {}
 
 impl<T: Into<Bytes>, H: Handlers<T>> Handlers<T> for Arc<H> {
@@ -55,7 +56,7 @@ impl<T: Into<Bytes>, H: Handlers<T>> Handlers<T> for Arc<H> {
     }
 }
 
-/// Handlers whose results have been turned into bytes, so that servers need not know their type.
+/// Handlers whose results are converted to bytes, so that servers need not know the type.
 pub(super) struct ToBytes<H, T>(H, PhantomData<fn() -> T>);
 
 impl<H, T> ToBytes<H, T> {

@@ -1,4 +1,5 @@
-//! The client for programs without an async runtime: the same names, each call waiting on its thread.
+//! The client for programs without an async runtime. It has the same names as the async client; each call waits on
+//! its thread.
 //!
 //! ```no_run
 //! # fn main() -> busrt::Result<()> {
@@ -14,19 +15,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **How long it waits.** An operation or a call waits for its answer at most the client's
-//! [`timeout`](crate::client::Config::timeout). One with a deadline of its own, or without any, is a
-//! [`Request`](crate::client::Request) or a [`CallRequest`](crate::rpc::CallRequest). What receives waits without a
-//! bound, and has a form with a timeout. Each method that waits has a form whose name ends in `_with` and that takes a
-//! [`Wait`](crate::client::Wait): the longest time for which this thread waits, and a check between slices of it, for
-//! programs that must look for signals.
+//! **Time limits.** An operation or a call waits for its answer at most for the client's
+//! [`timeout`](crate::client::Config::timeout). A [`Request`](crate::client::Request) or a
+//! [`CallRequest`](crate::rpc::CallRequest) can have its own deadline, or none. Methods that receive wait without a
+//! limit, and have a variant with a timeout. Each method that waits has a variant whose name ends in `_with` and that
+//! takes a [`Wait`](crate::client::Wait): the longest time for which this thread waits, and a check that runs at
+//! intervals, for programs that must check for signals.
 //!
-//! **Threads.** Any number of threads may use one client at the same time. A thread that waits sleeps; it holds up no
-//! other. Within an async runtime of the program every method that waits fails with
+//! **Threads.** Any number of threads may use one client at the same time. A waiting thread sleeps and does not delay
+//! other threads. Within an async runtime of the program every method that waits fails with
 //! [`NotSupported`](crate::ErrorKind::NotSupported), and so does every use of a client in a child made by fork.
 //!
-//! The clients live in the [runtime](crate::runtime) of the process, which reads their sockets. Nothing else of this
-//! module needs a runtime: operations are written on the thread of the program.
+//! The clients live in the [runtime](crate::runtime) of the process, which reads their sockets. The rest of this
+//! module needs no runtime: operations are written on the thread of the program.
 //!
 //! | file | |
 //! | --- | --- |

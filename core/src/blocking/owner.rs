@@ -4,7 +4,7 @@ use crate::client::check_plain_thread;
 use crate::error::Result;
 use crate::fork::Process;
 
-/// The process something belongs to.
+/// The process to which a client belongs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner(Process);
 
@@ -17,17 +17,19 @@ impl Owner {
         self.0.is_current()
     }
 
-    /// Checks that this is the process.
+    /// Checks that this process is the owner.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
     pub(super) fn check(self) -> Result<()> {
         self.0.check()
     }
 
-    /// Checks that this is the process and that this thread may wait.
+    /// Checks that this process is the owner and that this thread may wait.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork, and within an async runtime.
     pub(super) fn check_may_wait(self) -> Result<()> {
         self.check()?;

@@ -5,14 +5,14 @@ use crate::client::{self, Wait};
 use crate::error::Result;
 use std::time::Duration;
 
-/// The outcome of an operation that has been sent; see [`crate::client::PendingOperation`]. It can be waited for again
-/// and again, by any number of threads. Dropping it takes nothing back.
+/// The outcome of an operation that has been sent; see [`crate::client::PendingOperation`]. Any number of threads may
+/// wait for it, repeatedly. Dropping the handle does not cancel the operation.
 ///
-/// Its errors are what the broker has answered, [`Timeout`](crate::ErrorKind::Timeout) when no answer came before the
+/// Its errors are the broker's answer, [`Timeout`](crate::ErrorKind::Timeout) when no answer came before the
 /// operation's [`Deadline`](client::Deadline), [`ConnectionLost`](crate::ErrorKind::ConnectionLost), and
 /// [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot be used.
 #[derive(Debug)]
-#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
+#[must_use = "the operation's outcome is only reported here; drop it if that does not matter"]
 pub struct PendingOperation {
     inner: client::PendingOperation,
     owner: Owner,
@@ -28,43 +28,45 @@ impl PendingOperation {
         self.inner.is_completed()
     }
 
-    /// Returns true if the operation has succeeded so far as is known: see
+    /// Returns true if the operation has succeeded as far as is known: see
     /// [`client::PendingOperation::is_acknowledged`].
     pub fn is_acknowledged(&self) -> bool {
         self.inner.is_acknowledged()
     }
 
-    /// The outcome, if there is one.
+    /// Returns the outcome, if there is one.
     pub fn result(&self) -> Option<Result<()>> {
         self.inner.result()
     }
 
-    /// Waits for the outcome, which comes by the operation's deadline.
+    /// Waits for the outcome, which is known by the operation's deadline at the latest.
     ///
     /// # Errors
-    /// As those of the operation.
+    ///
+    /// The errors of the operation.
     pub fn wait(&self) -> Result<()> {
         self.wait_with(Wait::forever())?.unwrap_or(Ok(()))
     }
 
-    /// Does the same as [`wait`](PendingOperation::wait), at most `timeout`. `None` when the time is over; the
-    /// operation goes on.
+    /// Does the same as [`wait`](PendingOperation::wait), but waits at most for `timeout`. Returns `None` when the
+    /// time is over; the operation continues.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
         self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e)))
     }
 
-    /// Does the same as [`wait`](PendingOperation::wait), for the time of `wait`. `None` when it is over; the operation
-    /// goes on.
+    /// Does the same as [`wait`](PendingOperation::wait), but waits at most for the time of `wait`. Returns `None`
+    /// when that time is over; the operation continues.
     ///
     /// # Errors
-    /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients cannot
-    /// be used. The inner result is the outcome.
+    ///
+    /// The error of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) where blocking clients
+    /// cannot be used. The inner result is the outcome.
     pub fn wait_with(&self, wait: Wait<'_>) -> Result<Option<Result<()>>> {
         self.owner.check_may_wait()?;
         self.inner.wait(wait)
     }
 
-    /// The async handle inside.
+    /// Returns the wrapped async handle.
     pub fn into_inner(self) -> client::PendingOperation {
         self.inner
     }

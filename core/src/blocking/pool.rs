@@ -1,8 +1,8 @@
 //! The threads that run blocking handlers.
 //!
-//! A handler may wait, for a reply to a call of its own too, so that each needs a thread. They are not those of the
-//! runtime: a thread is started when all others are busy, up to a maximum, and ends when it has had nothing to do
-//! for some seconds.
+//! A handler may wait, also for a reply to its own call, so that each needs a thread. These threads do not belong to
+//! the runtime: a thread is started when all others are busy, up to a maximum, and ends when it has been idle for
+//! some seconds.
 
 use crate::client::effects::contain;
 use parking_lot::{Condvar, Mutex};
@@ -10,15 +10,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The stack of a handler's thread.
+/// The stack size of a handler's thread, in bytes.
 const STACK_BYTES: usize = 1024 * 1024;
-/// A thread that has had nothing to do for this time ends.
+/// A thread that has been idle for this time ends.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A pool of threads. The threads that are idle end when it is dropped, the others when they have nothing left to
-/// do.
+/// A pool of threads. When it is dropped, the idle threads end, and the others end when they have no jobs left.
 #[derive(Debug)]
 pub(super) struct Pool(Arc<Shared>);
 
@@ -35,7 +34,7 @@ struct Shared {
 struct State {
     jobs: VecDeque<Job>,
     threads: usize,
-    /// Threads that wait for a job.
+    /// Number of threads that wait for a job.
     idle: usize,
     closed: bool,
 }
@@ -47,7 +46,7 @@ impl std::fmt::Debug for State {
 }
 
 impl Pool {
-    /// A pool of up to `max_threads` threads, none of which runs so far.
+    /// Creates a pool of up to `max_threads` threads. No thread is started yet.
     pub(super) fn new(name: &'static str, max_threads: usize) -> Pool {
         Pool::with_idle(name, max_threads, IDLE)
     }
@@ -62,8 +61,8 @@ impl Pool {
         }))
     }
 
-    /// Has a thread of the pool run `job`, after the jobs that wait. Returns false when no thread can be started and
-    /// there is none: all jobs that wait are dropped then.
+    /// Queues `job`, which a thread of the pool runs after the jobs that are waiting. Returns false if the pool has
+    /// no thread and none can be started: all waiting jobs are dropped then.
     #[must_use = "without a thread the job is dropped"]
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         self.0.push(Box::new(job))
@@ -78,7 +77,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Queues a job and sees to a thread for it. Returns false when there can be none.
+    /// Queues a job and makes sure that a thread will run it. Returns false if that is impossible.
     fn push(self: &Arc<Self>, job: Job) -> bool {
         let mut state = self.state.lock();
         state.jobs.push_back(job);
@@ -102,7 +101,8 @@ impl Shared {
         self.give_up_thread()
     }
 
-    /// A thread could not be started. If there is no other, what waits is dropped. Returns whether there is another.
+    /// Handles the failure to start a thread. If there is no other thread, the waiting jobs are dropped. Returns
+    /// whether there is another thread.
     fn give_up_thread(&self) -> bool {
         let mut state = self.state.lock();
         state.threads -= 1;
@@ -115,7 +115,7 @@ impl Shared {
         false
     }
 
-    /// A thread of the pool.
+    /// The main function of a thread of the pool.
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
@@ -139,7 +139,7 @@ impl Shared {
     }
 }
 
-/// Handlers own what the program gave them.
+/// Drops jobs. Their handlers own values of the program, whose drops may panic.
 fn drop_jobs(jobs: VecDeque<Job>) {
     for job in jobs {
         contain("the drop of a handler", || drop(job));

@@ -13,16 +13,16 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Makes RPC calls over a client, and serves nothing; see [`crate::rpc::Caller`], which it is inside. Clones are the
-/// same caller. Any number of threads may call at the same time.
+/// Makes RPC calls over a client, and serves nothing; it wraps [`crate::rpc::Caller`]. Clones are handles of the same
+/// caller. Any number of threads may call at the same time.
 #[derive(Debug, Clone)]
 pub struct Caller {
     inner: rpc::Caller,
     client: Client,
 }
 
-/// An RPC server and caller; see [`crate::rpc::Rpc`]. Clones are the same; when the last one is dropped, nothing more is
-/// handled, and the connection ends if nothing else holds the client.
+/// An RPC server and caller; see [`crate::rpc::Rpc`]. Clones are handles of the same server. When the last one is
+/// dropped, no more requests are handled, and the connection ends if nothing else holds the client.
 #[derive(Debug, Clone)]
 pub struct Rpc {
     caller: Caller,
@@ -47,7 +47,7 @@ impl Drop for Serving {
 }
 
 impl Rpc {
-    /// Serves `handlers` over `client`, whose frames it takes over from their present consumer: see
+    /// Serves `handlers` over `client`, whose frames it takes over from their current consumer: see
     /// [`crate::rpc::Rpc::new`].
     ///
     /// # Errors
@@ -71,12 +71,12 @@ impl Rpc {
         Ok(Rpc { caller: Caller::new(client), _server: Arc::new(Serving { server, owner }) })
     }
 
-    /// The client it works over.
+    /// The client over which it serves and calls.
     pub fn client(&self) -> &Client {
         self.caller.client()
     }
 
-    /// The calling side alone: what a handler holds to call back, since it keeps the client connected but not the
+    /// The calling side alone. A handler that calls should hold this: it keeps the client connected but not the
     /// server running.
     pub fn caller(&self) -> &Caller {
         &self.caller
@@ -143,23 +143,23 @@ impl Rpc {
 }
 
 impl Caller {
-    /// A caller over `client`. There may be any number of them.
+    /// Creates a caller over `client`. There may be any number of callers.
     pub fn new(client: Client) -> Caller {
         Caller { inner: rpc::Caller::new(client.inner.clone()), client }
     }
 
-    /// The client it calls over.
+    /// The client over which it calls.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The async caller inside. Its methods that do not wait, such as [`try_call`](rpc::Caller::try_call), may be used
-    /// beside those of this one.
+    /// The wrapped async caller. Its methods that do not wait, such as [`try_call`](rpc::Caller::try_call), may be
+    /// used together with those of this one.
     pub fn inner(&self) -> &rpc::Caller {
         &self.inner
     }
 
-    /// Calls `method` of the client `target` and waits for its reply, at most the client's timeout; see
+    /// Calls `method` of the client `target` and waits for its reply, at most for the client's timeout; see
     /// [`crate::rpc::Caller::call`].
     ///
     /// # Errors
@@ -174,10 +174,11 @@ impl Caller {
         self.call_with_deadline(target, method, params, qos, Deadline::Default)
     }
 
-    /// Does the same as [`call`](Caller::call), with a deadline of its own or none ([`Deadline::Never`]), which counts
-    /// from here.
+    /// Does the same as [`call`](Caller::call), with its own deadline or none ([`Deadline::Never`]). The deadline
+    /// counts from the beginning of this method.
     ///
     /// # Errors
+    ///
     /// The errors of [`call`](Caller::call).
     pub fn call_with_deadline(
         &self,
@@ -192,21 +193,24 @@ impl Caller {
         self.call_with(&call, Wait::forever())
     }
 
-    /// Makes a call and waits for its reply: until the call's [`deadline`](CallRequest::deadline), and for the time of
-    /// `wait` if that ends before.
+    /// Makes a call and waits for its reply, at most until the call's [`deadline`](CallRequest::deadline) and for the
+    /// time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`call`](Caller::call), -32120 when the time is over, and the error of the check in `wait`. The
-    /// call is forgotten then; its request may have been sent.
+    ///
+    /// The errors of [`call`](Caller::call), -32120 when the time is over, and the error of the check in `wait`.
+    /// After the last two, the call is forgotten, but its request may have been sent.
     pub fn call_with(&self, call: &CallRequest<'_>, mut wait: Wait<'_>) -> Result<Reply, RpcError> {
         let pending = self.start(call, wait.by_ref())?;
-        let late = || Err(Error::new(ErrorKind::Timeout, "no longer waited for the reply").into());
+        let late = || Err(Error::new(ErrorKind::Timeout, "no reply in the time of the wait").into());
         pending.wait_with(wait)?.unwrap_or_else(late)
     }
 
-    /// Sends a call and hands out its outcome, so that many can be under way; see [`crate::rpc::Caller::submit`].
+    /// Sends a call and returns the handle of its outcome, so that many can be in progress; see
+    /// [`crate::rpc::Caller::submit`].
     ///
     /// # Errors
+    ///
     /// The errors of that method.
     pub fn submit(
         &self,
@@ -219,12 +223,13 @@ impl Caller {
         self.start(&CallRequest::new(target, method, &params, qos), Wait::forever())
     }
 
-    /// Sends a call and hands out its outcome. Waits only for room to send: until the call's deadline, and for the time
-    /// of `wait` if that ends before.
+    /// Sends a call and returns the handle of its outcome. Waits only for room to send, at most until the call's
+    /// deadline and for the time of `wait`.
     ///
     /// # Errors
+    ///
     /// The errors of [`submit`](Caller::submit), -32120 when the time is over, and the error of the check in `wait`.
-    /// The request is not sent then, now or later.
+    /// After an error, the request is not sent, now or later.
     pub fn start(&self, call: &CallRequest<'_>, wait: Wait<'_>) -> Result<PendingCall, RpcError> {
         let owner = self.client.owner;
         owner.check_may_wait()?;
@@ -236,15 +241,16 @@ impl Caller {
         Ok(PendingCall { inner, owner })
     }
 
-    /// Calls a method and wants no reply; see [`crate::rpc::Caller::call0`].
+    /// Calls a method without asking for a reply; see [`crate::rpc::Caller::call0`].
     ///
     /// # Errors
+    ///
     /// The errors of that method.
     pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         self.call0_with(target, method, params, qos, Wait::forever())
     }
 
-    /// Does the same as [`call0`](Caller::call0), but waits only for the time of `wait`.
+    /// Does the same as [`call0`](Caller::call0), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
@@ -275,7 +281,7 @@ impl Caller {
         self.notify_with(target, payload, qos, Wait::forever())
     }
 
-    /// Does the same as [`notify`](Caller::notify), but waits only for the time of `wait`.
+    /// Does the same as [`notify`](Caller::notify), but waits at most for the time of `wait`.
     ///
     /// # Errors
     /// The errors of [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
@@ -307,7 +313,7 @@ fn acknowledged(pending: &client::PendingOperation, target: &str, wait: Wait<'_>
     pending.wait(wait)?.unwrap_or_else(not_sent).map_err(|e| e.with_subject(target))
 }
 
-/// A call that has been sent; see [`crate::rpc::PendingCall`]. It can be waited for again and again. Dropping it forgets
+/// A call that has been sent; see [`crate::rpc::PendingCall`]. It can be waited for repeatedly. Dropping it forgets
 /// the call.
 #[derive(Debug)]
 #[must_use = "a call is forgotten when this is dropped"]
@@ -327,38 +333,40 @@ impl PendingCall {
         self.inner.is_completed()
     }
 
-    /// The reply or the failure, if there is one.
+    /// Returns the reply or the failure, if there is one.
     pub fn result(&self) -> Option<Result<Reply, RpcError>> {
         self.inner.result()
     }
 
-    /// Waits for the reply, which comes by the call's deadline or not at all.
+    /// Waits for the reply, at most until the call's deadline.
     ///
     /// # Errors
+    ///
     /// The errors of [`Caller::call`].
     pub fn wait(&self) -> Result<Reply, RpcError> {
         let late = || Err(Error::new(ErrorKind::Timeout, "no reply").into());
         self.wait_with(Wait::forever())?.unwrap_or_else(late)
     }
 
-    /// Does the same as [`wait`](PendingCall::wait), at most `timeout`. `None` when the time is over; the call
-    /// continues.
+    /// Does the same as [`wait`](PendingCall::wait), but waits at most for `timeout`. Returns `None` when the time is
+    /// over; the call continues.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
         self.wait_with(Wait::at_most(timeout)).unwrap_or_else(|e| Some(Err(e.into())))
     }
 
-    /// Does the same as [`wait`](PendingCall::wait), for the time of `wait`. `None` when it is over; the call
-    /// continues.
+    /// Does the same as [`wait`](PendingCall::wait), but waits at most for the time of `wait`. Returns `None` when
+    /// that time is over; the call continues.
     ///
     /// # Errors
-    /// That of the check in `wait`, and [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot be used.
-    /// The inner result is that of the call.
+    ///
+    /// The error of the check in `wait`, and [`NotSupported`](ErrorKind::NotSupported) where blocking clients cannot
+    /// be used. The inner result is that of the call.
     pub fn wait_with(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
         self.owner.check_may_wait()?;
         self.inner.wait(wait)
     }
 
-    /// Forgets the call.
+    /// Forgets the call. Its late reply is dropped.
     pub fn cancel(self) {
         drop(self);
     }

@@ -1,10 +1,11 @@
-//! The serving side: a lane for each kind of request, whose threads take what was received and run the handlers.
+//! The serving side: one lane for each kind of request. The threads of a lane take received requests and run the
+//! handlers.
 //!
-//! No thread waits for requests. The intake of a lane wakes it when something has come; the lane then has a thread of
-//! its pool take. A thread that takes several requests hands all but the last of them to other threads before it runs
-//! a handler, and sees to it that more are taken: a handler that waits holds up no other.
+//! No thread waits for requests. When something has arrived, the intake of a lane wakes the lane, which lets a thread
+//! of its pool take it. A thread that takes several requests passes all but the last of them to other threads before
+//! it runs a handler, and schedules the next take, so that a handler that waits does not delay others.
 //!
-//! A lane takes no more requests than it has threads for, so that another server that takes over gets the rest.
+//! A lane takes no more requests than it has threads for. If another server takes over, it gets the remaining ones.
 
 use super::handlers::Handlers;
 use super::pool::Pool;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-/// The most requests that are taken in one batch.
+/// Maximum number of requests that are taken in one batch.
 const BATCH: usize = 16;
 
 /// The lanes of a server.
@@ -43,12 +44,13 @@ impl Server {
         ])
     }
 
-    /// Takes nothing more. Handlers that run go on.
+    /// Stops taking requests. Running handlers continue.
     pub(super) fn close(&self) {
         self.0.iter().for_each(|lane| lane.source.close());
     }
 
-    /// Keeps the lanes from being dropped in a child made by fork, where their locks may be held for ever.
+    /// Leaks the lanes in a child made by fork instead of dropping them, because their locks may be held for ever
+    /// there.
     pub(super) fn leak(&self) {
         self.0.iter().cloned().for_each(std::mem::forget);
     }
@@ -59,7 +61,7 @@ struct LaneServer {
     source: Source,
     pool: Pool,
     max_concurrent: usize,
-    /// Requests that were taken and are not handled yet.
+    /// Number of requests that were taken and are not handled yet.
     taken: AtomicUsize,
     handlers: Arc<dyn Handlers>,
 }
@@ -86,7 +88,7 @@ impl LaneServer {
         lane
     }
 
-    /// Has a thread take what was received.
+    /// Schedules a thread of the pool to take what was received.
     fn schedule(self: &Arc<Self>) {
         let lane = self.clone();
         if !self.pool.run(move || lane.serve()) {
@@ -94,7 +96,7 @@ impl LaneServer {
         }
     }
 
-    /// Takes what was received and handles it, on a thread of the pool.
+    /// Takes what was received and handles it. Runs on a thread of the pool.
     fn serve(self: Arc<Self>) {
         // A client that drains waits until this is dropped.
         let mut working = None;
@@ -119,16 +121,16 @@ impl LaneServer {
         }
     }
 
-    /// Takes as much as there are threads for. Returns true if there may be more.
+    /// Takes as many requests as there are threads for. Returns true if more may be waiting.
     fn take(&self, batch: &mut Vec<Incoming>, working: &mut Option<Working>) -> bool {
         let most = || self.max_concurrent.saturating_sub(self.taken.load(Ordering::Relaxed)).min(BATCH);
         self.source.take(batch, working, most, |count| _ = self.taken.fetch_add(count, Ordering::Relaxed))
     }
 
-    /// Has another thread handle something that was taken.
+    /// Lets another thread handle a request that was taken.
     fn hand_over(self: &Arc<Self>, incoming: Incoming) {
         let lane = self.clone();
-        // Without a thread it is dropped, which answers a request. There is a thread: this one.
+        // The job is dropped if there is no thread, which would answer the request. But this thread exists.
         let _ = self.pool.run(move || lane.handle(incoming));
     }
 
@@ -159,8 +161,8 @@ impl LaneServer {
         responder.send_waiting(outcome.unwrap_or_else(|| Err(RpcError::internal("the handler panicked"))));
     }
 
-    /// Takes what was received when there is no thread to handle it. Calls are answered with an error, everything else
-    /// is dropped. Never waits.
+    /// Discards what was received if no thread can handle it. Calls are answered with an error, everything else is
+    /// dropped. Never waits.
     fn reject_all(&self) {
         let (mut batch, mut working) = (Vec::new(), None);
         loop {
@@ -191,7 +193,7 @@ impl fmt::Debug for LaneServer {
     }
 }
 
-/// Wakes a lane that may be gone.
+/// Wakes a lane that may have been dropped.
 struct WakeLaneServer(Weak<LaneServer>);
 
 impl Wake for WakeLaneServer {

@@ -1,19 +1,19 @@
-//! An intake that several threads share. One at a time takes from it, and holds no lock while it does: what is taken
-//! may run foreign code.
+//! An intake that several threads share. One thread at a time takes from it, and holds no lock while it does so,
+//! because taking may run foreign code.
 
 use crate::client::effects::contain;
 use crate::rpc::{Incoming, Intake, Working};
 use parking_lot::Mutex;
 use std::task::Waker;
 
-/// An intake, unless a thread takes from it now.
+/// An intake, if no thread is taking from it now.
 #[derive(Debug)]
 pub(super) struct Source(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
     Open(Box<Intake>),
-    /// A thread takes from it. `again`: something has come in that time, as far as is known.
+    /// A thread is taking from it. `again` is true if something may have arrived since it began.
     Taken {
         again: bool,
     },
@@ -22,20 +22,21 @@ enum State {
 }
 
 impl Source {
-    /// A source that has no intake so far.
+    /// Creates a source without an intake.
     pub(super) fn new() -> Source {
         Source(Mutex::new(State::Taken { again: false }))
     }
 
-    /// Sets the intake, and the waker that is woken when something can be taken. Returns whether to take now.
+    /// Sets the intake and the waker that is woken when something can be taken. Returns true if something can be
+    /// taken now.
     pub(super) fn open(&self, mut intake: Intake, waker: Waker) -> bool {
         intake.set_wake_up(waker);
         self.give_back(Box::new(intake), true)
     }
 
-    /// Appends what waits to `batch`, at most `most()` items. Returns true if there may be more, for which the waker is
-    /// not woken: some thread has to take again. `count` is called with the number of items before another thread can
-    /// take. `working` is set to what a client that drains waits for.
+    /// Appends waiting items to `batch`, at most `most()` of them. Returns true if more may be waiting; the waker is
+    /// not woken for these, so that some thread must take again. `count` is called with the number of items before
+    /// another thread can take. `working` is set to the value that a draining client waits for.
     pub(super) fn take(
         &self,
         batch: &mut Vec<Incoming>,
@@ -48,7 +49,7 @@ impl Source {
         let most = most();
         let mut taken = Some(0);
         if most > 0 {
-            // It drops payloads and logs: a panic there must not keep the intake.
+            // Taking drops payloads and logs. A panic there must not leave the intake checked out.
             contain("taking what was received", || taken = intake.take_batch(batch, most));
         }
         count(taken.unwrap_or_default());
@@ -56,13 +57,13 @@ impl Source {
         again || taken.is_some_and(|taken| taken == most && most > 0)
     }
 
-    /// Ends it: the intake is dropped, now or by the thread that takes from it.
+    /// Closes the source. The intake is dropped now, or by the thread that is taking from it.
     pub(super) fn close(&self) {
         let former = std::mem::replace(&mut *self.0.lock(), State::Closed);
         drop(former);
     }
 
-    /// The intake, for this thread alone. If another thread has it, that one is told to take again.
+    /// Checks the intake out for this thread. If another thread has it, that thread is told to take again.
     fn check_out(&self) -> Option<Box<Intake>> {
         let mut state = self.0.lock();
         match std::mem::replace(&mut *state, State::Taken { again: true }) {
@@ -78,7 +79,8 @@ impl Source {
         }
     }
 
-    /// Puts the intake back, or ends the source if there will be nothing more. Returns whether to take again.
+    /// Puts the intake back, or closes the source if nothing more will come. Returns true if the thread must take
+    /// again.
     fn give_back(&self, intake: Box<Intake>, goes_on: bool) -> bool {
         let mut state = self.0.lock();
         let mut dropped = Some(intake);

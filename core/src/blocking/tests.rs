@@ -62,7 +62,7 @@ fn sends_and_receives() {
 }
 
 #[test]
-fn within_a_runtime_it_says_so() {
+fn waiting_within_a_runtime_is_an_error() {
     let (client, _broker) = connected();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -75,7 +75,7 @@ fn within_a_runtime_it_says_so() {
 }
 
 #[test]
-fn what_another_process_connected_is_refused() {
+fn a_client_of_another_process_is_refused() {
     let (mut client, _broker) = connected();
     client.owner = Owner::of_another();
     let e = client.send("b", "x", QoS::No).unwrap_err();
@@ -88,7 +88,7 @@ fn interrupt() -> crate::Result<()> {
     Err(Error::new(ErrorKind::Other, "interrupted"))
 }
 
-/// A wait that its check ends after a millisecond.
+/// Returns a wait that its check ends after a millisecond.
 fn interrupted(check: &mut fn() -> crate::Result<()>) -> Wait<'_> {
     Wait::forever().slice(Duration::from_millis(1)).check(check)
 }
@@ -98,7 +98,7 @@ fn briefly() -> Wait<'static> {
 }
 
 #[test]
-fn waits_end_at_their_time_or_by_their_check() {
+fn waits_end_after_their_time_or_by_their_check() {
     let (client, mut broker) = connected();
     let check: &mut fn() -> crate::Result<()> = &mut (interrupt as _);
     let mut frames = client.frames().unwrap();
@@ -122,7 +122,7 @@ fn waits_end_at_their_time_or_by_their_check() {
     let pending = client.submit_request(&request.deadline(Deadline::Never), Wait::forever()).unwrap();
     assert!(pending.wait_timeout(Duration::from_millis(1)).is_none());
     assert_eq!(pending.wait_with(interrupted(check)).unwrap_err().context(), "interrupted");
-    // The operations before have been given up.
+    // The operations before this one have timed out.
     broker.write_all(&ack(4, 1)).unwrap();
     pending.wait().unwrap();
     assert!(pending.is_acknowledged());
@@ -132,9 +132,9 @@ fn waits_end_at_their_time_or_by_their_check() {
     assert!(client.closed_with(briefly()).unwrap().is_some());
 }
 
-/// The broker reads nothing for a while: what is given up is not sent, neither then nor later.
+/// The broker reads nothing for a while. An operation that is given up is not sent, neither then nor later.
 #[test]
-fn a_wait_for_room_ends_too() {
+fn a_wait_for_room_times_out() {
     const BYTES: usize = 100_000;
     let (client, mut broker) = connected_with(|config| config.queue_size(1));
     let mut sent = 0usize;

@@ -1,4 +1,4 @@
-//! The place where the program gets the answer to an operation.
+//! The destination of the answer to an operation.
 
 use super::completions::{CompletionQueue, Raw};
 use super::outcome::Answer;
@@ -6,18 +6,18 @@ use super::slot::Slot;
 use super::waker_set::WakerSet;
 use std::sync::Arc;
 
-/// The place where the program gets the answer to an operation.
+/// The destination of the answer to an operation.
 #[derive(Debug)]
 pub(super) enum AckTarget {
-    /// A handle.
+    /// The slot of a handle.
     Slot(Arc<Slot<Answer>>),
-    /// A queue, with a token.
+    /// A completion queue, and the token of the result.
     Queue(CompletionQueue, u64),
 }
 
 impl AckTarget {
-    /// Tells the answer. Returns the wakers of those who wait for it, to be woken when no lock is held. The value is
-    /// dropped without a lock too: it may be the last handle of the queue.
+    /// Delivers the answer. Returns the wakers of the tasks that wait for it, which the caller must wake without
+    /// holding a lock. The value must be dropped without a lock too: it may be the last handle of the queue.
     pub(super) fn tell(&self, answer: Answer) -> WakerSet {
         match self {
             AckTarget::Slot(slot) => slot.complete(answer),

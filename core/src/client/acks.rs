@@ -18,25 +18,25 @@ use std::sync::Arc;
 use std::task::Waker;
 use tokio::time::Instant;
 
-/// The purpose of an acknowledgement.
+/// The recipient of an acknowledgement.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// The program.
     Program(AckTarget),
-    /// A call, which a refusal ends.
+    /// A call, which ends if its request is refused.
     #[cfg(feature = "rpc")]
     Call(u32),
-    /// A reply to a call, whose refusal is logged.
+    /// A reply to a call: if it is refused, this is logged.
     #[cfg(feature = "rpc")]
     Reply,
-    /// The subscriptions of a client that reconnects, and maybe the program.
+    /// The subscriptions of a client that reconnects, and perhaps the program.
     Topics(Box<Change>),
-    /// The liveness of the broker, which any byte shows.
+    /// A probe of the broker's liveness. Any received byte answers it, so that the acknowledgement is ignored.
     Probe,
 }
 
 impl Waiter {
-    /// Logs a reply that was refused, and drops the waiter. The caller holds no lock.
+    /// Logs a reply that was refused, and drops the waiter. The caller must hold no lock.
     #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "only refused replies are logged"))]
     fn finish(self, answer: Answer) {
         #[cfg(feature = "rpc")]
@@ -45,8 +45,8 @@ impl Waiter {
         }
     }
 
-    /// Returns whether the progress of the program depends on the answer. That of a call depends on the reply, which is
-    /// counted elsewhere.
+    /// Returns whether the program's progress depends on the answer. The progress of a call depends on its reply,
+    /// which is counted elsewhere.
     fn is_awaited(&self) -> bool {
         match self {
             Waiter::Program(_) => true,
@@ -57,7 +57,7 @@ impl Waiter {
         }
     }
 
-    /// Returns the completion queue that the answer goes to.
+    /// Returns the completion queue to which the answer goes.
     fn queue(&self) -> Option<&CompletionQueue> {
         match self {
             Waiter::Program(AckTarget::Queue(queue, _)) => Some(queue),
@@ -69,16 +69,16 @@ impl Waiter {
 #[derive(Debug)]
 struct Entry {
     op_id: u32,
-    /// `None`: until the connection ends.
+    /// `None`: the operation waits until the connection ends.
     deadline: Option<Instant>,
     waiter: Waiter,
 }
 
-/// The table of one connection. Acknowledgements come in the order of their operations, so that the
-/// first entry is nearly always the one.
+/// The waiting operations of one connection. Acknowledgements arrive in the order of their operations, so that the
+/// first entry is nearly always the right one.
 #[derive(Debug)]
 pub(crate) struct Acks {
-    /// The calls of the client: a request that is refused ends its call.
+    /// The calls of the client, because a refused request ends its call.
     #[cfg(feature = "rpc")]
     calls: Arc<Calls>,
     table: Mutex<Table>,
@@ -88,11 +88,11 @@ pub(crate) struct Acks {
 struct Table {
     last_id: u32,
     entries: VecDeque<Entry>,
-    /// The number of entries that the program waits for.
+    /// Number of entries for which the program waits.
     awaited: usize,
-    /// Those of them that go to completion queues.
+    /// Number of those entries whose answers go to completion queues.
     queued: QueueCounts,
-    /// No entry has an earlier deadline.
+    /// A time before which no entry expires.
     next_deadline: Option<Instant>,
     ended: bool,
 }
@@ -111,7 +111,7 @@ impl Table {
         }
     }
 
-    /// The entry of an operation. Op ids only grow, and wrap around.
+    /// Finds the entry of an operation. Op ids increase, and wrap around.
     fn find(&self, op_id: u32) -> Option<usize> {
         let first = self.entries.front()?.op_id;
         if first == op_id {
@@ -122,11 +122,11 @@ impl Table {
     }
 }
 
-/// An entry of the table has been made.
+/// The result of adding an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Registered {
     pub(super) op_id: u32,
-    /// Its deadline, if it is earlier than those of all others.
+    /// The deadline of the entry, if it is earlier than those of all others.
     pub(super) next_deadline: Option<Instant>,
 }
 
@@ -150,16 +150,17 @@ impl Acks {
         }
     }
 
-    /// Makes an entry. To be called before the bytes can reach the socket.
+    /// Adds an entry. It must be called before the bytes can reach the socket.
     ///
     /// # Errors
-    /// The waiter itself when the connection has ended. The caller drops it when it holds no lock.
+    ///
+    /// The waiter itself if the connection has ended. The caller must drop it without holding a lock.
     pub(super) fn register(&self, deadline: Option<Instant>, waiter: Waiter) -> Result<Registered, Waiter> {
         let mut table = self.table.lock();
         if table.ended {
             return Err(waiter);
         }
-        // 0 is what operations without acknowledgement carry.
+        // Operations without acknowledgement have the id 0.
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
         table.awaited += usize::from(waiter.is_awaited());
@@ -172,8 +173,8 @@ impl Acks {
         Ok(Registered { op_id, next_deadline })
     }
 
-    /// Tells those that the acknowledgements in `acks` (op id, result code) are for, and empties it. What has to happen
-    /// without a lock is added to `answered`.
+    /// Delivers the acknowledgements in `acks` (op id, result code) to their waiters, and empties it. Effects that
+    /// must happen without a lock are added to `answered`.
     pub(super) fn complete(&self, acks: &mut Vec<(u32, u8)>, answered: &mut Answered) {
         if acks.is_empty() {
             return;
@@ -198,7 +199,7 @@ impl Acks {
         table.awaited > table.queued.at_least(queue)
     }
 
-    /// Fails every entry whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
+    /// Fails every entry whose deadline is `now` or before. Returns the next deadline, or an earlier time.
     pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut late = Vec::new();
         let mut table = self.table.lock();
@@ -228,7 +229,7 @@ impl Acks {
         next
     }
 
-    /// Fails everything, now and from now on.
+    /// Fails all entries, and makes all later registrations fail.
     pub(crate) fn end(&self) {
         let mut table = self.table.lock();
         table.ended = true;
@@ -239,8 +240,8 @@ impl Acks {
         self.tell_all(entries.into_iter().map(|entry| (entry.waiter, Err(Failure::Lost))));
     }
 
-    /// Tells every waiter its answer, then wakes those who wait for one, which are woken once for all of them. Runs
-    /// wakers and loggers: the caller holds no lock. A panic in one of them keeps no other from being told.
+    /// Delivers its answer to every waiter, then wakes each waiting task once for all answers. It runs wakers and
+    /// loggers: the caller must hold no lock. A panic in one of them does not affect the others.
     fn tell_all(&self, told: impl Iterator<Item = (Waiter, Answer)>) {
         let mut answered = Answered::default();
         answered.told.extend(told);
@@ -248,14 +249,15 @@ impl Acks {
         answered.settle();
     }
 
-    /// Tells every waiter in `answered` its answer.
+    /// Delivers its answer to every waiter in `answered`.
     fn tell(&self, answered: &mut Answered) {
         let wakers = &mut answered.wakers;
         for (waiter, answer) in &answered.told {
             match waiter {
                 Waiter::Program(told) => wakers.extend(told.tell(*answer)),
                 Waiter::Topics(change) => wakers.extend(change.settle(*answer)),
-                // A lost connection ends all calls, and a late acknowledgement none: the reply may be on its way.
+                // A lost connection ends all calls. A late acknowledgement ends none, because the reply may already
+                // be in transit.
                 #[cfg(feature = "rpc")]
                 Waiter::Call(id) => {
                     if let Err(failure @ Failure::Refused(_)) = *answer
@@ -273,9 +275,8 @@ impl Acks {
     }
 }
 
-/// Answers that have been told, and what has to happen when no lock is held: wakers and the logger run, and what the
-/// answers were left in is dropped, which may run code of the program. It happens when the value is dropped, if not
-/// before.
+/// Effects of delivered answers that must happen when no lock is held: wakers and the logger run, and values are
+/// dropped whose drop may run code of the program. The effects happen at the latest when this value is dropped.
 #[derive(Default)]
 pub(super) struct Answered {
     told: Vec<(Waiter, Answer)>,
@@ -292,7 +293,8 @@ impl Answered {
         self.callers.push(caller);
     }
 
-    /// Wakes those who wait, once for all answers, and frees the rest. Keeps its memory. The caller holds no lock.
+    /// Wakes each waiting task once for all answers, and drops the collected values. The buffers are kept. The caller
+    /// must hold no lock.
     pub(super) fn settle(&mut self) {
         wake_all(self.wakers.drain(..));
         #[cfg(feature = "rpc")]

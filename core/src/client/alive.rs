@@ -1,9 +1,9 @@
-//! Keeps the runtime of the process from being shut down while a connection has something to write.
+//! Keeps the runtime of the process from being shut down while a connection has unwritten data.
 
 #[cfg(feature = "runtime")]
 pub(super) use crate::runtime::Alive;
 
-/// Without that runtime there is nothing to keep.
+/// A placeholder: without that runtime, there is nothing to keep.
 #[cfg(not(feature = "runtime"))]
 #[derive(Debug)]
 pub(super) struct Alive;

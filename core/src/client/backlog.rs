@@ -8,10 +8,10 @@ use crate::proto::request::{Operation, Topics};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// The overhead of an entry besides its bytes.
+/// Bytes that each entry counts in addition to its own.
 const ENTRY: usize = 64;
 
-/// Operations without acknowledgement, in their order.
+/// Operations without acknowledgement, in the order in which they were submitted.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     entries: VecDeque<Entry>,
@@ -33,7 +33,7 @@ enum Kind {
     PublishFor(Box<str>),
     Message,
     Broadcast,
-    // Changes of topics, whose masks are joined in the name.
+    // Changes of topics; the name holds the joined masks.
     Subscribe,
     Unsubscribe,
     Exclude,
@@ -41,10 +41,11 @@ enum Kind {
 }
 
 impl Entry {
-    /// A copy of a request that asks for no acknowledgement; `None` if it is of a kind that does not wait.
+    /// Copies a request that asks for no acknowledgement. Returns `None` if it is of a kind that is never queued.
     ///
     /// # Errors
-    /// It can never be sent.
+    ///
+    /// The request can never be sent.
     pub(super) fn new(request: &Request<'_>) -> Result<Option<Entry>> {
         if request.operation.payload_ref().is_none() || request.qos.needs_ack() {
             return Ok(None);
@@ -54,7 +55,7 @@ impl Entry {
         Ok(Entry::copy(request))
     }
 
-    /// A copy of any request; `None` for a ping.
+    /// Copies any request; returns `None` for a ping.
     pub(super) fn copy(request: &Request<'_>) -> Option<Entry> {
         let (kind, name) = match &request.operation {
             Operation::Publish { topic, .. } => (Kind::Publish, Box::from(*topic)),
@@ -106,8 +107,9 @@ impl Backlog {
     /// Appends an entry, unless that would exceed the bound in bytes.
     ///
     /// # Errors
-    /// The entry itself, to be dropped by the caller when it holds no lock: a payload may have an owner with a
-    /// drop of its own.
+    ///
+    /// The entry itself. The caller must drop it without holding a lock, because the owner of a payload may run code
+    /// in its drop.
     pub(super) fn push(&mut self, entry: Entry, bound: usize) -> std::result::Result<(), Entry> {
         let cost = entry.cost();
         if cost > bound.saturating_sub(self.bytes) {
@@ -118,14 +120,14 @@ impl Backlog {
         Ok(())
     }
 
-    /// The next entry to be sent.
+    /// Removes the next entry to be sent.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost();
         Some(entry)
     }
 
-    /// Takes back an entry that was not sent after all.
+    /// Puts back an entry that was not sent.
     pub(super) fn unpop(&mut self, entry: Entry) {
         self.bytes += entry.cost();
         self.entries.push_front(entry);

@@ -14,18 +14,19 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Small frames that arrive together share an allocation of about this length: one for each would cost
-/// more than all the rest, and one for everything would be kept whole by a program that keeps a single frame.
+/// Small frames that arrive together share allocations of about this length, in bytes. An allocation for each frame
+/// would cost more than the rest of the work; with a single allocation for all of them, a program that keeps one
+/// frame would keep the memory of all.
 const SHARED: usize = 4096;
 
-/// The read buffer and its decoded content. Belongs to a thread while nothing is read, so that idle connections hold
+/// The read buffer and its decoded content. A thread owns it while nothing is read, so that idle connections hold
 /// none.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) buf: Vec<u8>,
-    /// Frames that answer no call.
+    /// Frames that do not answer a call.
     pub(crate) frames: Vec<Frame>,
-    /// Replies, and the calls that they end.
+    /// Replies, with the calls that they answer.
     #[cfg(feature = "rpc")]
     replies: Vec<Reply>,
     /// Op ids and result codes.
@@ -48,17 +49,17 @@ thread_local! {
     static SPARE: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
 }
 
-/// More than this is not kept for the next read.
+/// Maximum size of a buffer that is kept for the next read, in bytes.
 const MOST_KEPT: usize = 1024 * 1024;
 
 impl Batch {
-    /// This thread's batch, empty.
+    /// Returns this thread's batch, which is empty.
     pub(crate) fn take() -> Box<Batch> {
-        // Fails only while the thread ends.
+        // This fails only while the thread ends.
         SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
     }
 
-    /// Leaves the batch to the next connection that this thread reads from.
+    /// Keeps the batch for the next connection from which this thread reads.
     pub(crate) fn give(mut self: Box<Batch>) {
         self.buf.clear();
         if self.buf.capacity() <= MOST_KEPT {
@@ -66,11 +67,12 @@ impl Batch {
         }
     }
 
-    /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Calls of `client` that are
-    /// answered are removed from it, to be ended by [`hand_out`](Batch::hand_out).
+    /// Decodes the content of `buf`. `decoder` keeps the last frame if it is incomplete. Answered calls of `client`
+    /// are removed from its table and are completed later by [`hand_out`](Batch::hand_out).
     ///
     /// # Errors
-    /// Bytes that are no frame. The frames before them are decoded.
+    ///
+    /// Bytes that are not a valid frame. The frames before them are decoded.
     pub(crate) fn decode(
         &mut self,
         decoder: &mut Decoder<Header>,
@@ -121,14 +123,14 @@ impl Batch {
         Ok(())
     }
 
-    /// Makes frames of the bodies gathered, which share one copy of their part of the buffer.
+    /// Creates frames from the gathered bodies, which share one copy of their part of the buffer.
     fn end_group(&mut self, buf: &[u8], client: &ClientState) -> Result<(), DecodeError> {
         let (Some(first), Some(last)) = (self.group.first(), self.group.last()) else { return Ok(()) };
         let (start, end) = (first.body.start, last.body.end);
         let (kind, realtime, alone) = (first.kind, first.realtime, self.group.len() == 1);
         let shared = Bytes::copy_from_slice(&buf[start..end]);
         if alone {
-            // A part of shared bytes costs an allocation more than the whole.
+            // A slice of shared bytes needs one more allocation than the whole.
             self.group.clear();
             self.deliver(Frame::parse(kind, realtime, shared)?, client);
             return Ok(());
@@ -162,7 +164,7 @@ impl Batch {
         self.frames.push(frame);
     }
 
-    /// The number of acknowledgements and replies.
+    /// Returns the number of acknowledgements and replies.
     pub(crate) fn answers(&self) -> u64 {
         let answers = self.acks.len();
         #[cfg(feature = "rpc")]
@@ -170,9 +172,9 @@ impl Batch {
         answers as u64
     }
 
-    /// Queues the frames, then tells the acknowledgements and the replies: a program that is told an answer finds the
-    /// frames that came before it. Runs no foreign code, so that the caller may hold the lock of the input, which keeps
-    /// two reads in their order. [`settle`](Batch::settle) does the rest.
+    /// Queues the frames, then delivers the acknowledgements and the replies: a program that receives an answer finds
+    /// the frames that came before it. It runs no foreign code, so that the caller may hold the lock of the input,
+    /// which keeps two reads in order. The remaining effects happen in [`settle`](Batch::settle).
     pub(crate) fn hand_out(&mut self, client: &ClientState, acks: &Acks) {
         client.receive(&mut self.frames, &mut self.effects);
         acks.complete(&mut self.acks, &mut self.answered);
@@ -183,8 +185,8 @@ impl Batch {
         }
     }
 
-    /// Wakes those who wait for what was handed out. Acknowledgements and replies come with one wake-up. Runs wakers and
-    /// loggers: the caller holds no lock.
+    /// Wakes the tasks that wait for the delivered items. All acknowledgements and replies cause one wake-up per
+    /// task. It runs wakers and loggers: the caller must hold no lock.
     pub(crate) fn settle(&mut self) {
         std::mem::take(&mut self.effects).settle();
         self.answered.settle();
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_frames_however_the_stream_is_cut() {
+    fn frames_are_the_same_for_any_split_of_the_stream() {
         let mut stream = vec![];
         let lens = [0, 1, 100, 3000, 5000, 20_000, 7, 4096];
         for (i, len) in lens.into_iter().enumerate() {
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_garbage_is_kept() {
+    fn frames_before_garbage_are_kept() {
         let client = ClientState::new(&Config::new("", "me"));
         let mut batch = Batch::take();
         encode(&mut batch.buf, "s", None, b"whole");

@@ -1,36 +1,38 @@
-//! Tells requests that come in a burst from those that come one by one: the former are written together, the latter
-//! before the call returns.
+//! Distinguishes bursts of requests from single requests: the requests of a burst are written together, a single
+//! request is written before the call returns.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Requests that follow each other faster than this are a burst.
+/// Requests that follow each other faster than this form a burst.
 const BURST_GAP: Duration = Duration::from_micros(5);
-/// So are those that follow each other faster than this and do not wait for answers: a steady sender at 6 us a message.
-/// Above it, a write of its own costs less than to wake a task.
+/// Requests that follow each other faster than this form a burst if their sender does not wait for answers. This
+/// covers a steady sender that needs 6 us for a message. With longer gaps, a separate write costs less than waking a
+/// task.
 const STEADY_GAP: Duration = Duration::from_micros(10);
-/// After a burst of so many requests,
+/// Number of requests after which a burst tolerates one longer gap.
 const LONG_BURST: u32 = 32;
-/// one gap of up to this is tolerated, unless an answer came in it: a sender of that much yields to others now and then.
-/// Another burst must follow before the next gap is tolerated, or a steady sender would be taken for a burst.
+/// After a burst of [`LONG_BURST`] requests, one gap of up to this is tolerated unless an answer came in it, because
+/// a sender of that many requests yields to others now and then. Only one gap is tolerated until the next such burst,
+/// so that a steady sender is not taken for a burst.
 const TOLERATED_GAP: Duration = Duration::from_millis(1);
 
-/// The times of a sender's requests. Of two at the same time either may count as the last.
+/// The times of a sender's requests. If two requests come at the same time, either may count as the last one.
 #[derive(Debug, Default)]
 pub(super) struct BurstDetector {
-    /// When the last request had been queued or written, in ns of the caller's clock.
+    /// The time at which the last request had been queued or written, in ns of the caller's clock.
     last: AtomicU64,
-    /// How many requests have followed closely so far.
+    /// The number of requests so far that have followed each other closely.
     burst: AtomicU32,
 }
 
 impl BurstDetector {
-    /// Notes a request that comes `now`, and returns whether it is part of a burst. `awaits_answers` tells whether an
-    /// answer may have come since the time given: the program then sends one by one.
+    /// Notes a request that comes at `now`, and returns whether it is part of a burst. `awaits_answers` returns
+    /// whether an answer may have come since the given time: in that case the program sends its requests one by one.
     #[inline]
     pub(super) fn is_burst(&self, now: Duration, awaits_answers: impl FnOnce(Duration) -> bool) -> bool {
         let last = Duration::from_nanos(self.last.load(Relaxed));
-        // A swap would only cost, here and below.
+        // Plain loads and stores are enough here and below: a swap would cost more.
         self.last.store(now.as_nanos() as u64, Relaxed);
         let gap = now.saturating_sub(last);
         let burst = self.burst.load(Relaxed);
@@ -41,13 +43,14 @@ impl BurstDetector {
         is_burst
     }
 
-    /// Notes a request that joins others that wait to be written.
+    /// Notes a request that joins others that are waiting to be written.
     #[inline]
     pub(super) fn continues(&self) {
         self.burst.store(self.burst.load(Relaxed).saturating_add(1), Relaxed);
     }
 
-    /// Notes that requests have been written: the time of the write is no gap between requests.
+    /// Notes that requests have been written, because the duration of the write does not count as a gap between
+    /// requests.
     #[inline]
     pub(super) fn wrote(&self, now: Duration) {
         self.last.store(now.as_nanos() as u64, Relaxed);
@@ -69,7 +72,7 @@ mod tests {
             Sender { detector: BurstDetector::default(), now: 1_000_000 }
         }
 
-        /// How a request is taken that comes so many ns after the one before.
+        /// Returns whether a request that comes `gap` ns after the one before is part of a burst.
         fn after(&mut self, gap: u64, answered: bool) -> bool {
             self.now += gap;
             self.detector.is_burst(Duration::from_nanos(self.now), |_| answered)
@@ -114,7 +117,7 @@ mod tests {
                 assert!(!sender.after(999_999, false));
             }
             assert!((0..count).all(|_| sender.after(100, false)));
-            assert!(!sender.after(1_000_000, false), "a longer one ends it");
+            assert!(!sender.after(1_000_000, false), "a longer gap ends the burst");
         }
     }
 }

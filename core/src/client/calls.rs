@@ -1,4 +1,4 @@
-//! RPC calls that wait for their reply.
+//! RPC calls that wait for their replies.
 
 use super::completions::{CompletionQueue, Raw};
 use super::contain::{discard, discard_value, wake_all};
@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
 
-/// The number of calls without a reply so far whose late reply is recognized and dropped.
+/// Maximum number of ended calls whose late replies are recognized and dropped.
 const MAX_LATE: usize = 1024;
 
-/// The table of one client. Replies are taken out of the stream of frames when they are received, so
-/// that they never queue behind frames.
+/// The calls of one client. Replies are removed from the stream of frames when they are received, so that they never
+/// queue behind frames.
 #[derive(Debug)]
 pub(crate) struct Calls {
     table: Mutex<Table>,
-    /// The number of calls in the table: reading it costs less than the lock.
+    /// Number of calls in the table. Reading it costs less than taking the lock.
     pending: AtomicUsize,
-    /// The same with the calls whose late replies are dropped.
+    /// The number of calls in the table plus the calls whose late replies are dropped.
     expected: AtomicUsize,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Calls {
 struct Table {
     last_id: u32,
     waiting: HashMap<u32, Waiting>,
-    /// Those whose outcome is put into a completion queue.
+    /// Number of calls whose outcomes go to completion queues.
     queued: QueueCounts,
     /// Calls that have ended without a reply, the oldest first.
     late: VecDeque<(u32, Name)>,
-    /// No call has an earlier deadline.
+    /// A time before which no call expires.
     next_deadline: Option<Instant>,
     ended: bool,
 }
@@ -47,14 +47,14 @@ struct Table {
 struct Waiting {
     /// The primary name of the client that was called.
     target: Name,
-    /// `None`: until the connection ends.
+    /// `None`: the call waits until the connection ends.
     deadline: Option<Instant>,
-    /// The request waits for room or for a connection: the loss of a connection does not concern it.
+    /// True while the request waits for room or for a connection: then the loss of a connection does not affect it.
     unsent: bool,
     caller: Caller,
 }
 
-/// A name that is stored without an allocation if it is short.
+/// A name, which is stored without an allocation if it is short.
 #[derive(Debug)]
 enum Name {
     Short(u8, [u8; Name::SHORT]),
@@ -83,19 +83,19 @@ impl Name {
     }
 }
 
-/// The target of a call's outcome. To end it or to drop it may run foreign code, so that neither happens under a
-/// lock.
+/// The destination of a call's outcome. Completing or dropping it may run foreign code, so that neither may happen
+/// under a lock.
 #[derive(Debug)]
 pub(crate) enum Caller {
-    /// A handle.
+    /// The slot of a handle.
     Slot(Arc<Slot<Outcome>>),
-    /// A queue, with a token.
+    /// A completion queue, and the token of the result.
     Queue(CompletionQueue, u64),
-    /// Nowhere: the reply is late.
+    /// No destination, because the reply is late.
     Late,
 }
 
-/// A reply that was received: the call that it ends, and its frame.
+/// A received reply: the call that it answers, and its frame.
 pub(super) type Reply = (Caller, Frame);
 
 impl Caller {
@@ -106,8 +106,8 @@ impl Caller {
         }
     }
 
-    /// Tells the outcome. Returns the wakers of those who wait for it, to be woken when no lock is held. With many
-    /// outcomes, the wakers are woken after all of them are told.
+    /// Delivers the outcome. Returns the wakers of the tasks that wait for it, which the caller must wake without
+    /// holding a lock. If there are many outcomes, the wakers should be woken after all of them are delivered.
     pub(super) fn tell(&self, outcome: Outcome) -> WakerSet {
         match self {
             Caller::Slot(slot) => slot.complete(outcome),
@@ -140,7 +140,7 @@ impl Table {
         }
     }
 
-    /// Remembers a call that has ended without a reply. Returns what is forgotten for it.
+    /// Remembers a call that has ended without a reply. Returns the entry that is dropped to make room for it.
     fn expect_late(&mut self, id: u32, target: Name) -> Option<(u32, Name)> {
         let oldest = if self.late.len() >= MAX_LATE { self.late.pop_front() } else { None };
         self.late.push_back((id, target));
@@ -167,10 +167,11 @@ impl Calls {
         self.expected.store(pending + table.late.len(), Ordering::SeqCst);
     }
 
-    /// Makes an entry for a call to `target`. Returns its id, and its deadline if it is earlier than all others.
+    /// Adds an entry for a call to `target`. Returns its id, and its deadline if it is earlier than all others.
     ///
     /// # Errors
-    /// The caller itself when the client has ended.
+    ///
+    /// The caller itself if the client has ended.
     pub(crate) fn register(
         &self,
         target: &str,
@@ -186,7 +187,7 @@ impl Calls {
         let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
         table.next_deadline = next_deadline.or(table.next_deadline);
         loop {
-            // 0 would mean that no reply is wanted.
+            // The id 0 would mean that no reply is wanted.
             table.last_id = table.last_id.checked_add(1).unwrap_or(1);
             let id = table.last_id;
             if let Entry::Vacant(free) = table.waiting.entry(id) {
@@ -200,14 +201,14 @@ impl Calls {
         }
     }
 
-    /// Notes whether the request of a call waits to be sent. Returns false when the call has ended: the request must
-    /// not be sent then.
+    /// Sets whether the request of a call is waiting to be sent. Returns false if the call has ended: its request
+    /// must not be sent then.
     pub(crate) fn set_unsent(&self, id: u32, unsent: bool) -> bool {
         let mut table = self.table.lock();
         table.waiting.get_mut(&id).map(|waiting| waiting.unsent = unsent).is_some()
     }
 
-    /// Returns true if the call of that id waits for its reply. Once it has ended, its request must not be sent.
+    /// Returns true if the call of that id waits for its reply. After it has ended, its request must not be sent.
     pub(crate) fn is_waiting(&self, id: u32) -> bool {
         self.table.lock().waiting.contains_key(&id)
     }
@@ -217,7 +218,7 @@ impl Calls {
         self.pending.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns true if any call waits for its reply whose outcome does not go to the completion queue of that id.
+    /// Returns true if a call waits for its reply and its outcome does not go to the completion queue of that id.
     pub(super) fn is_awaited_elsewhere(&self, queue: usize) -> bool {
         self.is_awaited() && {
             let table = self.table.lock();
@@ -230,12 +231,13 @@ impl Calls {
         self.expected.load(Ordering::SeqCst) > 0
     }
 
-    /// Removes the call that `frame` answers. The caller ends the call after the frames received before are queued.
+    /// Removes the call that `frame` answers. The caller completes the call after the frames that were received
+    /// earlier are queued.
     ///
     /// The sender of the frame must be the client that was called: the id alone would let any client answer.
     ///
     /// # Errors
-    /// The frame itself when it answers no call.
+    /// The frame itself if it does not answer a call.
     #[inline]
     pub(super) fn take(&self, frame: Frame) -> Result<Reply, Frame> {
         if frame.kind() != FrameKind::Message || !self.expects_replies() {
@@ -267,28 +269,30 @@ impl Calls {
         Ok((Caller::Late, frame))
     }
 
-    /// Forgets a call whose request has been sent: its late reply is dropped. Returns true if it was in the table.
+    /// Forgets a call whose request has been sent. Its late reply is dropped. Returns true if it was in the table.
     pub(crate) fn forget(&self, id: u32) -> bool {
         self.remove(id).is_some()
     }
 
-    /// Forgets a call whose request was not sent. Returns whether it was in the table: else its outcome is told.
+    /// Forgets a call whose request was not sent. Returns false if it was not in the table because its outcome has
+    /// been delivered.
     pub(crate) fn unregister(&self, id: u32) -> bool {
         let mut table = self.table.lock();
         let waiting = table.remove(id);
         self.publish_counts(&table);
         drop(table);
-        // May drop a waker, which is foreign code.
+        // `waiting` may own a waker, whose drop is foreign code.
         waiting.is_some()
     }
 
-    /// Ends a call without a reply. Returns the wakers of those who wait for it, to be woken when no lock is held.
+    /// Ends a call without a reply. Returns the wakers of the tasks that wait for it, which the caller must wake
+    /// without holding a lock.
     #[cfg(feature = "broker")]
     pub(crate) fn fail(&self, id: u32, failure: Failure) -> WakerSet {
         self.remove(id).map(|caller| caller.tell(Err(failure))).unwrap_or_default()
     }
 
-    /// Removes a call that ends without a reply; `None` when there is none.
+    /// Removes a call that ends without a reply; returns `None` if there is none.
     pub(super) fn remove(&self, id: u32) -> Option<Caller> {
         let mut table = self.table.lock();
         let waiting = table.remove(id)?;
@@ -299,7 +303,7 @@ impl Calls {
         Some(waiting.caller)
     }
 
-    /// Fails every call whose deadline is `now` or before. Returns the next deadline, or an earlier moment.
+    /// Fails every call whose deadline is `now` or before. Returns the next deadline, or an earlier time.
     pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut late = Vec::new();
         let mut table = self.table.lock();
@@ -327,7 +331,7 @@ impl Calls {
         next
     }
 
-    /// Fails everything, now and from now on.
+    /// Fails all calls, and makes all later registrations fail.
     pub(crate) fn end(&self) {
         let mut table = self.table.lock();
         table.ended = true;
@@ -339,7 +343,7 @@ impl Calls {
         fail_all(waiting.into_values().map(|waiting| waiting.caller), Failure::Lost);
     }
 
-    /// Fails every call that has been sent: the connection is lost, but another may come.
+    /// Fails every call that has been sent, because the connection is lost. Another connection may follow.
     pub(crate) fn lose(&self) {
         let mut table = self.table.lock();
         table.late.clear();
@@ -350,13 +354,15 @@ impl Calls {
     }
 }
 
-/// Gives every caller its reply, then wakes those who wait, once for all of them. The caller holds no lock.
+/// Delivers its reply to every caller, then wakes each waiting task once. The caller of this function must hold no
+/// lock.
 pub(super) fn answer_all(replies: impl IntoIterator<Item = Reply>) {
     let answers = replies.into_iter().map(|(caller, frame)| (caller, Ok(frame)));
     end_all(answers);
 }
 
-/// Tells every caller, then wakes those who wait, once for all of them. The caller holds no lock.
+/// Delivers `failure` to every caller, then wakes each waiting task once. The caller of this function must hold no
+/// lock.
 fn fail_all(callers: impl IntoIterator<Item = Caller>, failure: Failure) {
     end_all(callers.into_iter().map(|caller| (caller, Err(failure))));
 }
@@ -365,7 +371,7 @@ fn end_all(outcomes: impl IntoIterator<Item = (Caller, Outcome)>) {
     let mut wakers = vec![];
     for (caller, outcome) in outcomes {
         wakers.extend(caller.tell(outcome));
-        // A queue is dropped with its last caller, and its wake-up and results with it.
+        // The last caller of a queue drops the queue, with its wake-up and results.
         discard_value("a caller", caller);
     }
     wake_all(wakers);
@@ -393,7 +399,7 @@ mod tests {
         (calls.register(target, deadline, Caller::Slot(slot.clone())).unwrap().0, slot)
     }
 
-    /// Ends the call that a frame answers; returns whether the frame is a reply, late or not.
+    /// Completes the call that a frame answers. Returns whether the frame is a reply, late or not.
     fn complete(calls: &Calls, frame: Frame) -> bool {
         calls.take(frame).map(|reply| answer_all([reply])).is_ok()
     }

@@ -1,5 +1,5 @@
-//! The state of a client that is no connection's: what it keeps from one connection to the next, and what a client
-//! within the broker's process has instead of a connection.
+//! The state of a client that belongs to no single connection: it outlives connections. A client within the broker's
+//! process has only this state, since it has no connection.
 
 #[cfg(feature = "rpc")]
 use super::calls::Calls;
@@ -29,33 +29,33 @@ pub(crate) struct ClientState {
     /// RPC calls that wait for their reply.
     #[cfg(feature = "rpc")]
     pub(crate) calls: Arc<Calls>,
-    /// The log lines about messages that cannot be read as requests, which any peer can send.
+    /// Limits the log lines about messages that are not valid requests, since any peer can send such messages.
     #[cfg(feature = "rpc")]
     pub(crate) malformed: LogLimit,
-    /// Deadlines that belong to no connection.
+    /// Deadlines that do not belong to a connection.
     pub(crate) timer: Arc<Timer>,
     pub(super) events: Arc<Hub>,
-    /// The subscriptions of a client that reconnects. Without it, the end of the connection is that of the client.
+    /// The subscriptions of a client that reconnects. `None`: the client ends with its connection.
     pub(super) subscriptions: Option<Arc<SubscriptionState>>,
     /// Work that [`Client::drain`](super::Client::drain) waits for.
     pub(super) work: Work,
-    /// The wakers of those who wait for room to send within the broker's process.
+    /// Wakers of the tasks that wait for room to send within the broker's process.
     pub(super) senders: Waiters,
-    /// The time between two pings in nanoseconds, read at each ping.
+    /// The interval between two pings in nanoseconds, read before each ping.
     ping_interval: AtomicU64,
     /// Requests sent over all connections, and the bytes of their bodies.
     sent: (AtomicU64, AtomicU64),
-    /// True if everything has failed that waited here, of which the end is told after.
+    /// True if everything that waited here has failed. The end is reported after that.
     is_stopped: AtomicBool,
-    /// True if nothing else is left to happen before the listeners of events are told the end.
+    /// True if nothing else must happen before the end is reported to the listeners of events.
     may_tell_end: AtomicBool,
-    /// The number of tasks that finish operations within the broker's process.
+    /// Number of tasks that finish operations within the broker's process.
     #[cfg(feature = "broker")]
     finishing: AtomicUsize,
 }
 
-/// A task finishes operations of the client, until the value is dropped. If the client ends in that time, the listeners
-/// of events are told when it is dropped.
+/// Declares that a task finishes operations of the client, until the value is dropped. If the client ends in that
+/// time, the drop reports the end to the listeners of events.
 #[cfg(feature = "broker")]
 pub(super) struct Finishing(Arc<ClientState>);
 
@@ -69,13 +69,13 @@ impl Drop for Finishing {
 }
 
 impl ClientState {
-    /// The state of a client that ends with its connection.
+    /// Creates the state of a client that ends with its connection.
     #[cfg(any(test, feature = "broker"))]
     pub(crate) fn new(config: &Config) -> Arc<ClientState> {
         ClientState::with(config, None)
     }
 
-    /// The state of a client that may reconnect, if it is configured so.
+    /// Creates the state of a client that reconnects if it is configured so.
     pub(super) fn of_connection(config: &Config) -> Arc<ClientState> {
         ClientState::with(config, config.reconnects().then(SubscriptionState::new))
     }
@@ -106,12 +106,12 @@ impl ClientState {
         })
     }
 
-    /// The time between two pings.
+    /// Returns the interval between two pings.
     pub(super) fn ping_interval(&self) -> Duration {
         Duration::from_nanos(self.ping_interval.load(Ordering::Relaxed))
     }
 
-    /// Sets the time between two pings, from the next ping on.
+    /// Sets the interval between two pings, from the next ping on.
     pub(super) fn set_ping_interval(&self, wait: Duration) {
         self.ping_interval.store(nanos(interval(wait)), Ordering::Relaxed);
     }
@@ -122,12 +122,13 @@ impl ClientState {
         self.sent.1.fetch_add(body_len as u64, Ordering::Relaxed);
     }
 
-    /// Requests sent and the bytes of their bodies.
+    /// Returns the number of requests sent, and the bytes of their bodies.
     pub(super) fn sent(&self) -> (u64, u64) {
         (self.sent.0.load(Ordering::Relaxed), self.sent.1.load(Ordering::Relaxed))
     }
 
-    /// Queues the frames of one read, and empties `frames`. What has to happen without a lock is added to `effects`.
+    /// Queues the frames of one read, and empties `frames`. Effects that must happen without a lock are added to
+    /// `effects`.
     pub(super) fn receive(&self, frames: &mut Vec<Frame>, effects: &mut DeferredEffects) {
         let dropped = self.inbox.append(frames, effects);
         effects.tell_dropped(&self.events, dropped);
@@ -141,7 +142,7 @@ impl ClientState {
         false
     }
 
-    /// Whether a call waits for its reply whose outcome does not go to the completion queue of that id.
+    /// Returns true if a call waits for its reply and its outcome does not go to the completion queue of that id.
     #[cfg_attr(not(feature = "rpc"), expect(unused_variables, reason = "there are no calls"))]
     pub(super) fn awaits_reply_elsewhere(&self, queue: usize) -> bool {
         #[cfg(feature = "rpc")]
@@ -157,8 +158,8 @@ impl ClientState {
         Finishing(self.clone())
     }
 
-    /// Ends the client as [`stop`](ClientState::stop) and tells the listeners of events, when operations that a task
-    /// finishes have failed.
+    /// Ends the client like [`stop`](ClientState::stop), and reports the end to the listeners of events when the
+    /// operations that a task finishes have failed.
     #[cfg(any(test, feature = "broker"))]
     pub(crate) fn end(&self, end: End) {
         self.stop(end);
@@ -169,8 +170,8 @@ impl ClientState {
         self.tell_end();
     }
 
-    /// Ends the client, once: what waits in the inbox can still be taken, nothing more is received, calls fail. A panic
-    /// in one waker keeps no other from being woken. Runs wakers: the caller holds no lock.
+    /// Ends the client; further calls do nothing. Frames in the inbox can still be taken, nothing more is received,
+    /// and calls fail. A panic in one waker does not affect the others. It runs wakers: the caller must hold no lock.
     pub(super) fn stop(&self, end: End) {
         if !self.inbox.end(end) {
             return;
@@ -178,16 +179,16 @@ impl ClientState {
         self.senders.wake_all();
         #[cfg(feature = "rpc")]
         self.calls.end();
-        // This thread and one that calls `tell_end` set one flag each; the later one finds both set.
+        // This thread and one that calls `tell_end` set one flag each. The later one finds both set.
         self.is_stopped.store(true, Ordering::SeqCst);
         if self.may_tell_end.load(Ordering::SeqCst) {
             self.tell_end();
         }
     }
 
-    /// Tells the listeners of events, once, that the client has ended. If it has not yet, [`stop`](ClientState::stop)
-    /// tells them. Callbacks run on this thread. The caller has seen to it that everything that waited for an answer
-    /// over a connection has failed.
+    /// Reports the end of the client to the listeners of events, once. If the client has not stopped yet,
+    /// [`stop`](ClientState::stop) does it. Callbacks run on this thread. Before the call, everything that waited for
+    /// an answer over a connection must have failed.
     pub(super) fn tell_end(&self) {
         self.may_tell_end.store(true, Ordering::SeqCst);
         if !self.is_stopped.load(Ordering::SeqCst) {
@@ -198,7 +199,7 @@ impl ClientState {
         }
     }
 
-    /// The connection is lost, but another may come: calls under way fail.
+    /// Fails the calls in progress, because the connection is lost. Another connection may follow.
     pub(super) fn lose(&self) {
         #[cfg(feature = "rpc")]
         self.calls.lose();

@@ -1,17 +1,17 @@
-//! What is known of requests that were left to be written together with later ones. `flusher.rs` flushes them.
+//! The state of requests that wait to be written together with later ones. `flusher.rs` flushes them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The requests of one connection that wait for a flush.
 #[derive(Debug, Default)]
 pub(super) struct Coalescing {
-    /// True while requests wait that the next flush writes.
+    /// True while requests wait for the next flush.
     waits: AtomicBool,
     /// The number of bursts.
     bursts: AtomicU32,
-    /// True if the last burst was flushed by a thread before it waited for answers.
+    /// True if a thread flushed the last burst before it waited for answers.
     is_flushed_by_threads: AtomicBool,
-    /// True while a task looks again and again, so that none has to be woken.
+    /// True while a task checks at regular intervals, so that no burst needs to wake it.
     is_watched: AtomicBool,
 }
 
@@ -22,9 +22,10 @@ impl Coalescing {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Notes that requests wait. Returns true if a task has to be woken for them.
+    /// Notes that requests wait. Returns true if the caller must wake a task for them.
     pub(super) fn begin(&self) -> bool {
-        // The load costs less than the swap. The lock of the queue orders it: the flag is cleared before the queue is taken.
+        // The load costs less than the swap. The lock of the queue orders it: the flag is cleared before the queue is
+        // taken.
         if self.waits() || self.waits.swap(true, Ordering::SeqCst) {
             return false;
         }
@@ -32,14 +33,14 @@ impl Coalescing {
         !self.is_watched.load(Ordering::SeqCst)
     }
 
-    /// Returns true if requests wait. The caller flushes them now: what is queued later is a new burst.
+    /// Returns true if requests wait. The caller must flush them now; later requests start a new burst.
     pub(super) fn take(&self) -> bool {
-        // Ordered after the store of `end_watch`: a burst that has seen the watch is seen here.
+        // Ordered after the store of `end_watch`: a burst that saw the watch is seen here.
         self.waits.load(Ordering::SeqCst) && self.waits.swap(false, Ordering::SeqCst)
     }
 }
 
-/// Who flushes.
+/// The decision whether threads or the task flush.
 impl Coalescing {
     /// The number of bursts so far.
     pub(super) fn bursts(&self) -> u32 {
@@ -51,17 +52,17 @@ impl Coalescing {
         self.is_flushed_by_threads.load(Ordering::Relaxed)
     }
 
-    /// Notes whether a thread has flushed, or a task.
+    /// Sets whether the last flush was by a thread or by a task.
     pub(super) fn set_flushed_by_threads(&self, by_threads: bool) {
         self.is_flushed_by_threads.store(by_threads, Ordering::Relaxed);
     }
 
-    /// A task looks again and again from now on. Returns false if there is one already.
+    /// Begins a watch, in which the task checks at regular intervals. Returns false if there already is one.
     pub(super) fn begin_watch(&self) -> bool {
         !self.is_watched.swap(true, Ordering::SeqCst)
     }
 
-    /// The task stops. It has to look once more: a burst may have begun before that was known.
+    /// Ends the watch. The caller must check once more, because a burst may have begun before the watch ended.
     pub(super) fn end_watch(&self) {
         self.is_watched.store(false, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Results of operations and calls in a queue, each with the token that the program gave it.
+//! Results of operations and calls in a queue, each with the token that the program gave to the operation.
 
 #[cfg(feature = "rpc")]
 use super::outcome::Outcome;
@@ -18,22 +18,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-/// Collects the results of operations and calls that were started with it. Clones are the same queue.
+/// Collects the results of operations and calls that were started with it. Clones are handles of the same queue.
 ///
-/// The results of one read of a connection come with one wake-up. A result costs no allocation and no task, apart
-/// from the growth of the queue. All methods may be called from any thread; the queue may serve any number of
-/// clients. It holds as many results as operations were started with it: the program bounds them by what it starts.
+/// All results of one read of a connection cause one wake-up. A result needs no allocation and no task, apart from
+/// the growth of the queue. All methods may be called from any thread; the queue may serve any number of clients. It
+/// holds up to as many results as operations were started with it, so that the program bounds its size.
 ///
-/// It works only in the process that made it. In a child made by fork it is empty, and waiting for it ends at once.
+/// It works only in the process that made it. In a child made by fork it is empty, and waiting for it fails
+/// immediately.
 #[derive(Clone)]
 pub struct CompletionQueue(Arc<Shared>);
 
 struct Shared {
-    /// In a child made by fork the lock may be held for ever, by a thread that only the parent has.
+    /// Detects a fork: in a child, the lock may be held for ever by a thread that only exists in the parent.
     process: Process,
     state: Mutex<State>,
-    /// The connection of the first client whose operations were started with the queue. A thread that waits polls it,
-    /// as long as there is no other.
+    /// The connection of the first client whose operations were started with the queue. A waiting thread polls it as
+    /// long as there is no other client.
     lease: OnceLock<Arc<ReadingLease>>,
     serves_many: AtomicBool,
 }
@@ -44,7 +45,7 @@ struct State {
     wakers: WakerSet,
 }
 
-/// A result as it was found. The error is made when the program takes it.
+/// A result as it was received. The error value is created when the program takes it.
 pub(super) enum Raw {
     Operation(Answer),
     #[cfg(feature = "rpc")]
@@ -55,25 +56,25 @@ pub(super) enum Raw {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completion {
-    /// What the program gave with the operation or call.
+    /// The token that the program gave with the operation or call.
     pub token: u64,
     /// The result.
     pub result: Completed,
 }
 
-/// What became of an operation or call.
+/// The result of an operation or a call.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Completed {
-    /// Of an operation: what awaiting it returns ([`PendingOperation`](super::PendingOperation)).
+    /// The result of an operation, the same as awaiting it returns ([`PendingOperation`](super::PendingOperation)).
     Operation(Result<()>),
-    /// Of a call: the message that answers it, to be read by [`Reply::new`](crate::rpc::Reply::new), or why there
-    /// is none.
+    /// The result of a call: the message that answers it, to be decoded with [`Reply::new`](crate::rpc::Reply::new),
+    /// or the reason why there is none.
     Call(Result<Frame>),
 }
 
 impl CompletionQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new() -> CompletionQueue {
         CompletionQueue(Arc::new(Shared {
             process: Process::current(),
@@ -83,19 +84,19 @@ impl CompletionQueue {
         }))
     }
 
-    /// Tells queues apart that exist at the same time.
+    /// Returns an id that is unique among the queues that exist at the same time.
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }
 
-    /// The content, unless this is a child of the process that made the queue.
+    /// Locks the content. Returns `None` in a child of the process that made the queue.
     #[inline]
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
         self.0.process.is_current().then(|| self.0.state.lock())
     }
 
-    /// Notes that the result of an operation of the client of `lease` will come to this queue. To be called after the
-    /// operation is registered: a thread that polls looks at that before it lends reading.
+    /// Notes that the result of an operation of the client of `lease` will come to this queue. It must be called
+    /// after the operation is registered, because a polling thread checks that before it lends reading.
     pub(crate) fn expect_from(&self, lease: &Arc<ReadingLease>) {
         let first = self.0.lease.get_or_init(|| lease.clone());
         if !Arc::ptr_eq(first, lease) {
@@ -103,24 +104,24 @@ impl CompletionQueue {
             first.sleeps();
             lease.sleeps();
         } else if !lease.is_held() && self.lock().is_some_and(|state| !state.wakers.is_empty()) {
-            // What sleeps there began when no result was to come.
+            // The wait of these sleepers began when no result was expected.
             lease.sleeps();
         }
     }
 
-    /// The connection that a waiting thread polls.
+    /// Returns the connection that a waiting thread polls.
     fn lease(&self) -> Option<&Arc<ReadingLease>> {
         self.0.lease.get().filter(|_| !self.0.serves_many.load(Ordering::SeqCst))
     }
 
-    /// The program does not poll for the results that are to come: the task of the runtime must read.
+    /// Notes that the program does not poll for the expected results: the task of the runtime must read.
     fn sleeps(&self) {
         if let Some(lease) = self.0.lease.get() {
             lease.sleeps();
         }
     }
 
-    /// The program returns when a result wakes it: what it has sent is written now.
+    /// Notes that the program returns to its event loop until a result wakes it: its requests are flushed now.
     fn sleeps_until_woken(&self) {
         if let Some(lease) = self.0.lease.get() {
             lease.flush();
@@ -128,14 +129,14 @@ impl CompletionQueue {
         }
     }
 
-    /// Appends a result. Returns the wakers of those who wait, to be woken when no lock is held.
+    /// Appends a result. Returns the wakers of the waiting tasks, which the caller must wake without holding a lock.
     pub(super) fn push(&self, token: u64, result: Raw) -> WakerSet {
         let Some(mut state) = self.lock() else { return WakerSet::default() };
         state.completed.push_back((token, result));
         state.wakers.take()
     }
 
-    /// Appends to `batch` the results that wait, at most `most` of them. Returns how many.
+    /// Appends waiting results to `batch`, at most `most` of them. Returns their number.
     pub fn take(&self, batch: &mut Vec<Completion>, most: usize) -> usize {
         let Some(mut state) = self.lock() else { return 0 };
         let count = state.completed.len().min(most);
@@ -148,8 +149,8 @@ impl CompletionQueue {
         count
     }
 
-    /// As [`take`](CompletionQueue::take), for event loops. When the queue is empty after it, `wake_up` is registered:
-    /// it is woken once, with the next result. A program that gets `most` results calls again.
+    /// Does the same as [`take`](CompletionQueue::take), for event loops. If the queue is empty after it, `wake_up`
+    /// is registered and woken once, with the next result. A program that receives `most` results must call again.
     pub fn take_or_arm(&self, batch: &mut Vec<Completion>, most: usize, wake_up: &WakeUp) -> usize {
         let count = self.take(batch, most);
         if count < most && self.0.process.is_current() {
@@ -159,7 +160,7 @@ impl CompletionQueue {
         count
     }
 
-    /// Registers `wake_up` if the queue is empty, and wakes it if not.
+    /// Registers `wake_up` if the queue is empty, and wakes it otherwise.
     fn arm(&self, wake_up: &WakeUp) {
         wake_up.reset();
         if !self.register(wake_up.waker()) {
@@ -167,7 +168,7 @@ impl CompletionQueue {
         }
     }
 
-    /// The oldest result, if one waits.
+    /// Takes the oldest result, if there is one.
     pub fn try_take(&self) -> Option<Completion> {
         let taken = self.lock()?.completed.pop_front();
         if taken.is_none() {
@@ -176,18 +177,18 @@ impl CompletionQueue {
         taken.map(Completion::from)
     }
 
-    /// How many results wait.
+    /// Returns the number of waiting results.
     pub fn len(&self) -> usize {
         self.lock().map_or(0, |state| state.completed.len())
     }
 
-    /// Whether no result waits.
+    /// Returns true if no result is waiting.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Ready when a result waits. Else the waker is woken once, with the next result. Any number of tasks and threads
-    /// may wait: all of them are woken.
+    /// Returns ready if a result is waiting. Otherwise the waker is woken once, with the next result. Any number of
+    /// tasks and threads may wait; all of them are woken.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let ready = self.poll_completed(cx);
         if ready.is_pending() {
@@ -200,7 +201,7 @@ impl CompletionQueue {
         if self.register(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Registers a waker, unless a result waits.
+    /// Registers a waker, unless a result is waiting.
     fn register(&self, waker: &Waker) -> bool {
         register(waker, |registration| match self.lock() {
             Some(mut state) if state.completed.is_empty() => {
@@ -210,18 +211,17 @@ impl CompletionQueue {
         })
     }
 
-    /// Waits until a result waits.
+    /// Waits until there is a result.
     pub async fn ready(&self) {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await;
     }
 
-    /// Waits on this thread until a result waits; false when the time is over.
+    /// Waits on this thread until there is a result. Returns false when the time is over.
     ///
     /// While all operations that were started with the queue are of one client, the thread polls its connection for a
-    /// moment before it sleeps; see [`Config::busy_poll`](super::Config::busy_poll).
+    /// short time before it sleeps; see [`Config::busy_poll`](super::Config::busy_poll).
     ///
-    /// # Errors
-    /// That of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
+    /// # Errors The error of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
     pub fn wait(&self, wait: Wait<'_>) -> Result<bool> {
         self.0.process.check()?;
         let ready = match self.lease() {
@@ -272,7 +272,7 @@ impl From<(u64, Raw)> for Completion {
 }
 
 impl Completion {
-    /// The error, if the operation failed or the call was not answered.
+    /// Returns the error, if the operation failed or the call was not answered.
     pub fn error(&self) -> Option<&Error> {
         match &self.result {
             Completed::Operation(result) => result.as_ref().err(),

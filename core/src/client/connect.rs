@@ -1,4 +1,4 @@
-//! From an address to a registered connection.
+//! Connects to an address and registers.
 
 use super::client_state::ClientState;
 use super::config::Config;
@@ -21,7 +21,7 @@ pub(crate) async fn connect(config: &Config, client: Arc<ClientState>) -> Result
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
 }
 
-/// Connects for the first time: tries again if the configuration says so.
+/// Connects for the first time, and tries again if the configuration says so.
 pub(crate) async fn connect_first(config: &Config, client: Arc<ClientState>) -> Result<Connection> {
     let plan = config.reconnect.as_ref().filter(|plan| plan.retries_first && config.reconnects());
     let mut attempt = 0;
@@ -61,14 +61,14 @@ async fn register(socket: Socket, config: &Config, client: Arc<ClientState>) -> 
         return Err(Error::new(ErrorKind::Data, "a client's name is longer than 65535 bytes"));
     }
     let writer = Writer::new(Arc::new(socket.unregistered()));
-    // Only a connection that is dropped half-way needs it: a finished one ends by itself.
+    // Only a connection that is dropped before it is registered needs this: a registered one closes by itself.
     let guard = CloseOnDrop(&writer);
     let mut machine = handshake::Client::new(&config.name);
     let mut held = Vec::with_capacity(512);
     loop {
         let mut input = &held[..];
         let step = machine.next(&mut input).map_err(|e| {
-            let context = format!("no broker of this protocol{}", at(config));
+            let context = format!("the peer is not a BUS/RT broker{}", at(config));
             about(Error::new(ErrorKind::NotSupported, context).with_source(e), config)
         })?;
         let used = held.len() - input.len();
@@ -123,7 +123,7 @@ fn late(config: &Config) -> Error {
     about(Error::new(ErrorKind::Timeout, context), config)
 }
 
-/// The error with the address as its subject, if there is one.
+/// Adds the address to the error as its subject, if there is one.
 fn about(error: Error, config: &Config) -> Error {
     if config.address.is_empty() { error } else { error.with_subject(config.address.as_str()) }
 }

@@ -1,4 +1,4 @@
-//! Connecting from a thread without a runtime: the client then lives in that of the process.
+//! Connects from a thread without a runtime. The client then lives in the runtime of the process.
 
 use super::{Client, Config, Wait};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,29 +9,31 @@ use std::pin::pin;
 use tokio::runtime::Handle;
 
 impl Client {
-    /// Does the same as [`connect`](Client::connect), waiting on this thread. The client lives in the
-    /// [`runtime`] of the process.
+    /// Does the same as [`connect`](Client::connect), but waits on this thread. The client lives in the [`runtime`]
+    /// of the process.
     ///
     /// # Errors
+    ///
     /// The errors of [`connect`](Client::connect), and [`NotSupported`](ErrorKind::NotSupported) within an async
     /// runtime.
     pub fn connect_blocking(config: &Config) -> Result<Client> {
         Client::connect_blocking_with(config, Wait::forever())
     }
 
-    /// Does the same as [`connect_blocking`](Client::connect_blocking), with a bound beside the client's timeout, or
-    /// with a check for signals.
+    /// Does the same as [`connect_blocking`](Client::connect_blocking), but waits at most for the time of `wait`, and
+    /// runs its check, for example for signals.
     ///
     /// # Errors
+    ///
     /// The errors of [`connect_blocking`](Client::connect_blocking), [`Timeout`](ErrorKind::Timeout) when the time of
-    /// `wait` is over, and the error of the check in `wait`. The client is not connected then.
+    /// `wait` is over, and the error of the check in `wait`. After the last two, the client is not connected.
     pub fn connect_blocking_with(config: &Config, wait: Wait<'_>) -> Result<Client> {
         let config = config.clone();
         run(async move { Client::connect(&config).await }, wait)
     }
 
-    /// Does the same as [`connect_stream`](Client::connect_stream), waiting on this thread. A [`Socket`] can only be
-    /// made within a runtime: `socket` is called there.
+    /// Does the same as [`connect_stream`](Client::connect_stream), but waits on this thread. A [`Socket`] can only
+    /// be made within a runtime, which is why `socket` is a function: it is called there.
     ///
     /// # Errors
     /// The errors of [`connect_blocking`](Client::connect_blocking), and [`Io`](ErrorKind::Io) when `socket` fails.
@@ -42,12 +44,12 @@ impl Client {
         Client::connect_stream_blocking_with(socket, config, Wait::forever())
     }
 
-    /// Does the same as [`connect_stream_blocking`](Client::connect_stream_blocking), but waits only for the time of
-    /// `wait`, and runs its check for signals.
+    /// Does the same as [`connect_stream_blocking`](Client::connect_stream_blocking), but waits at most for the time
+    /// of `wait`, and runs its check for signals.
     ///
     /// # Errors
-    /// The errors of [`connect_stream_blocking`](Client::connect_stream_blocking), [`Timeout`](ErrorKind::Timeout) when
-    /// the time of `wait` is over, and the error of its check. The client is not connected then.
+    /// The errors of [`connect_stream_blocking`](Client::connect_stream_blocking), [`Timeout`](ErrorKind::Timeout)
+    /// when the time of `wait` is over, and the error of its check. After the last two, the client is not connected.
     pub fn connect_stream_blocking_with(
         socket: impl FnOnce() -> std::io::Result<Socket> + Send + 'static,
         config: &Config,
@@ -58,12 +60,13 @@ impl Client {
     }
 }
 
-/// Runs `future` in the runtime of the process and waits for its outcome on this thread. It is ended if this thread
-/// does not wait for it any more.
+/// Runs `future` in the runtime of the process and waits for its outcome on this thread. The future is cancelled if
+/// this thread stops waiting for it.
 ///
 /// # Errors
-/// The errors of [`check_plain_thread`], [`Timeout`](ErrorKind::Timeout) when the time of `wait` is over, and that of
-/// its check.
+///
+/// The errors of [`check_plain_thread`], [`Timeout`](ErrorKind::Timeout) when the time of `wait` is over, and the
+/// error of its check.
 pub(crate) fn run<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
     wait: Wait<'_>,
@@ -90,8 +93,8 @@ pub(crate) fn run<T: Send + 'static>(
 /// Checks that this thread may wait.
 ///
 /// # Errors
-/// [`NotSupported`](ErrorKind::NotSupported) within an async runtime, where waiting would hold up other tasks,
-/// maybe the very ones it waits for.
+/// [`NotSupported`](ErrorKind::NotSupported) within an async runtime, where waiting would block other tasks, perhaps
+/// the ones it waits for.
 pub(crate) fn check_plain_thread() -> Result<()> {
     if Handle::try_current().is_err() {
         return Ok(());

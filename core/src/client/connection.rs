@@ -1,12 +1,12 @@
 //! One connection to a broker over a socket. It consists of the write path (`submit.rs`), the task that reads
 //! (`reader.rs`) and the heartbeat (`heartbeat.rs`), which share the state in `shared.rs`.
 //!
-//! Requests are encoded and written on the caller's thread. Small ones that come in a burst are written together, by a
-//! task or by the caller. The reader completes acknowledgements and replies itself and leaves frames in the inbox.
+//! Requests are encoded and written on the caller's thread. Small ones that come in a burst are written together, by
+//! a task or by the caller. The reader completes acknowledgements and replies itself and puts frames into the inbox.
 //!
-//! The tasks hold [`Shared`], never the [`Connection`]. The drop of the connection begins its end: what was sent is
-//! written, the outgoing direction is shut down, and incoming bytes are read until the broker closes too, all within
-//! the timeout. (If a socket is closed with unread bytes, TCP discards what is on its way.)
+//! The tasks hold [`Shared`], never the [`Connection`]. Dropping the connection closes it in order: the queued data
+//! is written, the outgoing direction is shut down, and incoming bytes are read until the broker closes too, all
+//! within the timeout. (If a socket is closed with unread bytes, TCP discards the data in transit.)
 
 use super::alive::Alive;
 use super::client_state::ClientState;
@@ -29,12 +29,12 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    /// A child that inherited the connection through fork must not end the parent's.
+    /// Detects a fork: a child that inherited the connection must not close the parent's.
     process: Process,
 }
 
 impl Connection {
-    /// Starts the tasks of a registered connection. `leftover` came after the registration.
+    /// Starts the tasks of a registered connection. `leftover` are the bytes that came after the registration.
     pub(crate) fn start(
         socket: Socket,
         writer: Arc<Writer>,
@@ -65,22 +65,22 @@ impl Connection {
         self.shared.try_submit(request, to, bound)
     }
 
-    /// Ready with true when there is room for a request, and with false when none can be sent any more. Else the waker
-    /// is registered under the ticket; see [`forget_room`](Connection::forget_room).
+    /// Returns ready with true if there is room for a request, and with false if nothing can be sent any more.
+    /// Otherwise the waker is registered under the ticket; see [`forget_room`](Connection::forget_room).
     pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
         let room = self.shared.writer.poll_below(ticket, self.shared.room(), cx);
-        // The second look sees an end that began before the waker was registered.
+        // The second check sees an end that began before the waker was registered.
         if self.is_connected() { room } else { Poll::Ready(false) }
     }
 
-    /// Sends a request that no program waits for, within the timeout.
+    /// Sends a request for which the program does not wait. Waits for room within the timeout.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<()> {
         let ticket = next_ticket();
         let sent = poll_fn(|cx| {
             loop {
                 match self.try_submit(request, AnswerTo::Nothing, Bound::Bounded) {
                     Ok(TrySend::Sent(_)) => return Poll::Ready(Ok(())),
-                    // If there is none any more, the next try says why.
+                    // If the connection has ended, the next attempt returns the reason.
                     Ok(TrySend::NoRoom) => _ = ready!(self.poll_room(ticket, cx)),
                     Err(e) => return Poll::Ready(Err(e)),
                 }
@@ -93,20 +93,21 @@ impl Connection {
         })
     }
 
-    /// Takes back the registration of [`poll_room`](Connection::poll_room) or
+    /// Removes the registration of [`poll_room`](Connection::poll_room) or
     /// [`poll_written`](Connection::poll_written).
     pub(super) fn forget_room(&self, ticket: u64) {
         self.shared.writer.forget_waiter(ticket);
     }
 
-    /// Writes what can be written now. Returns the position in the stream that is reached when everything sent so
-    /// far is in the kernel.
+    /// Writes as much as possible now. Returns the position in the stream that is reached when everything sent so far
+    /// has been passed to the kernel.
     pub(super) fn begin_flush(&self) -> u64 {
         self.shared.writer.flush();
         self.shared.writer.position()
     }
 
-    /// Ready with true when everything before the position is in the kernel, with false when it never will be.
+    /// Returns ready with true when everything before the position has been passed to the kernel, and with false when
+    /// it never will be.
     pub(super) fn poll_written(&self, position: u64, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
         self.shared.writer.poll_written(ticket, position, cx)
     }
@@ -138,34 +139,34 @@ impl Connection {
         !self.shared.is_closing()
     }
 
-    /// Requests sent and the bytes of their bodies.
+    /// Returns the number of requests sent, and the bytes of their bodies.
     pub(crate) fn sent(&self) -> (u64, u64) {
         self.shared.client.sent()
     }
 
-    /// Begins the end: see [`disconnect`](Connection::disconnect), which waits for it.
+    /// Begins to close the connection: see [`disconnect`](Connection::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.begin_close(why);
     }
 
-    /// Begins the end, and fails what waits for an answer now.
+    /// Begins to close the connection, and fails everything that waits for an answer.
     pub(super) fn close(&self, why: &'static str) {
         self.fail_operations();
         self.shared.begin_close(why);
     }
 
-    /// Fails the operations that wait for an answer, and all that follow.
+    /// Fails the operations that wait for an answer, and all later ones.
     pub(super) fn fail_operations(&self) {
         self.shared.stop_sending();
         self.shared.acks.end();
     }
 
-    /// Waits until the connection has ended and tells why.
+    /// Waits until the connection has ended. Returns the reason.
     pub(super) async fn ended(&self) -> End {
         self.shared.wait_ended().await
     }
 
-    /// Ends the connection when what was sent is written, within the timeout.
+    /// Closes the connection after everything sent is written, within the timeout.
     pub(crate) async fn disconnect(&self) {
         self.shared.begin_close("disconnected by this client");
         self.shared.wait_ended().await;

@@ -1,4 +1,4 @@
-//! Running foreign code: wakers, callbacks, loggers, and the drops of what a program owns. A panic goes no further.
+//! Runs foreign code: wakers, callbacks, loggers, and the drops of values that a program owns. A panic is contained.
 
 use crate::frame::Frame;
 use std::any::Any;
@@ -6,18 +6,18 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Runs foreign code. A panic is logged and goes no further. Returns whether there was none.
+/// Runs foreign code. A panic is logged and does not propagate. Returns true if there was no panic.
 pub(crate) fn contain(what: impl Display, code: impl FnOnce()) -> bool {
     let Err(panic) = catch_unwind(AssertUnwindSafe(code)) else { return true };
     log::error!("{what} panicked: {}", panic_text(&*panic));
-    // The payload of a panic is foreign too, and so is its drop.
+    // The payload of a panic is foreign code too, including its drop.
     if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
         std::mem::forget(again);
     }
     false
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -26,19 +26,19 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Wakes every task, also when the waker of one of them panics.
+/// Wakes every task, also after the waker of one of them panics.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         contain("a waker", || waker.wake());
     }
 }
 
-/// Frees a frame. The owner of its payload may panic.
+/// Drops a frame. The owner of its payload may panic.
 pub(crate) fn discard(frame: Frame) {
     discard_value("a payload", frame);
 }
 
-/// Frees a value that the program owns a part of, such as a waker: its drop may panic.
+/// Drops a value that belongs partly to the program, such as a waker. Its drop may panic.
 pub(crate) fn discard_value<T>(what: &str, value: T) {
     contain(format_args!("the drop of {what}"), || drop(value));
 }

@@ -1,4 +1,4 @@
-//! A client that goes in good order.
+//! The orderly end of a client.
 
 use super::{Client, Link};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use {
 };
 
 impl Client {
-    /// Goes in good order, within `bound`: takes nothing more in, lets RPC handlers finish what has been
-    /// received, writes what was sent, and disconnects as [`disconnect`](Client::disconnect). Whether it was
-    /// done in time; if not, the connection is being ended all the same, and handlers are not stopped.
+    /// Ends the client in order, within `bound`: stops receiving, lets RPC handlers finish the requests received so
+    /// far, writes everything that was sent, and disconnects like [`disconnect`](Client::disconnect). Returns whether
+    /// this was done in time; if not, the connection is being closed nevertheless, and handlers are not stopped.
     ///
-    /// During that time this client can send and call. Frames that come are dropped and counted; requests are
-    /// answered at the end, with -32113, as if the client were gone already. [`Frames`](super::Frames) yield
-    /// what waits, then end: they are not waited for. A request that comes while the connection is being ended
-    /// gets no answer, as with every client that goes. A handler must not wait for this.
+    /// During that time this client can send and call. Arriving frames are dropped and counted; requests are answered
+    /// at the end with -32113, as if the client had already left. [`Frames`](super::Frames) yield the waiting frames,
+    /// then end; the method does not wait until they are taken. A request that arrives while the connection is being
+    /// closed gets no answer, as with every client that leaves. A handler must not wait for this method.
     pub async fn drain(&self, bound: Duration) -> bool {
         if self.check_process().is_err() {
             return false;
@@ -33,7 +33,7 @@ impl Client {
         done
     }
 
-    /// Does the same as [`drain`](Client::drain), without a bound and for any executor.
+    /// Does the same as [`drain`](Client::drain), without a time limit and for any executor.
     pub(crate) async fn drain_unbounded(&self) {
         let state = &self.0.state;
         #[cfg(feature = "rpc")]
@@ -46,15 +46,15 @@ impl Client {
         self.disconnect().await;
     }
 
-    /// Ends a client that could not be drained in time.
+    /// Closes a client that could not be drained in time.
     pub(crate) fn give_up_drain(&self) {
-        self.begin_close("drained by this client, not in time");
+        self.begin_close("the client was not drained in time");
     }
 
-    /// Answers requests that came while the client was about to go, as if it were gone.
+    /// Answers requests that came while the client was being drained, as if it had already left.
     #[cfg(feature = "rpc")]
     async fn reject_late(&self, requests: Vec<Frame>) {
-        let error = Error::new(ErrorKind::NotRegistered, "the client is about to go");
+        let error = Error::new(ErrorKind::NotRegistered, "the client is shutting down");
         let text = Bytes::from(error.to_string());
         for request in requests {
             let Ok(Envelope::Request { id: id @ 1.., .. }) = Envelope::parse(request.payload()) else {
@@ -69,7 +69,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection without waiting.
+    /// Begins to close the connection without waiting.
     fn begin_close(&self, why: &'static str) {
         match &self.0.link {
             Link::Wire(connection) => connection.begin_close(why),

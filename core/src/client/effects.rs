@@ -1,8 +1,8 @@
-//! Effects of a locked section, which happen after it.
+//! Effects of a locked section, which happen after the lock is released.
 //!
-//! Foreign code never runs under a lock of this crate: wakers, event callbacks, loggers, and the drops of what
-//! frames and callbacks own may all come back into the same client or into the broker. Locked sections collect
-//! such effects in [`DeferredEffects`].
+//! Foreign code never runs under a lock of this crate: wakers, event callbacks, loggers, and the drops of values that
+//! frames and callbacks own may all call the same client or the broker. Locked sections collect such effects in
+//! [`DeferredEffects`].
 
 pub(crate) use super::contain::{contain, discard, wake_all};
 use super::events::{Event, Hub};
@@ -11,8 +11,8 @@ use crate::shown::shown;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// Effects of a locked section. They happen when the value is dropped: declare it before the lock guard, so
-/// that it is dropped after the guard, on early returns and panics too.
+/// Effects of a locked section. They happen when the value is dropped. Declare it before the lock guard, so that it
+/// is dropped after the guard, also on early returns and panics.
 ///
 /// One value may collect the effects of many inboxes.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(crate) struct DeferredEffects {
     discarded: Few<Frame>,
     /// Messages that the consumer cannot handle.
     unhandled: Few<Frame>,
-    /// The numbers of dropped frames, for the listeners to the events of a client.
+    /// The numbers of dropped frames, for the listeners of a client's events.
     dropped: Vec<(Arc<Hub>, u64)>,
     queue_overflowed: bool,
 }
@@ -35,23 +35,23 @@ impl DeferredEffects {
         self.wakers.push(waker);
     }
 
-    /// Ends a call.
+    /// Completes a call.
     #[cfg(all(feature = "rpc", feature = "broker"))]
     pub(super) fn reply(&mut self, reply: super::calls::Reply) {
         self.replies.push(reply);
     }
 
-    /// Frees a frame, whose payload may have an owner with a drop of its own.
+    /// Drops a frame. The owner of its payload may run code in its drop.
     pub(super) fn discard(&mut self, frame: Frame) {
         self.discarded.push(frame);
     }
 
-    /// Logs and frees a message that the consumer cannot handle.
+    /// Logs and drops a message that the consumer cannot handle.
     pub(super) fn unhandled(&mut self, frame: Frame) {
         self.unhandled.push(frame);
     }
 
-    /// Tells the listeners of a client that frames were dropped.
+    /// Reports to the listeners of a client that frames were dropped.
     pub(super) fn tell_dropped(&mut self, events: &Arc<Hub>, frames: u64) {
         if frames > 0 && events.is_heard() {
             self.dropped.push((events.clone(), frames));
@@ -63,7 +63,7 @@ impl DeferredEffects {
         self.queue_overflowed = true;
     }
 
-    /// Lets the effects happen. The caller holds no lock.
+    /// Performs the effects. The caller must hold no lock.
     pub(crate) fn settle(self) {
         drop(self);
     }
@@ -76,7 +76,7 @@ impl Drop for DeferredEffects {
         super::calls::answer_all(self.replies.take());
         if self.queue_overflowed {
             contain("the logger", || {
-                log::warn!("client queue full: frames are dropped until the program takes some");
+                log::warn!("client inbox full: frames are dropped until the program takes some");
             });
         }
         for (events, frames) in self.dropped.drain(..) {
@@ -96,7 +96,7 @@ impl Drop for DeferredEffects {
     }
 }
 
-/// Mostly none or one, which costs no allocation.
+/// A collection that usually has no value or one; these need no allocation.
 struct Few<T> {
     first: Option<T>,
     rest: Vec<T>,

@@ -1,4 +1,4 @@
-//! Requests as bytes. A request is encoded and checked as a whole before anything of it is queued or registered.
+//! Encodes requests. A request is encoded and validated as a whole before any part of it is queued or registered.
 
 use super::request::Request;
 use crate::error::Result;
@@ -8,14 +8,14 @@ use crate::transport::{LARGE_PAYLOAD, WriteQueue};
 use bytes::Bytes;
 use std::cell::Cell;
 
-/// A longer scratch buffer is freed instead of kept for the next request.
+/// A scratch buffer longer than this is freed instead of kept for the next request.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// An encoded request that waits to be queued. Its op id is written when it is queued.
+/// An encoded request that has not been queued. Its op id is written when it is queued.
 #[derive(Debug)]
 pub(super) struct EncodedRequest {
     /// The header, the names, the prefix, and the payload if it is short.
@@ -25,12 +25,13 @@ pub(super) struct EncodedRequest {
 }
 
 impl EncodedRequest {
-    /// Encodes a request, with that QoS.
+    /// Encodes a request with the given QoS.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data): a name or topic with a NUL, or a body over 4 GiB.
+    ///
+    /// [`Data`](crate::ErrorKind::Data): a name or topic contains a NUL, or the body is longer than 4 GiB.
     pub(super) fn new(request: &Request<'_>, qos: QoS) -> Result<EncodedRequest> {
-        // Fails only while the thread ends.
+        // This fails only while the thread ends.
         let head = SCRATCH.try_with(Cell::take).unwrap_or_default();
         let mut encoded = EncodedRequest { head, payload: None };
         let Some(payload) = request.operation.payload_ref() else {

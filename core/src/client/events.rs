@@ -1,7 +1,8 @@
 //! Events of a client's connection, as a stream and as callbacks.
 //!
-//! Streams and callbacks have a queue each, filled under one lock, so that all see the same order. A callback is
-//! run by one thread at a time: a thread that finds it running leaves its event in the queue for that one.
+//! Each stream and each callback has its own queue. All queues are filled under one lock, so that all listeners see
+//! the same order. Only one thread at a time runs a callback: if another thread is running it, an event stays in the
+//! queue for that thread.
 
 #[cfg(test)]
 mod tests;
@@ -20,36 +21,37 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// The number of events that wait for a program that does not take them. Beyond it the oldest are dropped.
+/// Maximum number of events that wait for a program. When there are more, the oldest are dropped.
 const MAX_WAITING: usize = 256;
 
 /// Something that happened to a client's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The client is connected, subscriptions and exclusions restored; operations that were queued while it was not
-    /// connected have been handed to the connection.
+    /// The client is connected, and its subscriptions and exclusions are restored. Operations that were queued while
+    /// it was not connected have been passed to the connection.
     Connected,
-    /// The connection has ended. Operations that waited for an answer over it have failed before this is told.
+    /// The connection has ended. Operations that waited for an answer over it have failed before this event is
+    /// reported.
     #[non_exhaustive]
     Disconnected {
-        /// The kind of the end.
+        /// The kind of error that ended it.
         kind: ErrorKind,
-        /// Why, in words.
+        /// The reason as text.
         reason: Arc<str>,
-        /// True if this is the last event: the client does not reconnect, or not any more.
+        /// True if this is the last event: the client does not reconnect, or has stopped trying.
         last: bool,
     },
     /// The client tries to connect after a delay.
     #[non_exhaustive]
     Reconnecting {
-        /// The how manieth try in a row, from 1.
+        /// The number of the attempt since the connection was lost, from 1.
         attempt: u32,
         /// The delay before the attempt.
         delay: Duration,
     },
-    /// Frames were dropped because the program did not take them, or queued operations because the client
-    /// ended before it could send them.
+    /// Frames were dropped because the program did not take them, or queued operations were dropped because the
+    /// client ended before it could send them.
     #[non_exhaustive]
     Dropped {
         /// The number of frames since the last such event.
@@ -73,7 +75,7 @@ pub(super) struct Hub {
 
 #[derive(Default)]
 struct State {
-    /// The first event of a new listener.
+    /// The present state, as the first event of a new listener.
     present: Option<Event>,
     streams: Vec<Weak<Stream>>,
     callbacks: Vec<Arc<Callback>>,
@@ -94,7 +96,7 @@ struct Waiting {
 #[derive(Default)]
 struct Queue(VecDeque<Event>);
 
-/// A function of the program and the events that it has not been called with yet.
+/// A function of the program, and the events with which it has not been called yet.
 struct Callback {
     function: Box<dyn Fn(&Event) + Send + Sync>,
     state: Mutex<CallbackState>,
@@ -103,10 +105,10 @@ struct Callback {
 #[derive(Default)]
 struct CallbackState {
     events: Queue,
-    /// The thread that calls the function now. It also delivers the events that come while it does so.
+    /// The thread that calls the function now. It also delivers the events that come meanwhile.
     running: Option<ThreadId>,
-    /// The last event says that the function itself has made the client drop frames. It is told with the next one:
-    /// otherwise a function that sends would be called for ever.
+    /// True if the last event says that the function itself made the client drop frames. It is delivered with the
+    /// next event, because a function that sends would otherwise be called for ever.
     is_own: bool,
     is_removed: bool,
 }
@@ -125,7 +127,7 @@ impl CallbackState {
 }
 
 impl Stream {
-    /// Appends an event, and the end. Returns the waker, to be woken when no lock is held.
+    /// Appends an event, or the end. Returns the waker, which the caller must wake without holding a lock.
     fn push(&self, event: Option<&Event>, last: bool) -> Option<Waker> {
         let mut waiting = self.0.lock();
         if let Some(event) = event {
@@ -151,7 +153,7 @@ impl Queue {
 }
 
 impl Callback {
-    /// Calls the function with the events that wait, unless another thread does so. The caller holds no lock.
+    /// Calls the function with the waiting events, unless another thread does so. The caller must hold no lock.
     fn run(&self) {
         let mut state = self.state.lock();
         if state.running.is_some() {
@@ -160,7 +162,7 @@ impl Callback {
         state.running = Some(std::thread::current().id());
         while let Some(event) = state.pop() {
             drop(state);
-            // A panic must neither end the connection nor keep other callbacks from being called.
+            // A panic must neither end the connection nor prevent other callbacks from being called.
             contain(format_args!("the callback for {event:?}"), || (self.function)(&event));
             state = self.state.lock();
         }
@@ -169,12 +171,12 @@ impl Callback {
 }
 
 impl Hub {
-    /// Tells all listeners. Callbacks run on this thread.
+    /// Reports an event to all listeners. Callbacks run on this thread.
     pub(super) fn tell(&self, event: Event) {
         self.pass(Some(&event), false);
     }
 
-    /// Tells all listeners the last event there will be. Further calls do nothing.
+    /// Reports the last event to all listeners. Further calls do nothing.
     pub(super) fn end(&self, event: Option<&Event>) {
         self.pass(event, true);
     }
@@ -185,7 +187,7 @@ impl Hub {
     }
 
     fn pass(&self, event: Option<&Event>, last: bool) {
-        // The drop of a stream drops its waker, so that it must not happen under the lock.
+        // Dropping a stream drops its waker, which must not happen under the lock.
         let mut streams = Vec::new();
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
@@ -237,7 +239,7 @@ impl Hub {
         Events { stream, process: Process::current() }
     }
 
-    /// Adds a callback and calls it with the present state. It is removed when the value returned is dropped.
+    /// Adds a callback and calls it with the present state. It is removed when the returned value is dropped.
     pub(super) fn add_callback(
         self: &Arc<Self>,
         function: Box<dyn Fn(&Event) + Send + Sync>,
@@ -270,15 +272,15 @@ impl Hub {
     }
 }
 
-/// Drops a callback and, if it is the last handle, what the callback has captured.
+/// Drops a callback. With the last handle, the values that the callback has captured are dropped too.
 fn release(callback: Arc<Callback>) {
     contain("the drop of a callback", || drop(callback));
 }
 
-/// A callback that has been added to a client, see [`Client::on_event`](super::Client::on_event). Dropping it
-/// takes the callback back: it is not called again, except that a call on another thread which has begun may still
-/// be under way. What the callback has captured is then dropped.
-#[must_use = "the callback is taken back when this is dropped; `detach` keeps it"]
+/// A callback that has been added to a client, see [`Client::on_event`](super::Client::on_event). Dropping this value
+/// removes the callback: it is not called again, but a call that has begun on another thread may still be running.
+/// The values that the callback has captured are then dropped.
+#[must_use = "the callback is removed when this is dropped; `detach` keeps it"]
 pub struct EventCallback {
     hub: Weak<Hub>,
     callback: Weak<Callback>,
@@ -286,13 +288,13 @@ pub struct EventCallback {
 }
 
 impl EventCallback {
-    /// The callback of a client that is not of this process: there is none.
+    /// Returns the handle of a client that was made in another process: there is no callback.
     pub(super) fn none() -> EventCallback {
         EventCallback { hub: Weak::new(), callback: Weak::new(), process: Process::current() }
     }
 
-    /// Keeps the callback until the client ends for good. If it has captured its own [`Client`](super::Client), that
-    /// keeps the client from being dropped: let it capture a [`WeakClient`](super::WeakClient).
+    /// Keeps the callback until the client ends for good. A callback that captures its own [`Client`](super::Client)
+    /// keeps that client from being dropped; let it capture a [`WeakClient`](super::WeakClient) instead.
     pub fn detach(mut self) {
         self.hub = Weak::new();
     }
@@ -324,32 +326,32 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// The events of a client, from the present state on. There may be any number of streams; each yields all events.
-/// A stream does not keep the client connected. It holds up to 256 events that are not taken yet, the newest ones.
-/// In a child made by fork it yields nothing.
+/// The events of a client, starting with the present state. There may be any number of streams; each yields all
+/// events. A stream does not keep the client connected. It holds up to 256 events that have not been taken; then the
+/// oldest are dropped. In a child made by fork it yields nothing.
 pub struct Events {
     stream: Arc<Stream>,
     process: Process,
 }
 
 impl Events {
-    /// A stream that has ended.
+    /// Returns a stream that has ended.
     pub(super) fn ended() -> Events {
         let stream = Stream(Mutex::new(Waiting { ended: true, ..Waiting::default() }));
         Events { stream: Arc::new(stream), process: Process::current() }
     }
 
-    /// The next event; `None` when the client has ended for good. Cancel safe.
+    /// Waits for the next event. Returns `None` when the client has ended for good. Cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// The next event if one waits.
+    /// Returns the next event if one is waiting.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.process.is_current().then(|| self.stream.0.lock().events.0.pop_front()).flatten()
     }
 
-    /// Does the same as [`recv`](Events::recv), for futures that are written by hand.
+    /// Does the same as [`recv`](Events::recv), for hand-written futures.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if !self.process.is_current() {
             return Poll::Ready(None);

@@ -1,4 +1,4 @@
-//! Waiting until what was sent is with the kernel.
+//! Waits until everything that was sent has been passed to the kernel.
 
 use super::connection::Connection;
 use super::shared::lost;
@@ -11,22 +11,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// Waits until everything that was sent before is with the kernel: what the process has sent is then not lost when it
-/// ends. The broker may not have read it; that it has is what an acknowledgement says.
+/// Waits until everything that was sent before has been passed to the kernel, so that it is not lost when the process
+/// ends. This does not mean that the broker has read it; an acknowledgement means that.
 ///
-/// A future for any executor, and [`wait`](Flush::wait) for a plain thread. What can be written now is written on the
-/// thread that polls it first.
+/// It is a future for any executor; a plain thread calls [`wait`](Flush::wait). Data that the socket accepts now is
+/// written on the thread that polls first.
 ///
 /// # Errors
-/// [`ConnectionLost`](ErrorKind::ConnectionLost) when the connection ends before.
+///
+/// [`ConnectionLost`](ErrorKind::ConnectionLost) if the connection ends before.
 #[derive(Debug)]
-#[must_use = "it is only waited for here"]
+#[must_use = "it does nothing unless awaited"]
 pub struct Flush {
     client: Client,
     ticket: u64,
-    /// The connection that everything was handed to, if the client reconnects.
+    /// The connection to which everything was passed, if the client reconnects.
     connection: Option<Arc<Connection>>,
-    /// The position in the stream of the connection that has to be reached.
+    /// The position in the stream of the connection that must be reached.
     position: Option<u64>,
 }
 
@@ -35,7 +36,7 @@ impl Flush {
         Flush { client, ticket: next_ticket(), connection: None, position: None }
     }
 
-    /// Does the same as awaiting it, for futures that are written by hand.
+    /// Does the same as awaiting it, for hand-written futures.
     pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.client.check_process()?;
         let connection = match &self.client.0.link {
@@ -62,9 +63,10 @@ impl Flush {
         })
     }
 
-    /// Waits on this thread; false when the time of `wait` is over.
+    /// Waits on this thread. Returns false when the time of `wait` is over.
     ///
     /// # Errors
+    ///
     /// The errors of awaiting it, and the error of the check in `wait`.
     pub fn wait(&mut self, wait: Wait<'_>) -> Result<bool> {
         wait.on(|cx| self.poll_done(cx))?.transpose().map(|done| done.is_some())

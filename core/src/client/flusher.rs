@@ -1,20 +1,20 @@
-//! The flush of requests that were left to be written together with later ones.
+//! Flushes requests that wait to be written together with later ones.
 //!
-//! Normally a task of the runtime flushes: a burst wakes it with its first request. A thread that sends a burst and then
-//! waits for the answers flushes itself before it waits, and waking the task would cost more than the burst. So once
-//! threads have flushed before the task came, the task is not woken by each burst. It looks every millisecond, for as long
-//! as there are bursts, and flushes what no thread has.
+//! Normally a task of the runtime flushes; the first request of a burst wakes it. A thread that sends a burst and
+//! then waits for the answers flushes the burst itself before it waits, and waking the task would cost more than the
+//! burst. Therefore, once threads have flushed before the task ran, bursts no longer wake the task. Instead it checks
+//! every millisecond, for as long as there are bursts, and flushes the requests that no thread has flushed.
 
 use super::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Requests of a burst wait for about so long at most.
+/// Maximum time for which requests of a burst wait (approximately).
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Shared {
-    /// Lets the requests in the queue be flushed within about a millisecond.
+    /// Makes sure that the requests in the queue are flushed within about a millisecond.
     pub(super) fn flush_soon(self: &Arc<Self>) {
         if self.coalescing.begin() {
             let shared = self.clone();
@@ -28,7 +28,7 @@ impl Shared {
         }
     }
 
-    /// Flushes on this thread, which is about to wait for answers, what would be flushed soon.
+    /// Flushes waiting requests on this thread, which is about to wait for answers.
     pub(super) fn flush_before_waiting(&self) {
         if self.flush_waiting() {
             self.coalescing.set_flushed_by_threads(true);
@@ -36,7 +36,7 @@ impl Shared {
     }
 
     fn flush_waiting(&self) -> bool {
-        // Cleared before the flush: what is queued after it is a new burst.
+        // The flag is cleared before the flush, so that requests that are queued later start a new burst.
         let waits = self.coalescing.take();
         if waits {
             self.writer.flush();
@@ -45,7 +45,7 @@ impl Shared {
         waits
     }
 
-    /// Looks every millisecond until there are no more bursts, or until only these looks have flushed.
+    /// Checks every millisecond until there are no more bursts, or until only these checks have flushed.
     async fn watch(&self) {
         let coalescing = &self.coalescing;
         if !coalescing.begin_watch() {
@@ -62,7 +62,8 @@ impl Shared {
             let by_threads = coalescing.is_flushed_by_threads();
             let flushed = self.flush_waiting();
             if bursts == former || (flushed && !by_threads) {
-                // After a pause, threads are trusted again; a burst that one has not flushed needs the task.
+                // After a pause, threads are expected to flush again; a burst that no thread has flushed needs the
+                // task.
                 coalescing.set_flushed_by_threads(!flushed);
                 break;
             }

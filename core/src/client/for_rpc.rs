@@ -1,4 +1,4 @@
-//! The parts of a client that the RPC layer uses: calls, and the work that a client waits for before it ends.
+//! The parts of a client that the RPC layer uses: calls, and the work for which a client waits before it ends.
 
 use super::Client;
 use super::client_state::ClientState;
@@ -11,17 +11,17 @@ impl Client {
         &self.0.state
     }
 
-    /// The lease of the connection.
+    /// Returns the reading lease of the connection.
     pub(crate) fn lease(&self) -> &ReadingLease {
         self.0.state.inbox.lease()
     }
 
-    /// The runtime whose tasks serve this client; `None` if it was made outside of one.
+    /// Returns the runtime whose tasks serve this client; `None` if it was made outside of one.
     pub(crate) fn runtime(&self) -> Option<&tokio::runtime::Handle> {
         self.0.state.timer.runtime()
     }
 
-    /// Adds work that [`drain`](Client::drain) waits for, while it exists.
+    /// Adds work for which [`drain`](Client::drain) waits as long as it exists.
     pub(crate) fn add_work<W: UnderWay + 'static>(&self, work: &Arc<W>) {
         let work: Weak<W> = Arc::downgrade(work);
         self.0.state.work.add(work);

@@ -1,4 +1,4 @@
-//! The task that keeps time for a connection: pings, deadlines, the liveness of the broker, and the end.
+//! The task that keeps the time for a connection: pings, deadlines, the liveness of the broker, and the close.
 
 use super::acks::Waiter;
 use super::alive::Alive;
@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A topic without subscribers: unsubscribing from it changes nothing and is acknowledged.
+/// A topic without subscribers. Unsubscribing from it changes nothing, but is acknowledged.
 const PROBE_TOPIC: &str = ".busrt/alive";
 
 /// The heartbeat of one connection.
@@ -49,7 +49,7 @@ impl Heartbeat {
                 }
             }
             self.ping_if_due(Instant::now());
-            // The reader sees the end by itself, unless it waits for the program.
+            // The reader notices the end by itself, unless it waits for the program.
             if shared.writer.is_closed() && shared.is_parked() {
                 shared.abort(End::new(ErrorKind::ConnectionLost, "the connection broke"));
                 return;
@@ -60,8 +60,8 @@ impl Heartbeat {
         }
     }
 
-    /// Fails operations whose deadline has passed, and probes or gives up a silent broker. Returns the time of the next
-    /// look, or `Break` if the connection was given up.
+    /// Fails operations whose deadline has passed, and probes a silent broker or gives it up. Returns the time of the
+    /// next check, or `Break` if the connection was given up.
     fn look(&mut self, now: Instant) -> ControlFlow<(), Instant> {
         let shared = &self.shared;
         let mut next = self.next_ping;
@@ -69,7 +69,7 @@ impl Heartbeat {
         if !self.monitor.is_catching_up()
             && let Some(deadline) = shared.acks.expire(now)
         {
-            // Deadlines that are close together are looked at together.
+            // Deadlines that are close together are checked together.
             next = next.min(deadline.max(now + SHORTEST_WAIT));
         }
         match self.monitor.poll(now, shared.last_heard(now)) {
@@ -92,7 +92,7 @@ impl Heartbeat {
         if now < self.next_ping {
             return;
         }
-        // Requests that wait to be written tell the broker as much.
+        // Requests that wait to be written also show the broker that this client is alive.
         if self.shared.writer.load().frames == 0 {
             self.shared.ping();
         }
@@ -114,7 +114,7 @@ async fn finish_writing(shared: &Shared) {
 }
 
 impl Shared {
-    /// Asks the broker for any answer.
+    /// Sends a probe, which the broker answers if it is alive.
     fn probe(&self, now: Instant) {
         let qos = QoS::RealtimeProcessed;
         let request = Request::new(Operation::Unsubscribe(Topics::Joined(PROBE_TOPIC)), qos);

@@ -1,4 +1,4 @@
-//! A client within the broker's process, as the broker sees it: the place where it puts frames.
+//! The receiving side of a client within the broker's process, to which the broker passes frames.
 
 use super::client_state::ClientState;
 use super::effects::DeferredEffects;
@@ -10,11 +10,12 @@ use crate::proto::op::FrameKind;
 use std::task::{Context, Poll};
 
 impl ClientState {
-    /// Completes the call that `frame` answers, or queues it. Runs wakers, event callbacks and loggers: the caller
-    /// holds no lock.
+    /// Completes the call that `frame` answers, or queues the frame. It runs wakers, event callbacks and loggers: the
+    /// caller must hold no lock.
     ///
     /// # Errors
-    /// The frame itself when there is no room.
+    ///
+    /// The frame itself if there is no room.
     pub(crate) fn push(&self, frame: Frame) -> Result<(), Frame> {
         let mut effects = DeferredEffects::default();
         let result = self.push_deferred(frame, &mut effects);
@@ -22,9 +23,10 @@ impl ClientState {
         result
     }
 
-    /// Does the same as [`push`](ClientState::push). What has to happen without a lock is added to `effects`.
+    /// Does the same as [`push`](ClientState::push), but adds effects that must happen without a lock to `effects`.
     ///
     /// # Errors
+    ///
     /// The errors of [`push`](ClientState::push).
     pub(super) fn push_deferred(&self, frame: Frame, effects: &mut DeferredEffects) -> Result<(), Frame> {
         #[cfg(feature = "rpc")]
@@ -46,8 +48,8 @@ impl ClientState {
         self.inbox.poll_room(kind, first, || self.awaits_reply(), cx)
     }
 
-    /// Drops the oldest publication or broadcast that `may_go`, and tells the listeners of events; false when there is
-    /// none. Messages stay.
+    /// Drops the oldest publication or broadcast for which `may_go` returns true, and reports it to the listeners of
+    /// events. Returns false if there is none. Messages are never dropped.
     ///
     /// `may_go` runs under the lock of the inbox.
     pub(crate) fn drop_oldest_where(&self, may_go: impl Fn(&Frame) -> bool) -> bool {
@@ -58,8 +60,8 @@ impl ClientState {
         dropped
     }
 
-    /// Ends the client, once. Event callbacks run on this thread, wakers too: the caller holds no lock. A panic in one
-    /// of them is logged, and the others are told all the same.
+    /// Ends the client; further calls do nothing. Event callbacks and wakers run on this thread: the caller must hold
+    /// no lock. A panic in one of them is logged, and does not affect the others.
     pub(crate) fn close(&self, reason: ErrorKind) {
         self.end(End::new(reason, "the broker ended the connection"));
     }

@@ -1,16 +1,17 @@
 //! Received frames that wait for the program.
 //!
 //! Frames wait in up to three lanes, so that with RPC a slow handler of one kind of frame holds up only its kind. The
-//! receiving side appends: the reader of a connection, or the broker itself for a client within its process. It waits
-//! for room when the bound is reached. The bound is in bytes and not in frames: a program that is busy for a while with
-//! each of many small frames must not stop its connection for long.
+//! receiving side appends frames: this is the reader of a connection, or the broker itself for a client within its
+//! process. It waits for room when the bound is reached. The bound is in bytes, not in frames, so that a program that
+//! spends some time on each of many small frames does not stop its connection for long.
 //!
 //! - In one lane (plain frames, RPC in order) `inbox_bytes` may wait.
-//! - An RPC server that handles calls beside frames has three lanes. A reader cannot know where the next frame belongs,
-//!   so it continues until twice `inbox_bytes` wait in all lanes together: a lane that is full leaves as much for the
-//!   others. The broker knows: a frame for a client within its process waits for room in its own lane only.
-//! - While the program awaits an acknowledgement, a reply or room to send, `inbox_awaiting_bytes` more may wait, since
-//!   the answer comes behind frames that the program cannot take until then.
+//! - An RPC server that handles calls beside frames has three lanes. A reader cannot know where the next frame
+//!   belongs, so it continues until twice `inbox_bytes` wait in all lanes together: a lane that is full leaves as
+//!   much for the others. The broker knows: a frame for a client within its process waits for room in its own lane
+//!   only.
+//! - While the program awaits an acknowledgement, a reply or room to send, `inbox_awaiting_bytes` more may wait,
+//!   since the answer comes behind frames that the program cannot take until then.
 //!
 //! The program takes frames in small batches, so that the lock is taken once for many of them.
 
@@ -55,9 +56,9 @@ pub(crate) struct Inbox {
     bounds: Bounds,
     overflow: Overflow,
     state: Mutex<State>,
-    /// In a child made by fork a lock may be held for ever, by a thread that only the parent has.
+    /// Detects a fork: in a child, a lock may be held for ever by a thread that only exists in the parent.
     process: Process,
-    /// The number of the present consumer: an older one gets nothing more.
+    /// The number of the current consumer: older consumers get nothing more.
     epoch: AtomicU64,
     /// The frames that the program has taken from each lane.
     taken: [Taken; LANES],
@@ -65,18 +66,18 @@ pub(crate) struct Inbox {
     ended: Notify,
     /// The lease of the connection that fills the inbox.
     lease: Arc<ReadingLease>,
-    /// The number of operations that cannot go on before something has been received.
+    /// Number of operations that cannot proceed until something has been received.
     blocked: AtomicUsize,
 }
 
-/// Frames that the program has taken from a lane, and the bytes they held. Only the lane's taker writes.
+/// Frames that the program has taken from a lane, and the bytes that they held. Only the lane's taker writes.
 #[derive(Debug, Default)]
 struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// An operation waits for something to be received, until the value is dropped.
+/// Declares that an operation waits until something is received. The declaration ends when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Blocked(Arc<Inbox>);
 
@@ -87,7 +88,7 @@ impl Drop for Blocked {
 }
 
 impl Inbox {
-    /// An inbox with the bounds of `config`.
+    /// Creates an inbox with the bounds of `config`.
     pub(crate) fn new(config: &Config) -> Arc<Inbox> {
         Arc::new(Inbox {
             bounds: Bounds::new(config),
@@ -103,23 +104,24 @@ impl Inbox {
         })
     }
 
-    /// Returns true if this process is a child of the one that the inbox belongs to, so that it must not be used.
+    /// Returns true if this process is a child of the one to which the inbox belongs, so that the inbox must not be
+    /// used.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// The lease of the connection.
+    /// Returns the reading lease of the connection.
     pub(crate) fn lease(&self) -> &Arc<ReadingLease> {
         &self.lease
     }
 
-    /// Returns true if something is to be woken by the next frame.
+    /// Returns true if the next frame will wake a task or a thread.
     pub(crate) fn is_awaited(&self) -> bool {
         self.state.lock().lanes.iter().any(|lane| lane.waker.is_some())
     }
 
-    /// The process that the inbox belongs to.
+    /// Returns the process to which the inbox belongs.
     pub(crate) fn process(&self) -> Process {
         self.process
     }
@@ -134,8 +136,8 @@ impl Inbox {
         }
     }
 
-    /// Appends the frames of one read, whatever the bound, and empties `frames`. What has to happen without a lock is
-    /// added to `effects`. Returns how many frames were dropped.
+    /// Appends the frames of one read, even beyond the bound, and empties `frames`. Effects that must happen without
+    /// a lock are added to `effects`. Returns the number of dropped frames.
     pub(super) fn append(&self, frames: &mut Vec<Frame>, effects: &mut DeferredEffects) -> u64 {
         if frames.is_empty() {
             return 0;
@@ -148,8 +150,8 @@ impl Inbox {
         dropped
     }
 
-    /// The bytes that the reader of a connection may append now, 0 if it must wait. `awaited` returns whether the
-    /// program awaits an answer.
+    /// Returns the number of bytes that the reader of a connection may append now, 0 if it must wait. `awaited`
+    /// returns whether the program awaits an answer.
     pub(crate) fn room(&self, awaited: impl FnOnce() -> bool) -> usize {
         if self.overflow != Overflow::Wait {
             return usize::MAX;
@@ -168,7 +170,7 @@ impl Inbox {
         if beyond > 0 && (self.is_blocked() || awaited()) { beyond } else { 0 }
     }
 
-    /// Waits until the reader of a connection may go on; false when the inbox has ended. `awaited` is as in
+    /// Waits until the reader of a connection may continue. Returns false if the inbox has ended. `awaited` is as in
     /// [`room`](Inbox::room).
     pub(crate) async fn wait_room_unless(&self, awaited: impl Fn() -> bool) -> bool {
         if self.room(&awaited) > 0 {
@@ -190,46 +192,47 @@ impl Inbox {
         self.blocked.load(Ordering::SeqCst) > 0
     }
 
-    /// To be called after the program has begun to await something: receiving continues.
+    /// Makes receiving continue. It must be called after the program has begun to await an answer.
     pub(crate) fn unpark(&self) {
         if self.room.is_awaited() {
             self.room.tell();
         }
     }
 
-    /// Declares, until the value is dropped, that an operation waits for something to be received.
+    /// Declares that an operation waits until something is received. The declaration ends when the value is dropped.
     pub(crate) fn block(self: &Arc<Self>) -> Blocked {
         self.blocked.fetch_add(1, Ordering::SeqCst);
         self.unpark();
         Blocked(self.clone())
     }
 
-    /// How many frames the program has taken since the beginning, and the bytes that they held in the queue, in the
-    /// measure of the bounds.
+    /// Returns the number of frames that the program has taken since the beginning, and the bytes that they held in
+    /// the queue, measured like the bounds.
     pub(crate) fn taken(&self) -> (u64, u64) {
         self.taken.iter().fold((0, 0), |(frames, bytes), lane| {
             (frames + lane.frames.load(Ordering::Relaxed), bytes + lane.bytes.load(Ordering::Relaxed))
         })
     }
 
-    /// Frames received, their bytes, frames waiting, frames dropped.
+    /// Returns the frames received, their bytes, the frames waiting, and the frames dropped.
     pub(crate) fn counters(&self) -> (u64, u64, usize, u64) {
         let state = self.state.lock();
         (state.received.0, state.received.1, state.waiting.frames, state.dropped)
     }
 
-    /// Messages that the consumer could not handle.
+    /// Returns the number of messages that the consumer could not handle.
     pub(crate) fn unhandled(&self) -> u64 {
         self.state.lock().unhandled
     }
 
-    /// Counts a message that the consumer has taken and cannot handle.
+    /// Counts a message that the consumer has taken but cannot handle.
     #[cfg(feature = "rpc")]
     pub(crate) fn count_unhandled(&self) {
         self.state.lock().unhandled += 1;
     }
 
-    /// Ends the inbox: what waits can still be taken, nothing more is received. Returns false if it has ended before.
+    /// Ends the inbox: waiting frames can still be taken, nothing more is received. Returns false if it had already
+    /// ended.
     pub(super) fn end(&self, end: End) -> bool {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
@@ -245,13 +248,13 @@ impl Inbox {
         true
     }
 
-    /// The reason of the end, if it has ended.
+    /// Returns the reason of the end, if it has ended.
     pub(super) fn reason(&self) -> Option<End> {
         self.state.lock().end.clone()
     }
 
-    /// Queues no more frames: the program gets those that wait, then the end. Of those that come, some for which
-    /// `is_kept` returns true are kept, the others dropped.
+    /// Stops queueing: the program gets the waiting frames, then the end. Of the frames that arrive later, some of
+    /// those for which `is_kept` returns true are kept, the others are dropped.
     pub(crate) fn seal(&self, is_kept: fn(&Frame) -> bool) {
         let mut effects = DeferredEffects::default();
         let mut state = self.state.lock();
@@ -262,18 +265,18 @@ impl Inbox {
         self.room.tell();
     }
 
-    /// The frames that came after the inbox was sealed and were kept.
+    /// Takes the frames that arrived after the inbox was sealed and were kept.
     #[cfg(feature = "rpc")]
     pub(crate) fn take_late(&self) -> Vec<Frame> {
         std::mem::take(&mut self.state.lock().late)
     }
 
-    /// Returns whether nothing more is received.
+    /// Returns true if nothing more is received.
     pub(crate) fn has_ended(&self) -> bool {
         self.state.lock().end.is_some()
     }
 
-    /// Waits for the end and returns its reason.
+    /// Waits for the end. Returns its reason.
     pub(crate) async fn wait_end(&self) -> Error {
         loop {
             let ended = self.ended.notified();

@@ -1,20 +1,21 @@
-//! The incoming byte stream of a connection between two reads.
+//! The state of a connection's incoming byte stream between two reads.
 
 use super::inbox::End;
 use crate::proto::decoder::Decoder;
 use crate::proto::delivery::Header;
 
-/// The state of the incoming byte stream. The thread that holds its lock reads. The lock is only tried, never waited
-/// for, and no foreign code runs under it.
+/// The state of the incoming byte stream. The thread that holds its lock reads. Threads only try to take the lock,
+/// and never wait for it; and no foreign code runs under it.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) decoder: Decoder<Header>,
-    /// The reason for which nothing more can be read, once a thread has found it.
+    /// The reason why nothing more can be read, after a thread has found it.
     pub(super) end: Option<End>,
 }
 
 impl Input {
-    /// The input after the registration; `leftover` has been read with it.
+    /// Creates the input of a registered connection. `leftover` are the bytes that were read together with the
+    /// registration.
     pub(super) fn new(leftover: &[u8]) -> Input {
         let mut decoder = Decoder::new(u32::MAX);
         decoder.suspend(leftover);

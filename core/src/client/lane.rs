@@ -1,4 +1,5 @@
-//! One lane of an inbox as its taker sees it: frames one by one or in batches, and what wakes the taker.
+//! One lane of an inbox from the point of view of its taker: frames one by one or in batches, and the taker's
+//! wake-up.
 
 use super::inbox::{Held, Inbox, Sorting};
 use super::tempo::Tempo;
@@ -15,26 +16,26 @@ pub(crate) struct Lane<H: Held> {
     inbox: Arc<Inbox>,
     epoch: u64,
     lane: usize,
-    /// Taken from the inbox, not handed to the program yet.
+    /// Frames that were taken from the inbox but not yet passed to the program.
     held: H,
     tempo: Tempo,
     wake_up: Option<WakeUp>,
 }
 
-/// The program's use of a frame of a batch.
+/// The program's decision about a frame of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Took {
-    /// It is part of the batch, which takes more.
+    /// The frame is part of the batch, which has room for more.
     More,
-    /// It is the last of the batch.
+    /// The frame is the last of the batch.
     Last,
-    /// It is not part of the batch.
+    /// The frame is not part of the batch.
     #[cfg(feature = "rpc")]
     Skipped,
 }
 
 impl<H: Held> Lane<H> {
-    /// A lane of the consumer `attached`.
+    /// Creates the taker of a lane for the consumer `attached`.
     pub(crate) fn new(attached: &Attached, lane: usize, held: H) -> Lane<H> {
         Lane {
             inbox: attached.inbox.clone(),
@@ -50,8 +51,8 @@ impl<H: Held> Lane<H> {
         self.inbox.is_inherited()
     }
 
-    /// Waits for the next frame; `None` when there will be none. A task that takes frames in a loop yields to other
-    /// tasks about once a millisecond, however many frames wait.
+    /// Waits for the next frame. Returns `None` if there will be no more. A task that takes frames in a loop yields
+    /// to other tasks about once a millisecond, even if many frames are waiting.
     pub(crate) async fn recv(&mut self) -> Option<Frame> {
         if self.is_inherited() {
             return None;
@@ -70,7 +71,7 @@ impl<H: Held> Lane<H> {
         frame
     }
 
-    /// The next frame if one waits.
+    /// Returns the next frame if one is waiting.
     pub(crate) fn try_recv(&mut self) -> Option<Frame> {
         if self.is_inherited() {
             return None;
@@ -81,7 +82,7 @@ impl<H: Held> Lane<H> {
         self.next_held()
     }
 
-    /// The next frame; pending until there is one, `None` when there will be none.
+    /// Returns the next frame. Pending until there is one; `None` if there will be no more.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let frame = self.poll_next(cx);
         if frame.is_pending() {
@@ -107,17 +108,17 @@ impl<H: Held> Lane<H> {
         }
     }
 
-    /// Waits on this thread for the next frame; `None` when the time of `wait` is over, `Some(None)` when there will be
-    /// no frame. If the client has sent something since it last waited for frames, the frame may be the answer: the
-    /// thread polls for it.
+    /// Waits on this thread for the next frame. Returns `None` when the time of `wait` is over, and `Some(None)` if
+    /// there will be no more frames. If the client has sent something since it last waited for frames, the frame may
+    /// be the answer, so that the thread polls for it.
     #[cfg(feature = "blocking")]
     pub(super) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
         let lease = self.inbox.lease().clone();
         wait.on_answer(&lease, lease.awaited_frame(), |cx| self.poll_next(cx))
     }
 
-    /// Does the same as [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, as
-    /// [`wait_recv`](Lane::wait_recv). Arms no wake-up. `Some(0)` when the time of `wait` is over.
+    /// Does the same as [`take_batch`](Lane::take_batch), but waits on this thread for the first frame, like
+    /// [`wait_recv`](Lane::wait_recv). It arms no wake-up. Returns `Some(0)` when the time of `wait` is over.
     pub(crate) fn wait_batch(
         &mut self,
         wait: Wait<'_>,
@@ -141,9 +142,9 @@ impl<H: Held> Lane<H> {
         Ok(taken.unwrap_or(Some(0)))
     }
 
-    /// Hands the frames that wait to `take`, until it says which is the last. Never waits. Returns how many are part
-    /// of the batch, or `None` when there will be no more. When there were fewer than `take` wanted, the wake-up is
-    /// armed.
+    /// Passes the waiting frames to `take`, until it returns that one is the last. Never waits. Returns the number of
+    /// frames in the batch, or `None` if there will be no more. If there were fewer frames than `take` wanted, the
+    /// wake-up is armed.
     pub(crate) fn take_batch(&mut self, take: impl FnMut(Frame) -> Took) -> Option<usize> {
         let wake_up = self.wake_up.clone();
         let taken = self.take_with(take, wake_up.as_ref());
@@ -156,7 +157,7 @@ impl<H: Held> Lane<H> {
         }
     }
 
-    /// Does the same as [`take_batch`](Lane::take_batch), but pending until there is a frame.
+    /// Does the same as [`take_batch`](Lane::take_batch), but is pending until there is a frame.
     pub(crate) fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -167,7 +168,7 @@ impl<H: Held> Lane<H> {
         taken
     }
 
-    /// Sets the wake-up of [`take_batch`](Lane::take_batch). It happens once now if something waits.
+    /// Sets the wake-up of [`take_batch`](Lane::take_batch). It happens once immediately if frames are waiting.
     pub(crate) fn set_wake_up(&mut self, wake_up: WakeUp) {
         if self.is_inherited() {
             return;
@@ -179,8 +180,8 @@ impl<H: Held> Lane<H> {
         self.wake_up = Some(wake_up);
     }
 
-    /// Pending when nothing was there: the wake-up is armed. It is armed too when fewer frames were taken than `take`
-    /// wanted.
+    /// Passes frames to `take`. Pending if there were none; the wake-up is then armed. It is also armed if fewer
+    /// frames were taken than `take` wanted.
     fn take_with(
         &mut self,
         mut take: impl FnMut(Frame) -> Took,
@@ -196,7 +197,7 @@ impl<H: Held> Lane<H> {
                 taken += usize::from(took == Took::More || took == Took::Last);
                 if took == Took::Last {
                     if was_reset && let Some(wake_up) = wake_up {
-                        // There may be more, which nothing else would tell.
+                        // More frames may be waiting, which no other wake-up would report.
                         wake_up.wake();
                     }
                     return Poll::Ready(Some(taken));
@@ -227,7 +228,7 @@ impl<H: Held> Lane<H> {
         Some(frame)
     }
 
-    /// Takes the next batch from the inbox; nothing is held. `Ready(false)` when there will be none.
+    /// Takes the next batch from the inbox, when no frames are held. Returns `Ready(false)` if there will be no more.
     fn poll_refill(&mut self, waker: Option<&Waker>) -> Poll<bool> {
         let frames = self.tempo.next_batch();
         self.inbox.poll_take(self.epoch, self.lane, frames, &mut self.held, waker)
@@ -235,12 +236,12 @@ impl<H: Held> Lane<H> {
 }
 
 impl Lane<std::collections::VecDeque<Frame>> {
-    /// Gives back what the program has not been handed, if another consumer has taken over.
+    /// Gives back the frames that were not passed to the program, if another consumer has taken over.
     pub(super) fn give_back(&mut self) {
         self.inbox.give_back(self.epoch, std::mem::take(&mut self.held));
     }
 
-    /// How many frames are taken and not handed to the program.
+    /// Returns the number of frames that were taken but not yet passed to the program.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
@@ -248,7 +249,8 @@ impl Lane<std::collections::VecDeque<Frame>> {
 
 #[cfg(feature = "rpc")]
 impl Lane<Arc<super::inbox::Hand>> {
-    /// A lane of the consumer `attached`. What it holds goes to a consumer that takes over.
+    /// Creates the taker of a lane for the consumer `attached`. The frames that it holds go to a consumer that takes
+    /// over.
     pub(crate) fn shared(attached: &Attached, lane: usize) -> Self {
         let hand = Arc::default();
         attached.inbox.register_hand(attached.epoch, lane, &hand);
@@ -282,13 +284,13 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    /// The consumer of everything in one lane; `None` when there is a consumer.
+    /// Attaches a consumer of all frames in one lane. Returns `None` if there already is a consumer.
     pub(super) fn first(inbox: &Arc<Inbox>) -> Option<Attached> {
         let epoch = inbox.attach(Sorting::PLAIN, false)?;
         Some(Attached { inbox: inbox.clone(), epoch })
     }
 
-    /// The consumer that takes over from the present one. In a child made by fork it gets nothing.
+    /// Attaches a consumer that takes over from the current one. In a child made by fork it gets nothing.
     #[cfg(feature = "rpc")]
     pub(crate) fn take_over(inbox: &Arc<Inbox>, sorting: Sorting) -> Attached {
         let epoch = inbox.attach(sorting, true).unwrap_or_default();

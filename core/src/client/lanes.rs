@@ -11,16 +11,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// The frames a client receives, in the order received: the one place to take them from.
+/// The frames that a client receives, in the order received.
 ///
-/// It may be sent to another thread, and is used by one at a time. It needs no runtime, except for
-/// [`recv`](Frames::recv) in the sense that tokio must not be shut down under the client.
+/// A client has one such value. It may be moved to another thread, and is used by one thread at a time. It needs no
+/// runtime, except that [`recv`](Frames::recv) requires that tokio is not shut down before the client.
 ///
-/// It does not keep the connection open: when the last [`Client`](super::Client) is dropped it yields
-/// what has been received, then ends. Frames that come after it was dropped are discarded. In a child made by
-/// fork it yields nothing.
+/// It does not keep the connection open: when the last [`Client`](super::Client) is dropped, it yields the frames
+/// that have been received, then ends. Frames that arrive after it was dropped are discarded. In a child made by fork
+/// it yields nothing.
 pub struct Frames {
-    // In this order: what is held is given back before the consumer goes.
+    // Field order: the held frames must be given back before the consumer is detached.
     lane: Lane<VecDeque<Frame>>,
     _attached: Attached,
 }
@@ -33,33 +33,34 @@ impl Frames {
         Ok(Frames { lane: Lane::new(&attached, LANE_FRAMES, VecDeque::new()), _attached: attached })
     }
 
-    /// Waits for the next frame; `None` when the connection has ended and everything received has been taken. Cancel
-    /// safe: a frame is never lost by dropping the future. A task that takes frames in a loop yields to other tasks
-    /// about once a millisecond, however many frames wait.
+    /// Waits for the next frame. Returns `None` when the connection has ended and all received frames have been
+    /// taken. Cancel safe: dropping the future never loses a frame. A task that takes frames in a loop yields to
+    /// other tasks about once a millisecond, even if many frames are waiting.
     pub async fn recv(&mut self) -> Option<Frame> {
         self.lane.recv().await
     }
 
-    /// The next frame if one waits.
+    /// Returns the next frame if one is waiting.
     pub fn try_recv(&mut self) -> Option<Frame> {
         self.lane.try_recv()
     }
 
-    /// Does the same as [`recv`](Frames::recv), for futures written by hand and for threads without a runtime. Does not
-    /// yield.
+    /// Does the same as [`recv`](Frames::recv), for hand-written futures and for threads without a runtime. It does
+    /// not yield.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         self.lane.poll_recv(cx)
     }
 
-    /// Appends frames that wait to `frames`, at most `max_frames`, and no more after the one with which the bodies
-    /// reach `max_bytes`. Both bounds count as at least 1. Never waits. Returns how many were appended, or `None` when
-    /// the connection has ended and everything received has been taken.
+    /// Appends waiting frames to `frames`: at most `max_frames`, and no more after the frame with which their bodies
+    /// reach `max_bytes`. Both bounds count as at least 1. Never waits. Returns the number of appended frames, or
+    /// `None` when the connection has ended and all received frames have been taken.
     ///
-    /// When fewer than the bounds allow were there, the [wake-up](Frames::set_wake_up) happens as soon as there are
-    /// more. When a bound was reached, take again before waiting for it.
+    /// If fewer frames were waiting than the bounds allow, the [wake-up](Frames::set_wake_up) happens as soon as
+    /// there are more. If a bound was reached, call it again before waiting for the wake-up.
     ///
-    /// To the broker, a frame is handled when it is taken. A program that works on a batch for longer than the broker's
-    /// hold time (750 ms) takes smaller ones, or it is a receiver that takes nothing in that time.
+    /// For the broker, a frame is handled when it is taken. A program that works on a batch for longer than the
+    /// broker's hold time (750 ms) should take smaller ones, because it would count as a receiver that reads nothing
+    /// in that time.
     pub fn take_batch(
         &mut self,
         frames: &mut Vec<Frame>,
@@ -69,7 +70,7 @@ impl Frames {
         self.lane.take_batch(collect(frames, max_frames, max_bytes))
     }
 
-    /// Does the same as [`take_batch`](Frames::take_batch), but waits for the first frame: pending until there is one.
+    /// Does the same as [`take_batch`](Frames::take_batch), but is pending until there is a frame.
     pub fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -80,12 +81,12 @@ impl Frames {
         self.lane.poll_batch(cx, collect(frames, max_frames, max_bytes))
     }
 
-    /// Does the same as [`take_batch`](Frames::take_batch), but waits on this thread for the first frame. `Some(0)`
-    /// when the time of
-    /// `wait` is over.
+    /// Does the same as [`take_batch`](Frames::take_batch), but waits on this thread for the first frame. Returns
+    /// `Some(0)` when the time of `wait` is over.
     ///
     /// # Errors
-    /// That of the check in `wait`. Nothing is taken then.
+    ///
+    /// The error of the check in `wait`. No frame is taken then.
     pub fn wait_batch(
         &mut self,
         frames: &mut Vec<Frame>,
@@ -96,22 +97,22 @@ impl Frames {
         self.lane.wait_batch(wait, collect(frames, max_frames, max_bytes))
     }
 
-    /// Waits on this thread for the next frame; `None` when the time of `wait` is over, `Some(None)` when there will be
-    /// no frame.
+    /// Waits on this thread for the next frame. Returns `None` when the time of `wait` is over, and `Some(None)` if
+    /// there will be no more frames.
     #[cfg(feature = "blocking")]
     pub(crate) fn wait_recv(&mut self, wait: Wait<'_>) -> Result<Option<Option<Frame>>> {
         self.lane.wait_recv(wait)
     }
 
-    /// Sets what tells the program that [`take_batch`](Frames::take_batch) has something to take or that the
-    /// connection has ended: a waker, or a [`WakeFd`](super::WakeFd) for an event loop. It happens once for each time
-    /// that `take_batch` has found nothing more, and once now if frames wait.
+    /// Sets the wake-up that tells the program that [`take_batch`](Frames::take_batch) has something to take or that
+    /// the connection has ended: a waker, or a [`WakeFd`](super::WakeFd) for an event loop. It happens once after
+    /// each time that `take_batch` has found no more frames, and once immediately if frames are waiting.
     pub fn set_wake_up(&mut self, wake_up: impl Into<WakeUp>) {
         self.lane.set_wake_up(wake_up.into());
     }
 }
 
-/// Appends to `frames` within the bounds of a batch.
+/// Returns a function that appends to `frames` within the bounds of a batch.
 fn collect(frames: &mut Vec<Frame>, max_frames: usize, max_bytes: usize) -> impl FnMut(Frame) -> Took {
     let (mut count, mut bytes) = (0, 0);
     move |frame| {

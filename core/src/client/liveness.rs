@@ -1,47 +1,47 @@
-//! Decides whether a broker that sends nothing is alive. It reads no clock: the time is a parameter.
+//! Decides whether a silent broker is alive. It reads no clock: the time is a parameter.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A timer that fires so much too late shows that the process was suspended.
+/// A timer that fires this much too late shows that the process was suspended.
 const SUSPENDED_AFTER: Duration = Duration::from_millis(500);
-/// The time that the reader has then to read what came while the process was suspended.
+/// The time that the reader gets after a suspension to read the data that arrived during it.
 const CATCH_UP_TIME: Duration = Duration::from_millis(100);
-/// The least time that a broker has to answer a probe. A program that sets a shorter timeout wants its operations to
+/// Minimum time that a broker has to answer a probe. A program that sets a shorter timeout wants its operations to
 /// fail sooner, not the connection.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Watches the time since the broker was last heard.
+/// Measures the time since the broker was last heard.
 #[derive(Debug)]
 pub(super) struct LivenessMonitor {
-    /// The silence after which the broker is probed; `None`: never.
+    /// The silence after which the broker is probed; `None`: it is never probed.
     silence: Option<Duration>,
     probe_timeout: Duration,
-    /// The time of the last probe, until something is heard.
+    /// The time of the last probe, until something is received.
     probed: Option<Instant>,
-    /// True if the process was suspended, until the reader has had the time to catch up.
+    /// True after the process was suspended, until the reader has had the time to catch up.
     is_catching_up: bool,
 }
 
 /// The next step for a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Nothing until that time; `None`: for ever.
+    /// Do nothing until that time; `None`: for ever.
     Wait(Option<Instant>),
-    /// Ask the broker for an answer now, and wait until that time.
+    /// Send a probe to the broker now, and wait until that time.
     Probe(Instant),
-    /// The broker has not answered: end the connection.
+    /// End the connection, because the broker has not answered.
     GiveUp,
 }
 
 impl LivenessMonitor {
-    /// Probes after `silence`, and gives a broker up that does not answer within `timeout`.
+    /// Creates a monitor that probes after `silence`, and gives up a broker that does not answer within `timeout`.
     pub(super) fn new(silence: Option<Duration>, timeout: Duration) -> LivenessMonitor {
         let probe_timeout = timeout.max(MIN_PROBE_TIMEOUT);
         LivenessMonitor { silence, probe_timeout, probed: None, is_catching_up: false }
     }
 
-    /// Returns what to do at `now`, if the last byte came at `heard`.
+    /// Returns the next step at `now`, if the last byte arrived at `heard`.
     pub(super) fn poll(&mut self, now: Instant, heard: Instant) -> Action {
         if self.is_catching_up {
             return Action::Wait(Some(now + CATCH_UP_TIME));
@@ -60,8 +60,8 @@ impl LivenessMonitor {
         }
     }
 
-    /// Notes that a timer set for `planned` has fired at `now`. If that shows that the process was suspended, the reader
-    /// gets the time to catch up, and the broker the whole time for its answer again.
+    /// Notes that a timer set for `planned` has fired at `now`. If that shows that the process was suspended, the
+    /// reader gets time to catch up, and the broker gets the whole time for its answer again.
     pub(super) fn timer_fired(&mut self, now: Instant, planned: Instant) {
         self.is_catching_up = !self.is_catching_up && now > planned + SUSPENDED_AFTER;
         if self.is_catching_up {
@@ -74,8 +74,8 @@ impl LivenessMonitor {
         self.is_catching_up = false;
     }
 
-    /// Returns true if the process was suspended and the reader has not had the time to catch up: deadlines are not
-    /// looked at before.
+    /// Returns true if the process was suspended and the reader has not had the time to catch up. Deadlines are not
+    /// checked before that.
     pub(super) fn is_catching_up(&self) -> bool {
         self.is_catching_up
     }
@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_catch_up_is_given_once() {
+    fn the_time_to_catch_up_is_granted_once() {
         let start = Instant::now();
         let mut monitor = monitor();
         monitor.timer_fired(start + 10 * SECOND, start);
         assert!(monitor.is_catching_up());
-        // However late the timer is again, the deadlines are looked at now.
+        // Even if the timer is late again, the deadlines are checked now.
         monitor.timer_fired(start + 20 * SECOND, start + 10 * SECOND);
         assert!(!monitor.is_catching_up());
     }

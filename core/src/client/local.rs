@@ -1,7 +1,7 @@
 //! The link of a client within the broker's process: operations are routed on the caller's thread.
 //!
 //! An operation that cannot be finished immediately, because a receiver has no room or because it takes long, is
-//! finished by a task. Until then the link has no room: further operations wait for it, or queue behind it.
+//! finished by a task. Until then the link has no room: further operations wait for room, or queue behind it.
 
 use super::ack_target::AckTarget;
 use super::backlog::Entry;
@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 impl Client {
-    /// A client within the broker's process.
+    /// Creates a client within the broker's process.
     pub(crate) fn local(
         name: String,
         link: LocalLink,
@@ -46,22 +46,22 @@ impl Client {
     }
 }
 
-/// A [`LocalLink`], as a client sees it.
+/// A [`LocalLink`] from the point of view of a client.
 pub(crate) struct Local(Arc<Shared>);
 
 /// The state that the client shares with the task that finishes operations.
 struct Shared {
     link: LocalLink,
     client: Arc<ClientState>,
-    /// The runtime that the client was made in.
+    /// The runtime in which the client was made.
     runtime: Option<Handle>,
     queue: Mutex<Queue>,
 }
 
-/// Operations that are not finished, in their order.
+/// Unfinished operations, in order.
 #[derive(Default)]
 struct Queue {
-    /// True if the task runs.
+    /// True if the task is running.
     is_running: bool,
     entries: VecDeque<Deferred>,
 }
@@ -74,10 +74,10 @@ struct Deferred {
     begun: Option<Unfinished>,
 }
 
-/// The target of an answer, owned.
+/// The destination of an answer, as an owned value.
 enum Target {
     Told(AckTarget),
-    /// The same with a deadline.
+    /// A destination with a deadline.
     Expiring(Arc<Expiring>),
     #[cfg(feature = "rpc")]
     Call(u32),
@@ -86,7 +86,8 @@ enum Target {
     Nothing,
 }
 
-/// The target of an answer, or of the failure if the answer does not come in time. Only the first of them counts.
+/// The destination of an answer, or of a timeout if the answer does not come in time. Only the first of the two
+/// counts.
 struct Expiring {
     told: Mutex<Option<AckTarget>>,
     deadline: Instant,
@@ -100,14 +101,14 @@ impl Expiring {
     }
 }
 
-/// The timer wakes it at the deadline.
+/// The timer calls this at the deadline.
 impl Wake for Expiring {
     fn wake(self: Arc<Self>) {
         wake_all(self.tell(Err(Failure::Timeout)));
     }
 }
 
-/// The result of beginning an operation for a task that waits.
+/// The result of starting an operation for a task that waits.
 pub(crate) enum LocalSubmit<'a> {
     Done(Submitted),
     Waits(Pin<Box<dyn Future<Output = Result<Submitted>> + Send + 'a>>),
@@ -159,8 +160,8 @@ impl Local {
         Ok(TrySend::Sent(pending))
     }
 
-    /// Does the same as [`try_submit`](Local::try_submit), for a task that waits until the operation is finished: it
-    /// finishes the operation itself.
+    /// Does the same as [`try_submit`](Local::try_submit), for a task that waits until the operation is finished:
+    /// that task finishes the operation itself.
     #[inline]
     pub(crate) fn submit<'a>(&'a self, request: &Request<'a>, to: AnswerTo<'a>) -> Result<LocalSubmit<'a>> {
         let shared = &self.0;
@@ -172,7 +173,7 @@ impl Local {
         match shared.link.begin(&operation, qos) {
             Begun::Done(answer) => shared.confirm(answer, qos, to).map(LocalSubmit::Done),
             Begun::Waits(unfinished) => Ok(LocalSubmit::Waits(Box::pin(async move {
-                // A receiver has no room. It may be waiting for this client in turn.
+                // A receiver has no room. That receiver may be waiting for this client.
                 let _blocked = shared.client.inbox.block();
                 let answer = shared.link.finish(unfinished, &operation).await;
                 shared.confirm(answer, qos, to)
@@ -189,9 +190,10 @@ impl Local {
         }
     }
 
-    /// Ready when every operation is finished.
+    /// Returns ready when every operation is finished.
     ///
     /// # Errors
+    ///
     /// The client has ended.
     pub(super) fn poll_flushed(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let shared = &self.0;
@@ -204,7 +206,7 @@ impl Local {
         if look().is_pending() {
             shared.client.senders.register(ticket, cx.waker());
         }
-        // The second look sees what has changed before.
+        // The second check sees changes that happened before the waker was registered.
         look()
     }
 
@@ -243,7 +245,7 @@ impl Drop for Local {
 }
 
 impl Shared {
-    /// The answer to the program about a finished operation.
+    /// Returns the answer to the program for a finished operation.
     fn confirm(
         &self,
         answer: std::result::Result<(), ErrorKind>,
@@ -263,7 +265,7 @@ impl Shared {
         Ok(TrySend::Sent(pending))
     }
 
-    /// Adds a deadline that the program has set. Unless it has, the broker's own bounds count.
+    /// Adds a deadline that the program has set. Without one, only the broker's own bounds apply.
     fn expiring(&self, target: Target, deadline: Deadline) -> (Target, Option<Arc<Expiring>>) {
         let deadline = match deadline {
             Deadline::Default => None,
@@ -286,7 +288,7 @@ impl Shared {
         }
     }
 
-    /// Tells the answer. Runs wakers and the logger: the caller holds no lock.
+    /// Delivers the answer. It runs wakers and the logger: the caller must hold no lock.
     fn tell(&self, target: Target, answer: Answer) {
         let wakers = match target {
             Target::Told(told) => told.tell(answer),
@@ -311,9 +313,10 @@ impl Shared {
         wake_all(wakers);
     }
 
-    /// Lets the task finish an operation.
+    /// Passes an operation to the task, which finishes it.
     ///
     /// # Errors
+    ///
     /// There is no runtime.
     fn defer(self: &Arc<Self>, deferred: Deferred) -> Result<()> {
         let Some(runtime) = &self.runtime else {
@@ -337,7 +340,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// The next operation to be finished. When there is none, the link has room again.
+    /// Removes the next operation to be finished. If there is none, the link has room again.
     fn next_deferred(&self) -> Option<Deferred> {
         let mut queue = self.queue.lock();
         let next = queue.entries.pop_front();
@@ -346,21 +349,21 @@ impl Shared {
     }
 }
 
-/// The task that finishes operations. When it is dropped, also with its runtime, nothing is left waiting.
+/// The task that finishes operations. When it is dropped, also with its runtime, the remaining operations fail.
 struct Finisher {
     shared: Arc<Shared>,
-    /// The target of the answer to the operation that is being finished.
+    /// The destination of the answer to the operation that is being finished.
     current: Option<Target>,
-    /// True if it has found nothing left to do: another task may run already.
+    /// True if it has found nothing left to do: another task may already be running.
     is_done: bool,
-    /// The end of the client is told after the operations have failed.
+    /// Delays the report of the client's end until the operations have failed.
     _finishing: Finishing,
 }
 
 impl Finisher {
     async fn run(mut self) {
         let shared = self.shared.clone();
-        // A receiver that has no room may be waiting for this client in turn.
+        // A receiver that has no room may be waiting for this client.
         let _blocked = shared.client.inbox.block();
         loop {
             let Some(Deferred { entry, to, begun }) = shared.next_deferred() else {
@@ -407,7 +410,7 @@ fn lost() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the client is not connected")
 }
 
-/// Returns the target of the answer, and the handle for the program.
+/// Returns the destination of the answer, and the handle for the program.
 fn target(to: AnswerTo<'_>, qos: QoS, client: &ClientState) -> (Target, PendingOperation) {
     let done = || PendingOperation::done(Ok(()));
     match to {
@@ -426,8 +429,8 @@ fn target(to: AnswerTo<'_>, qos: QoS, client: &ClientState) -> (Target, PendingO
     }
 }
 
-/// Over a socket, names and topics end at a NUL, and a body has less than 4 GiB: what could not be sent there is
-/// refused here too.
+/// Rejects requests that could not be sent over a socket: there, names and topics end at a NUL, and a body is shorter
+/// than 4 GiB.
 fn check(request: &Request<'_>) -> Result<()> {
     let has_nul = |text: &str| text.as_bytes().contains(&0);
     let is_wrong = match &request.operation {
@@ -450,7 +453,7 @@ fn check(request: &Request<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The operation with its whole payload in one piece.
+/// Returns the operation with its whole payload in one piece.
 fn with_shared_payload<'a>(request: &Request<'a>) -> Operation<'a, Bytes> {
     let Request { operation, envelope, prefix, .. } = request;
     operation.by_ref().map_payload(|payload| {

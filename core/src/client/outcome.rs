@@ -1,4 +1,4 @@
-//! The outcome of an operation or a call, before it is turned into an error for the program.
+//! The outcome of an operation or a call, before it is converted to an error for the program.
 
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "rpc")]
@@ -7,28 +7,28 @@ use crate::frame::Frame;
 /// The outcome of an operation.
 pub(crate) type Answer = std::result::Result<(), Failure>;
 
-/// The frame of a reply or an error reply, or why there will be none.
+/// The frame of a reply or an error reply, or the reason why there will be none.
 #[cfg(feature = "rpc")]
 pub(crate) type Outcome = std::result::Result<Frame, Failure>;
 
-/// The reason for which an operation or a call has failed.
+/// The reason why an operation or a call has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The broker has refused it, with that result code.
+    /// The broker has refused it with this result code.
     Refused(u8),
-    /// No answer came before its deadline.
+    /// No answer came before the deadline.
     Timeout,
-    /// The connection has ended before the answer came.
+    /// The connection ended before the answer came.
     Lost,
 }
 
 impl Failure {
-    /// Returns the outcome for the code of an acknowledgement.
+    /// Converts the code of an acknowledgement.
     pub(super) fn from_ack(code: u8) -> Answer {
         ErrorKind::from_ack(code).map_or(Ok(()), |_| Err(Failure::Refused(code)))
     }
 
-    /// Returns the failure of an operation within the broker's process.
+    /// Converts the error of an operation within the broker's process.
     #[cfg(feature = "broker")]
     pub(super) fn of_kind(kind: ErrorKind) -> Failure {
         match kind {
@@ -45,7 +45,7 @@ impl Failure {
         }
     }
 
-    /// The error that an operation returns.
+    /// Returns the error for an operation.
     pub(crate) fn of_operation(self) -> Error {
         match self {
             Failure::Refused(code) => Error::refused(code, ""),
@@ -54,7 +54,7 @@ impl Failure {
         }
     }
 
-    /// The error that a call returns.
+    /// Returns the error for a call.
     #[cfg(feature = "rpc")]
     pub(crate) fn of_call(self) -> Error {
         match self {

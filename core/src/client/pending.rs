@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// The outcome of an operation that has been sent, to be awaited now or later: how a program keeps many operations
-/// under way. It may be awaited on any executor, or on a plain thread by [`wait`](PendingOperation::wait), which can
-/// be repeated. Dropping it takes nothing back.
+/// The outcome of an operation that has been sent, to be awaited now or later. With it, a program can have many
+/// operations in progress. It may be awaited on any executor. A plain thread calls [`wait`](PendingOperation::wait),
+/// which can be repeated. Dropping the handle does not cancel the operation.
 ///
 /// # Errors
-/// Each of its results is what the broker has answered, [`Timeout`](crate::ErrorKind::Timeout) when no answer came
-/// before the operation's [`Deadline`](super::Deadline), or [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
+///
+/// The error that the broker has answered, [`Timeout`](crate::ErrorKind::Timeout) when no answer came before the
+/// operation's [`Deadline`](super::Deadline), or [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
 #[derive(Debug)]
-#[must_use = "the operation's outcome is only told here; drop it if that does not matter"]
+#[must_use = "the operation's outcome is only reported here; drop it if that does not matter"]
 pub struct PendingOperation(State);
 
 #[derive(Debug)]
@@ -39,8 +40,8 @@ impl PendingOperation {
         (slot.clone(), PendingOperation(State::Waiting(slot, lease.clone(), Process::current())))
     }
 
-    /// Returns true if awaiting it would not wait: the broker has answered, the operation has failed, or its QoS asked
-    /// for no answer.
+    /// Returns true if awaiting it would return immediately: the broker has answered, the operation has failed, or
+    /// its QoS asked for no answer.
     pub fn is_completed(&self) -> bool {
         match &self.0 {
             State::Done(_) => true,
@@ -48,13 +49,13 @@ impl PendingOperation {
         }
     }
 
-    /// Returns true if it has succeeded so far as is known: the broker has acknowledged it, or its QoS asked for no
-    /// answer.
+    /// Returns true if the operation has succeeded as far as is known: the broker has acknowledged it, or its QoS
+    /// asked for no answer.
     pub fn is_acknowledged(&self) -> bool {
         self.answer() == Some(Ok(()))
     }
 
-    /// The outcome, if there is one.
+    /// Returns the outcome, if there is one.
     pub fn result(&self) -> Option<Result<()>> {
         if let Err(e) = self.check_process() {
             return Some(Err(e));
@@ -62,7 +63,7 @@ impl PendingOperation {
         self.answer().map(|answer| answer.map_err(Failure::of_operation))
     }
 
-    /// Fails in a child of the process that sent the operation.
+    /// Returns an error in a child of the process that sent the operation.
     fn check_process(&self) -> Result<()> {
         match &self.0 {
             State::Done(_) => Ok(()),
@@ -77,7 +78,7 @@ impl PendingOperation {
         }
     }
 
-    /// Does the same as awaiting it, for futures that are written by hand.
+    /// Does the same as awaiting it, for hand-written futures.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check_process()?;
         self.poll_answer(cx).map_err(Failure::of_operation)
@@ -96,10 +97,12 @@ impl PendingOperation {
         }
     }
 
-    /// Waits for the outcome on this thread; `None` when the time of `wait` is over. It can be waited for again.
+    /// Waits for the outcome on this thread. Returns `None` when the time of `wait` is over; it can be waited for
+    /// again.
     ///
     /// # Errors
-    /// That of the check in `wait`; the inner result is the outcome.
+    ///
+    /// The error of the check in `wait`. The inner result is the outcome.
     pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<()>>> {
         if let Some(result) = self.result() {
             return Ok(Some(result));
@@ -108,12 +111,12 @@ impl PendingOperation {
         wait.on_answer(lease, Some(&SingleAnswer), |cx| slot.poll(cx).map_err(Failure::of_operation))
     }
 
-    /// Gives up the outcome, as dropping it does. The operation itself is not taken back.
+    /// Discards the outcome, like dropping the handle. The operation itself is not cancelled.
     pub fn cancel(self) {
         drop(self);
     }
 
-    /// Does the same as [`wait`](PendingOperation::wait), at most `timeout` and without a check.
+    /// Does the same as [`wait`](PendingOperation::wait), but waits at most for `timeout`, without a check.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<()>> {
         self.wait(Wait::at_most(timeout)).ok().flatten()
     }

@@ -4,8 +4,8 @@ use super::deadline::interval;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// The way in which a client reconnects: after growing delays with jitter, for ever or a
-/// number of tries.
+/// The way in which a client reconnects: after increasing delays with jitter, without a limit or with a maximum
+/// number of attempts.
 ///
 /// ```
 /// use busrt::client::{Config, Reconnect};
@@ -34,14 +34,14 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// Tries for ever, after 100 ms at first and 10 s at last.
+    /// Creates a policy without a limit of attempts, with delays from 100 ms to 10 s.
     pub fn new() -> Reconnect {
         Reconnect::default()
     }
 
-    /// The delay before the first try and the longest one, at least 1 ms each and at most ten years; each is
-    /// twice the one before. Between a half and the whole of it is waited, so that the clients of a broker do
-    /// not connect at the same time.
+    /// Sets the delay before the first attempt and the maximum delay, each at least 1 ms and at most ten years. Each
+    /// delay is twice the one before. The client waits between half of it and the whole of it, so that the clients of
+    /// a broker do not all connect at the same time.
     pub fn delays(mut self, min: Duration, max: Duration) -> Reconnect {
         self.min = interval(min);
         self.max = interval(max).max(self.min);
@@ -62,8 +62,8 @@ impl Reconnect {
 
     /// Retries the first connection too: [`Client::connect`](super::Client::connect) then returns when the client is
     /// connected, or with the error of the last of [`tries`](Reconnect::tries) attempts. It is not retried after an
-    /// error that another attempt cannot change: an invalid address or name, a peer that is no broker, a name that the
-    /// broker does not allow. Off unless set: the first error is returned.
+    /// error that another attempt cannot change: an invalid address or name, a peer that is not a broker, a name that
+    /// the broker does not allow. Default: off, the first error is returned.
     ///
     /// ```no_run
     /// # async fn example() -> busrt::Result<()> {
@@ -79,15 +79,15 @@ impl Reconnect {
         self
     }
 
-    /// Returns true if so many attempts are enough.
+    /// Returns true if no further attempt is allowed after this many.
     pub(super) fn is_over(&self, attempts: u32) -> bool {
         self.tries.is_some_and(|tries| attempts >= tries)
     }
 
-    /// The delay before an attempt, after `step` others in a row.
+    /// Returns the delay before an attempt, after `step` others in a row.
     pub(super) fn delay(&self, step: u32) -> Duration {
         let whole = self.min.saturating_mul(1u32.checked_shl(step).unwrap_or(u32::MAX)).min(self.max);
-        // Every value of this type hashes with keys of its own: chance enough for this.
+        // Every `RandomState` has different keys, which is random enough for this purpose.
         let chance = RandomState::new().build_hasher().finish() as u32;
         whole / 2 + (whole / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
     }
@@ -99,26 +99,27 @@ pub enum WhileDown {
     /// They fail immediately with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
     #[default]
     Fail,
-    /// They wait for the connection, at most so long, and fail with the same error afterwards.
+    /// They wait for the connection, at most for this long, and then fail with the same error.
     Wait(Duration),
-    /// Operations without an acknowledgement are queued, up to so many bytes (of payloads, names and 64 for
-    /// each), and sent first when the connection is back; over the bound they fail so. Those that do,
-    /// subscriptions and the like among them, wait for the connection, at most the client's
-    /// [`timeout`](super::Config::timeout): nothing that a program was told to have failed is sent later.
+    /// Operations without an acknowledgement are queued, up to this many bytes (of payloads and names, plus 64 bytes
+    /// each), and sent first when the connection is back. Over the bound they fail with the same error. Operations
+    /// with an acknowledgement, and changes of subscriptions, wait for the connection, at most for the client's
+    /// [`timeout`](super::Config::timeout). An operation that was reported as failed is never sent later.
     Queue(usize),
 }
 
 /// The treatment of received frames when the inbox is full because the program does not take them. Every dropped
-/// frame is counted ([`Stats::dropped`](super::Stats::dropped)) and told ([`Event::Dropped`](super::Event::Dropped)).
+/// frame is counted ([`Stats::dropped`](super::Stats::dropped)) and reported
+/// ([`Event::Dropped`](super::Event::Dropped)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It reads only as much as the program makes room for. To the broker it is then a slow receiver, which holds back
-    /// its senders for a while; the client reports to the broker that the program takes frames, as long as it does, so
-    /// that it is not taken for a receiver that takes nothing. While an acknowledgement or a reply is awaited, it reads
-    /// on, up to [`inbox_awaiting_bytes`](super::Config::inbox_awaiting_bytes) more.
+    /// The client reads only as much as the program makes room for. For the broker it is then a slow receiver, which
+    /// holds back its senders for some time. As long as the program takes frames, the client reports this to the
+    /// broker, so that it does not count as a receiver that reads nothing. While an acknowledgement or a reply is
+    /// awaited, the client reads on, up to [`inbox_awaiting_bytes`](super::Config::inbox_awaiting_bytes) more.
     #[default]
     Wait,
-    /// The oldest frames of the same kind make room.
+    /// The oldest frames of the same kind are dropped to make room.
     DropOld,
     /// New frames are dropped.
     DropNew,
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_make_no_sense_are_put_right() {
+    fn invalid_bounds_are_corrected() {
         let reconnect = Reconnect::new().delays(Duration::ZERO, Duration::ZERO).tries(0);
         assert_eq!((reconnect.min, reconnect.max), (Duration::from_millis(1), Duration::from_millis(1)));
         assert_eq!((reconnect.tries, reconnect.forever().tries), (Some(1), None));

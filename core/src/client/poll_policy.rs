@@ -1,50 +1,53 @@
-//! Decides for how long polling for the next answer pays: learned from the answers so far, see `poll_tuner.rs`.
+//! Decides how long to poll for the next answer. It learns from the answers so far, see `poll_tuner.rs`.
 
 use crate::poll_tuner::PollTuner;
 use std::time::{Duration, Instant};
 
-/// A pause between two looks at the socket that is this long was an interruption: another program wants the core.
+/// A pause of this length between two checks of the socket counts as an interruption: another program wants the core.
 const INTERRUPTION: Duration = Duration::from_micros(300);
-/// Polling pauses so many times as long as an interruption took, and twice as long after each further interruption.
+/// Polling pauses for this many times the duration of an interruption, and twice as long after each further
+/// interruption.
 const PAUSE: u32 = 50;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// After so many answers that were polled for without an interruption, the next pause is short again.
+/// After this many answers that were polled for without an interruption, the next pause is short again.
 const UNDISTURBED: u32 = 256;
 const MOST_DOUBLINGS: u32 = 8;
-/// The most answers that are not polled for after polls in vain.
+/// Maximum number of answers that are not polled for after unsuccessful polls.
 const MOST_SKIPPED: u32 = 255;
 
-/// When to end a poll.
+/// The conditions that end a poll.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PollBounds {
-    /// After so long.
+    /// Maximum duration of the poll.
     pub(super) limit: Duration,
-    /// After a pause between two looks at the socket that was longer: see [`PollPolicy::interrupted`].
+    /// A pause between two checks of the socket that is longer than this ends the poll: see
+    /// [`PollPolicy::interrupted`].
     pub(super) interruption: Duration,
 }
 
-/// The experience of one client with polling.
+/// The results of one client's polls so far.
 #[derive(Debug)]
 pub(super) struct PollPolicy {
-    /// The longest limit, in nanoseconds; 0: never poll.
+    /// Maximum limit, in nanoseconds; 0: never poll.
     most: u64,
     started: Instant,
     tuner: PollTuner,
     paused_until: Option<Instant>,
-    /// How often the pause was doubled.
+    /// The number of times the pause was doubled.
     doublings: u32,
     /// Answers that were polled for since the last interruption.
     undisturbed: u32,
-    /// Waits that are not polled for, because the answer did not come in time before, and how many of them are left.
+    /// Number of waits that are not polled for after an unsuccessful poll, and how many of them are left.
     skipped: u32,
     skip: u32,
-    /// Replaces everything that is learned.
+    /// Replaces all learned values.
     #[cfg(test)]
     fixed: Option<PollBounds>,
 }
 
 impl PollPolicy {
-    /// Polls at most for `most`, and not at all where there is a single core or where sockets cannot be polled.
+    /// Creates a policy that polls at most for `most`, and not at all on a machine with a single core or where
+    /// sockets cannot be polled.
     pub(super) fn new(most: Duration) -> PollPolicy {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let can_poll = cores > 1 && cfg!(all(unix, not(busrt_portable)));
@@ -63,12 +66,12 @@ impl PollPolicy {
         }
     }
 
-    /// Whether it never polls.
+    /// Returns true if it never polls.
     pub(super) fn is_off(&self) -> bool {
         self.most == 0
     }
 
-    /// How to poll in the next wait; `None`: not at all.
+    /// Returns the bounds for the next wait; `None`: do not poll.
     pub(super) fn begin(&mut self) -> Option<PollBounds> {
         #[cfg(test)]
         if self.fixed.is_some() {
@@ -88,7 +91,7 @@ impl PollPolicy {
         }
     }
 
-    /// So many answers have come, whether they were polled for or not.
+    /// Notes that this many answers have arrived, polled for or not.
     pub(super) fn answered(&mut self, count: u32) {
         if count > 0 {
             let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -96,20 +99,20 @@ impl PollPolicy {
         }
     }
 
-    /// A poll has ended with an answer.
+    /// Notes that a poll has ended with an answer.
     pub(super) fn succeeded(&mut self) {
         self.skipped = 0;
         self.undisturbed = self.undisturbed.saturating_add(1);
     }
 
-    /// A poll has ended without an answer.
+    /// Notes that a poll has ended without an answer.
     pub(super) fn failed(&mut self) {
         self.skipped = (self.skipped * 2 + 1).min(MOST_SKIPPED);
         self.skip = self.skipped;
         self.tuner.interrupt();
     }
 
-    /// A poll was interrupted for so long by another program: polling pauses.
+    /// Notes that another program interrupted a poll for this long: polling pauses.
     pub(super) fn interrupted(&mut self, took: Duration) {
         if self.undisturbed >= UNDISTURBED {
             self.doublings = 0;
@@ -127,7 +130,7 @@ mod tests {
     use super::*;
 
     impl PollPolicy {
-        /// Polls for so long in every wait, whatever else wants the cores.
+        /// Creates a policy that polls this long in every wait, even if other programs want the cores.
         pub(in super::super) fn fixed(limit: Duration) -> PollPolicy {
             let fixed = Some(PollBounds { limit, interruption: Duration::MAX });
             PollPolicy { fixed, ..policy() }
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_in_vain_become_rare() {
+    fn unsuccessful_polls_become_rare() {
         let mut policy = policy();
         let polls = (0..10_000).filter(|_| policy.begin().map(|_| policy.failed()).is_some()).count();
         assert!(polls < 60, "{polls}");

@@ -1,16 +1,16 @@
-//! Counts the results that are to go to completion queues, so that a thread that waits for one queue can tell its own from
-//! those of others.
+//! Counts the results that are expected in completion queues, so that a thread that waits for one queue can tell its
+//! own results from those of others.
 
 use super::completions::CompletionQueue;
 
-/// The results to come of one table. A queue with results to come is kept by them, so that its id is its own.
+/// The expected results of one table. They keep their queues alive, so that the id of a queue is not reused.
 #[derive(Debug, Default)]
 pub(super) struct QueueCounts {
-    /// The queue that the first result went to when there were none.
+    /// The queue of the first result that was expected after there were none.
     first: usize,
-    /// The results for that queue.
+    /// Number of expected results for that queue.
     own: usize,
-    /// The results for all other queues.
+    /// Number of expected results for all other queues.
     others: usize,
 }
 
@@ -23,18 +23,19 @@ impl QueueCounts {
         *self.count(queue) += 1;
     }
 
-    /// A result is no longer to come.
+    /// Removes one expected result.
     pub(super) fn remove(&mut self, queue: &CompletionQueue) {
         let count = self.count(queue);
         *count = count.saturating_sub(1);
     }
 
-    /// No result is to come any more.
+    /// Removes all expected results.
     pub(super) fn clear(&mut self) {
         *self = QueueCounts::default();
     }
 
-    /// Returns how many results are to go to the queue of that id, or less: only for one queue they are counted apart.
+    /// Returns the number of expected results for the queue of that id, or a lower number: only one queue is counted
+    /// separately.
     pub(super) fn at_least(&self, queue: usize) -> usize {
         if queue == self.first { self.own } else { 0 }
     }

@@ -1,4 +1,4 @@
-//! The task that reads a connection.
+//! The task that reads from a connection.
 
 use super::answer_poller::AnswerPoller;
 use super::effects::contain;
@@ -14,17 +14,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// The longest time that the drop of a runtime waits for one connection, to write what its client has sent.
+/// Maximum time for which the drop of a runtime waits for one connection, to write what its client has sent.
 const LAST_WRITE: Duration = Duration::from_secs(1);
-/// While the inbox has no room, the broker is told at most this often that the program takes frames.
+/// Minimum interval between two reports to the broker that the program takes frames although the inbox has no room.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The task that reads.
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    /// Registered for reading, unless reading is lent.
+    /// The handle that is registered for reading, unless reading is lent.
     socket: Socket,
-    /// The time of the last look at the program's progress.
+    /// The time at which the program's progress was last checked.
     last_check: Instant,
     /// The number of frames that the program had taken at the last report.
     reported: u64,
@@ -54,12 +54,13 @@ impl Reader {
             match shared.read(source) {
                 Ok(Read::Busy) => tokio::task::yield_now().await,
                 Ok(Read::NoRoom) => {
-                    // Not reading is what holds back the broker, and through it the senders.
+                    // Because the client does not read, the broker and the senders are held back.
                     self.wait_room().await;
                 }
                 Ok(Read::Some | Read::Nothing) => {
                     is_first = false;
-                    // While there is always something to read, this never waits: others must run all the same.
+                    // While there is always something to read, the loop never waits, so that it must yield to other
+                    // tasks here.
                     tokio::task::coop::consume_budget().await;
                     if let Err(end) = self.poller.poll(&shared).await {
                         return end;
@@ -77,7 +78,7 @@ impl Reader {
         }
     }
 
-    /// Lets threads that wait for an answer read, until the task has to read again.
+    /// Lends reading to threads that wait for an answer, until this task must read again.
     async fn lend(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let lease = shared.client.inbox.lease();
@@ -92,11 +93,12 @@ impl Reader {
         self.socket.readable().await
     }
 
-    /// Waits until the inbox has room, or the connection is to end. During that time the broker is told that the
-    /// program takes frames, if it does: a socket cannot tell, since the kernel frees its memory in large pieces.
+    /// Waits until the inbox has room, or the connection is to be closed. During that time, the broker is told when
+    /// the program takes frames: it cannot see this from its socket, since the kernel frees the socket's memory in
+    /// large pieces.
     ///
-    /// A broker that holds this client back reads no reports. Then the socket has to tell, so that even little room is
-    /// used at every look.
+    /// A broker that holds this client back reads no reports. It can then only see progress from its socket, so that
+    /// at every check even a small amount of room is used.
     async fn wait_room(&mut self) {
         let shared = self.shared.clone();
         let inbox = &shared.client.inbox;
@@ -131,14 +133,14 @@ impl Drop for Reader {
         if self.shared.has_ended() {
             return;
         }
-        // The runtime is being dropped, and no task runs any more. What was sent is written here, and everything that
+        // The runtime is being dropped, and no task runs any more. Queued data is written here, and everything that
         // waits fails.
         let shared = &*self.shared;
         shared.stop_sending();
         if !shared.writer.finish_on_this_thread(shared.config.timeout.min(LAST_WRITE)) {
             contain("the logger", || {
                 log::warn!(
-                    "the runtime of {:?} is gone: not all that was sent is written",
+                    "the runtime of {:?} was shut down: not all queued data is written",
                     shared.config.name
                 );
             });
@@ -149,9 +151,9 @@ impl Drop for Reader {
 }
 
 impl Shared {
-    /// Tells the broker that the program takes frames although nothing is read (docs/protocol.md section 3). The
-    /// report is sent whatever the bound of the queue is. Returns the position in the outgoing stream that is reached
-    /// with it: before that, another report would say no more.
+    /// Reports to the broker that the program takes frames although nothing is read (docs/protocol.md section 3). The
+    /// report is sent even if the queue is full. Returns the position in the outgoing stream at which the report
+    /// ends: until that is reached, another report would add nothing.
     fn report_progress(&self) -> u64 {
         self.writer.with(|backlog| backlog.queue().push(|out| out.extend_from_slice(&request::PROGRESS)));
         let end = self.writer.position();

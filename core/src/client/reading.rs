@@ -1,5 +1,5 @@
-//! Reading once from a connection, on any thread: by the reader's task, or by a thread that waits for an answer and polls
-//! the socket itself.
+//! Reads once from a connection, on any thread: the reader's task does this, and threads that wait for an answer and
+//! poll the socket themselves.
 
 use super::batch::Batch;
 use super::inbox::End;
@@ -13,7 +13,7 @@ use bytes::BufMut;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// The least that is read in one call, in bytes, however little room there is.
+/// Minimum number of bytes that are read in one call, even if there is less room.
 const MIN_READ_BYTES: usize = 4096;
 
 /// The source of the bytes.
@@ -23,7 +23,7 @@ pub(super) enum Source<'a> {
     Leftover,
     /// The socket, if the runtime has seen that it is readable.
     Runtime(&'a Socket),
-    /// The socket, whatever the runtime has seen.
+    /// The socket, even if the runtime has not seen that it is readable.
     Kernel,
 }
 
@@ -47,15 +47,16 @@ pub(super) enum Read {
 }
 
 impl Shared {
-    /// Reads once from the socket, even if the runtime has not seen that it is readable. Returns true if bytes were read.
+    /// Reads once from the socket, even if the runtime has not seen that it is readable. Returns true if bytes were
+    /// read.
     ///
     /// # Errors
-    /// The reason for which nothing more can be read.
+    /// The reason why nothing more can be read.
     pub(super) fn read_from_kernel(&self) -> Result<bool, End> {
         Ok(self.read(Source::Kernel)? == Read::Some)
     }
 
-    /// Reads once and hands out what was read. Runs wakers and loggers: the caller holds no lock.
+    /// Reads once and delivers the data. It runs wakers and loggers: the caller must hold no lock.
     pub(super) fn read(&self, source: Source<'_>) -> Result<Read, End> {
         let mut batch = Batch::take();
         let result = self.read_locked(source, &mut batch);
@@ -66,8 +67,8 @@ impl Shared {
         result
     }
 
-    /// Reads once and queues or completes what was read. The input is locked until this returns: `batch` keeps the effects
-    /// for later.
+    /// Reads once, and queues or completes the data. The input is locked until this returns: `batch` keeps the
+    /// effects for later.
     fn read_locked(&self, source: Source<'_>, batch: &mut Batch) -> Result<Read, End> {
         let Some(mut input) = self.input.try_lock() else { return Ok(Read::Busy) };
         if let Some(end) = &input.end {
@@ -75,7 +76,7 @@ impl Shared {
         }
         let room = match source {
             Source::Leftover => usize::MAX,
-            // A connection that ends is read to its end.
+            // A connection that is being closed is read to its end.
             _ if self.is_closing() => usize::MAX,
             _ => match self.client.inbox.room(|| self.awaits_answer()) {
                 0 => return Ok(Read::NoRoom),
@@ -84,8 +85,8 @@ impl Shared {
         };
         let read = self.read_at_most(&mut input.decoder, batch, source, room.max(MIN_READ_BYTES));
         if let Err(end) = &read {
-            // The system reports an error only once, and what follows bytes that cannot be read means nothing: no other
-            // thread may go on.
+            // The system reports an error only once, and data after invalid bytes cannot be interpreted: no other
+            // thread may continue to read.
             input.end = Some(end.clone());
         }
         read
@@ -118,8 +119,7 @@ impl Shared {
                 let decoded = batch.decode(decoder, &self.client);
                 self.answers.fetch_add(batch.answers(), Ordering::Relaxed);
                 batch.hand_out(&self.client, &self.acks);
-                let unreadable =
-                    |e| End::new(ErrorKind::Data, format!("the broker sent bytes that cannot be read: {e}"));
+                let unreadable = |e| End::new(ErrorKind::Data, format!("the broker sent invalid data: {e}"));
                 decoded.map(|()| Read::Some).map_err(unreadable)
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -138,8 +138,8 @@ impl Shared {
     }
 }
 
-/// Any thread may read, also without a runtime. Frames are queued, then acknowledgements and replies are completed. The
-/// reader's task reports the end of the connection.
+/// Any thread may read, also without a runtime. Frames are queued first, then acknowledgements and replies are
+/// completed. The reader's task reports the end of the connection.
 impl Readable for Shared {
     fn read_now(&self) -> Look {
         if self.client.inbox.is_inherited() || self.has_ended() {

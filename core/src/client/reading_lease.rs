@@ -1,19 +1,20 @@
-//! Lets a plain thread that waits for an answer poll the socket itself, so that no sleeping core has to be woken for it.
+//! Lets a plain thread that waits for an answer poll the socket itself, so that no sleeping core has to be woken for
+//! it.
 //!
 //! Normally the task of the runtime reads: it is registered for the readiness of the socket, and with each answer the
 //! kernel wakes a thread of the runtime, which wakes the thread that waits. Waking a core that sleeps costs more than
-//! everything else that is done for a small answer. So a thread polls the socket for a moment before it sleeps, with a
-//! `sched_yield` between two looks. For how long this pays is learned ([`PollPolicy`]).
+//! everything else that is done for a small answer. Therefore a thread polls the socket for a short time before it
+//! sleeps, with a `sched_yield` between two checks. How long this pays is learned ([`PollPolicy`]).
 //!
-//! As long as the task is registered, each answer also wakes the runtime in vain. When some waits in succession have
-//! ended with an answer that was polled for, and nothing else is awaited, the task therefore *lends* reading: it
-//! gives up its registration. It takes it back
+//! As long as the task is registered, each answer also wakes the runtime needlessly. After several successive waits
+//! that ended with an answer that was polled for, and if nothing else is awaited, the task therefore *lends* reading:
+//! it gives up its registration. It takes reading back
 //! - when a thread goes to sleep, or anything else than a polling thread waits for something that comes over the
 //!   connection ([`sleeps`](ReadingLease::sleeps)), immediately;
 //! - when the inbox is full, or the stream has ended;
 //! - when the connection is closed;
-//! - after a few milliseconds without a look at the socket. This bounds the delay of what comes between two waits: pings,
-//!   frames that nothing waits for yet, and the end of the connection.
+//! - after a few milliseconds without a check of the socket. This bounds the delay of data that arrives between two
+//!   waits: pings, frames for which no task waits yet, and the end of the connection.
 //!
 //! One thread polls at a time; others sleep, and the task reads for them. No lock is held while the socket is read:
 //! wakers may run, which are foreign code and may wait for an answer of the same client.
@@ -27,27 +28,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// So many waits in succession must end with an answer that was polled for before the task lends reading.
+/// Number of successive waits that must end with a polled-for answer before the task lends reading.
 const STREAK: u32 = 4;
-/// The task takes reading back after a time between one and two of these without a look at the socket.
+/// The task takes reading back after one to two of these intervals without a check of the socket.
 const IDLE: Duration = Duration::from_millis(4);
 
-/// The connection, as a thread that polls sees it.
+/// The connection from the point of view of a polling thread.
 pub(crate) trait Readable: Send + Sync {
-    /// Reads once on this thread, without waiting. Runs wakers: the caller holds no lock.
+    /// Reads once on this thread, without waiting. It runs wakers: the caller must hold no lock.
     fn read_now(&self) -> Look;
 
-    /// Writes now what waits to be written together with more.
+    /// Writes the requests that wait to be written together with later ones.
     fn flush(&self);
 
-    /// Returns true if anything that comes over the connection is awaited, apart from what goes to the completion queue of
-    /// the id `except`.
+    /// Returns true if anything that arrives over the connection is awaited, apart from the results for the
+    /// completion queue of the id `except`.
     fn is_awaited(&self, except: Option<usize>) -> bool;
 }
 
-/// What a polling thread waits for, to tell it from what others wait for.
+/// What a polling thread waits for, in order to distinguish it from what others wait for.
 pub(crate) trait Awaited {
-    /// Returns true if more than the thread that polls waits for something that comes over the connection.
+    /// Returns true if something other than the polling thread waits for data that arrives over the connection.
     fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool;
 }
 
@@ -60,12 +61,12 @@ impl Awaited for SingleAnswer {
     }
 }
 
-/// The result of a look at the socket.
+/// The result of one check of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Something was read and handed out.
+    /// Data was read and delivered.
     Some,
-    /// Nothing was there, or another thread is reading.
+    /// There was nothing to read, or another thread is reading.
     Nothing,
     /// This thread should not read: the inbox has no room, or the connection has ended.
     Over,
@@ -73,33 +74,33 @@ pub(crate) enum Look {
 
 /// Reading belongs to the task of the runtime.
 const HELD: u8 = 0;
-/// The task should lend it when it runs the next time.
+/// The task should lend reading when it runs the next time.
 const WANTED: u8 = 1;
 /// The task is not registered.
 const LENT: u8 = 2;
 
-/// Who reads the socket of a client: the task of the runtime, or threads that wait.
+/// Decides whether the task of the runtime or waiting threads read the socket of a client.
 pub(crate) struct ReadingLease {
     /// False if threads never poll.
     is_on: bool,
     connection: Mutex<Option<Weak<dyn Readable>>>,
     policy: Mutex<PollPolicy>,
     state: AtomicU8,
-    /// Whether a thread polls.
+    /// True while a thread polls.
     is_polled: AtomicBool,
-    /// The polls in succession that ended with an answer. Only the polling thread writes.
+    /// The number of successive polls that ended with an answer. Only the polling thread writes.
     streak: AtomicU32,
-    /// The number of looks by polling threads. Only the polling thread writes.
+    /// The number of checks by polling threads. Only the polling thread writes.
     looks: AtomicU64,
-    /// Whether the client has sent something since it last waited for frames.
+    /// True if the client has sent something since it last waited for frames.
     has_sent: AtomicBool,
     taken_back: Notify,
-    /// How often the task has lent reading.
+    /// The number of times that the task has lent reading.
     loans: AtomicU64,
 }
 
 impl ReadingLease {
-    /// Threads poll at most for `most`; zero: not at all.
+    /// Creates a lease with which threads poll at most for `most`; zero: not at all.
     pub(super) fn new(most: Duration) -> Arc<ReadingLease> {
         let policy = PollPolicy::new(most);
         Arc::new(ReadingLease {
@@ -127,21 +128,21 @@ impl ReadingLease {
     /// Notes that something was sent: an answer may come as a frame.
     #[inline]
     pub(super) fn note_sent(&self) {
-        // Mostly it is set: then the line of memory stays shared.
+        // The flag is usually set already: not writing it keeps the cache line shared.
         if !self.has_sent.load(Ordering::Relaxed) {
             self.has_sent.store(true, Ordering::Relaxed);
         }
     }
 
-    /// What a thread polls for that waits for the next frame: one that may be an answer, if something was sent since the
-    /// last call.
+    /// Returns what a thread polls for while it waits for the next frame: if something was sent since the last call,
+    /// the frame may be an answer.
     pub(super) fn awaited_frame(&self) -> Option<&'static dyn Awaited> {
         let has_sent = self.has_sent.load(Ordering::Relaxed) && self.has_sent.swap(false, Ordering::Relaxed);
         has_sent.then_some(&SingleAnswer)
     }
 
-    /// Something waits for what comes over the connection without polling: the task must read. To be called after the
-    /// waker is registered, for a thread before it sleeps.
+    /// Notes that something waits for incoming data without polling, so that the task must read. It must be called
+    /// after the waker is registered; a thread calls it before it sleeps.
     #[inline]
     pub(crate) fn sleeps(&self) {
         if self.state.load(Ordering::SeqCst) != HELD {
@@ -149,7 +150,7 @@ impl ReadingLease {
         }
     }
 
-    /// Returns true if the task reads, and is not asked to lend.
+    /// Returns true if the task reads and is not asked to lend.
     #[inline]
     pub(super) fn is_held(&self) -> bool {
         self.state.load(Ordering::SeqCst) == HELD
@@ -162,7 +163,7 @@ impl ReadingLease {
         }
     }
 
-    /// Writes on this thread what would be written soon: its answers are waited for.
+    /// Writes the coalesced requests on this thread, because their answers are awaited.
     pub(super) fn flush(&self) {
         if let Some(connection) = self.connection() {
             connection.flush();
@@ -173,8 +174,8 @@ impl ReadingLease {
         if self.is_on { self.connection.lock().as_ref().and_then(Weak::upgrade) } else { None }
     }
 
-    /// Flushes, then polls on this thread until `is_woken` says that it was woken, or until it no longer pays, which is before
-    /// `until`. If false is returned, the caller may sleep: the task reads.
+    /// Flushes, then polls on this thread until `is_woken` returns true, or until polling no longer pays, at the
+    /// latest at `until`. If it returns false, the caller may sleep: the task reads.
     pub(super) fn poll(
         &self,
         awaited: &dyn Awaited,
@@ -191,7 +192,7 @@ impl ReadingLease {
         woken
     }
 
-    /// An answer has come that a thread has waited for.
+    /// Notes that an answer has come for which a thread has waited.
     pub(super) fn answered(&self) {
         if self.is_on {
             self.policy.lock().answered(1);
@@ -200,14 +201,15 @@ impl ReadingLease {
 
     fn begin<'a>(&'a self, awaited: &'a dyn Awaited, connection: &'a dyn Readable) -> Option<Polling<'a>> {
         let is_free = !self.is_polled.swap(true, Ordering::Acquire);
-        // From here on, its drop ends it.
+        // From here on, the drop of the value ends the poll.
         is_free.then(|| Polling { lease: self, awaited, connection, succeeded: false })
     }
 }
 
 /// The side of the task.
 impl ReadingLease {
-    /// Whether the task should give up its registration now. It then waits for [`returned`](ReadingLease::returned).
+    /// Returns true if the task should give up its registration now. It must then wait for
+    /// [`returned`](ReadingLease::returned).
     pub(super) fn lend(&self) -> bool {
         let lent = self.state.load(Ordering::Relaxed) == WANTED
             && self.state.compare_exchange(WANTED, LENT, Ordering::SeqCst, Ordering::Relaxed).is_ok();
@@ -217,20 +219,20 @@ impl ReadingLease {
         lent
     }
 
-    /// Returns when the task must read again. Dropping the future leaves reading lent.
+    /// Returns when the task must read again. If the future is dropped, reading stays lent.
     pub(super) async fn returned(&self) {
         loop {
             let looks = self.looks.load(Ordering::Relaxed);
             let is_idle = timeout(IDLE, self.taken_back.notified()).await.is_err()
                 && self.looks.load(Ordering::Relaxed) == looks;
-            // A notification may be left from before.
+            // A notification may be left over from before.
             if is_idle || self.state.load(Ordering::SeqCst) != LENT {
                 return;
             }
         }
     }
 
-    /// The task reads again, for whatever reason.
+    /// Notes that the task reads again.
     pub(super) fn hold(&self) {
         self.state.store(HELD, Ordering::SeqCst);
     }
@@ -238,12 +240,12 @@ impl ReadingLease {
 
 #[cfg(test)]
 impl ReadingLease {
-    /// Threads poll for so long in every wait.
+    /// Makes threads poll this long in every wait.
     pub(super) fn poll_always(&self, limit: Duration) {
         *self.policy.lock() = PollPolicy::fixed(limit);
     }
 
-    /// How often the task has lent reading, and how often threads have looked at the socket.
+    /// Returns the number of times that the task has lent reading, and the number of checks of the socket by threads.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.loans.load(Ordering::SeqCst), self.looks.load(Ordering::SeqCst))
     }
@@ -257,7 +259,7 @@ impl ReadingLease {
     }
 }
 
-/// A thread polls, until the value is dropped.
+/// Declares that a thread polls, until the value is dropped.
 struct Polling<'a> {
     lease: &'a ReadingLease,
     awaited: &'a dyn Awaited,
@@ -291,7 +293,7 @@ impl Polling<'_> {
                     lease.policy.lock().failed();
                     return false;
                 }
-                // What was handed out may have taken its time.
+                // Delivering the data may have taken some time.
                 Look::Some => last = Instant::now(),
                 Look::Nothing => {}
             }
@@ -318,7 +320,7 @@ impl Drop for Polling<'_> {
         if streak >= STREAK {
             let _ = lease.state.compare_exchange(HELD, WANTED, Ordering::SeqCst, Ordering::Relaxed);
         }
-        // Looked at after the state has changed: what begins to wait later sees that.
+        // This is checked after the state has changed: everything that begins to wait later sees the new state.
         let others_wait = || self.awaited.is_awaited_by_others(self.connection);
         if self.succeeded && others_wait() {
             lease.streak.store(0, Ordering::Relaxed);

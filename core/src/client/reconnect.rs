@@ -1,11 +1,12 @@
-//! A client that comes back: one connection after another, and what happens in between.
+//! A client that reconnects: a series of connections, and the time between them.
 //!
-//! A task waits for the end of the present connection, then tries to connect again, after growing delays.
-//! A new connection is put in force only when everything is restored: subscriptions and exclusions
-//! acknowledged, queued operations handed over in their order. So nothing else overtakes them.
+//! A task waits for the end of the current connection, then tries to connect again, after increasing delays. A new
+//! connection becomes the current one only when everything is restored: subscriptions and exclusions are
+//! acknowledged, and queued operations have been passed on in their order. Therefore no new operation can overtake
+//! them.
 //!
-//! The lock is never held across an await, nor while anything runs that may come back into the client: while
-//! a connection is used or dropped, while a payload is dropped, while those who wait for the status are woken.
+//! The lock is never held across an await, nor while code runs that may call the client: while a connection is used
+//! or dropped, while a payload is dropped, while tasks that wait for the status are woken.
 
 use super::alive::Alive;
 use super::backlog::{Backlog, Entry};
@@ -33,17 +34,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// A connection that lasted so long was no accident: delays begin anew after it. Others go on growing, or two
-/// programs of one name could evict each other as fast as they can.
+/// After a connection that lasted this long, the delays begin anew. After shorter ones they continue to grow;
+/// otherwise two programs of the same name would evict each other without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
 const RUNTIME_GONE: &str = "the runtime was shut down";
 
-/// The handle that the client owns. Its drop ends the client.
+/// The handle that the client owns. Dropping it ends the client.
 #[derive(Debug)]
 pub(super) struct ReconnectingLink {
     shared: Arc<Shared>,
-    /// A child that inherited the client through fork must not end its parent's.
+    /// Detects a fork: a child that inherited the client must not end the parent's.
     process: Process,
 }
 
@@ -53,13 +54,13 @@ struct Shared {
     plan: Reconnect,
     client: Arc<ClientState>,
     state: RwLock<State>,
-    /// The state without its content, to wait for.
+    /// The state without its content, for tasks that wait for a change.
     status: watch::Sender<Status>,
-    /// The wakers of those who wait for a connection.
+    /// The wakers of the tasks that wait for a connection.
     waiters: Waiters,
-    /// True if an operation of the queue is being handed to a connection that is not in force yet.
+    /// True if an operation of the queue is being passed to a connection that is not current yet.
     handing_over: AtomicBool,
-    /// The primary of a secondary, which has to connect before it.
+    /// The primary of a secondary client, which must connect first.
     primary: Option<Weak<Shared>>,
 }
 
@@ -78,7 +79,8 @@ enum Status {
 }
 
 impl ReconnectingLink {
-    /// Takes care of a client that has just connected for the first time. `primary` is that of a secondary.
+    /// Starts to supervise a client that has just connected for the first time. `primary` is the primary of a
+    /// secondary client.
     pub(super) fn start(
         connection: Connection,
         config: &Config,
@@ -104,7 +106,7 @@ impl ReconnectingLink {
         ReconnectingLink { shared, process: Process::current() }
     }
 
-    /// Sends a request over the present connection, or does what the policy says while there is none.
+    /// Sends a request over the current connection, or applies the policy if there is none.
     pub(super) fn try_submit(
         &self,
         request: &Request<'_>,
@@ -115,7 +117,7 @@ impl ReconnectingLink {
         loop {
             if let Some(connection) = shared.connection()? {
                 match connection.try_submit(request, to, bound) {
-                    // It has not been sent.
+                    // The request has not been sent.
                     Err(e) if e.kind() == ErrorKind::ConnectionLost => shared.lose(&connection),
                     result => return result,
                 }
@@ -134,10 +136,11 @@ impl ReconnectingLink {
         }
     }
 
-    /// Returns true if it is worth to try to send again. Unless it is, the waker is registered under the ticket; see
+    /// Returns ready if another attempt to send may succeed. Otherwise the waker is registered under the ticket; see
     /// [`forget_room`](ReconnectingLink::forget_room).
     ///
     /// # Errors
+    ///
     /// Nothing can be sent, now and later.
     pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Result<RoomState> {
         let shared = &*self.shared;
@@ -146,7 +149,7 @@ impl ReconnectingLink {
                 match connection.poll_room(ticket, cx) {
                     Poll::Pending => return Ok(RoomState::Full),
                     Poll::Ready(true) => return Ok(RoomState::Ready),
-                    // A request is not tried over it: a call would count as sent when the loss is told.
+                    // A request must not be tried over it: a call would count as sent when the loss is reported.
                     Poll::Ready(false) => shared.lose(&connection),
                 }
             }
@@ -156,14 +159,15 @@ impl ReconnectingLink {
                 WhileDown::Queue(_) => shared.config.timeout,
             };
             shared.waiters.register(ticket, cx.waker());
-            // The second look sees what has changed before.
+            // The second check sees changes that happened before the waker was registered.
             if shared.connection()?.is_none() {
                 return Ok(RoomState::Down(bound));
             }
         }
     }
 
-    /// Takes back the registration of [`poll_room`](ReconnectingLink::poll_room) or [`poll_written`](ReconnectingLink::poll_written).
+    /// Removes the registration of [`poll_room`](ReconnectingLink::poll_room) or
+    /// [`poll_written`](ReconnectingLink::poll_written).
     pub(super) fn forget_room(&self, ticket: u64) {
         self.shared.waiters.forget(ticket);
         if let Ok(Some(connection)) = self.shared.connection() {
@@ -171,12 +175,13 @@ impl ReconnectingLink {
         }
     }
 
-    /// Ready with the connection that everything sent so far is written to: when operations that wait for a connection
-    /// have been handed to one.
+    /// Returns ready with the connection to which everything sent so far has been passed, when the operations that
+    /// waited for a connection have been passed to one.
     ///
     /// # Errors
-    /// [`ConnectionLost`](ErrorKind::ConnectionLost): the client has ended, or nothing waits for a connection that it
-    /// has not got.
+    ///
+    /// [`ConnectionLost`](ErrorKind::ConnectionLost): the client has ended, or there is no connection and no
+    /// operation waits for one.
     pub(super) fn poll_connection(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<Result<Arc<Connection>>> {
         let shared = &*self.shared;
         let look = || match &*shared.state.read() {
@@ -202,18 +207,18 @@ impl ReconnectingLink {
         self.shared.client.sent()
     }
 
-    /// Ends the client: see [`disconnect`](ReconnectingLink::disconnect), which waits for it.
+    /// Begins to end the client: see [`disconnect`](ReconnectingLink::disconnect), which waits for it.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.shared.end(why);
     }
 
-    /// Ends the client, and fails what waits for an answer now.
+    /// Begins to end the client, and fails everything that waits for an answer.
     pub(super) fn close(&self, why: &'static str) {
         let end = End::new(ErrorKind::ConnectionLost, why);
         self.shared.end_with(end, |connection| connection.close(why));
     }
 
-    /// Ends the client when what was sent is written, within the timeout.
+    /// Ends the client after everything sent is written, within the timeout.
     pub(super) async fn disconnect(&self) {
         if let Some(connection) = self.shared.end("disconnected by this client") {
             connection.disconnect().await;
@@ -235,7 +240,7 @@ impl Shared {
         self.client.events.tell(event);
     }
 
-    /// Puts a new state in force. The old one is handed out, to be dropped without the lock.
+    /// Sets a new state. The old one is returned, so that it is dropped without the lock.
     fn change(&self, to: impl FnOnce(&mut State) -> Option<State>) -> Option<State> {
         let mut state = self.state.write();
         let next = to(&mut state)?;
@@ -245,8 +250,8 @@ impl Shared {
         Some(old)
     }
 
-    /// Publishes the state as the status and wakes those who wait for it. The state is read
-    /// again: if two threads change it, the later change may be published first.
+    /// Publishes the state as the status, and wakes the tasks that wait for it. The state is read again, because two
+    /// threads that change it may publish in the opposite order.
     fn publish_status(&self) {
         self.status.send_if_modified(|status| {
             let present = match &*self.state.read() {
@@ -263,7 +268,7 @@ impl Shared {
         self.handing_over.load(Ordering::SeqCst)
     }
 
-    /// The present connection, if there is one; an error when the client has ended.
+    /// Returns the current connection, if there is one, and an error if the client has ended.
     fn connection(&self) -> Result<Option<Arc<Connection>>> {
         match &*self.state.read() {
             State::Up(connection) => Ok(Some(connection.clone())),
@@ -272,7 +277,7 @@ impl Shared {
         }
     }
 
-    /// That connection has ended, if it is the present one.
+    /// Handles the end of a connection, if it is the current one.
     fn lose(&self, lost: &Arc<Connection>) {
         self.change(|state| match state {
             State::Up(connection) if Arc::ptr_eq(connection, lost) => Some(State::Down(Backlog::default())),
@@ -280,8 +285,8 @@ impl Shared {
         });
     }
 
-    /// The program ends the client. The connection there was is being closed; the supervisor tells the end when what
-    /// waits for an answer has failed.
+    /// Ends the client for the program. The last connection is being closed; the supervisor reports the end when
+    /// everything that waits for an answer has failed.
     fn end(&self, why: &'static str) -> Option<Arc<Connection>> {
         self.end_with(End::new(ErrorKind::ConnectionLost, why), |connection| connection.begin_close(why))
     }
@@ -307,9 +312,9 @@ impl Shared {
         connection
     }
 
-    /// Queues an operation; `None` when the connection is back.
+    /// Queues an operation. Returns `None` if the connection is back.
     fn enqueue(&self, entry: Entry, bound: usize) -> Option<Result<()>> {
-        // An entry that is not queued is dropped without the lock.
+        // An entry that is not queued must be dropped without the lock.
         let mut rejected = None;
         let mut state = self.state.write();
         let queued = match &mut *state {
@@ -327,11 +332,11 @@ impl Shared {
 
     /// Returns when the program has ended the client.
     async fn wait_ended(&self) {
-        // An error: the sender is gone, which it cannot be while it is borrowed.
+        // An error would mean that the sender was dropped, which cannot happen while it is borrowed.
         let _ = self.status.subscribe().wait_for(|status| *status == Status::Ended).await;
     }
 
-    /// Tries until there is a connection in force.
+    /// Tries to connect until there is a current connection.
     async fn come_back(&self, step: &mut u32) -> Result<Arc<Connection>, End> {
         let mut attempt = 0;
         loop {
@@ -358,7 +363,7 @@ impl Shared {
         let Some(primary) = &self.primary else { return Ok(()) };
         let gone = || End::new(ErrorKind::ConnectionLost, "the primary client has ended");
         let mut status = primary.upgrade().ok_or_else(gone)?.status.subscribe();
-        // An error: the primary is gone this moment.
+        // An error means that the primary has just been dropped.
         match status.wait_for(|status| *status != Status::Down).await {
             Ok(status) if *status == Status::Up => Ok(()),
             _ => Err(gone()),
@@ -377,14 +382,15 @@ impl Shared {
                     next = backlog.pop();
                     self.handing_over.store(next.is_some(), Ordering::SeqCst);
                 }
-                // The last look at the backlog and the new state are one step: nothing is left behind.
+                // The last check of the backlog and the change of the state are one step, so that nothing is left
+                // behind.
                 let up = next.is_none() && matches!(state, State::Down(_));
                 up.then(|| State::Up(connection.clone()))
             });
             if up.is_some() {
                 return Ok(connection);
             }
-            // Nothing is left, and yet it is not in force: the program has just ended the client.
+            // Nothing is left, but the connection is not current: the program has just ended the client.
             let mut unsent = Unsent { shared: self, entry: Some(next.ok_or_else(lost)?) };
             if let Some(entry) = &unsent.entry {
                 connection.send(&entry.request()).await?;
@@ -393,7 +399,7 @@ impl Shared {
         }
     }
 
-    /// Takes back an operation that was not sent after all. It is dropped if the client has ended.
+    /// Puts back an operation that was not sent. It is dropped if the client has ended.
     fn requeue(&self, entry: Entry) {
         let mut entry = Some(entry);
         let mut state = self.state.write();
@@ -412,8 +418,8 @@ impl Shared {
     }
 }
 
-/// An operation of the queue that is being handed to a connection. Unless it is sent, it is put back when the value is
-/// dropped, also because nothing waits for the connection any more.
+/// An operation of the queue that is being passed to a connection. If it was not sent, dropping the value puts it
+/// back, also when the future is cancelled.
 struct Unsent<'s> {
     shared: &'s Shared,
     entry: Option<Entry>,
@@ -427,11 +433,11 @@ impl Drop for Unsent<'_> {
     }
 }
 
-/// The task that follows a client from one connection to the next. It tells the end of the client when it is dropped,
-/// which it is with its runtime too.
+/// The task that follows a client from one connection to the next. When it is dropped, also with its runtime, it
+/// reports the end of the client.
 struct Supervisor {
     shared: Arc<Shared>,
-    /// The present connection.
+    /// The current connection.
     connection: Option<Arc<Connection>>,
 }
 
@@ -447,7 +453,7 @@ impl Supervisor {
             }
             shared.lose(connection);
             self.connection = None;
-            // The status is published after the state.
+            // The status is published after the state has changed.
             if matches!(&*shared.state.read(), State::Ended) {
                 return;
             }
@@ -479,10 +485,10 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // Nothing may wait for a connection that will never come.
+        // No task may wait for a connection that will never come.
         self.shared.end(RUNTIME_GONE);
         if let Some(connection) = &self.connection {
-            // The runtime is being dropped, the tasks of the connection maybe later than this one.
+            // The runtime is being dropped, perhaps the tasks of the connection later than this one.
             connection.fail_operations();
         }
         self.shared.client.tell_end();

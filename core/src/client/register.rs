@@ -1,23 +1,23 @@
-//! Registering a waker in a place that a lock guards. Cloning and dropping a waker may run code of the program, so that
+//! Registers a waker in a place that a lock guards. Cloning and dropping a waker may run code of the program, so that
 //! neither happens under the lock.
 
 use super::contain::wake_all;
 use super::waker_set::WakerSet;
 use std::task::Waker;
 
-/// A waker that is to be registered, and those that had to go for it.
+/// A waker that is being registered, and the wakers that it displaces.
 pub(crate) struct Registration<'a> {
     waker: &'a Waker,
-    /// Made when it is first needed.
+    /// The clone, made when it is first needed.
     clone: Option<Waker>,
-    /// Wakers of the same taker as `waker`, or of a taker that does not exist any more.
+    /// Wakers of the same taker as `waker`, or of a taker that no longer exists.
     replaced: Option<Waker>,
-    /// To be woken, since its place is needed for another one.
+    /// A waker that must be woken because its place is needed for another one.
     evicted: Option<Waker>,
 }
 
 impl Registration<'_> {
-    /// Registers the waker as the only one. Returns false if `look` has to be called again.
+    /// Registers the waker as the only one. Returns false if `look` must be called again.
     pub(crate) fn put_in(&mut self, place: &mut Option<Waker>) -> bool {
         if place.as_ref().is_some_and(|registered| registered.will_wake(self.waker)) {
             return true;
@@ -27,7 +27,7 @@ impl Registration<'_> {
         true
     }
 
-    /// Registers the waker beside others. Returns false if `look` has to be called again.
+    /// Registers the waker in addition to others. Returns false if `look` must be called again.
     pub(crate) fn add_to(&mut self, set: &mut WakerSet) -> bool {
         if set.contains(self.waker) {
             return true;
@@ -49,8 +49,9 @@ impl Registration<'_> {
     }
 }
 
-/// Calls `look` until it returns a value. It locks what the waker waits for, and registers the waker if there is
-/// nothing yet; `None` means that it needs a clone first. The lock is released when it returns. The caller holds no lock.
+/// Calls `look` until it returns a value. `look` locks the awaited state, and registers the waker if there is no
+/// value yet; it returns `None` if it needs a clone of the waker first. The lock is released when it returns. The
+/// caller of this function must hold no lock.
 pub(crate) fn register<T>(waker: &Waker, mut look: impl FnMut(&mut Registration<'_>) -> Option<T>) -> T {
     let mut registration = Registration { waker, clone: None, replaced: None, evicted: None };
     loop {
@@ -69,7 +70,7 @@ pub(crate) struct CountingWaker(std::sync::atomic::AtomicUsize);
 
 #[cfg(test)]
 impl CountingWaker {
-    /// The counter, and the waker.
+    /// Returns the counter and the waker.
     pub(crate) fn new() -> (std::sync::Arc<CountingWaker>, Waker) {
         let counter = std::sync::Arc::new(CountingWaker::default());
         (counter.clone(), counter.into())
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_that_has_to_go_is_woken() {
+    fn an_evicted_waker_is_woken() {
         let set = Mutex::new(WakerSet::default());
         let wakers: Vec<_> = (0..300).map(|_| CountingWaker::new()).collect();
         for (_, waker) in &wakers {

@@ -1,4 +1,4 @@
-//! An operation as a program hands it over.
+//! An operation as the program passes it to the client.
 
 use super::completions::CompletionQueue;
 use super::pending::PendingOperation;
@@ -8,13 +8,13 @@ use crate::transport::LARGE_PAYLOAD;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
-/// A payload that is borrowed until it is copied or written, or shared and then not copied if it is large.
+/// A payload. Borrowed bytes are copied or written; large shared bytes are not copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Payload<'a> {
-    /// Bytes of the caller. They are copied.
+    /// Bytes of the caller, which are copied.
     Borrowed(&'a [u8]),
-    /// Shared bytes. From 4 KiB on they are not copied, but held until they are written.
+    /// Shared bytes. If there are 4 KiB or more, they are not copied, but held until they are written.
     Shared(&'a Bytes),
 }
 
@@ -26,7 +26,7 @@ impl Payload<'_> {
         }
     }
 
-    /// The same as shared bytes: a copy if they are borrowed.
+    /// Returns the payload as shared bytes, which are a copy if it is borrowed.
     pub(crate) fn to_shared(self) -> Bytes {
         match self {
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
@@ -71,22 +71,23 @@ impl<'a> From<&'a Bytes> for Payload<'a> {
     }
 }
 
-/// How long an operation or a call waits for its answer, counted from when it is first tried to be sent.
+/// How long an operation or a call waits for its answer, counted from the first attempt to send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deadline {
     /// The client's [`timeout`](super::Config::timeout).
     #[default]
     Default,
-    /// So long. The precision is about a millisecond.
+    /// A duration. The precision is about a millisecond.
     After(Duration),
-    /// Until then. The same precision.
+    /// A point in time. The precision is about a millisecond.
     At(Instant),
-    /// Until the answer comes or the connection ends.
+    /// No deadline: wait until the answer comes or the connection ends.
     Never,
 }
 
 impl Deadline {
-    /// The end of a wait that begins `now`; `None`: there is none. `default` is the client's timeout.
+    /// Returns the end of a wait that begins at `now`, or `None` if there is no end. `default` is the client's
+    /// timeout.
     pub(crate) fn after(self, now: tokio::time::Instant, default: Duration) -> Option<tokio::time::Instant> {
         match self {
             Deadline::Default => now.checked_add(default),
@@ -96,7 +97,7 @@ impl Deadline {
         }
     }
 
-    /// The same deadline as a point in time.
+    /// Returns the same deadline as a point in time.
     pub(crate) fn fixed(self, now: tokio::time::Instant, default: Duration) -> Deadline {
         self.after(now, default).map_or(Deadline::Never, |at| Deadline::At(at.into_std()))
     }
@@ -108,7 +109,7 @@ impl From<Duration> for Deadline {
     }
 }
 
-/// An operation to be sent: what, over which QoS, and how long its acknowledgement is awaited.
+/// An operation to be sent, with its QoS and the deadline of its acknowledgement.
 ///
 /// ```
 /// use busrt::{QoS, client::Request};
@@ -119,7 +120,7 @@ impl From<Duration> for Deadline {
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     pub(crate) operation: Operation<'a, Payload<'a>>,
-    /// An RPC envelope, before the prefix.
+    /// An RPC envelope, which precedes the prefix.
     pub(crate) envelope: &'a [u8],
     pub(crate) prefix: &'a [u8],
     pub(crate) qos: QoS,
@@ -127,27 +128,27 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Any operation. [`Nop`](Operation::Nop) is sent as a ping.
+    /// Creates a request for any operation. [`Nop`](Operation::Nop) is sent as a ping.
     pub fn new(operation: Operation<'a, Payload<'a>>, qos: QoS) -> Request<'a> {
         Request { operation, envelope: &[], prefix: &[], qos, deadline: Deadline::Default }
     }
 
-    /// A message to the client of exactly the name `target`.
+    /// Creates a message to the client whose name is `target`.
     pub fn message(target: &'a str, payload: impl Into<Payload<'a>>, qos: QoS) -> Request<'a> {
         Request::new(Operation::Message { target, payload: payload.into() }, qos)
     }
 
-    /// A message to every client whose name matches `mask`.
+    /// Creates a message to every client whose name matches `mask`.
     pub fn broadcast(mask: &'a str, payload: impl Into<Payload<'a>>, qos: QoS) -> Request<'a> {
         Request::new(Operation::Broadcast { mask, payload: payload.into() }, qos)
     }
 
-    /// A publication to every client with a subscription that matches `topic`.
+    /// Creates a publication to every client with a subscription that matches `topic`.
     pub fn publish(topic: &'a str, payload: impl Into<Payload<'a>>, qos: QoS) -> Request<'a> {
         Request::new(Operation::Publish { topic, payload: payload.into() }, qos)
     }
 
-    /// A publication for `receiver` and its secondaries only.
+    /// Creates a publication for `receiver` and its secondaries only.
     pub fn publish_for(
         topic: &'a str,
         receiver: &'a str,
@@ -157,15 +158,15 @@ impl<'a> Request<'a> {
         Request::new(Operation::PublishFor { topic, receiver, payload: payload.into() }, qos)
     }
 
-    /// The beginning of the payload, so that a header need not be joined with what follows it. An operation
-    /// without a payload has no prefix.
+    /// Sets bytes that precede the payload, so that a header need not be joined with the data that follows it. An
+    /// operation without a payload ignores the prefix.
     pub fn prefix(mut self, prefix: &'a [u8]) -> Request<'a> {
         self.prefix = prefix;
         self
     }
 
-    /// How long the acknowledgement is awaited; the client's timeout unless set. Without a QoS that asks for an
-    /// acknowledgement it means nothing.
+    /// Sets how long the acknowledgement is awaited. It is ignored if the QoS asks for no acknowledgement. Default:
+    /// the client's timeout.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Request<'a> {
         self.deadline = deadline.into();
         self
@@ -177,26 +178,26 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Returns true if the payload is copied to memory of its own.
+    /// Returns true if the payload is copied.
     pub(crate) fn is_copied(&self) -> bool {
         matches!(self.operation.payload_ref(), Some(Payload::Borrowed(bytes)) if bytes.len() >= LARGE_PAYLOAD)
     }
 
-    /// The length of the payload with everything before it.
+    /// Returns the length of the payload, with everything that precedes it.
     pub(crate) fn payload_len(&self) -> usize {
         let payload = self.operation.payload_ref().map_or(0, |payload| payload.bytes().len());
         payload.saturating_add(self.prefix.len()).saturating_add(self.envelope.len())
     }
 }
 
-/// The result of trying to send.
+/// The result of an attempt to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "without room nothing is sent"]
+#[must_use = "nothing is sent if there is no room"]
 pub enum TrySend<T> {
-    /// It is sent: written, or queued to be written without a further call.
+    /// It was sent: written, or queued to be written without a further call.
     Sent(T),
-    /// It is not sent, because the client has no room for more or is about to connect again.
-    /// [`Client::room`](super::Client::room) tells when it is worth to try again.
+    /// It was not sent, because the client has no room for more or is reconnecting.
+    /// [`Client::room`](super::Client::room) tells when another attempt may succeed.
     NoRoom,
 }
 
@@ -209,7 +210,7 @@ impl<T> TrySend<T> {
         }
     }
 
-    /// The value, if it is sent.
+    /// Returns the value if it was sent.
     pub fn sent(self) -> Option<T> {
         match self {
             TrySend::Sent(value) => Some(value),
@@ -217,31 +218,31 @@ impl<T> TrySend<T> {
         }
     }
 
-    /// Returns true if it is sent.
+    /// Returns true if it was sent.
     pub fn is_sent(&self) -> bool {
         matches!(self, TrySend::Sent(_))
     }
 }
 
-/// The target of the answer to an operation.
+/// The destination of the answer to an operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AnswerTo<'a> {
     /// The holder of the [`PendingOperation`] that is returned.
     Handle,
-    /// A queue, with a token.
+    /// A completion queue, with the token of the result.
     Queue(&'a CompletionQueue, u64),
-    /// The call of that id: a refusal ends it.
+    /// The call of that id, which a refusal ends.
     #[cfg(feature = "rpc")]
     Call(u32),
-    /// The log, if it is a refusal.
+    /// The log: only a refusal is logged.
     #[cfg(feature = "rpc")]
     Log,
-    /// Nowhere.
+    /// No destination.
     Nothing,
 }
 
 impl AnswerTo<'_> {
-    /// Returns true if a reply is awaited besides: the request must not be sent after the call has ended.
+    /// Returns true if the answer belongs to a call, whose request must not be sent after the call has ended.
     pub(crate) fn is_call(self) -> bool {
         #[cfg(feature = "rpc")]
         return matches!(self, AnswerTo::Call(_));
@@ -250,14 +251,14 @@ impl AnswerTo<'_> {
     }
 }
 
-/// Says if the bound of the queue applies to a request.
+/// Whether the bound of the queue applies to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// It does.
+    /// The bound applies.
     Bounded,
-    /// It does not.
+    /// The bound does not apply.
     Unbounded,
 }
 
-/// The result of trying to send for the program.
+/// The result of an attempt to send for the program.
 pub(crate) type Submitted = TrySend<PendingOperation>;

@@ -1,4 +1,4 @@
-//! Waiting for room to send.
+//! Waits for room to send.
 
 use super::inbox::Blocked;
 use super::request::{AnswerTo, Deadline, Request, Submitted, TrySend};
@@ -11,27 +11,27 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The room of a client for another operation.
+/// Whether a client has room for another operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RoomState {
-    /// It has.
+    /// There is room.
     Ready,
-    /// Too much waits to be sent.
+    /// Too much data waits to be sent.
     Full,
-    /// It is about to connect again, which the policy waits for at most so long.
+    /// The client is reconnecting. The policy waits at most this long for it.
     Down(Duration),
 }
 
-/// Waits until a client has room to send: what to do after [`TrySend::NoRoom`].
+/// Waits until a client has room to send. It is used after [`TrySend::NoRoom`].
 ///
-/// That there is room promises nothing: other tasks may take it first. Tasks that have waited longer are woken earlier.
-/// While this exists and has found no room, the client receives beyond its bounds, since the broker may wait in turn
-/// for the client to take frames.
+/// Room is not reserved: other tasks may take it first. Tasks that have waited longer are woken earlier. While this
+/// exists and has found no room, the client receives beyond its bounds, since the broker may in turn be waiting for
+/// the client to take frames.
 #[derive(Debug)]
 pub struct Room {
     client: Client,
     ticket: u64,
-    /// Declared while it waits.
+    /// Set while it waits.
     blocked: Option<Blocked>,
 }
 
@@ -40,10 +40,11 @@ impl Room {
         Room { client, ticket: next_ticket(), blocked: None }
     }
 
-    /// Ready when it is worth to try again. Else the waker is woken when it may be. Works on any executor, and without
-    /// one.
+    /// Returns ready when another attempt may succeed. Otherwise the waker is woken when that is the case. Works on
+    /// any executor, and without one.
     ///
     /// # Errors
+    ///
     /// [`ConnectionLost`](ErrorKind::ConnectionLost): the client has ended, or is not connected and its policy is to
     /// fail ([`WhileDown`](super::WhileDown)).
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -68,17 +69,19 @@ impl Room {
         state
     }
 
-    /// Waits until it is worth to try again, without a bound.
+    /// Waits until another attempt may succeed, without a time limit.
     ///
     /// # Errors
+    ///
     /// The errors of [`poll`](Room::poll).
     pub async fn ready(&mut self) -> Result<()> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits on this thread; false when the time of `wait` is over.
+    /// Waits on this thread. Returns false when the time of `wait` is over.
     ///
     /// # Errors
+    ///
     /// The errors of [`poll`](Room::poll), and the error of the check in `wait`.
     pub fn wait(&mut self, wait: Wait<'_>) -> Result<bool> {
         wait.on(|cx| self.poll(cx))?.transpose().map(|ready| ready.is_some())
@@ -117,8 +120,8 @@ impl Link {
     }
 }
 
-/// A request that is sent when there is room, within the bounds of the client: its timeout, or the request's own
-/// deadline, and the bound of the policy for the time without a connection. A call has its deadline in the table.
+/// A request that is sent when there is room. The wait is bounded by the client's timeout or the request's own
+/// deadline, and by the policy for the time without a connection. A call has its deadline in the table of calls.
 pub(super) struct Sending<'a> {
     room: Room,
     request: Request<'a>,
@@ -127,12 +130,12 @@ pub(super) struct Sending<'a> {
     until: Option<Instant>,
     /// The end of the wait for a connection.
     up_until: Option<Instant>,
-    /// The alarm that is set.
+    /// The time of the alarm that is set.
     alarm: Option<Instant>,
 }
 
 impl<'a> Sending<'a> {
-    /// The request has just been tried, without success. The deadlines count from here.
+    /// Creates the wait of a request that has just been tried without success. The deadlines count from now.
     pub(super) fn new(client: &Client, request: &Request<'a>, to: AnswerTo<'a>) -> Sending<'a> {
         let (now, timeout) = (Instant::now(), client.0.config.timeout);
         let deadline = match request.deadline {
@@ -154,7 +157,8 @@ impl<'a> Sending<'a> {
     /// Tries to send whenever there is room.
     ///
     /// # Errors
-    /// The errors of [`Client::submit`]. Nothing of the request has been sent, and nothing will be.
+    ///
+    /// The errors of [`Client::submit`]. Nothing of the request has been sent or will be sent.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<super::PendingOperation>> {
         loop {
             let state = match self.room.look(cx) {
@@ -189,7 +193,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// The deadline that the program has set for the operation, which ends the wait for a connection too.
+    /// Returns the deadline that the program has set for the operation. It also ends the wait for a connection.
     fn until_down(&self) -> Option<Instant> {
         match self.request.deadline {
             Deadline::At(at) if self.until.is_some() => Some(at.into()),

@@ -8,16 +8,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::{SECONDARY_SEPARATOR, primary_name};
 use std::sync::atomic::Ordering;
 
-/// How many numbers [`Client::secondary`] tries before it gives up.
+/// Number of names that [`Client::secondary`] tries before it gives up.
 const SECONDARY_TRIES: u32 = 1000;
 
 impl Client {
-    /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has
-    /// frames and subscriptions of its own and ends with the primary.
+    /// Connects a secondary client, named after this one's primary: `NAME%%1`, `NAME%%2` and so on. It has its own
+    /// frames and subscriptions, and ends with the primary.
     ///
     /// # Errors
-    /// The errors of [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) when this client was made
-    /// of a stream and has no address.
+    /// The errors of [`connect`](Client::connect); [`NotSupported`](ErrorKind::NotSupported) if this client was made
+    /// from a stream and has no address.
     pub async fn secondary(&self) -> Result<Client> {
         for _ in 0..SECONDARY_TRIES {
             let number = self.0.secondaries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
@@ -27,13 +27,15 @@ impl Client {
                 result => return result,
             }
         }
-        Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?}", self.name())))
+        Err(Error::new(ErrorKind::Busy, format!("all names of secondaries of {:?} are taken", self.name())))
     }
 
-    /// Does the same as [`secondary`](Client::secondary), named `NAME%%SUFFIX`.
+    /// Does the same as [`secondary`](Client::secondary), with the name `NAME%%SUFFIX`.
     ///
     /// # Errors
-    /// The errors of [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) when there is one of that name.
+    ///
+    /// The errors of [`secondary`](Client::secondary), and [`Busy`](ErrorKind::Busy) if there is a client of that
+    /// name.
     pub async fn secondary_named(&self, suffix: &str) -> Result<Client> {
         self.check_process()?;
         let mut config = self.0.config.clone();
@@ -48,7 +50,7 @@ impl Client {
         if config.address.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotSupported,
-                "a client of a stream has no address to connect to",
+                "the client was made from a stream and has no address to connect to",
             ));
         }
         let state = ClientState::of_connection(&config);

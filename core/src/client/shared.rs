@@ -21,7 +21,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// This side ends the connection: nothing more is sent.
+    /// This side is closing the connection: nothing more is sent.
     Closing,
     /// The reader has ended.
     Ended(End),
@@ -30,7 +30,7 @@ pub(super) enum Phase {
 /// The shared state of one connection.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// This handle is not registered for reading; the reader's task has the one that is.
+    /// This handle is not registered for reading; the reader's task has the registered one.
     pub(super) socket: Socket,
     pub(super) writer: Arc<Writer>,
     pub(super) client: Arc<ClientState>,
@@ -38,17 +38,17 @@ pub(super) struct Shared {
     pub(super) config: Config,
     /// True if the phase is no longer [`Phase::Open`]. Reading this costs less than reading the phase.
     closing: AtomicBool,
-    /// True if the program has begun to end the connection.
+    /// True if the program has begun to close the connection.
     close_begun: AtomicBool,
     pub(super) phase: watch::Sender<Phase>,
-    /// The reason for which this side has aborted the connection.
+    /// The reason why this side has aborted the connection.
     abort_reason: Mutex<Option<End>>,
     /// True while the reader waits for the program to take frames.
     pub(super) parked: AtomicBool,
     pub(super) started: Instant,
-    /// The time at which the last byte came, in ns since `started`.
+    /// The time at which the last byte arrived, in ns since `started`.
     last_heard: AtomicU64,
-    /// The number of acknowledgements and replies that have come.
+    /// The number of acknowledgements and replies received.
     pub(super) answers: AtomicU64,
     pub(super) burst: BurstDetector,
     pub(super) coalescing: Coalescing,
@@ -56,12 +56,12 @@ pub(super) struct Shared {
     heartbeat_at: AtomicU64,
     /// Wakes the heartbeat before that time.
     pub(super) heartbeat_alarm: Notify,
-    /// The thread that reads holds this lock. It is only tried, never waited for.
+    /// The thread that reads holds this lock. Threads only try to take it, and never wait for it.
     pub(super) input: Mutex<Input>,
 }
 
 impl Shared {
-    /// The state of a connection that begins now. `leftover` came after the registration.
+    /// Creates the state of a new connection. `leftover` are the bytes that came after the registration.
     pub(super) fn new(
         socket: Socket,
         writer: Arc<Writer>,
@@ -91,22 +91,22 @@ impl Shared {
         }
     }
 
-    /// The time since the connection began.
+    /// Returns the time since the connection began.
     pub(super) fn now(&self) -> Duration {
         Instant::now().duration_since(self.started)
     }
 
-    /// Notes that the broker is alive, or that nothing was read until now.
+    /// Notes that the broker is alive, or that the client did not read until now.
     pub(super) fn note_heard(&self) {
         self.last_heard.store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// Returns true if a byte came after that time since the connection began.
+    /// Returns true if a byte arrived after that time since the connection began.
     pub(super) fn has_heard_since(&self, since: Duration) -> bool {
         self.last_heard.load(Ordering::Relaxed) > since.as_nanos() as u64
     }
 
-    /// The time at which the last byte came. While the reader waits for the program, that is `now`.
+    /// Returns the time at which the last byte arrived; `now` while the reader waits for the program.
     pub(super) fn last_heard(&self, now: Instant) -> Instant {
         if self.is_parked() {
             now
@@ -120,8 +120,8 @@ impl Shared {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Returns true if the program awaits an acknowledgement or a reply that does not go to the completion
-    /// queue of that id.
+    /// Returns true if the program awaits an acknowledgement or a reply that does not go to the completion queue of
+    /// that id.
     pub(super) fn awaits_answer_elsewhere(&self, queue: usize) -> bool {
         self.client.awaits_reply_elsewhere(queue) || self.acks.is_awaited_elsewhere(queue)
     }
@@ -138,9 +138,9 @@ impl Shared {
     }
 }
 
-/// The time of the heartbeat's next look at the deadlines.
+/// The time at which the heartbeat checks the deadlines next.
 impl Shared {
-    /// Makes the heartbeat look at the deadlines at `at` or before.
+    /// Makes the heartbeat check the deadlines at `at` or earlier.
     pub(super) fn wake_heartbeat_at(&self, at: Instant) {
         let at = at.saturating_duration_since(self.started).as_nanos() as u64;
         if self.heartbeat_at.fetch_min(at, Ordering::SeqCst) > at {
@@ -148,7 +148,7 @@ impl Shared {
         }
     }
 
-    /// Notes that the heartbeat looks at the deadlines now: whatever is registered later has to wake it.
+    /// Notes that the heartbeat checks the deadlines now: deadlines that are registered later must wake it.
     pub(super) fn heartbeat_looks(&self) {
         self.heartbeat_at.store(u64::MAX, Ordering::SeqCst);
     }
@@ -160,28 +160,28 @@ impl Shared {
     }
 }
 
-/// The end of the connection.
+/// The close of the connection.
 impl Shared {
-    /// Ends the connection for the program. What can be written now is written on this thread.
+    /// Closes the connection for the program. Data that the socket accepts now is written on this thread.
     pub(super) fn begin_close(&self, why: &'static str) {
         self.closing.store(true, Ordering::Relaxed);
         if self.close_begun.swap(true, Ordering::Relaxed) {
             return;
         }
         self.writer.flush();
-        // Tasks that wait for room find that the connection is closing.
+        // Tasks that wait for room notice that the connection is closing.
         self.writer.wake_waiters();
         if self.writer.load().frames == 0 {
             self.socket.shutdown_write();
         }
-        // Wakes the heartbeat, which waits until the rest is written.
+        // Wakes the heartbeat, which waits until the remaining data is written.
         self.advance(Phase::Closing);
         if self.client.subscriptions.is_none() {
             self.client.stop(End::new(ErrorKind::ConnectionLost, why));
         }
     }
 
-    /// Ends the connection without waiting for the broker.
+    /// Closes the connection without waiting for the broker.
     pub(super) fn abort(&self, end: End) {
         *self.abort_reason.lock() = Some(end);
         self.closing.store(true, Ordering::Relaxed);
@@ -194,12 +194,12 @@ impl Shared {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Fails everything that waits: the reader has ended.
+    /// Fails everything that waits, because the reader has ended.
     pub(super) fn finish(&self, end: End) {
         self.closing.store(true, Ordering::Relaxed);
         self.writer.close();
         let end = self.abort_reason.lock().take().unwrap_or(end);
-        // Operations fail before the program is told of the end.
+        // Operations fail before the end is reported to the program.
         self.acks.end();
         if self.client.subscriptions.is_none() {
             self.client.stop(end.clone());
@@ -225,7 +225,7 @@ impl Shared {
         matches!(*self.phase.borrow(), Phase::Ended(_))
     }
 
-    /// Returns true if this side ends the connection, or it has ended.
+    /// Returns true if this side is closing the connection, or it has ended.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }

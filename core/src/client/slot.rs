@@ -1,4 +1,4 @@
-//! A result that one party delivers and the holders of a handle wait for.
+//! A result that one side delivers and for which the holders of a handle wait.
 
 use super::register::register;
 use super::waker_set::WakerSet;
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// The place where the result of one operation is left.
+/// The place for the result of one operation.
 #[derive(Debug)]
 pub(crate) struct Slot<T>(Mutex<State<T>>);
 
@@ -21,7 +21,8 @@ impl<T: Clone> Slot<T> {
         Arc::new(Slot(Mutex::new(State::Waiting(WakerSet::default()))))
     }
 
-    /// Leaves the result, unless there is one. Returns the wakers of those who wait, to be woken when no lock is held.
+    /// Sets the result, unless there is one. Returns the wakers of the waiting tasks, which the caller must wake
+    /// without holding a lock.
     pub(crate) fn complete(&self, result: T) -> WakerSet {
         let mut state = self.0.lock();
         let rejected = match &mut *state {
@@ -37,7 +38,7 @@ impl<T: Clone> Slot<T> {
         WakerSet::default()
     }
 
-    /// The result, if there is one.
+    /// Returns the result, if there is one.
     pub(crate) fn get(&self) -> Option<T> {
         match &*self.0.lock() {
             State::Waiting(_) => None,
@@ -49,7 +50,8 @@ impl<T: Clone> Slot<T> {
         matches!(*self.0.lock(), State::Completed(_))
     }
 
-    /// The result; pending until there is one, and then for good the same. Any number of tasks and threads may wait.
+    /// Returns the result. Pending until there is one; afterwards it always returns the same. Any number of tasks and
+    /// threads may wait.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
         register(cx.waker(), |registration| match &mut *self.0.lock() {
             State::Completed(result) => Some(Poll::Ready(result.clone())),

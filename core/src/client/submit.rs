@@ -14,19 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A burst of requests is written by the caller when so many bytes wait.
+/// The caller writes a burst of requests when this many bytes are waiting.
 const COALESCE_BYTES: usize = 4096;
 
 /// The result of queueing a request.
 enum Queued {
     Done {
-        /// The earliest deadline of all, if it has changed.
+        /// The earliest deadline of all requests, if it has changed.
         next_deadline: Option<Instant>,
-        /// The bytes that wait to be written.
+        /// Number of bytes that wait to be written.
         waiting: usize,
     },
     NoRoom,
-    /// The call has ended, and its outcome is told already.
+    /// The call has ended, and its outcome has been delivered.
     #[cfg(feature = "rpc")]
     CallEnded,
     /// The connection has ended.
@@ -34,7 +34,7 @@ enum Queued {
 }
 
 impl Shared {
-    /// Queues a request, and writes it or has it written.
+    /// Queues a request, and writes it or schedules a flush.
     pub(super) fn try_submit(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -49,7 +49,7 @@ impl Shared {
         }
         let is_restored = self.client.subscriptions.is_some() && is_change(&request.operation);
         let qos = if is_restored { request.qos.acknowledged() } else { request.qos };
-        // Everything is checked before anything is queued or registered.
+        // Everything is validated before anything is queued or registered.
         let mut encoded = EncodedRequest::new(request, qos)?;
         let body_len = encoded.body_len();
         let now = (qos.needs_ack() || !self.coalescing.waits()).then(|| self.now());
@@ -93,14 +93,14 @@ impl Shared {
             if bound == Bound::Bounded && !backlog.load().is_below(self.room()) {
                 return Ok::<_, Waiter>(Queued::NoRoom);
             }
-            // A call that has ended with another connection is not sent over this one.
+            // A call that has ended with another connection must not be sent over this one.
             #[cfg(feature = "rpc")]
             if let AnswerTo::Call(id) = to
                 && !self.client.calls.is_waiting(id)
             {
                 return Ok(Queued::CallEnded);
             }
-            // The entry is made before the bytes can leave, and in their order.
+            // The entry is added before the bytes can be written, and in the order of the bytes.
             let registered = match waiter.take() {
                 None => Registered { op_id: 0, next_deadline: None },
                 Some(waiter) => self.acks.register(deadline, waiter)?,
@@ -112,7 +112,7 @@ impl Shared {
         queued.and_then(std::result::Result::ok).unwrap_or(Queued::Lost)
     }
 
-    /// Prepares the threads and the reader for the answer to a request that was queued.
+    /// Prepares waiting threads and the reader for the answer to a queued request.
     #[inline]
     fn expect_answer(&self, qos: QoS, to: AnswerTo<'_>) {
         let lease = self.client.inbox.lease();
@@ -125,12 +125,13 @@ impl Shared {
         }
     }
 
-    /// The load below which there is room for a request.
+    /// Returns the load below which there is room for a request.
     pub(super) fn room(&self) -> Load {
         Load { frames: self.config.queue_size, bytes: self.config.queue_bytes }
     }
 
-    /// Returns true if a request is written before the call returns. `now` is known unless others wait to be written.
+    /// Returns true if a request must be written before the call returns. `now` is known unless others wait to be
+    /// written.
     fn must_write_now(&self, qos: QoS, now: Option<Duration>) -> bool {
         if qos.is_realtime() || self.config.write_through {
             return true;

@@ -1,8 +1,8 @@
 //! The subscriptions and exclusions in force of a client that reconnects, to be restored over a new connection.
 //!
-//! Changes count in the order in which the broker acknowledges them, each when its outcome is known: what a
-//! program was told to have failed is not restored behind its back. Those whose outcome the program did not
-//! want to know are acknowledged all the same, to keep the order, and count though the connection is lost.
+//! Changes take effect in the order in which the broker acknowledges them, each when its outcome is known: a change
+//! that was reported as failed is not restored. Changes for which the program requested no acknowledgement are sent
+//! with one nevertheless, to keep the order; they take effect even if the connection is lost.
 
 use super::ack_target::AckTarget;
 use super::outcome::{Answer, Failure};
@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A frame of restored topics is not longer than this, unless a single topic is: brokers may have a limit.
+/// Maximum length of a frame with restored topics, in bytes, unless a single topic is longer, because brokers may
+/// have a limit.
 const MOST_BYTES: usize = 32 * 1024;
 
 /// The topics of one client.
@@ -26,7 +27,8 @@ pub(super) struct SubscriptionState(Mutex<Sets>);
 struct Sets {
     subscriptions: BTreeSet<Box<str>>,
     exclusions: BTreeSet<Box<str>>,
-    /// Every client is subscribed to the broker's warnings when it registers, and may have ended that.
+    /// Every client is subscribed to the broker's warnings when it registers. False if the program has unsubscribed
+    /// from them.
     warnings: bool,
 }
 
@@ -38,13 +40,13 @@ enum Act {
     Unexclude,
 }
 
-/// A change under way: waits for its acknowledgement.
+/// A change in progress, which waits for its acknowledgement.
 #[derive(Debug)]
 pub(super) struct Change {
     book: Arc<SubscriptionState>,
     act: Act,
     topics: Box<str>,
-    /// `None` if the program does not want to know.
+    /// `None` if the program requested no acknowledgement.
     told: Option<AckTarget>,
 }
 
@@ -54,7 +56,7 @@ impl SubscriptionState {
         Arc::new(SubscriptionState(Mutex::new(sets)))
     }
 
-    /// The change that `operation` makes, if it makes one.
+    /// Returns the change that `operation` makes, if it makes one.
     pub(super) fn change(
         self: &Arc<Self>,
         operation: &Operation<'_, Payload<'_>>,
@@ -65,7 +67,7 @@ impl SubscriptionState {
         Some(Change { book: self.clone(), act, topics, told })
     }
 
-    /// The subscriptions and exclusions in force, for a connection that has none of them yet.
+    /// Returns the subscriptions and exclusions in force, for a new connection.
     pub(super) fn to_restore(&self) -> Restored {
         let sets = self.0.lock();
         Restored {
@@ -76,7 +78,7 @@ impl SubscriptionState {
     }
 }
 
-/// The masks to restore on a new connection, joined by NUL, in as few operations as possible.
+/// The masks to restore on a new connection, separated by NUL, in as few operations as possible.
 #[derive(Debug)]
 pub(super) struct Restored {
     exclusions: Vec<String>,
@@ -85,16 +87,16 @@ pub(super) struct Restored {
 }
 
 impl Restored {
-    /// The operations that restore it.
+    /// Returns the operations that restore them.
     pub(super) fn operations(&self) -> impl Iterator<Item = Operation<'_, Payload<'_>>> {
         (self.exclusions.iter().map(|topics| Operation::Exclude(Topics::Joined(topics))))
-            // Before subscriptions, so that nothing excluded slips through between them.
+            // Exclusions come before subscriptions, so that no excluded publication is received in between.
             .chain((!self.warnings).then_some(Operation::Unsubscribe(Topics::Joined(TOPIC_WARN))))
             .chain(self.subscriptions.iter().map(|topics| Operation::Subscribe(Topics::Joined(topics))))
     }
 }
 
-/// Returns true if `operation` is about topics.
+/// Returns true if `operation` changes topics.
 pub(super) fn is_change<P>(operation: &Operation<'_, P>) -> bool {
     change_of(operation).is_some()
 }
@@ -129,8 +131,8 @@ impl Change {
         self.told.is_some()
     }
 
-    /// The broker has answered, or will not. Returns the wakers of those who wait for the answer, to be woken when no lock
-    /// is held.
+    /// Applies the broker's answer, or the failure to get one. Returns the wakers of the tasks that wait for the
+    /// answer, which the caller must wake without holding a lock.
     pub(super) fn settle(&self, answer: Answer) -> WakerSet {
         let counts = match answer.map_err(Failure::kind) {
             // Some topics may have been denied; the others are subscribed.
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_is_what_the_program_was_told() {
+    fn changes_take_effect_as_reported_to_the_program() {
         let book = SubscriptionState::new();
         let change =
             |topics, act: fn(Topics<'static>) -> Operation<'static, Payload<'static>>, told: bool| {

@@ -1,18 +1,18 @@
-//! The size of the batches that a consumer of frames takes, and when it lets other tasks run. Both are bounded by time,
-//! since a frame may cost its program anything from nanoseconds to seconds.
+//! Determines the size of the batches that a consumer of frames takes, and when it yields to other tasks. Both are
+//! bounded by time, since a program may need anything from nanoseconds to seconds for a frame.
 
 use super::inbox::BATCH_FRAMES;
 use std::time::{Duration, Instant};
 
-/// A batch that took the program longer than this is followed by a smaller one. Frames in the program's hands are not
-/// counted against the inbox: with small batches its room grows in small steps.
+/// A batch that took the program longer than this is followed by a smaller one. Frames that the program holds do not
+/// count against the inbox; with small batches its room grows in small steps.
 const LONG_BATCH: Duration = Duration::from_millis(5);
 /// A batch that took less than this is followed by a larger one.
 const SHORT_BATCH: Duration = Duration::from_millis(1);
 const FIRST_BATCH: usize = 16;
 /// A task that has not waited for this long yields.
 const SLICE: Duration = Duration::from_millis(1);
-/// The clock is read at least once for so many frames.
+/// Maximum number of frames between two readings of the clock.
 const MOST_UNTIMED: u32 = 16;
 
 /// The pace of one taker.
@@ -20,9 +20,9 @@ const MOST_UNTIMED: u32 = 16;
 pub(crate) struct Tempo {
     batch: usize,
     batch_began: Option<Instant>,
-    /// When the task last waited or yielded, as far as it is known.
+    /// The time at which the task last waited or yielded, as far as it is known.
     slice_began: Option<Instant>,
-    /// How many frames may be taken before the clock is read.
+    /// Number of frames that may be taken before the clock is read.
     untimed: u32,
     most_untimed: u32,
 }
@@ -34,7 +34,7 @@ impl Default for Tempo {
 }
 
 impl Tempo {
-    /// The number of frames of the next batch, which begins now.
+    /// Returns the number of frames of the next batch, which begins now.
     pub(crate) fn next_batch(&mut self) -> usize {
         let now = Instant::now();
         if let Some(began) = self.batch_began.replace(now) {
@@ -51,7 +51,7 @@ impl Tempo {
         }
     }
 
-    /// The task has waited: others have run.
+    /// Notes that the task has waited, so that other tasks have run.
     pub(crate) fn has_waited(&mut self) {
         self.slice_began = None;
         self.untimed = 0;
@@ -62,7 +62,7 @@ impl Tempo {
         self.untimed = 0;
     }
 
-    /// To be called for each frame before it is taken: yields when the task has run for its slice.
+    /// Yields if the task has run for its slice. It must be called before each frame is taken.
     #[inline]
     pub(crate) async fn yield_if_due(&mut self) {
         if self.untimed > 0 {
@@ -138,7 +138,7 @@ mod tests {
             longest
         };
         assert!(frames(&mut tempo, Duration::from_micros(1), 10_000) <= 1100);
-        // The first slow frames come before the clock is read again.
+        // The first slow frames are taken before the clock is read again.
         assert!(frames(&mut tempo, Duration::from_millis(10), 100) <= MOST_UNTIMED + 1);
         assert!(frames(&mut tempo, Duration::from_millis(10), 100) <= 1);
     }

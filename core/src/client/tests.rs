@@ -1,4 +1,4 @@
-//! The client against a broker of a few lines, which sends and expects exact bytes.
+//! Tests of the client against a minimal broker, which sends and expects exact bytes.
 
 #[cfg(feature = "rpc")]
 mod calling;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// Long enough for a test that would fail by hanging.
+/// A timeout for tests that would fail by hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct FakeBroker(UnixStream);
@@ -30,7 +30,7 @@ fn pair() -> (Socket, FakeBroker) {
     (Socket::from_unix(ours).unwrap(), FakeBroker(UnixStream::from_std(theirs).unwrap()))
 }
 
-/// Pings and probes would come between the bytes that a test expects.
+/// Disables pings and probes, which would come between the bytes that a test expects.
 fn config() -> Config {
     Config::new("", "me").ping_interval(Duration::from_secs(3600)).silence(None)
 }
@@ -54,7 +54,7 @@ impl FakeBroker {
         self.send(&[b"\x01", more].concat()).await;
     }
 
-    /// The bytes that have come so far.
+    /// Returns the bytes that have arrived so far.
     fn read_now(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 4096];
         let n = self.0.try_read(&mut bytes).unwrap_or(0);
@@ -89,7 +89,7 @@ async fn eventually(mut done: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, work).await.expect("it never came true");
+    tokio::time::timeout(PATIENCE, work).await.expect("the condition never became true");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn handles_can_go_anywhere() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_with_its_code() {
+async fn a_refusal_is_reported_with_its_code() {
     let (socket, mut broker) = pair();
     let refuse = async {
         broker.send(&GREETING).await;
@@ -124,7 +124,7 @@ async fn a_refusal_is_told_with_its_code() {
 }
 
 #[tokio::test]
-async fn peers_that_are_no_broker() {
+async fn peers_that_are_not_brokers() {
     for (greeting, kind) in [
         (&b"HTTP/1.1"[..], ErrorKind::NotSupported),
         (b"\xeb\x02\0", ErrorKind::NotSupported),
@@ -256,7 +256,7 @@ async fn no_acknowledgement_in_time() {
 }
 
 #[tokio::test]
-async fn the_end_fails_what_waits_at_once() {
+async fn the_end_fails_waiting_operations_immediately() {
     let (client, mut broker) = connected(&config().timeout(Duration::from_secs(3600))).await;
     let mut frames = client.frames().unwrap();
     let pending = client.submit(Operation::Message { target: "b", payload: Bytes::new() }, QoS::Processed);
@@ -276,7 +276,7 @@ async fn the_end_fails_what_waits_at_once() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_frame_end_it() {
+async fn invalid_bytes_end_the_connection() {
     for garbage in [&b"\x99\0\0\0\0\0"[..], b"\x12\x02\0\0\0\0ab", b"\x12\x02\0\0\0\0\xff\0"] {
         let (client, mut broker) = connected(&config()).await;
         broker.send(garbage).await;
@@ -286,20 +286,20 @@ async fn bytes_that_are_no_frame_end_it() {
 }
 
 #[tokio::test]
-async fn dropping_sends_what_was_sent() {
+async fn dropping_the_client_writes_queued_data() {
     let (client, mut broker) = connected(&config()).await;
     for i in 0..1000u32 {
         client.publish("t", i.to_le_bytes().to_vec(), QoS::No).await.unwrap();
     }
     drop(client);
-    // Not one await since the drop: it is in the socket already.
+    // There was no await since the drop: the data is already in the socket.
     let all = broker.rest().await;
     assert_eq!(all.len(), 1000 * (9 + 2 + 4));
     assert!(all.ends_with(&999u32.to_le_bytes()));
 }
 
 #[tokio::test]
-async fn dropping_sends_more_than_the_socket_takes() {
+async fn dropping_the_client_writes_more_than_the_socket_holds() {
     let (client, mut broker) = connected(&config()).await;
     let payload = Bytes::from(vec![7; 1024 * 1024]);
     for _ in 0..8 {
@@ -325,7 +325,7 @@ async fn a_disconnect_waits_until_everything_is_written() {
     client.disconnect().await;
     assert_eq!(taken.await.unwrap(), 0);
     assert!(!client.is_connected());
-    // The client received what the broker sent after that.
+    // The client received the data that the broker sent after that.
     pending.await.unwrap();
     assert_eq!(client.send("b", "x", QoS::No).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
 }
@@ -339,7 +339,7 @@ async fn a_disconnect_from_a_broker_that_hangs_ends() {
 }
 
 #[tokio::test]
-async fn a_broker_that_takes_nothing_holds_senders_back() {
+async fn a_broker_that_reads_nothing_holds_senders_back() {
     let config = config().queue_size(10).timeout(Duration::from_millis(100));
     let (client, mut broker) = connected(&config).await;
     let payload = Bytes::from(vec![7; 1024 * 1024]);
@@ -364,7 +364,7 @@ async fn a_broker_that_takes_nothing_holds_senders_back() {
 }
 
 #[tokio::test]
-async fn one_place_takes_the_frames() {
+async fn frames_have_one_consumer() {
     let (client, mut broker) = connected(&config()).await;
     let first = client.frames().unwrap();
     assert_eq!(client.frames().unwrap_err().kind(), ErrorKind::Busy);
@@ -390,7 +390,7 @@ async fn frames_end_with_the_last_handle() {
 }
 
 #[test]
-fn a_runtime_that_goes_leaves_nobody_waiting() {
+fn dropping_the_runtime_ends_all_waits() {
     let build =
         || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (first, second) = (build(), build());
@@ -407,8 +407,8 @@ fn a_runtime_that_goes_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_runtime_that_goes_sends_what_was_sent() {
-    // On a single thread, the task that writes a burst gets no chance before the end.
+fn dropping_the_runtime_writes_queued_data() {
+    // On a single thread, the task that writes a burst does not run before the end.
     let build = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = build();
     let (client, broker) = first.block_on(connected(&config()));

@@ -1,7 +1,7 @@
-//! Deadlines of one client that do not belong to a connection: those of its calls, and of waiting for room.
+//! Deadlines of one client that do not belong to a connection: those of its calls, and of waits for room.
 //!
-//! One task for each client expires them. It is started with the first deadline, so that a client without calls
-//! costs none, and no operation has a timer of its own.
+//! One task for each client expires them. It is started with the first deadline, so that a client without calls has
+//! no such task, and no operation has its own timer.
 
 #[cfg(feature = "rpc")]
 use super::calls::Calls;
@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// A task that wakes up so much too late belongs to a process that was suspended.
+/// If the task wakes up this much too late, the process was suspended.
 const OVERSLEPT: Duration = Duration::from_millis(500);
-/// The time that replies have then to be read before calls fail.
+/// After a suspension, the time to read replies before calls fail.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The deadlines of one client.
@@ -35,21 +35,21 @@ pub(crate) struct Timer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the task wakes up.
+    /// The time at which the task wakes up.
     next: Option<Instant>,
-    /// The wakers of those who wait for room, by deadline and ticket.
+    /// The wakers of the tasks that wait for room, by deadline and ticket.
     waits: BTreeMap<(Instant, u64), Waker>,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // The task finds that the client is gone.
+        // The task notices that the client has been dropped.
         self.changed.notify_one();
     }
 }
 
 impl Timer {
-    /// The timer of a client. Its task runs on the current runtime, if there is one.
+    /// Creates the timer of a client. Its task runs on the current runtime, if there is one.
     pub(super) fn new(#[cfg(feature = "rpc")] calls: Arc<Calls>) -> Arc<Timer> {
         Arc::new(Timer {
             #[cfg(feature = "rpc")]
@@ -61,13 +61,13 @@ impl Timer {
         })
     }
 
-    /// The runtime of the client; `None` if it was made outside of one.
+    /// Returns the runtime of the client; `None` if it was made outside of one.
     #[cfg(feature = "rpc")]
     pub(super) fn runtime(&self) -> Option<&Handle> {
         self.runtime.as_ref()
     }
 
-    /// Has the deadlines checked at that time at the latest.
+    /// Makes the task check the deadlines at that time or earlier.
     pub(crate) fn alarm(self: &Arc<Self>, at: Instant) {
         let mut state = self.state.lock();
         if state.next.is_some_and(|next| next <= at) {
@@ -78,30 +78,30 @@ impl Timer {
         if !self.is_running.swap(true, Ordering::AcqRel) {
             match &self.runtime {
                 Some(runtime) => drop(runtime.spawn(run(Arc::downgrade(self), self.changed.clone()))),
-                None => log::error!("no runtime: the deadlines of this client are not kept"),
+                None => log::error!("no runtime: the deadlines of this client are not checked"),
             }
         }
         self.changed.notify_one();
     }
 
-    /// Wakes a waker at that time. The caller checks the time itself.
+    /// Wakes a waker at that time. The caller must check the time itself.
     pub(super) fn wake_at(self: &Arc<Self>, at: Instant, ticket: u64, waker: &Waker) {
-        // Cloned and dropped without the lock.
+        // The waker must be cloned and dropped without the lock.
         let waker = waker.clone();
         let former = self.state.lock().waits.insert((at, ticket), waker);
         drop(former);
         self.alarm(at);
     }
 
-    /// Takes back [`wake_at`](Timer::wake_at).
+    /// Removes the registration of [`wake_at`](Timer::wake_at).
     pub(super) fn forget_wake_at(&self, at: Instant, ticket: u64) {
         let former = self.state.lock().waits.remove(&(at, ticket));
         drop(former);
     }
 
-    /// Expires what is due. Returns when to look again.
+    /// Expires the deadlines that have passed. Returns the time of the next check.
     fn expire(&self, now: Instant) -> Option<Instant> {
-        // An alarm in between is seen.
+        // An alarm that is set during the check is seen.
         self.state.lock().next = None;
         #[cfg(feature = "rpc")]
         let calls = self.calls.expire(now);
@@ -134,7 +134,7 @@ async fn run(timer: Weak<Timer>, changed: Arc<Notify>) {
             Some(at) => tokio::select! {
                 () = sleep_until(at) => {}
                 () = changed.notified() => {
-                    // An entry that has changed is not late.
+                    // After a change of the next alarm, the task is not late.
                     next = None;
                 }
             },

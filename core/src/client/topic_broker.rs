@@ -1,4 +1,4 @@
-//! Hands publications to handlers by topic, so that a program need not sort them out in one place.
+//! Dispatches publications to handlers by topic, so that a program need not distinguish topics in one place.
 //!
 //! ```
 //! # fn main() -> busrt::Result<()> {
@@ -34,8 +34,8 @@ enum Handler {
     Function(Arc<dyn Fn(Frame) -> Handling + Send + Sync>),
 }
 
-/// Dispatches publications by exact topic, else by the longest prefix. Handlers can be added and removed
-/// at any time and from any thread.
+/// Dispatches publications by exact topic, otherwise by the longest matching prefix. Handlers can be added and
+/// removed at any time and from any thread.
 #[derive(Default)]
 pub struct TopicBroker(RwLock<Table>);
 
@@ -56,16 +56,17 @@ impl Table {
 }
 
 impl TopicBroker {
-    /// A broker without handlers.
+    /// Creates a dispatcher without handlers.
     pub fn new() -> TopicBroker {
         TopicBroker::default()
     }
 
-    /// Hands publications of exactly `topic` to the receiver returned, of which up to `queue` (at least 1)
-    /// wait there. When that is full, [`process`](TopicBroker::process) waits.
+    /// Delivers publications of exactly `topic` to the returned receiver, in which up to `queue` frames (at least 1)
+    /// wait. When it is full, [`process`](TopicBroker::process) waits.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) when the topic has a handler.
+    ///
+    /// [`Busy`](ErrorKind::Busy) if the topic has a handler.
     pub fn topic(&self, topic: impl Into<String>, queue: usize) -> Result<mpsc::Receiver<Frame>> {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         self.add_topic(topic.into(), Handler::Channel(sender)).map(|()| receiver)
@@ -123,22 +124,22 @@ impl TopicBroker {
         Ok(())
     }
 
-    /// Removes the handler of a topic; whether there was one.
+    /// Removes the handler of a topic. Returns whether there was one.
     pub fn remove_topic(&self, topic: &str) -> bool {
-        // The values that the handler has captured are dropped without the lock.
+        // The values that the handler has captured must be dropped without the lock.
         let handler = self.0.write().topics.remove(topic);
         handler.is_some()
     }
 
-    /// Removes the handler of a prefix; whether there was one.
+    /// Removes the handler of a prefix. Returns whether there was one.
     pub fn remove_prefix(&self, prefix: &str) -> bool {
-        // For the same reason as above.
+        // Dropped without the lock, for the same reason as above.
         let handler = self.0.write().prefixes.remove(prefix);
         handler.is_some()
     }
 
-    /// Hands `frame` to its handler. Returns it when it has none: no publication, a topic that no handler
-    /// registered, or a receiver that has been dropped.
+    /// Passes `frame` to its handler. Returns the frame if no handler took it: it is not a publication, its topic has
+    /// no handler, or the receiver has been dropped.
     pub async fn process(&self, frame: Frame) -> Option<Frame> {
         let Some(topic) = frame.topic() else { return Some(frame) };
         let handler = self.0.read().find(topic).cloned();

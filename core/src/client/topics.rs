@@ -1,4 +1,4 @@
-//! One topic or many, however a program holds them.
+//! One or several topics, in the various types in which a program holds them.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,12 +52,12 @@ impl<T: AsTopics + ?Sized> AsTopics for &T {
     }
 }
 
-/// The masks as a body holds them, separated by NUL; `None` when there are none.
+/// Returns the masks as they appear in a body, separated by NUL; `None` if there are none.
 pub(crate) fn join(topics: &(impl AsTopics + ?Sized)) -> Result<Option<String>> {
     let mut joined: Option<String> = None;
     let mut wrong = None;
     topics.for_each_topic(&mut |topic| {
-        // A NUL within a mask would make two of it.
+        // A NUL within a mask would split it into two.
         if topic.contains('\0') {
             wrong
                 .get_or_insert_with(|| Error::new(ErrorKind::Data, format!("the topic {topic:?} has a NUL")));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_makes_no_second_topic() {
+    fn a_topic_with_a_nul_is_refused() {
         assert_eq!(join(&["a", "b\0#"]).unwrap_err().kind(), ErrorKind::Data);
     }
 }

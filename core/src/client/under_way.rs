@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-/// Work that the consumer of frames does, for which a client waits before it goes.
+/// Work of the consumer of frames, for which a client waits before it ends.
 pub(crate) trait UnderWay: Send + Sync {
-    /// Ready when nothing is under way. Else the waker is registered.
+    /// Returns ready if no work is in progress. Otherwise the waker is registered.
     fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -16,7 +16,7 @@ pub(crate) trait UnderWay: Send + Sync {
 pub(super) struct Work(Mutex<Vec<Weak<dyn UnderWay>>>);
 
 impl Work {
-    /// Adds the work of a consumer, which keeps it alive while something is under way.
+    /// Adds the work of a consumer. The consumer keeps it alive while something is in progress.
     #[cfg(feature = "rpc")]
     pub(super) fn add(&self, work: Weak<dyn UnderWay>) {
         let mut all = self.0.lock();
@@ -24,11 +24,11 @@ impl Work {
         all.push(work);
     }
 
-    /// Ready when nothing is under way.
+    /// Returns ready if no work is in progress.
     pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Polled without the lock.
         let all: Vec<Arc<dyn UnderWay>> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
-        // The first one that is not done wakes the task, which then looks at the others.
+        // The first unfinished work wakes the task, which then checks the others.
         if all.iter().all(|work| work.poll_done(cx).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

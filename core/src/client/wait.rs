@@ -1,4 +1,4 @@
-//! Waiting on a plain thread, without a runtime.
+//! Waits on a plain thread, without a runtime.
 
 use super::reading_lease::{Awaited, ReadingLease};
 use crate::error::Result;
@@ -8,15 +8,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// The time between two checks unless set.
+/// Default interval between two checks.
 pub const DEFAULT_SLICE: Duration = Duration::from_millis(50);
 
-/// How long a plain thread waits, and what it checks in between.
+/// How long a plain thread waits, and a check that it runs at intervals.
 ///
-/// Without a check the thread sleeps until it is woken or its time is over. With one, it sleeps in slices, 50 ms
-/// unless set, and runs the check after each: how a language with signals of its own handles them.
+/// Without a check, the thread sleeps until it is woken or its time is over. With one, it sleeps in slices of 50 ms
+/// by default, and runs the check after each. A language with its own signal handling can run it there.
 ///
-/// A thread that runs the tasks of an async runtime must not wait: it may wait for itself.
+/// A thread that runs the tasks of an async runtime must not wait, because it might wait for one of its own tasks.
 pub struct Wait<'a> {
     deadline: Option<Instant>,
     slice: Duration,
@@ -24,50 +24,51 @@ pub struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// Waits until the end of what is awaited.
+    /// Waits without a time limit.
     pub fn forever() -> Wait<'a> {
         Wait { deadline: None, slice: DEFAULT_SLICE, check: None }
     }
 
-    /// Waits at most so long. A time too long to be told is forever.
+    /// Waits at most for `timeout`. If the end of that time cannot be represented, there is no limit.
     pub fn at_most(timeout: Duration) -> Wait<'a> {
         Wait { deadline: Instant::now().checked_add(timeout), ..Wait::forever() }
     }
 
-    /// Waits until that moment, or forever.
+    /// Waits until `deadline`, or without a time limit.
     pub fn until(deadline: impl Into<Option<Instant>>) -> Wait<'a> {
         Wait { deadline: deadline.into(), ..Wait::forever() }
     }
 
-    /// Runs `check` on this thread between slices. Its error ends the wait and is returned.
+    /// Runs `check` on this thread between slices. If it returns an error, the wait ends with that error.
     pub fn check(mut self, check: &'a mut dyn FnMut() -> Result<()>) -> Wait<'a> {
         self.check = Some(check);
         self
     }
 
-    /// The time between two checks, at least 1 ms.
+    /// Sets the interval between two checks. Minimum: 1 ms.
     pub fn slice(mut self, slice: Duration) -> Wait<'a> {
         self.slice = slice.max(Duration::from_millis(1));
         self
     }
 
-    /// The same wait, for the first of several things that are awaited one after another: they share its time and its
-    /// check.
+    /// Returns a wait that shares the time and the check of this one, for the first of several successive waits.
     pub fn by_ref(&mut self) -> Wait<'_> {
         let check = self.check.as_mut().map(|check| &mut **check as &mut dyn FnMut() -> Result<()>);
         Wait { deadline: self.deadline, slice: self.slice, check }
     }
 
-    /// Polls until the result is ready. `None`: the time is over. Any waker of `poll` unparks this thread.
+    /// Polls until the result is ready. Returns `None` when the time is over. The waker that `poll` receives unparks
+    /// this thread.
     ///
     /// # Errors
-    /// That of the check.
+    ///
+    /// The error of the check.
     pub fn on<T>(self, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<Option<T>> {
         self.run(None, None, poll)
     }
 
-    /// Polls until the result is ready, for what comes over the connection of `lease`: this thread polls the socket for a
-    /// moment before it sleeps, if `awaited` is given and polling pays. `None`: the time is over.
+    /// Polls until a result that arrives over the connection of `lease` is ready: if `awaited` is given and polling
+    /// pays, this thread polls the socket for a short time before it sleeps. Returns `None` when the time is over.
     pub(crate) fn on_answer<T>(
         self,
         lease: &ReadingLease,
@@ -121,7 +122,7 @@ impl<'a> Wait<'a> {
                     continue;
                 }
                 if deadline.is_some_and(|deadline| deadline <= now) {
-                    // An answer in the last moment counts.
+                    // An answer at the last moment counts.
                     return Ok(match poll(&mut cx) {
                         Poll::Ready(result) => Some(result),
                         Poll::Pending => None,
@@ -131,7 +132,8 @@ impl<'a> Wait<'a> {
                     check()?;
                 }
                 next_check = Some(Instant::now() + slice);
-                // The check may have waited on this thread and taken the wake-up: polled again.
+                // The check may have waited on this thread and consumed the wake-up, so that the result is polled
+                // again.
                 break;
             }
         }
@@ -148,7 +150,7 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
 
-/// Unparks a thread. The flag tells a wake-up from a spurious return.
+/// Unparks a thread. The flag distinguishes a wake-up from a spurious return.
 struct Parker {
     thread: Thread,
     woken: AtomicBool,
@@ -164,7 +166,7 @@ impl Parker {
     }
 
     fn of_this_thread() -> Arc<Parker> {
-        // Fails only while the thread ends.
+        // This fails only while the thread ends.
         PARKER.try_with(Arc::clone).unwrap_or_else(|_| Parker::new())
     }
 
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_wait_for_the_same() {
+    fn many_threads_wait_for_the_same_result() {
         let slot = Slot::new();
         let threads: Vec<_> = (0..8)
             .map(|_| {

@@ -1,4 +1,4 @@
-//! Wakers of those who wait for a condition, each under a ticket of its own.
+//! The wakers of the tasks that wait for a condition, each under its own ticket.
 
 use super::contain::wake_all;
 use parking_lot::Mutex;
@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
-/// Wakers under tickets (`transport::writer::next_ticket`).
+/// Wakers by ticket (`transport::writer::next_ticket`).
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     wakers: Mutex<BTreeMap<u64, Waker>>,
-    /// The number of wakers: reading it costs less than the lock.
+    /// The number of wakers. Reading it costs less than taking the lock.
     count: AtomicUsize,
 }
 
 impl Waiters {
-    /// Registers a waker. The caller checks the condition once more after this.
+    /// Registers a waker. The caller must check the condition once more after this.
     pub(super) fn register(&self, ticket: u64, waker: &Waker) {
-        // Cloned and dropped without the lock.
+        // The waker must be cloned and dropped without the lock.
         let waker = waker.clone();
         let mut wakers = self.wakers.lock();
         let former = wakers.insert(ticket, waker);
@@ -38,7 +38,7 @@ impl Waiters {
         drop(former);
     }
 
-    /// Wakes all of them, earlier tickets first. The caller holds no lock.
+    /// Wakes all of them, earlier tickets first. The caller must hold no lock.
     pub(super) fn wake_all(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;

@@ -1,4 +1,5 @@
-//! How a queue tells a program that it holds something: by a waker, or by a descriptor that becomes readable.
+//! The wake-up with which a queue tells a program that it holds something: a waker, or a descriptor that becomes
+//! readable.
 //!
 //! A queue and its taker agree on this protocol, which costs one wake-up for each batch:
 //!
@@ -15,7 +16,8 @@ pub use descriptor::WakeFd;
 
 /// Wakes the taker of a queue: a task or a thread through its [`Waker`], or an event loop through a [`WakeFd`].
 ///
-/// Belongs to one queue: with two, the one that is emptied first would reset the descriptor of the other.
+/// Each value belongs to one queue. If two queues shared a descriptor, the one that is emptied first would reset it
+/// for the other.
 #[derive(Debug, Clone)]
 pub struct WakeUp {
     waker: Waker,
@@ -29,8 +31,8 @@ impl WakeUp {
         &self.waker
     }
 
-    /// Makes the descriptor unreadable. The caller looks at the queue once more after this, since an earlier wake-up
-    /// is forgotten.
+    /// Makes the descriptor unreadable. The caller must check the queue once more after this, since an earlier
+    /// wake-up is lost.
     pub(crate) fn reset(&self) {
         #[cfg(unix)]
         if let Some(descriptor) = &self.descriptor {
@@ -38,7 +40,7 @@ impl WakeUp {
         }
     }
 
-    /// Wakes the taker. Runs foreign code: the caller holds no lock.
+    /// Wakes the taker. It runs foreign code: the caller must hold no lock.
     pub(crate) fn wake(&self) {
         super::contain::contain("a waker", || self.waker.wake_by_ref());
     }
@@ -63,12 +65,12 @@ mod descriptor {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
 
-    /// A descriptor that is readable while a queue may hold something, for `poll`, `epoll` and event loops. An eventfd
-    /// on Linux, a socket pair elsewhere. Clones are the same descriptor, which is closed with the last of them and
-    /// with the queue.
+    /// A descriptor that is readable while a queue may hold something, for `poll`, `epoll` and event loops. It is an
+    /// eventfd on Linux, a socket pair elsewhere. Clones share the descriptor, which is closed when the last clone
+    /// and the queue are dropped.
     ///
-    /// The program only waits for it to become readable. It does not read from it: taking from the queue until the
-    /// queue is empty makes it unreadable. It may be readable though the queue is empty.
+    /// The program only waits for it to become readable, and does not read from it: taking from the queue until it is
+    /// empty makes it unreadable. The descriptor may be readable even though the queue is empty.
     #[derive(Debug, Clone)]
     pub struct WakeFd(Arc<Signal>);
 
@@ -81,16 +83,17 @@ mod descriptor {
     }
 
     impl WakeFd {
-        /// A descriptor that is not readable. It is not inherited by programs that this process executes.
+        /// Creates a descriptor that is not readable. Programs that this process executes do not inherit it.
         ///
         /// # Errors
-        /// Out of descriptors.
+        ///
+        /// No more descriptors are available.
         pub fn new() -> io::Result<WakeFd> {
             Ok(WakeFd(Arc::new(Signal { pair: pair::Pair::new()?, is_set: AtomicBool::new(false) })))
         }
 
         pub(super) fn reset(&self) {
-            // Read whatever `is_set` says: a wake-up that has set it may write only now.
+            // It is cleared even if `is_set` is false: a wake-up that has set the flag may write only now.
             self.0.pair.clear();
             self.0.is_set.store(false, Ordering::SeqCst);
         }
@@ -151,12 +154,12 @@ mod descriptor {
                 self.0.as_fd()
             }
 
-            /// Makes it readable. An error means that its counter is full: it is readable then.
+            /// Makes the descriptor readable. An error means that its counter is full, so that it is readable.
             pub(super) fn set(&self) {
                 let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
             }
 
-            /// Makes it unreadable. An error means that it is unreadable.
+            /// Makes the descriptor unreadable. An error means that it already is.
             pub(super) fn clear(&self) {
                 let _ = rustix::io::read(&self.0, &mut [0; 8]);
             }
@@ -169,7 +172,7 @@ mod descriptor {
         use std::os::fd::{AsFd, BorrowedFd};
         use std::os::unix::net::UnixStream;
 
-        /// A pair of sockets: bytes that wait in the first make it readable.
+        /// A pair of sockets: waiting bytes in the first one make it readable.
         #[derive(Debug)]
         pub(super) struct Pair(UnixStream, UnixStream);
 
@@ -185,12 +188,12 @@ mod descriptor {
                 self.0.as_fd()
             }
 
-            /// Makes it readable. An error means that it holds bytes already.
+            /// Makes the descriptor readable. An error means that it already holds bytes.
             pub(super) fn set(&self) {
                 let _ = (&self.1).write(&[1]);
             }
 
-            /// Makes it unreadable.
+            /// Makes the descriptor unreadable.
             pub(super) fn clear(&self) {
                 let mut bytes = [0; 64];
                 while matches!((&self.0).read(&mut bytes), Ok(n) if n == bytes.len()) {}

@@ -1,11 +1,11 @@
-//! The wakers of all tasks and threads that wait for one thing.
+//! The wakers of all tasks and threads that wait for the same condition.
 
 use std::task::Waker;
 
-/// More wakers than this are not kept. The oldest is woken and has to register again.
+/// Maximum number of wakers. When there are more, the oldest is woken and must register again.
 const MAX_WAKERS: usize = 256;
 
-/// Wakers of different tasks and threads, in the order in which they came. One costs no allocation.
+/// Wakers of different tasks and threads, in the order of their registration. A single one needs no allocation.
 #[derive(Debug, Default)]
 pub(crate) struct WakerSet {
     first: Option<Waker>,
@@ -18,12 +18,13 @@ impl WakerSet {
         self.first.iter().chain(&self.rest).any(|known| known.will_wake(waker))
     }
 
-    /// Returns true if there is none.
+    /// Returns true if the set is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// Adds a waker that is not in the set. Returns one that had to go, to be woken when no lock is held.
+    /// Adds a waker that is not in the set. Returns an evicted waker, which the caller must wake without holding a
+    /// lock.
     pub(crate) fn insert(&mut self, waker: Waker) -> Option<Waker> {
         if self.first.is_none() {
             self.first = Some(waker);
@@ -37,7 +38,7 @@ impl WakerSet {
         self.first.replace(next)
     }
 
-    /// Takes out all wakers, to be woken when no lock is held.
+    /// Takes all wakers, which the caller must wake without holding a lock.
     pub(crate) fn take(&mut self) -> WakerSet {
         std::mem::take(self)
     }
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_there_are_too_many() {
+    fn the_oldest_is_evicted_when_there_are_too_many() {
         let wakers: Vec<Waker> = (0..=MAX_WAKERS).map(|_| Arc::new(Task).into()).collect();
         let mut set = WakerSet::default();
         for waker in &wakers[..MAX_WAKERS] {

@@ -1,22 +1,22 @@
-//! A handle that does not keep its client.
+//! A handle that does not keep its client alive.
 
 use super::{Client, Inner};
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A client that may have been dropped: it does not keep the connection open.
+/// A reference to a client that may have been dropped. It does not keep the connection open.
 #[derive(Clone)]
 pub struct WeakClient(Weak<Inner>);
 
 impl WeakClient {
-    /// The client, unless its last clone has been dropped.
+    /// Returns the client, unless its last clone has been dropped.
     pub fn upgrade(&self) -> Option<Client> {
         self.0.upgrade().map(Client)
     }
 }
 
 impl Client {
-    /// A handle that does not keep the client connected, for a callback or a handler of the client itself.
+    /// Returns a handle that does not keep the client connected, for a callback or a handler of the client itself.
     pub fn downgrade(&self) -> WeakClient {
         WeakClient(Arc::downgrade(&self.0))
     }

@@ -380,7 +380,7 @@ struct Header(Vec<u8>);
 
 impl Header {
     fn new(id: u32, method: &str) -> Header {
-        // Fails only while the thread ends.
+        // This fails only while the thread ends.
         let mut header = Header(SPARE.try_with(Cell::take).unwrap_or_default());
         put_request_header(id, method, &mut header.0);
         header

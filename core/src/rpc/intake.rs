@@ -124,8 +124,7 @@ impl Intake {
     /// Does the same as [`take_batch`](Intake::take_batch), but waits on this thread until there is something.
     /// `Some(0)` when the time of `wait` is over, `None` when there will be nothing more.
     ///
-    /// # Errors
-    /// That of the check in `wait`. Nothing is taken then.
+    /// # Errors The error of the check in `wait`. Nothing is taken then.
     pub fn wait_batch(
         &mut self,
         batch: &mut Vec<Incoming>,

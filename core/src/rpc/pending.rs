@@ -55,7 +55,7 @@ impl PendingCall {
         self.slot.get().map(read)
     }
 
-    /// Does the same as awaiting it, for futures that are written by hand.
+    /// Does the same as awaiting it, for hand-written futures.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<Reply, RpcError>> {
         self.client.check_process()?;
         self.poll_slot(cx).map(read)
@@ -75,8 +75,7 @@ impl PendingCall {
 
     /// Waits on this thread for the reply; `None` when the time of `wait` is over, which does not end the call.
     ///
-    /// # Errors
-    /// That of the check in `wait`; the inner result is that of the call.
+    /// # Errors The error of the check in `wait`; the inner result is that of the call.
     pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
         if let Err(e) = self.client.check_process() {
             return Ok(Some(Err(e.into())));

@@ -13,7 +13,7 @@ struct Work {
     /// In a child made by fork the lock may be held for ever.
     process: Process,
     count: AtomicUsize,
-    /// The wakers of those who wait until the count is 0.
+    /// The wakers of the tasks that wait until the count is 0.
     wakers: Mutex<WakerSet>,
 }
 

@@ -21,7 +21,7 @@ fn all_streams_are_told_from_the_present_on() {
 }
 
 #[test]
-fn a_stream_that_is_not_taken_from_holds_a_bounded_number() {
+fn a_stream_that_is_not_read_holds_a_bounded_number() {
     let hub = Hub::default();
     let mut events = hub.subscribe();
     for attempt in 0..1000 {
@@ -73,7 +73,7 @@ fn a_callback_sees_the_order_of_the_streams_one_event_at_a_time() {
             hub.add_callback(Box::new(function)).detach();
         }
     });
-    // While the callback is called with the first event, on another thread, more happens.
+    // More happens while another thread calls the callback with the first event.
     has_entered.recv().unwrap();
     hub.tell(Event::Dropped { frames: 1 });
     hub.end(Some(&Event::disconnected(&ErrorKind::Io.into(), true)));
@@ -104,7 +104,7 @@ fn a_callback_that_makes_the_client_drop_frames_is_not_called_for_ever() {
 }
 
 #[test]
-fn a_callback_that_is_taken_back_is_not_called_and_not_kept() {
+fn a_removed_callback_is_not_called_and_not_kept() {
     let hub = Arc::new(Hub::default());
     let told = Arc::new(AtomicU64::new(0));
     let count = |told: &Arc<AtomicU64>| {
@@ -124,7 +124,7 @@ fn a_callback_that_is_taken_back_is_not_called_and_not_kept() {
 }
 
 #[test]
-fn a_callback_may_take_itself_back() {
+fn a_callback_may_remove_itself() {
     let hub = Arc::new(Hub::default());
     let told = Arc::new(AtomicU64::new(0));
     let own: Arc<Mutex<Option<EventCallback>>> = Arc::default();

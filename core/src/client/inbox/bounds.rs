@@ -3,13 +3,13 @@
 use crate::client::config::Config;
 use crate::frame::Frame;
 
-/// Receiving continues when this part of a bound is free, or [`MOST_ROOM`] if that is less. At the first free byte it
-/// would go on for a handful of frames each time.
+/// Receiving continues when this fraction of a bound is free, or [`MOST_ROOM`] if that is less. If it continued with
+/// the first free byte, it would receive only a few frames each time.
 const ROOM_SHARE: usize = 16;
-/// In bytes.
+/// Maximum free room at which receiving continues, in bytes.
 const MOST_ROOM: usize = 32 * 1024;
 
-/// Frames, and the bytes that they hold in memory.
+/// A number of frames, and the bytes that they hold in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Amount {
     pub(crate) frames: usize,
@@ -37,7 +37,7 @@ impl Amount {
 pub(super) struct Bounds {
     /// A lane is full when it holds this much.
     pub(super) lane: usize,
-    /// This much more may wait while the program awaits something that is received later than these frames.
+    /// Number of additional bytes that may wait while the program awaits something that arrives after these frames.
     pub(super) awaiting: usize,
 }
 
@@ -46,7 +46,7 @@ impl Bounds {
         Bounds { lane: config.inbox_bytes, awaiting: config.inbox_awaiting_bytes }
     }
 
-    /// The free bytes at which receiving continues.
+    /// Returns the number of free bytes at which receiving continues.
     pub(super) fn room(self) -> usize {
         (self.lane / ROOM_SHARE).clamp(1, MOST_ROOM)
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use std::borrow::Cow;
 
-/// The reason for which there will be no more frames.
+/// The reason why there will be no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct End {
     kind: ErrorKind,

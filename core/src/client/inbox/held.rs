@@ -1,22 +1,22 @@
-//! Frames that were taken from a lane and not handed to the program yet.
+//! Frames that were taken from a lane but not yet passed to the program.
 
 use crate::frame::Frame;
 use std::collections::VecDeque;
 #[cfg(feature = "rpc")]
 use {parking_lot::Mutex, std::sync::Arc};
 
-/// The place of the frames that a taker has taken from its lane and not handed out yet.
+/// A place for the frames that a taker has taken from its lane but not yet passed on.
 pub(crate) trait Held {
     /// Removes the next frame.
     fn next(&mut self) -> Option<Frame>;
 
-    /// Returns whether there is none.
+    /// Returns true if there are no frames.
     fn is_empty(&self) -> bool;
 
-    /// Lets `fill` add frames. Returns what it returns: how many.
+    /// Lets `fill` add frames, and returns the number of frames that `fill` returns.
     fn fill(&mut self, fill: impl FnOnce(&mut VecDeque<Frame>) -> usize) -> usize;
 
-    /// Keeps everything from being freed, in a child made by fork.
+    /// Leaks all frames, in a child made by fork.
     fn leak(&mut self);
 }
 
@@ -41,7 +41,7 @@ impl Held for VecDeque<Frame> {
 
 /// Held frames that the inbox shares, so that a consumer that takes over gets them.
 ///
-/// Lock order: the inbox first.
+/// Lock order: first the inbox, then this.
 #[cfg(feature = "rpc")]
 #[derive(Debug, Default)]
 pub(crate) struct Hand(Mutex<VecDeque<Frame>>);

@@ -10,11 +10,13 @@ use crate::transport::Load;
 use std::task::{Context, Poll, Waker};
 
 impl Inbox {
-    /// Queues a frame. What has to happen without a lock is added to `effects`, which may have collected from other
-    /// inboxes already. Returns how many frames were dropped. `awaited` returns whether the program awaits an answer.
+    /// Queues a frame. Effects that must happen without a lock are added to `effects`, which may already hold those
+    /// of other inboxes. Returns the number of dropped frames. `awaited` returns whether the program awaits an
+    /// answer.
     ///
     /// # Errors
-    /// The frame itself when there is no room.
+    ///
+    /// The frame itself if there is no room.
     pub(in crate::client) fn push(
         &self,
         frame: Frame,
@@ -40,11 +42,12 @@ impl Inbox {
             && (waiting >= bound.saturating_add(self.bounds.awaiting) || !(self.is_blocked() || awaited()))
     }
 
-    /// Ready with true when [`push`](Inbox::push) would take a frame of that kind whose payload begins with `first`,
-    /// with false when the inbox has ended. For one task that waits for many inboxes. Registers the waker until it is
-    /// woken, once for each task, which happens when there is room worth telling. The caller takes back the
-    /// registration with [`forget_room`](Inbox::forget_room) when it waits no longer, or it costs a wake-up later and
-    /// keeps the task's memory until then. Clones and drops wakers: the caller holds no lock.
+    /// Returns ready with true if [`push`](Inbox::push) would accept a frame of that kind whose payload begins with
+    /// `first`, and with false if the inbox has ended. It is for one task that waits for many inboxes. Otherwise it
+    /// registers the waker, once for each task, until the waker is woken, which happens when there is enough room. If
+    /// the caller stops waiting, it must remove the registration with [`forget_room`](Inbox::forget_room); otherwise
+    /// the registration causes a needless wake-up later and keeps the task's memory until then. It clones and drops
+    /// wakers: the caller must hold no lock.
     pub(in crate::client) fn poll_room(
         &self,
         kind: FrameKind,
@@ -61,7 +64,7 @@ impl Inbox {
             state.starved |= full;
             full
         };
-        // The second look sees what has changed before the waker was registered.
+        // The second check sees changes that happened before the waker was registered.
         if must_wait() {
             self.room.register(cx.waker());
             if must_wait() {
@@ -71,33 +74,34 @@ impl Inbox {
         Poll::Ready(!self.has_ended())
     }
 
-    /// Takes back the registration of [`poll_room`](Inbox::poll_room).
+    /// Removes the registration of [`poll_room`](Inbox::poll_room).
     pub(crate) fn forget_room(&self, waker: &Waker) {
         self.room.forget(waker);
     }
 
-    /// Wakes everything that waits for room: what it waits for may have changed.
+    /// Wakes everything that waits for room, because the condition may have changed.
     pub(crate) fn wake_room(&self) {
         self.room.tell();
     }
 
-    /// The bound of a lane. The number of frames is not bounded.
+    /// Returns the bound of a lane. The number of frames is not bounded.
     pub(crate) fn budget(&self) -> Load {
         Load { frames: usize::MAX, bytes: self.bounds.lane }
     }
 
-    /// Frames received so far and the bytes of their bodies.
+    /// Returns the number of frames received so far, and the bytes of their bodies.
     pub(crate) fn received(&self) -> (u64, u64) {
         self.state.lock().received
     }
 
-    /// Frames that wait and the bytes they hold.
+    /// Returns the number of waiting frames, and the bytes that they hold.
     pub(crate) fn load(&self) -> (usize, usize) {
         let waiting = self.state.lock().waiting;
         (waiting.frames, waiting.bytes)
     }
 
-    /// Drops the oldest publication or broadcast that `may_go`; `false` when there is none. Messages stay.
+    /// Drops the oldest publication or broadcast for which `may_go` returns true. Returns false if there is none.
+    /// Messages are never dropped.
     ///
     /// `may_go` runs under the lock of this inbox.
     pub(in crate::client) fn drop_oldest_where(&self, may_go: impl Fn(&Frame) -> bool) -> bool {

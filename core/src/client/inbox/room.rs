@@ -1,4 +1,4 @@
-//! Wakers of those who wait for room in an inbox: futures, and dispatchers that register in many inboxes.
+//! Wakers for room in an inbox: those of futures, and those of dispatchers that register in many inboxes.
 
 use crate::client::contain::{contain, wake_all};
 #[cfg(feature = "broker")]
@@ -8,38 +8,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use tokio::sync::Notify;
 
-/// The wakers of those who wait for room.
+/// The wakers of the tasks that wait for room.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// For futures, each of which has a place of its own there.
+    /// Wakes futures, each of which has its own place in the list of the `Notify`.
     notify: Notify,
-    /// The number of futures that wait.
+    /// Number of waiting futures.
     futures: AtomicUsize,
-    /// Registered by [`register`](Room::register), each once.
+    /// Wakers registered by [`register`](Room::register), each once.
     wakers: Mutex<Vec<Waker>>,
-    /// The number of registered wakers: to read it costs less than the lock.
+    /// Number of registered wakers. Reading it costs less than taking the lock.
     registered: AtomicUsize,
 }
 
 impl Room {
-    /// Counts a future that waits, until the value is dropped. The future has to look for room once more after
-    /// that: what happens in between either is seen by that look or sees the count.
+    /// Counts a waiting future until the value is dropped. The future must check for room once more after this call:
+    /// room that appears in between is either seen by that check, or its notification sees the count.
     pub(super) fn wait(&self) -> impl Drop + use<'_> {
         Counted::new(&self.futures)
     }
 
-    /// The condition that a future awaits.
+    /// Returns the notification that a future awaits.
     pub(super) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
 
-    /// Returns true if anyone waits.
+    /// Returns true if a task waits.
     pub(super) fn is_awaited(&self) -> bool {
         self.futures.load(Ordering::SeqCst) > 0 || self.registered.load(Ordering::SeqCst) > 0
     }
 
-    /// Registers a waker, unless one that wakes the same task is registered. The caller has to look for room
-    /// once more after that.
+    /// Registers a waker, unless one that wakes the same task is registered. The caller must check for room once more
+    /// after this call.
     #[cfg(feature = "broker")]
     pub(super) fn register(&self, waker: &Waker) {
         register(waker, |registration| {
@@ -50,8 +50,8 @@ impl Room {
         });
     }
 
-    /// Takes back the registration of a waker, and wakes its task: it may wait for something else here, for which the same
-    /// waker is registered.
+    /// Removes the registration of a waker, and wakes its task, because the task may wait here for something else
+    /// with the same waker.
     #[cfg(feature = "broker")]
     pub(super) fn forget(&self, waker: &Waker) {
         if self.registered.load(Ordering::SeqCst) == 0 {
@@ -65,7 +65,7 @@ impl Room {
         wake_all(Some(former));
     }
 
-    /// Wakes all that wait; registered wakers are not registered any more. The caller holds no lock.
+    /// Wakes all waiting tasks and removes their wakers. The caller must hold no lock.
     pub(super) fn tell(&self) {
         contain("a waker", || self.notify.notify_waiters());
         if self.registered.load(Ordering::SeqCst) == 0 {
@@ -79,7 +79,7 @@ impl Room {
     }
 }
 
-/// A count that goes down again when the value is dropped.
+/// A count that is decremented when the value is dropped.
 pub(super) struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {

@@ -1,4 +1,4 @@
-//! The frames that wait in an inbox, and the rules for those that come.
+//! The frames that wait in an inbox, and the rules for arriving ones.
 
 use super::bounds::{Amount, Bounds};
 use super::end::End;
@@ -16,16 +16,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// The most frames that came too late and are kept.
+/// Maximum number of frames that arrived too late and are kept.
 const MOST_LATE: usize = 1024;
 
 /// The state of the program as the consumer of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consumer {
-    /// It has not begun to: frames are kept up to the bound of their lane, further ones are dropped.
+    /// The program has not begun to take frames: they are kept up to the bound of their lane, further ones are
+    /// dropped.
     Never,
     Present,
-    /// It has stopped: frames are dropped.
+    /// The program has stopped taking frames: they are dropped.
     Gone,
 }
 
@@ -34,22 +35,22 @@ pub(super) struct State {
     pub(super) sorting: Sorting,
     pub(super) consumer: Consumer,
     pub(super) lanes: [Queue; LANES],
-    /// The lanes whose taker is gone while the consumer is present: their frames are dropped.
+    /// Lanes whose taker was dropped while the consumer exists: their frames are dropped.
     closed: [bool; LANES],
     pub(super) waiting: Amount,
-    /// True if the receiving side has found no room since it was last woken for it.
+    /// True if the receiving side has found no room since it was last woken for room.
     pub(super) starved: bool,
     /// Frames received, and the bytes of their bodies.
     pub(super) received: (u64, u64),
     pub(super) dropped: u64,
     /// Messages that the consumer could not handle.
     pub(super) unhandled: u64,
-    /// Set when no more frames are queued: those that wait are the last. Returns whether a frame that comes later is
-    /// kept for [`take_late`](super::Inbox::take_late).
+    /// Set when no more frames are queued: the waiting ones are the last. The function returns whether a frame that
+    /// arrives later is kept for [`take_late`](super::Inbox::take_late).
     pub(super) sealed: Option<fn(&Frame) -> bool>,
-    /// The frames that came later and are kept.
+    /// The frames that arrived later and are kept.
     pub(super) late: Vec<Frame>,
-    /// The frames that a consumer has taken from each lane and not handled yet.
+    /// The frames that a consumer has taken from each lane but not yet handled.
     #[cfg(feature = "rpc")]
     pub(super) hands: [Option<Arc<Hand>>; LANES],
     pub(super) end: Option<End>,
@@ -60,9 +61,9 @@ pub(super) struct State {
 pub(super) struct Queue {
     frames: VecDeque<Frame>,
     amount: Amount,
-    /// How many of the frames are no messages.
+    /// Number of frames that are not messages.
     droppable: usize,
-    /// At least so many of the first frames are messages: a search for something else starts behind them.
+    /// At least this many of the first frames are messages, so that a search for other frames starts behind them.
     messages_first: usize,
     pub(super) waker: Option<Waker>,
 }
@@ -103,7 +104,7 @@ impl Queue {
         Some((frame, amount))
     }
 
-    /// Removes the first frame that is no message and `may_go`.
+    /// Removes the first frame that is not a message and for which `may_go` returns true.
     #[cfg(feature = "broker")]
     fn remove_first(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<(Frame, Amount)> {
         if self.droppable == 0 {
@@ -121,7 +122,7 @@ impl Queue {
         Some((frame, amount))
     }
 
-    /// Moves the next frames to `batch`, which is empty, until they reach `most`; how many they are.
+    /// Moves the next frames to `batch`, which must be empty, until they reach `most`. Returns their number.
     fn take(&mut self, batch: &mut VecDeque<Frame>, most: Amount) -> Amount {
         if self.amount.frames <= most.frames && self.amount.bytes <= most.bytes && batch.is_empty() {
             std::mem::swap(&mut self.frames, batch);
@@ -162,30 +163,30 @@ impl State {
         }
     }
 
-    /// The bytes at which the reader of a connection stops: what it reads next may belong to any lane. With several
-    /// lanes, one that is full leaves as much for the others.
+    /// Returns the number of bytes at which the reader of a connection stops: the data that it reads next may belong
+    /// to any lane. With several lanes, a full lane leaves as much room for the others.
     pub(super) fn bound(&self, bounds: Bounds) -> usize {
         if self.sorting.has_lanes() { bounds.lane.saturating_mul(2) } else { bounds.lane }
     }
 
-    /// Returns whether frames that find no room wait, rather than being dropped or queued all the same.
+    /// Returns true if frames that find no room wait, instead of being dropped or queued nevertheless.
     pub(super) fn holds_back(&self) -> bool {
         self.consumer == Consumer::Present && self.sealed.is_none() && self.end.is_none()
     }
 
-    /// The lane of a message, publication or broadcast whose payload begins with `first`; `None` if the consumer
-    /// cannot handle it.
+    /// Returns the lane of a message, publication or broadcast whose payload begins with `first`; `None` if the
+    /// consumer cannot handle it.
     #[inline]
     pub(super) fn lane_of(&self, kind: FrameKind, first: Option<u8>) -> Option<usize> {
         self.sorting.lane_of(kind, first)
     }
 
-    /// The bytes that wait in a lane.
+    /// Returns the number of bytes that wait in a lane.
     pub(super) fn lane_bytes(&self, lane: usize) -> usize {
         self.lanes[lane].amount.bytes
     }
 
-    /// Returns whether so much is free, after frames were taken from `lane`, that the receiving side should go on.
+    /// Returns true if enough room is free, after frames were taken from `lane`, for the receiving side to continue.
     pub(super) fn has_room_worth_telling(&self, lane: usize, bounds: Bounds) -> bool {
         let (room, lane) = (bounds.room(), &self.lanes[lane]);
         lane.is_empty()
@@ -193,7 +194,7 @@ impl State {
             || self.waiting.bytes.saturating_add(room) <= self.bound(bounds)
     }
 
-    /// Queues a received frame, or drops it. Returns how many frames were dropped, others among them.
+    /// Queues a received frame, or drops it. Returns the number of dropped frames, which may include others.
     pub(super) fn append(
         &mut self,
         frame: Frame,
@@ -236,7 +237,7 @@ impl State {
                 effects.discard(frame);
                 return 1;
             }
-            // One large frame may take the room of many.
+            // One large frame may need the room of many small ones.
             while self.lane_bytes(lane) >= bounds.lane
                 && let Some(oldest) = self.drop_oldest(lane)
             {
@@ -256,24 +257,24 @@ impl State {
         Some(frame)
     }
 
-    /// Removes the oldest publication or broadcast that `may_go`. Messages stay.
+    /// Removes the oldest publication or broadcast for which `may_go` returns true. Messages are never removed.
     #[cfg(feature = "broker")]
     pub(super) fn drop_oldest_where(&mut self, may_go: impl Fn(&Frame) -> bool) -> Option<Frame> {
-        // The other lanes hold messages alone.
+        // The other lanes hold only messages.
         let (frame, amount) = self.lanes[LANE_FRAMES].remove_first(may_go)?;
         self.waiting.sub(amount);
         self.dropped += 1;
         Some(frame)
     }
 
-    /// Moves the next frames of a lane to `batch` until they reach `most`. Returns how many they are.
+    /// Moves the next frames of a lane to `batch` until they reach `most`. Returns their number.
     pub(super) fn take(&mut self, lane: usize, batch: &mut VecDeque<Frame>, most: Amount) -> usize {
         let taken = self.lanes[lane].take(batch, most);
         self.waiting.sub(taken);
         taken.frames
     }
 
-    /// Queues a frame in the lane where it belongs.
+    /// Queues a frame in the lane to which it belongs.
     pub(super) fn enqueue(&mut self, frame: Frame, effects: &mut DeferredEffects) {
         match self.lane_of(frame.kind(), frame.payload().first().copied()) {
             Some(lane) => self.enqueue_in(lane, frame, effects),
@@ -296,7 +297,7 @@ impl State {
         }
     }
 
-    /// Puts frames that were taken and not handled back before those that wait.
+    /// Puts frames that were taken but not handled back in front of the waiting ones.
     pub(super) fn put_back(
         &mut self,
         frames: impl DoubleEndedIterator<Item = Frame>,
@@ -325,7 +326,7 @@ impl State {
         self.closed = Default::default();
     }
 
-    /// Drops the frames of a lane from now on. Returns what waits in it.
+    /// Drops the frames of a lane from now on. Returns the waiting ones.
     pub(super) fn close_lane(&mut self, lane: usize) -> Queue {
         self.closed[lane] = true;
         let queue = std::mem::take(&mut self.lanes[lane]);

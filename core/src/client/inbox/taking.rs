@@ -1,4 +1,4 @@
-//! Taking frames out of an inbox: the consumer, and its batches.
+//! Takes frames out of an inbox: the consumer, and its batches.
 
 use super::bounds::Amount;
 use super::held::Held;
@@ -12,15 +12,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
-/// The most frames of one batch.
+/// Maximum number of frames of one batch.
 pub(crate) const BATCH_FRAMES: usize = 128;
 /// A batch ends with the frame that reaches this many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
 impl Inbox {
-    /// Makes the caller the consumer of all lanes and returns its number. `None` when there is a consumer and the
-    /// caller does not want to take over, and in a child made by fork. The frames that a former consumer holds in shared
-    /// hands come first again.
+    /// Makes the caller the consumer of all lanes and returns its number. Returns `None` if there is a consumer and
+    /// the caller does not want to take over, and in a child made by fork. The frames that a former consumer holds in
+    /// shared hands are delivered again, before the others.
     pub(crate) fn attach(&self, sorting: Sorting, take_over: bool) -> Option<u64> {
         if self.is_inherited() {
             return None;
@@ -33,10 +33,10 @@ impl Inbox {
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         state.consumer = Consumer::Present;
         state.open_lanes();
-        // The former consumer wakes up and finds that it has been replaced.
+        // The former consumer wakes up and notices that it has been replaced.
         state.take_wakers().for_each(|waker| effects.wake(waker));
         let was_plain = std::mem::replace(&mut state.sorting, sorting).is_plain();
-        // A plain consumer has no shared hands, and nothing is sorted for another one.
+        // A plain consumer has no shared hands, and its lane needs no sorting for another plain consumer.
         if !(was_plain && sorting.is_plain()) {
             let hands = take_hands(&mut state);
             state.waiting = Amount::default();
@@ -51,12 +51,12 @@ impl Inbox {
         Some(epoch)
     }
 
-    /// Returns whether the consumer of that number is the present one.
+    /// Returns true if the consumer of that number is the current one.
     pub(crate) fn is_attached(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::Acquire) == epoch
     }
 
-    /// The consumer of that number stops: frames that wait are dropped, and so are those that come.
+    /// Stops the consumer of that number: frames that wait and frames that arrive later are dropped.
     pub(crate) fn detach(&self, epoch: u64) {
         if self.is_inherited() {
             return;
@@ -76,8 +76,8 @@ impl Inbox {
         self.room.tell();
     }
 
-    /// The taker of a lane is gone, but not the consumer: the frames of this lane are dropped, those that wait and those
-    /// that come, so that they take no room from the other lanes.
+    /// Closes a lane whose taker was dropped while the consumer exists. The frames of this lane, those that wait and
+    /// those that arrive later, are dropped, so that they take no room from the other lanes.
     pub(crate) fn close_lane(&self, epoch: u64, lane: usize) {
         let mut state = self.state.lock();
         if !self.is_attached(epoch) || state.consumer != Consumer::Present {
@@ -89,8 +89,8 @@ impl Inbox {
         self.room.tell();
     }
 
-    /// Gives back frames that a consumer has taken and not handled, if another one has taken over since: they come
-    /// first again. Else they are freed. In a child made by fork they are leaked.
+    /// Gives back frames that a consumer has taken but not handled. If another consumer has taken over since, it gets
+    /// them first; otherwise they are dropped. In a child made by fork they are leaked.
     pub(crate) fn give_back(&self, epoch: u64, frames: VecDeque<Frame>) {
         if self.is_inherited() {
             std::mem::forget(frames);
@@ -111,9 +111,9 @@ impl Inbox {
         effects.settle();
     }
 
-    /// Moves the next frames of a lane to `held`, which is empty, at most `frames` of them. `Ready(false)` when there
-    /// will be none, or when the caller is not the consumer any more, and in a child made by fork. When the lane is
-    /// empty, `waker` is registered.
+    /// Moves the next frames of a lane to `held`, which must be empty, at most `frames` of them. Returns
+    /// `Ready(false)` if there will be no more frames, if the caller is no longer the consumer, and in a child made
+    /// by fork. If the lane is empty, `waker` is registered.
     pub(crate) fn poll_take(
         &self,
         epoch: u64,
@@ -155,12 +155,13 @@ impl Inbox {
         }
     }
 
-    /// The bounds of a batch: a small inbox is emptied in several.
+    /// Returns the bounds of a batch. Even a small inbox is emptied in several batches.
     fn batch(&self, frames: usize) -> Amount {
         Amount { frames: frames.clamp(1, BATCH_FRAMES), bytes: (self.bounds.lane / 8).clamp(1, BATCH_BYTES) }
     }
 
-    /// Registers the hand into which a consumer takes frames of a lane; false if it is not the consumer any more.
+    /// Registers the hand into which a consumer takes frames of a lane. Returns false if it is no longer the
+    /// consumer.
     #[cfg(feature = "rpc")]
     pub(crate) fn register_hand(
         &self,
@@ -189,7 +190,7 @@ impl Inbox {
     }
 }
 
-/// The frames that a consumer holds in shared hands. Nothing is added to these hands any more.
+/// Takes the frames that a consumer holds in shared hands. Nothing is added to these hands any more.
 fn take_hands(
     #[cfg_attr(not(feature = "rpc"), expect(unused_variables))] state: &mut State,
 ) -> [VecDeque<Frame>; LANES] {

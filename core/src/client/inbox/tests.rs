@@ -63,7 +63,7 @@ fn message(payload: &[u8]) -> Frame {
 /// The bytes that a message with a payload of one byte holds.
 const SIZE: usize = size_of::<Frame>() + b"peer\0p".len();
 
-/// A configuration whose inbox holds so many of these messages.
+/// Returns a configuration whose inbox holds this many of these messages.
 fn room_for(frames: usize) -> Config {
     config().inbox_bytes(frames * SIZE)
 }
@@ -109,7 +109,7 @@ fn an_empty_inbox_takes_a_frame_of_any_size() {
 }
 
 #[test]
-fn what_is_awaited_extends_the_bound() {
+fn an_awaited_answer_extends_the_bound() {
     let inbox = Client::new(&room_for(2).inbox_awaiting_bytes(3 * SIZE));
     let _frames = inbox.frames();
     append(&inbox, 0..3);
@@ -149,7 +149,7 @@ async fn a_reader_that_waits_for_room_goes_on() {
 }
 
 #[test]
-fn whatever_is_over_the_budget_is_dropped_and_told() {
+fn frames_over_the_budget_are_dropped_and_reported() {
     for (overflow, kept) in [(Overflow::DropOld, [7, 8, 9]), (Overflow::DropNew, [0, 1, 2])] {
         let inbox = Client::new(&room_for(3).overflow(overflow));
         let mut events = inbox.0.events.subscribe();
@@ -165,7 +165,7 @@ fn whatever_is_over_the_budget_is_dropped_and_told() {
 }
 
 #[test]
-fn a_sealed_one_yields_what_waits() {
+fn a_sealed_inbox_yields_the_waiting_frames() {
     let inbox = Client::new(&room_for(2));
     let mut frames = inbox.frames();
     append(&inbox, 0..2);
@@ -190,7 +190,7 @@ fn nobody_takes_frames() {
 }
 
 #[test]
-fn the_end_leaves_what_was_received() {
+fn received_frames_can_be_taken_after_the_end() {
     let inbox = Client::new(&config());
     let mut frames = inbox.frames();
     append(&inbox, 0..2);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::client::outcome::Failure;
 
-/// Between the look for a connection and the sending over it, the connection may be lost and another one be there: the
-/// caller has been told that the call failed.
+/// Between the check for a connection and the sending over it, the connection may be lost and another one be
+/// established: the caller has been told that the call failed.
 #[tokio::test]
 async fn a_call_that_has_ended_is_not_sent() {
     for config in [config(), config().reconnect(Reconnect::new())] {

@@ -8,14 +8,14 @@ use std::task::Wake;
 use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 
-/// The length of [`request`] as it is sent.
+/// The length of [`request`] on the wire, in bytes.
 pub(super) const REQUEST_BYTES: usize = 12;
 
 pub(super) fn request() -> Request<'static> {
     Request::message("b", b"x", QoS::Processed)
 }
 
-/// A client whose threads poll, its broker, and the runtime. Nothing runs in a runtime without workers of its own.
+/// A client whose threads poll, its broker, and the runtime. A runtime without its own workers runs nothing.
 pub(super) struct Bed {
     pub(super) client: Client,
     pub(super) broker: std::os::unix::net::UnixStream,
@@ -24,7 +24,7 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// `None` on a machine with a single core, where threads do not poll.
+    /// Returns `None` on a machine with a single core, where threads do not poll.
     fn new(mut builder: Builder, limit: Duration) -> Option<Bed> {
         let runtime = builder.enable_all().build().unwrap();
         let (client, broker) = runtime.block_on(connected(&config().write_through(true)));
@@ -35,14 +35,14 @@ impl Bed {
         bed.lease().is_on().then_some(bed)
     }
 
-    /// The runtime runs on a thread of its own.
+    /// Creates a bed whose runtime runs on its own thread.
     pub(super) fn running(limit: Duration) -> Option<Bed> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1);
         Bed::new(builder, limit)
     }
 
-    /// The runtime does not run.
+    /// Creates a bed whose runtime does not run.
     pub(super) fn idle(limit: Duration) -> Option<Bed> {
         Bed::new(Builder::new_current_thread(), limit)
     }
@@ -58,14 +58,14 @@ impl Bed {
         (pending, self.sent)
     }
 
-    /// Another thread answers while this one waits.
+    /// Sends a request that another thread answers while this one waits.
     fn exchange(&mut self) {
         let (pending, id) = self.send();
         let mut broker = self.broker.try_clone().unwrap();
         let looks = self.lease().counts().1;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // This thread has begun to poll.
+                // Wait until this thread has begun to poll.
                 until(|| self.lease().counts().1 > looks);
                 broker.write_all(&delivery::ack(id, 1)).unwrap();
             });
@@ -84,7 +84,7 @@ impl Bed {
         panic!("reading was not lent");
     }
 
-    /// Reads what was sent otherwise.
+    /// Reads other data that was sent.
     fn drain(&mut self) {
         self.broker.set_nonblocking(true).unwrap();
         while self.broker.read(&mut [0; 1024]).is_ok() {}
@@ -99,7 +99,7 @@ impl Bed {
 pub(super) fn until(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "it never came true");
+        assert!(start.elapsed() < PATIENCE, "the condition never became true");
         std::thread::sleep(Duration::from_micros(100));
     }
 }
@@ -113,7 +113,7 @@ fn a_thread_reads_its_answer_itself() {
 }
 
 #[test]
-fn what_was_lent_is_taken_back_when_nothing_polls() {
+fn lent_reading_is_taken_back_when_nothing_polls() {
     let Some(mut bed) = Bed::running(PATIENCE) else { return };
     bed.lend();
     let mut frames = bed.client.frames().unwrap();
@@ -139,22 +139,22 @@ fn a_thread_that_sleeps_is_answered_by_the_task() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| pending.wait_timeout(PATIENCE).unwrap());
         until(|| !bed.lease().is_lent());
-        // It has given up, before it sleeps.
+        // It has given up polling before it sleeps.
         bed.broker.try_clone().unwrap().write_all(&delivery::ack(id, 1)).unwrap();
         waiting.join().unwrap().unwrap();
     });
 }
 
-/// A queue with an operation under way.
+/// Returns a queue with an operation in progress.
 fn queued(client: &Client) -> CompletionQueue {
     let completions = CompletionQueue::new();
     assert!(client.try_send_to(&request(), &completions, 1).unwrap().is_sent());
     completions
 }
 
-/// Everything that waits for something to come without polling gets the task back to read, as soon as it waits.
+/// When something begins to wait for incoming data without polling, the task takes reading back.
 #[test]
-fn what_waits_without_polling_is_read_for() {
+fn the_task_reads_for_waits_that_do_not_poll() {
     type Waits = fn(&Client, &mut std::task::Context<'_>) -> Box<dyn std::any::Any>;
     #[cfg_attr(not(feature = "rpc"), expect(unused_mut, reason = "only calls are added"))]
     let mut waits: Vec<(u32, Waits)> = vec![
@@ -247,7 +247,8 @@ fn several_threads_wait() {
             let sleeping = scope.spawn(|| second.wait_timeout(PATIENCE).unwrap().unwrap());
             let mut broker = bed.broker.try_clone().unwrap();
             let acks = [delivery::ack(first_id, 1), delivery::ack(second_id, 1)];
-            // The one that polls hands out the answer of the other; or it leaves, and the other is answered all the same.
+            // The polling thread delivers the answer of the other one; or it leaves, and the other is answered
+            // nevertheless.
             let [now, later] = if round % 2 == 0 { [&acks[1], &acks[0]] } else { [&acks[0], &acks[1]] };
             broker.write_all(now).unwrap();
             if round % 2 == 0 {
@@ -344,7 +345,7 @@ fn the_end_ends_a_poll() {
 }
 
 #[test]
-fn closing_does_not_wait_for_what_is_lent() {
+fn closing_does_not_wait_for_lent_reading() {
     let Some(mut bed) = Bed::running(PATIENCE) else { return };
     bed.lend();
     bed.client.close();
@@ -367,7 +368,7 @@ fn a_full_inbox_leaves_reading_to_the_task() {
 }
 
 #[test]
-fn what_only_receives_never_polls() {
+fn a_client_that_only_receives_never_polls() {
     let Some(mut bed) = Bed::running(PATIENCE) else { return };
     let mut frames = bed.client.frames().unwrap();
     let mut batch = vec![];
@@ -380,7 +381,7 @@ fn what_only_receives_never_polls() {
         });
     }
     assert_eq!(bed.lease().counts(), (0, 0));
-    // An answer to what was sent is polled for.
+    // The answer to a sent message is polled for.
     assert!(bed.client.try_send(&Request::message("b", b"x", QoS::No)).unwrap().is_sent());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| frames.wait_batch(&mut batch, 8, 1 << 20, Wait::at_most(PATIENCE)));

@@ -14,7 +14,7 @@ impl Bed {
         self.sent
     }
 
-    /// Another thread answers while this one waits for the queue.
+    /// Sends an operation that another thread answers while this one waits for the queue.
     fn exchange_with(&mut self, completions: &CompletionQueue) {
         let id = self.send_to(completions);
         let mut broker = self.broker.try_clone().unwrap();
@@ -45,7 +45,8 @@ impl Bed {
 fn a_thread_reads_its_completions_itself() {
     let Some(mut bed) = Bed::idle(PATIENCE) else { return };
     let completions = CompletionQueue::new();
-    // The runtime does not run: only this thread can read. An operation of the same queue is under way all the time.
+    // The runtime does not run: only this thread can read. An operation of the same queue is in progress all the
+    // time.
     bed.send_to(&completions);
     (0..20).for_each(|_| bed.exchange_with(&completions));
 }
@@ -56,14 +57,14 @@ fn reading_is_lent_while_more_completions_are_awaited() {
     let completions = CompletionQueue::new();
     let first = bed.send_to(&completions);
     bed.lend_with(&completions);
-    // Another thread that waits for the answer to an operation of its own gets it.
+    // Another thread that waits for the answer to its own operation gets it.
     let (pending, id) = bed.send();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| pending.wait_timeout(PATIENCE).unwrap());
         bed.broker.try_clone().unwrap().write_all(&delivery::ack(id, 1)).unwrap();
         waiting.join().unwrap().unwrap();
     });
-    // The answer to the first one is found without any waiting: the task takes reading back after some milliseconds.
+    // The answer to the first one arrives while no thread waits: the task takes reading back after some milliseconds.
     bed.write(&delivery::ack(first, 1));
     until(|| completions.len() == 1);
 }
@@ -89,7 +90,7 @@ fn a_queue_of_two_clients_is_not_polled() {
     assert_eq!([bed.lease().counts().1, other.lease().counts().1], looks);
 }
 
-/// Two threads wait for one queue; each result wakes one that takes it, and none is left asleep.
+/// Two threads wait for one queue. Each result wakes one that takes it, and no thread is left asleep.
 #[test]
 fn several_threads_wait_for_one_queue() {
     let Some(mut bed) = Bed::running(PATIENCE) else { return };
@@ -116,9 +117,10 @@ fn several_threads_wait_for_one_queue() {
     }
 }
 
-/// A thread sleeps on a queue, and another thread, which polls for answers of its own, starts an operation for it.
+/// A thread sleeps on a queue, while another thread, which polls for its own answers, starts an operation for that
+/// queue.
 #[test]
-fn an_operation_for_a_queue_that_a_thread_sleeps_on_is_read_for() {
+fn the_task_reads_for_a_queue_on_which_a_thread_sleeps() {
     for used_before in [false, true] {
         let Some(mut bed) = Bed::running(PATIENCE) else { return };
         let completions = CompletionQueue::new();
@@ -140,7 +142,7 @@ fn an_operation_for_a_queue_that_a_thread_sleeps_on_is_read_for() {
     }
 }
 
-/// An event loop waits for the results of one queue, a thread that polls for those of another one.
+/// An event loop waits for the results of one queue, and a polling thread for those of another one.
 #[test]
 fn reading_is_not_lent_while_another_queue_is_waited_for() {
     let Some(mut bed) = Bed::running(PATIENCE) else { return };
@@ -154,6 +156,6 @@ fn reading_is_not_lent_while_another_queue_is_waited_for() {
     assert_eq!(bed.lease().counts().0, loans);
     bed.write(&delivery::ack(first, 1));
     until(|| armed.len() == 1);
-    // Once no result of it is to come, reading is lent again.
+    // When no more results are expected for it, reading is lent again.
     bed.lend_with(&polled);
 }

@@ -1,4 +1,4 @@
-//! Reading, the bound of the inbox, and the order of what one read brings.
+//! Reading, the bound of the inbox, and the order of the items of one read.
 
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ async fn a_full_inbox_stops_reading() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    // A read buffer may come on top.
+    // The inbox may exceed its bound by one read buffer.
     assert!(client.stats().queue <= 16 + 256 / 10, "{}", client.stats().queue);
     assert!(!sender.is_finished());
     for i in 0..count {
@@ -33,7 +33,7 @@ async fn a_full_inbox_stops_reading() {
 }
 
 #[tokio::test]
-async fn what_is_awaited_is_read_for() {
+async fn an_awaited_answer_is_read_beyond_the_bound() {
     let config = config().inbox_bytes(16 * SIZE).buf_size(256);
     let (client, mut broker) = connected(&config).await;
     let mut frames = client.frames().unwrap();
@@ -53,7 +53,7 @@ async fn what_is_awaited_is_read_for() {
 }
 
 #[tokio::test]
-async fn what_is_awaited_is_read_for_up_to_a_bound() {
+async fn reading_for_an_awaited_answer_is_bounded() {
     let config =
         config().inbox_bytes(50_000).inbox_awaiting_bytes(50_000).timeout(Duration::from_millis(200));
     let (client, mut broker) = connected(&config).await;
@@ -81,11 +81,11 @@ async fn a_program_that_takes_no_frames_is_not_held_back() {
     client.send("b", "x", QoS::Processed).await.unwrap();
     let stats = client.stats();
     assert_eq!((stats.r_frames, stats.queue, stats.dropped), (1000, 16, 984));
-    // The frames that came first still wait for it.
+    // The frames that arrived first still wait for the program.
     assert_eq!(client.frames().unwrap().recv().await.unwrap().payload(), 0u32.to_le_bytes());
 }
 
-/// While the inbox is full and the program takes frames, the broker is told so; not while it takes none.
+/// While the inbox is full, the client reports to the broker when the program takes frames, and only then.
 #[tokio::test]
 async fn a_full_inbox_reports_progress() {
     let config = config().inbox_bytes(4 * SIZE).buf_size(256).ping_interval(PATIENCE);
@@ -106,7 +106,7 @@ async fn a_full_inbox_reports_progress() {
     assert!(reports.chunks(request::PROGRESS.len()).all(|report| report == request::PROGRESS));
 }
 
-/// Answers are told after the frames that came before them are queued.
+/// Answers are delivered after the frames that came before them are queued.
 #[tokio::test]
 async fn frames_come_before_the_answers_behind_them() {
     struct Look(Client, AtomicUsize);
@@ -128,7 +128,7 @@ async fn frames_come_before_the_answers_behind_them() {
     assert_eq!(look.1.load(Ordering::SeqCst), 2);
 }
 
-/// A thread that waits for something may read the socket itself, without the runtime.
+/// A waiting thread may read the socket itself, without the runtime.
 #[test]
 fn a_thread_reads_the_socket_itself() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -152,7 +152,7 @@ fn a_thread_reads_the_socket_itself() {
     assert!(!connection.read_now());
 }
 
-/// Counts how often it was woken, and how often while the input of its client was locked.
+/// Counts how often it was woken, and how often this happened while the input of its client was locked.
 struct Watch {
     client: Client,
     woken: AtomicUsize,
@@ -167,7 +167,7 @@ impl std::task::Wake for Watch {
     }
 }
 
-/// Wakers run after the input is unlocked, whatever they wait for, also when the connection ends within the read.
+/// Wakers of every kind of wait run after the input is unlocked, also when the connection ends within the read.
 #[test]
 fn no_waker_runs_while_the_input_is_locked() {
     for broken in [false, true] {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::runtime;
 
-/// The shutdown of the runtime waits for a connection from its first moment on, before its tasks have run.
+/// The shutdown of the runtime waits for a connection from its beginning, even before its tasks have run.
 #[test]
 fn a_connection_is_waited_for_from_the_start() {
     let rounds = runtime::handle().unwrap().spawn(async {

@@ -1,4 +1,4 @@
-//! Several lanes, spread as an RPC server wants them.
+//! Several lanes, sorted like those of an RPC server.
 
 use super::*;
 use crate::client::lane::{Attached, Lane};
@@ -45,7 +45,7 @@ fn one_of_each() -> Vec<Frame> {
 #[test]
 fn each_kind_has_its_lane() {
     let inbox = Client::new(&config());
-    // Frames that wait already are sorted too.
+    // Frames that are already waiting are sorted too.
     inbox.append(&mut one_of_each());
     let mut lanes = attach(&inbox, false);
     inbox.append(&mut one_of_each());
@@ -96,7 +96,7 @@ fn overflow_drops_within_the_lane_that_is_full() {
 }
 
 #[test]
-fn a_server_that_takes_over_gets_what_the_former_one_has_in_hand() {
+fn a_server_that_takes_over_gets_the_frames_held_by_the_former_one() {
     let notification = |number| message(&[0, number]);
     let numbers = |lane: &mut Shared| {
         std::iter::from_fn(|| lane.try_recv()).map(|frame| frame.payload()[1]).collect::<Vec<_>>()
@@ -133,7 +133,7 @@ fn frames_that_are_dropped_after_a_take_over_give_back_their_batch() {
 }
 
 #[test]
-fn a_server_that_goes_drops_what_it_has_in_hand() {
+fn a_dropped_server_drops_the_frames_that_it_holds() {
     let inbox = Client::new(&config());
     let mut server = attach(&inbox, false);
     inbox.append(&mut (0..4).map(|number| message(&[0, number])).collect());
@@ -151,7 +151,7 @@ fn taking_over_and_giving_up() {
     assert!(is_ready(frames.recv()));
     let mut second = attach(&inbox, false);
     assert!(is_ready(first.calls.recv()));
-    // Neither of the former ones takes anything with it.
+    // Neither of the former consumers takes any frames with it.
     drop((frames, first.attached));
     inbox.append(&mut vec![message(&[1, 1, 0, 0, 0, b'm', 0])]);
     assert!(second.calls.try_recv().is_some());

@@ -1,11 +1,11 @@
-//! Frames that the broker hands to a client within its process.
+//! Frames that the broker passes to a client within its process.
 
 use super::*;
 use crate::client::register::CountingWaker;
 use std::collections::VecDeque;
 use std::task::Poll;
 
-/// A task that counts how often it is woken, and its waker.
+/// Returns a task that counts how often it is woken, and its waker.
 fn task() -> (Arc<CountingWaker>, Waker) {
     CountingWaker::new()
 }
@@ -30,7 +30,7 @@ fn a_task_that_waits_for_many_inboxes_is_woken_by_each_once() {
             assert!(poll_room(inbox, &waker).is_pending());
         }
     }
-    // One for the task, one for the waker here, and one in each inbox.
+    // There is one waker for the task, one here, and one in each inbox.
     assert_eq!(Arc::strong_count(&task), 2 + inboxes.len());
     for (i, (inbox, frames)) in inboxes.iter_mut().enumerate() {
         drain(frames);
@@ -41,7 +41,7 @@ fn a_task_that_waits_for_many_inboxes_is_woken_by_each_once() {
 }
 
 #[test]
-fn several_tasks_wait_and_some_no_longer() {
+fn several_tasks_wait_and_one_stops_waiting() {
     let (inbox, mut frames) = full(&room_for(4));
     let tasks: Vec<_> = (0..4).map(|_| task()).collect();
     for (_, waker) in &tasks {
@@ -51,13 +51,13 @@ fn several_tasks_wait_and_some_no_longer() {
     inbox.forget_room(&tasks[1].1);
     drain(&mut frames);
     let woken: Vec<_> = tasks.iter().map(|(task, _)| task.count()).collect();
-    // The one that waits no longer was woken for that: its task may wait for something else here.
+    // The task that stopped waiting was woken for that, because it may wait here for something else.
     assert_eq!(woken, [1, 1, 1, 1]);
     assert!(!inbox.room.is_awaited());
 }
 
 #[test]
-fn room_is_told_when_a_sixteenth_is_free() {
+fn room_is_reported_when_a_sixteenth_is_free() {
     let (inbox, _frames) = full(&room_for(160));
     assert_eq!(inbox.load().0, 160);
     let (task, waker) = task();
@@ -69,7 +69,7 @@ fn room_is_told_when_a_sixteenth_is_free() {
         }
         assert_eq!(task.count(), told);
     }
-    // An inbox with a small bound takes one frame.
+    // An inbox with a small bound accepts one frame.
     let (inbox, mut frames) = full(&room_for(3));
     let (task, waker) = self::task();
     assert!(poll_room(&inbox, &waker).is_pending());
@@ -136,7 +136,7 @@ fn effects_of_many_inboxes_happen_together() {
 }
 
 #[test]
-fn what_the_program_takes_is_counted_in_frames_and_bytes() {
+fn taken_frames_are_counted_in_frames_and_bytes() {
     let (inbox, mut frames) = full(&room_for(10));
     let (count, bytes) = inbox.load();
     assert_eq!(inbox.taken(), (0, 0));
@@ -148,7 +148,7 @@ fn what_the_program_takes_is_counted_in_frames_and_bytes() {
 }
 
 #[test]
-fn publications_and_broadcasts_make_room_and_messages_never() {
+fn publications_and_broadcasts_are_dropped_and_messages_never() {
     let inbox = Client::new(&config());
     let mut frames = inbox.frames();
     let frame = |kind, payload: u8| {
@@ -165,7 +165,7 @@ fn publications_and_broadcasts_make_room_and_messages_never() {
     assert!(!inbox.0.drop_oldest_where(|_| false));
     assert_eq!((inbox.load().0, inbox.counters().3), (6, 3));
     assert_eq!(frames.try_recv().unwrap().payload(), [0]);
-    // The frames that the program has already stay, too.
+    // The frames that the program already holds stay, too.
     for i in 9..12 {
         inbox.0.push(frame(kinds[usize::from(i) % 3], i)).unwrap();
     }

@@ -1,13 +1,13 @@
-//! Every order of the steps of threads that receive, of a taker and of the end, on a real inbox: nothing is left behind
-//! without a wake-up, and the order of the frames holds. Wake-ups come as late as the steps allow, as they do for the
-//! reader of a connection, which wakes after it has unlocked its input.
+//! Tests every order of the steps of receiving threads, of a taker and of the end, on a real inbox: no frame is left
+//! behind without a wake-up, and the order of the frames is kept. Wake-ups happen as late as the steps allow, as with
+//! the reader of a connection, which wakes after it has unlocked its input.
 
 use super::*;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Wake};
 
-/// A taker's descriptor: see `client/wake.rs`.
+/// The descriptor of a taker: see `client/wake.rs`.
 #[derive(Default)]
 struct Flag(AtomicBool);
 
@@ -20,7 +20,7 @@ impl Wake for Flag {
 enum Actor {
     /// Is about to queue frames.
     Receive(Vec<u8>),
-    /// Has queued them, and is about to let the effects happen.
+    /// Has queued them, and is about to perform the effects.
     Settle(Box<DeferredEffects>),
     /// Is about to end the client.
     End,
