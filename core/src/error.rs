@@ -1,4 +1,4 @@
-//! One error type for the whole crate: a kind to match on, words for a person, and the cause.
+//! The error type of the whole crate: a kind to match on, a text for people, and the cause.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,20 +7,20 @@ use std::fmt;
 /// The result of an operation on the bus.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an error, as the wire defines it.
+/// The kind of an error, as the protocol defines it.
 ///
-/// Every result code of the protocol (docs/protocol.md section 5) is one kind and back. The kind
-/// [`ConnectionLost`](ErrorKind::ConnectionLost) exists on the client's side only.
+/// Each result code of the protocol (docs/protocol.md section 5) corresponds to one kind. The kind
+/// [`ConnectionLost`](ErrorKind::ConnectionLost) exists only on the client's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// No client on the bus has that name (`71`).
     NotRegistered,
-    /// Bytes, a name or a payload that cannot be what they should be (`72`).
+    /// Invalid bytes, or an invalid name or payload (`72`).
     Data,
     /// The operating system refused or failed (`73`).
     Io,
-    /// Anything that has no kind of its own (`74`).
+    /// Any error without its own kind (`74`).
     Other,
     /// The peer does not speak this protocol version or operation (`75`).
     NotSupported,
@@ -28,7 +28,7 @@ pub enum ErrorKind {
     Busy,
     /// The receiver's queue is full and its policy refuses the frame (`77`).
     NotDelivered,
-    /// Nothing came in time (`78`).
+    /// No answer or data came in time (`78`).
     Timeout,
     /// The access list forbids it (`79`).
     AccessDenied,
@@ -51,7 +51,7 @@ impl ErrorKind {
         ErrorKind::ConnectionLost,
     ];
 
-    /// The result code of this kind.
+    /// Returns the result code of this kind.
     ///
     /// ```
     /// assert_eq!(busrt::ErrorKind::Busy.code(), 0x76);
@@ -71,8 +71,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of a result code; a code that the protocol does not know is
-    /// [`Other`](ErrorKind::Other).
+    /// Returns the kind of a result code. An unknown code is [`Other`](ErrorKind::Other).
     pub const fn from_code(code: u8) -> ErrorKind {
         match code {
             0x71 => ErrorKind::NotRegistered,
@@ -88,9 +87,9 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of the result code in an acknowledgement, `None` for success.
+    /// Returns the kind of the result code in an acknowledgement, `None` for success.
     ///
-    /// Brokers in the field let `FF` slip into acknowledgements: it reads as not delivered.
+    /// Existing brokers sometimes send `FF` in acknowledgements: it means not delivered.
     pub const fn from_ack(code: u8) -> Option<ErrorKind> {
         match code {
             crate::proto::op::RESULT_OK => None,
@@ -99,8 +98,8 @@ impl ErrorKind {
         }
     }
 
-    /// The code of this kind in RPC error replies: -32000 minus the result code, a lost connection
-    /// being an I/O error (docs/protocol.md section 8).
+    /// Returns the code of this kind in RPC error replies: -32000 minus the result code. A lost connection has the
+    /// code of an I/O error (docs/protocol.md section 8).
     pub const fn rpc_code(self) -> i16 {
         let code = match self {
             ErrorKind::ConnectionLost => ErrorKind::Io.code(),
@@ -109,7 +108,7 @@ impl ErrorKind {
         -32000 - code as i16
     }
 
-    /// The kind behind an RPC error code, if it is one of the bus itself.
+    /// Returns the kind of an RPC error code, if it is a code of the bus.
     pub const fn from_rpc_code(code: i16) -> Option<ErrorKind> {
         match -32000 - code as i32 {
             n @ 0x71..=0x79 => Some(ErrorKind::from_code(n as u8)),
@@ -139,11 +138,11 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error of the bus: match on [`kind`](Error::kind), show with [`Display`](fmt::Display), follow
-/// the cause with [`source`](StdError::source).
+/// An error of the bus. [`kind`](Error::kind) is for programs to match on, [`Display`](fmt::Display) shows a text,
+/// and [`source`](StdError::source) returns the cause.
 ///
-/// A refusal by the broker has its [`code`](Error::code). An error without a code arose in this process: a wait
-/// that took too long, a lost connection, a name that cannot be sent.
+/// A refusal by the broker has a [`code`](Error::code). An error without a code arose in this process: a timeout, a
+/// lost connection, a name that cannot be sent.
 pub struct Error {
     kind: ErrorKind,
     code: Option<u8>,
@@ -153,41 +152,41 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` that says in `context` what failed and where.
+    /// Creates an error of `kind`. `context` says what failed and where.
     pub fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Error {
         Error { kind, code: None, context: context.into(), subject: None, source: None }
     }
 
-    /// The error of a refusal by the broker, with the result code that it answered.
+    /// Creates the error for a refusal by the broker, with the result code that it answered.
     pub fn refused(code: u8, context: impl Into<Cow<'static, str>>) -> Error {
         let kind = ErrorKind::from_ack(code).unwrap_or(ErrorKind::Other);
         Error { code: Some(code), ..Error::new(kind, context) }
     }
 
-    /// The same error with its cause.
+    /// Adds the cause.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.source = Some(source.into());
         self
     }
 
-    /// The same error with what it is about: an address, a name, a mask or a topic.
+    /// Adds the subject: an address, a name, a mask or a topic.
     pub fn with_subject(mut self, subject: impl Into<Box<str>>) -> Error {
         self.subject = Some(subject.into());
         self
     }
 
-    /// The kind, for programs to match on.
+    /// Returns the kind, for programs to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// A description without the kind; may be empty.
+    /// Returns a description without the kind; it may be empty.
     pub fn context(&self) -> &str {
         &self.context
     }
 
-    /// The result code of the broker (docs/protocol.md section 5), if this is a refusal by the broker. A code that the
-    /// protocol does not know is kept as it came; its kind is [`Other`](ErrorKind::Other).
+    /// Returns the result code of the broker (docs/protocol.md section 5), if this is a refusal by the broker. An
+    /// unknown code is kept unchanged; its kind is [`Other`](ErrorKind::Other).
     pub fn code(&self) -> Option<u8> {
         self.code
     }
@@ -197,23 +196,23 @@ impl Error {
         self.code.is_some()
     }
 
-    /// The subject of the error, if it is known: the address of a connection, the receiver, mask or (first) topic
-    /// of an operation.
+    /// Returns the subject of the error, if it is known: the address of a connection, or the receiver, mask or
+    /// (first) topic of an operation.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
     }
 
-    /// The error of the operating system behind this one, if there is any.
+    /// Returns the error of the operating system that caused this one, if there is one.
     pub fn io_error(&self) -> Option<&std::io::Error> {
         self.source.as_ref()?.downcast_ref::<std::io::Error>()
     }
 
-    /// The kind of the operating system's error behind this one, if there is any.
+    /// Returns the kind of the operating system's error that caused this one, if there is one.
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
         self.io_error().map(std::io::Error::kind)
     }
 
-    /// The number of the operating system's error behind this one (`errno`), if there is any.
+    /// Returns the number (`errno`) of the operating system's error that caused this one, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         self.io_error()?.raw_os_error()
     }

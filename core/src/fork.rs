@@ -1,9 +1,9 @@
-//! The process that a value was made in.
+//! The process in which a value was made.
 //!
-//! A child made by `fork` inherits the memory of its parent, but none of its threads. The runtime does not run
-//! there, a lock may be held for ever, and the sockets are those of the parent. A client therefore works only in
-//! the process that made it. [`Process`] tells this without a system call: a handler that the C library runs in
-//! each child increments a counter.
+//! A child made by `fork` inherits the memory of its parent, but none of its threads. The runtime does not run there,
+//! a lock may be held for ever, and the sockets are those of the parent. A client therefore works only in the process
+//! that made it. [`Process`] checks this without a system call: a handler that the C library runs in each child
+//! increments a counter.
 //!
 //! A child that is made without the C library's `fork`, by a raw system call, is not noticed.
 
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The number of forks between the first process and this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// The number of forks that lead to this process, counted from the first call of this function.
+/// Returns the number of forks between the first process and this one, counted from the first call of this function.
 #[inline]
 pub(crate) fn generation() -> u32 {
     #[cfg(unix)]
@@ -22,18 +22,18 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// The process that a value belongs to.
+/// The process to which a value belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process(u32);
 
 impl Process {
-    /// This process.
+    /// Returns this process.
     #[inline]
     pub(crate) fn current() -> Process {
         Process(generation())
     }
 
-    /// A number that no other process of the same line has.
+    /// Returns a number that differs between a process and all its ancestors and descendants.
     #[cfg(feature = "runtime")]
     pub(crate) fn number(self) -> u64 {
         self.0.into()
@@ -46,16 +46,17 @@ impl Process {
         self.0 == GENERATION.load(Ordering::Relaxed)
     }
 
-    /// Fails in a child of the process that the value belongs to.
+    /// Returns an error in a child of the process to which the value belongs.
     ///
     /// # Errors
+    ///
     /// [`NotSupported`](ErrorKind::NotSupported).
     #[inline]
     pub(crate) fn check(self) -> Result<()> {
         if self.is_current() { Ok(()) } else { Err(inherited()) }
     }
 
-    /// Keeps `value` from being dropped in a child, where its drop would act on what the parent uses.
+    /// Leaks `value` in a child, where dropping it would affect resources that the parent uses.
     #[inline]
     pub(crate) fn leak_if_inherited<T: ?Sized>(self, value: &Arc<T>) {
         if !self.is_current() {
@@ -66,13 +67,13 @@ impl Process {
 
 #[cfg(test)]
 impl Process {
-    /// A process that is not this one.
+    /// Returns a process that is not this one.
     pub(crate) fn of_another() -> Process {
         Process(u32::MAX)
     }
 }
 
-/// The error of every use of a client in a child of the process that connected it.
+/// Returns the error for every use of a client in a child of the process that connected it.
 #[cold]
 pub(crate) fn inherited() -> Error {
     Error::new(
@@ -95,14 +96,14 @@ mod handler {
         }
     }
 
-    /// Two threads may both install it: a child then counts two, which is as good as one. A `Once` would be
-    /// worse, since a child could inherit it half done.
+    /// Two threads may both install the handler. A child then adds two to the counter, which has the same effect. A
+    /// `Once` would be worse, since a child could inherit it half initialized.
     #[cold]
     fn install_now() {
-        // SAFETY: the handler is a function that lives for ever and does what a child may do before `exec`: it
-        // changes an atomic number.
+        // SAFETY: the handler is a function with static lifetime, and it only does what a child may do before `exec`:
+        // it changes an atomic number.
         let result = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        // It fails only without memory. The next call tries again.
+        // This fails only if there is no memory. The next call tries again.
         INSTALLED.store(result == 0, Ordering::Release);
     }
 
@@ -119,7 +120,7 @@ mod tests {
     fn a_child_is_another_process() {
         let process = Process::current();
         assert!(process.is_current());
-        // SAFETY: takes no arguments; the child compares numbers and ends.
+        // SAFETY: `fork` takes no arguments; the child only compares numbers and exits.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let grandchild_differs = || {
@@ -128,14 +129,14 @@ mod tests {
                 match unsafe { libc::fork() } {
                     0 => {
                         let differs = !child.is_current() && !process.is_current();
-                        // SAFETY: ends the process.
+                        // SAFETY: `_exit` ends the process.
                         unsafe { libc::_exit(i32::from(!differs)) }
                     }
                     grandchild => child.is_current() && exit_status(grandchild) == 0,
                 }
             };
             let right = !process.is_current() && grandchild_differs();
-            // SAFETY: ends the process.
+            // SAFETY: `_exit` ends the process.
             unsafe { libc::_exit(i32::from(!right)) };
         }
         assert_eq!(exit_status(pid), 0);

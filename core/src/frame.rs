@@ -1,4 +1,4 @@
-//! A received frame: shared bytes, and where in them sender, topic and payload are.
+//! A received frame: shared bytes, and the positions of sender, topic and payload in them.
 
 use crate::proto::DecodeError;
 use crate::proto::delivery;
@@ -6,25 +6,26 @@ use crate::proto::op::{FrameKind, primary_name};
 use bytes::Bytes;
 use std::fmt;
 
-/// A frame a client received. Cloning it shares its bytes.
+/// A frame that a client received. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     kind: FrameKind,
     realtime: bool,
     sender_len: u32,
-    /// Where the payload starts in `body`.
+    /// Position of the payload in `body`.
     payload_at: u32,
-    /// `SENDER 00 [TOPIC 00] PAYLOAD`, as over the wire; without the payload if that is detached.
+    /// `SENDER 00 [TOPIC 00] PAYLOAD` as on the wire, without the payload if that is detached.
     body: Bytes,
-    /// The payload of a frame that never was on a wire: the sender's own bytes.
+    /// The payload of a frame that was never on a wire: the sender's own bytes.
     detached: Option<Bytes>,
 }
 
 impl Frame {
-    /// The frame in the body of a delivery. Nothing is copied.
+    /// Creates a frame from the body of a delivery, without copying.
     ///
     /// # Errors
-    /// A body without its separators, or a name that is not UTF-8.
+    ///
+    /// A separator is missing, or a name is not UTF-8.
     pub fn parse(kind: FrameKind, realtime: bool, body: Bytes) -> Result<Frame, DecodeError> {
         let delivery = delivery::parse_body(kind, realtime, &body)?;
         let sender_len = delivery.sender.len() as u32;
@@ -32,33 +33,33 @@ impl Frame {
         Ok(Frame { kind, realtime, sender_len, payload_at, body, detached: None })
     }
 
-    /// Publication, message or broadcast.
+    /// Returns the kind: publication, message or broadcast.
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// Returns true if the sender asked for it to be flushed immediately on every hop.
+    /// Returns true if the sender asked for the frame to be flushed immediately on every hop.
     pub fn is_realtime(&self) -> bool {
         self.realtime
     }
 
-    /// The full name of the sender.
+    /// Returns the full name of the sender.
     pub fn sender(&self) -> &str {
         self.text(0, self.sender_len as usize)
     }
 
-    /// The sender's name up to `%%`.
+    /// Returns the sender's name up to `%%`.
     pub fn primary_sender(&self) -> &str {
         primary_name(self.sender())
     }
 
-    /// The topic of a publication, else `None`.
+    /// Returns the topic of a publication, otherwise `None`.
     pub fn topic(&self) -> Option<&str> {
         let start = self.sender_len as usize + 1;
         (self.kind == FrameKind::Publication).then(|| self.text(start, self.payload_at as usize - 1))
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
         match &self.detached {
             Some(payload) => payload,
@@ -66,7 +67,7 @@ impl Frame {
         }
     }
 
-    /// The payload as shared bytes: nothing is copied.
+    /// Returns the payload as shared bytes, without copying.
     pub fn payload_bytes(&self) -> Bytes {
         match &self.detached {
             Some(payload) => payload.clone(),
@@ -74,13 +75,13 @@ impl Frame {
         }
     }
 
-    /// The length of the body on the wire: names, separators and payload.
+    /// Returns the length of the body on the wire, in bytes: names, separators and payload.
     pub fn body_len(&self) -> usize {
         self.body.len() + self.detached.as_ref().map_or(0, Bytes::len)
     }
 
     fn text(&self, start: usize, end: usize) -> &str {
-        // All constructors have seen these bytes as a str: the fallback is never taken.
+        // All constructors have validated these bytes as UTF-8, so that the fallback is never used.
         std::str::from_utf8(&self.body[start..end]).unwrap_or_default()
     }
 }
@@ -88,19 +89,19 @@ impl Frame {
 /// Frames that never were on a wire.
 #[cfg(any(feature = "broker", test))]
 impl Frame {
-    /// A frame that is handed over within the process: a copy of `delivery`, in one piece of memory.
+    /// Creates a frame that is passed on within the process: a copy of `delivery`, in one allocation.
     pub(crate) fn copied(delivery: &delivery::Delivery<'_>) -> Frame {
         Frame::of_names(delivery, delivery.payload, None)
     }
 
-    /// A frame that is handed over within the process, with its payload as shared bytes.
+    /// Creates a frame that is passed on within the process, with its payload as shared bytes.
     pub(crate) fn detached(delivery: &delivery::Delivery<'_>, payload: Bytes) -> Frame {
         Frame::of_names(delivery, &[], Some(payload))
     }
 
     fn of_names(delivery: &delivery::Delivery<'_>, attached: &[u8], detached: Option<Bytes>) -> Frame {
         let payload_at = delivery.head_len() - delivery::HEADER_LEN;
-        // Exactly as much as is used: `Bytes` would need a second piece of memory otherwise.
+        // The capacity is exact, because `Bytes` would otherwise need a second allocation.
         let mut body = Vec::with_capacity(payload_at + attached.len());
         delivery.encode_names(&mut body);
         body.extend_from_slice(attached);

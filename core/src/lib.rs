@@ -1,8 +1,8 @@
 //! A message bus for the programs on one machine and its local network: the broker, its clients and RPC.
 //!
-//! The bus carries one-to-one messages, one-to-many messages by name mask, and publications by MQTT-style
-//! topic, each with one of four [`QoS`] levels; RPC lives on top. Clients connect over UNIX sockets, over
-//! TCP, or within the broker's own process, with one type.
+//! The bus carries one-to-one messages, one-to-many messages by name mask, and publications by MQTT-style topic, each
+//! with one of four [`QoS`] levels; RPC is built on messages. Clients connect over UNIX sockets, over TCP, or within
+//! the broker's own process; the client type is the same for all of these.
 //!
 //! ```no_run
 //! # async fn run() -> busrt::Result<()> {
@@ -28,8 +28,8 @@
 //! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
 //!
 //! `full` is `ipc`, `rpc`, `broker` and `msgpack`. The features `server` and `cli` build the binaries `busrtd` and
-//! `busrt`, `std-alloc` lets them keep the system's allocator. The wire is specified
-//! in docs/protocol.md in the project's repository.
+//! `busrt`, `std-alloc` makes them use the system's allocator. The wire protocol is specified in docs/protocol.md in
+//! the project's repository.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails"))]
 

@@ -1,5 +1,5 @@
-//! A limit for log lines that a stranger can cause: a few are logged in each window of time, the others
-//! are counted, and the count is logged once.
+//! A limit for log lines that any peer can cause: a few lines are logged in each window of time, the others are
+//! counted, and the count is logged once.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 const LINES_PER_WINDOW: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Decides for one kind of log line whether the next one is written. It writes nothing itself, so that the
-/// caller logs outside of all locks.
+/// Decides for one kind of log line whether the next one is logged. It does not log itself, so that the caller can
+/// log outside of all locks.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Mutex<State>);
 
@@ -21,8 +21,8 @@ struct State {
 }
 
 impl LogLimit {
-    /// Returns whether a line may be logged now, and how many lines of an earlier window were suppressed:
-    /// the caller logs that number first if it is not 0.
+    /// Returns whether a line may be logged now, and the number of lines that were suppressed in an earlier window.
+    /// If that number is not 0, the caller must log it first.
     pub(crate) fn admit(&self, now: Instant) -> (bool, u64) {
         let mut state = self.0.lock();
         let suppressed = state.end_window(now);
@@ -35,14 +35,15 @@ impl LogLimit {
         (false, suppressed)
     }
 
-    /// The number of lines suppressed in a window that has ended by `now`; 0 if there are none to tell of.
-    /// A caller with a timer asks now and then, so that the count is logged although no further line comes.
+    /// Returns the number of lines that were suppressed in a window that has ended by `now`; 0 if there are none to
+    /// report. A caller with a timer should call this regularly, so that the count is logged even if no further line
+    /// comes.
     #[cfg(all(feature = "broker", unix))]
     pub(crate) fn take_ended(&self, now: Instant) -> u64 {
         self.0.lock().end_window(now)
     }
 
-    /// The number of lines suppressed so far and not told yet, for the end of the owner.
+    /// Returns the number of suppressed lines that were not reported yet, for the end of the owner.
     #[cfg(all(feature = "broker", unix))]
     pub(crate) fn take_all(&self) -> u64 {
         std::mem::take(&mut *self.0.lock()).suppressed
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_tells_what_is_left() {
+    fn the_end_reports_the_remaining_count() {
         let limit = LogLimit::default();
         let start = Instant::now();
         for _ in 0..7 {

@@ -27,11 +27,11 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAcce
 use std::fmt::{self, Write};
 use std::io::Cursor;
 
-/// The most keys of a map that an error names.
+/// Maximum number of keys of a map that an error names.
 const SHOWN_KEYS: usize = 8;
-/// The deepest nesting of arrays and maps. Each level takes stack, and a peer chooses how many there are.
+/// Maximum nesting depth of arrays and maps. Each level takes stack space, and a peer chooses the depth.
 const MAX_DEPTH: usize = 64;
-/// The most characters of a text that an error shows.
+/// Maximum number of characters of a text that an error shows.
 const SHOWN_CHARS: usize = 40;
 
 /// Packs a value. Structs become maps, with the names of their fields as keys.
@@ -47,15 +47,16 @@ pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Bytes> {
 /// Unpacks a value. Structs may be maps or arrays.
 ///
 /// # Errors
-/// [`Data`](ErrorKind::Data). The context says what was expected and what came.
+///
+/// [`Data`](ErrorKind::Data). The context says what was expected and what was found.
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     explained(bytes).map_err(|text| Error::new(ErrorKind::Data, text))
 }
 
-/// Unpacks a value, or explains why that is not possible.
+/// Unpacks a value, or returns an explanation of why that is not possible.
 pub(crate) fn explained<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.is_empty() {
-        // `nil` is packed as one byte.
+        // Even `nil` is packed as one byte.
         return Err(format!("expected {}, got no bytes", short_name::<T>()));
     }
     let mut source = source(bytes);
@@ -72,7 +73,8 @@ fn source(bytes: &[u8]) -> decode::Deserializer<decode::ReadReader<Cursor<&[u8]>
     source
 }
 
-/// Finds out what was expected, what came, and where. The value is read a second time: rmp-serde's own errors say neither.
+/// Determines what was expected, what was found, and where. The value is read a second time, because rmp-serde's own
+/// errors do not say this.
 fn explain<T: DeserializeOwned>(error: &decode::Error, bytes: &[u8]) -> String {
     let whole = Shape::of(bytes);
     if let Shape::NotMessagePack(rest) = whole {
@@ -88,7 +90,7 @@ fn explain<T: DeserializeOwned>(error: &decode::Error, bytes: &[u8]) -> String {
     let path = error.path().to_string();
     let text = error.into_inner().to_string();
     let text = text.strip_prefix("error while decoding value: ").unwrap_or(&text);
-    // serde says "invalid type: GOT, expected EXPECTED".
+    // serde's message has the form "invalid type: GOT, expected EXPECTED".
     let text = text
         .split_once(", expected ")
         .and_then(|(got, expected)| {
@@ -103,7 +105,7 @@ fn explain<T: DeserializeOwned>(error: &decode::Error, bytes: &[u8]) -> String {
     }
 }
 
-/// The name of a type without the modules, in the words of serde if it is a struct.
+/// Returns the name of a type without the modules, in serde's form if it is a struct.
 fn short_name<T>() -> String {
     let name = std::any::type_name::<T>();
     let mut short = String::new();
@@ -113,14 +115,14 @@ fn short_name<T>() -> String {
     short
 }
 
-/// Describes bytes that are not one value; `rest` of them follow the first value, if that is whole.
+/// Describes bytes that are not one value. `rest` bytes follow the first value, if that is complete.
 fn not_messagepack(bytes: &[u8], rest: usize) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(|c: char| c.is_control() && !c.is_whitespace()) => {
             format!("text that is not packed as MessagePack: {}", quoted(text))
         }
         _ if rest > 0 => format!("{rest} bytes after the first MessagePack value"),
-        _ => format!("{} bytes that are not a whole MessagePack value", bytes.len()),
+        _ => format!("{} bytes that are not a complete MessagePack value", bytes.len()),
     }
 }
 
@@ -131,13 +133,13 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// An outline of a value, for people.
+/// A summary of a value, for people.
 #[derive(Debug)]
 enum Shape {
     Map(usize, Vec<String>),
     Array(usize),
     Other(String),
-    /// The number of bytes after the first value; 0 if that is not whole.
+    /// The number of bytes after the first value; 0 if the first value is incomplete.
     NotMessagePack(usize),
 }
 
@@ -266,7 +268,7 @@ mod tests {
         b: u8,
     }
 
-    /// The text of the error when `bytes` are unpacked as `T`.
+    /// Returns the text of the error when `bytes` are unpacked as `T`.
     fn error<T: DeserializeOwned + fmt::Debug>(bytes: &[u8]) -> String {
         let error = unpack::<T>(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
@@ -309,14 +311,17 @@ mod tests {
         assert_eq!(error::<u64>(b"\x05\x00"), "expected u64, got 1 bytes after the first MessagePack value");
         assert_eq!(
             error::<Vec<Sum>>(b"\x93\x01"),
-            "expected Vec<Sum>, got 2 bytes that are not a whole MessagePack value"
+            "expected Vec<Sum>, got 2 bytes that are not a complete MessagePack value"
         );
-        assert_eq!(error::<u8>(b"\xc1"), "expected u8, got 1 bytes that are not a whole MessagePack value");
+        assert_eq!(
+            error::<u8>(b"\xc1"),
+            "expected u8, got 1 bytes that are not a complete MessagePack value"
+        );
     }
 
     #[test]
     fn a_claimed_length_allocates_nothing_and_deep_nesting_ends() {
-        assert!(error::<Vec<u64>>(b"\xdd\xff\xff\xff\xff\x01").contains("not a whole"));
+        assert!(error::<Vec<u64>>(b"\xdd\xff\xff\xff\xff\x01").contains("not a complete"));
         assert!(unpack::<IgnoredAny>(&vec![0x91; 1_000_000]).is_err());
         let deep = [&[0x91; 100][..], &[1]].concat();
         assert_eq!(error::<IgnoredAny>(&deep), "the value is nested too deeply");

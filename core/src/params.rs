@@ -18,7 +18,7 @@ enum Value<'a> {
 
 impl Value<'_> {
     fn parse(text: &str) -> Value<'_> {
-        // `nan` and `inf`, which `f64` would parse, stay text.
+        // `nan` and `inf`, which `f64` would parse, remain text.
         let numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
         match text {
             "true" => Value::Bool(true),
@@ -61,11 +61,12 @@ impl Serialize for Map<'_> {
     }
 }
 
-/// Packs `key=value` words, split at the first `=`, in their order. `true`, `false`, integers and
-/// floats become such, everything else is text. No words make an empty map.
+/// Packs `key=value` words, split at the first `=`, in their order. The values `true` and `false`, integers and
+/// floats get the corresponding type, everything else is text. No words make an empty map.
 ///
 /// # Errors
-/// A word without `=`, or an empty key.
+///
+/// A word has no `=`, or an empty key.
 pub fn pack<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
     let mut pairs = vec![];
     for word in words {
@@ -74,7 +75,7 @@ pub fn pack<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
             _ => {
                 return Err(Error::new(
                     ErrorKind::Data,
-                    format!("{word:?} is no parameter: key=value is wanted"),
+                    format!("invalid parameter {word:?}: expected key=value"),
                 ));
             }
         }

@@ -1,30 +1,32 @@
-//! Learns for how long it pays to poll for the next answer of a conversation before going to sleep.
+//! Learns how long it pays to poll for the next answer of a conversation before going to sleep.
 //!
-//! Waking a core that sleeps costs more than everything else that is done with a small frame, so a party that expects an
-//! answer polls for a moment. How long this pays depends on the machine and on what else runs: polling for too short a
-//! time ends just before the answer comes, and polling for too long keeps a core from the program that is to answer. The
-//! tuner therefore compares: it tries a few limits in turn, each for an epoch of exchanges, measures how long an
-//! exchange takes with each, and uses the fastest. A limit that has proved slower is tried again ever more rarely.
+//! Waking a sleeping core costs more than everything else that is done with a small frame, so that a party that
+//! expects an answer polls for a short time. How long this pays depends on the machine and on other programs: polling
+//! for too short a time ends just before the answer comes, and polling for too long takes the core from the program
+//! that is to answer. The tuner therefore compares: it tries a few limits in turn, each for an epoch of exchanges,
+//! measures how long an exchange takes with each, and uses the fastest. A limit that has proved slower is tried again
+//! less and less often.
 
-/// The limits that are compared, as parts of the largest one.
+/// The limits that are compared, as fractions of the maximum.
 const PARTS: [(u64, u64); LIMITS] = [(0, 1), (1, 10), (2, 5), (1, 1)];
 const LIMITS: usize = 4;
 
-/// The limit that is used at first: of the default 500 µs, 200 µs.
+/// The first limit: 200 µs with the default maximum of 500 µs.
 const FIRST: usize = 2;
 
-/// The exchanges of an epoch. The first of them still show the effects of the limit before, and are not measured.
+/// Number of exchanges of an epoch. The first of them are not measured, because they still show the effects of the
+/// previous limit.
 const EPOCH: u32 = 40;
 const UNMEASURED: u32 = 8;
 
-/// An exchange that takes longer, in nanoseconds, is a pause of the conversation.
+/// An exchange that takes longer than this, in nanoseconds, counts as a pause of the conversation.
 const LONGEST_EXCHANGE: u64 = 5_000_000;
 
-/// A longer limit is only used if an exchange takes less than this part of the time that it takes with a shorter one, in
-/// percent: polling costs processor time.
+/// A longer limit is only used if an exchange takes less than this percentage of the time that it takes with a
+/// shorter one, because polling costs processor time.
 const WORTHWHILE: u64 = 95;
 
-/// The most epochs between two attempts with a limit that has proved slower.
+/// Maximum number of epochs between two attempts with a limit that has proved slower.
 const MOST_EPOCHS: u32 = 512;
 
 /// The tuner of one conversation. Times are nanoseconds of any clock.
@@ -35,7 +37,7 @@ pub(crate) struct PollTuner {
     best: usize,
     /// Exchanges in this epoch.
     exchanges: u32,
-    /// When the last exchange ended; 0: the next one begins anew.
+    /// The time at which the last exchange ended; 0: the next one begins anew.
     last: u64,
     /// The duration of the measured exchanges of this epoch, and their number.
     sum: u64,
@@ -47,7 +49,7 @@ pub(crate) struct PollTuner {
 struct Limit {
     /// The mean duration of an exchange; 0: unknown.
     mean: u64,
-    /// Epochs until it is tried again, and the same after the attempt.
+    /// The number of epochs until it is tried again, and the number after that attempt.
     due: u32,
     interval: u32,
 }
@@ -60,14 +62,14 @@ impl Default for PollTuner {
 }
 
 impl PollTuner {
-    /// For how long to poll now, if `most` is the longest limit.
+    /// Returns how long to poll now, if `most` is the maximum limit.
     #[inline]
     pub(crate) fn limit(&self, most: u64) -> u64 {
         let (part, of) = PARTS[self.current];
         most / of * part
     }
 
-    /// Notes the end of so many exchanges: the other side has answered.
+    /// Notes the end of this many exchanges: the other side has answered.
     pub(crate) fn exchanged(&mut self, now: u64, count: u32) {
         let took = now.saturating_sub(self.last);
         let is_first = self.last == 0 || took > LONGEST_EXCHANGE;
@@ -85,7 +87,7 @@ impl PollTuner {
         }
     }
 
-    /// The conversation has ended, or has become a stream: what follows is measured anew.
+    /// Notes that the conversation has ended or has become a stream: the following exchanges are measured anew.
     pub(crate) fn interrupt(&mut self) {
         self.last = 0;
     }
@@ -94,7 +96,7 @@ impl PollTuner {
         let mean = (self.sum / u64::from(self.measured.max(1))).max(1);
         (self.exchanges, self.sum, self.measured) = (0, 0, 0);
         let limit = &mut self.limits[self.current];
-        // Conditions change: the new value counts a quarter, or half if the limit was tried long ago.
+        // Conditions change: the new value has the weight of a quarter, or of a half if the limit was tried long ago.
         let old_part = if self.current == self.best { 3 } else { 1 };
         limit.mean = if limit.mean == 0 { mean } else { (limit.mean * old_part + mean) / (old_part + 1) };
         let best = self.fastest();
@@ -102,14 +104,14 @@ impl PollTuner {
             limit_tried_in_vain(&mut self.limits[self.current]);
         }
         if best != self.best {
-            // What was slower than the former best may be faster than this one.
+            // A limit that was slower than the former best may be faster than this one.
             self.limits.iter_mut().for_each(|limit| limit.interval = limit.interval.min(8));
         }
         self.best = best;
         self.current = self.next();
     }
 
-    /// The shortest limit that is not clearly slower than another one.
+    /// Returns the shortest limit that is not clearly slower than another one.
     fn fastest(&self) -> usize {
         let mut best = None;
         for (index, limit) in self.limits.iter().enumerate().filter(|(_, limit)| limit.mean > 0) {
@@ -122,7 +124,7 @@ impl PollTuner {
         best.unwrap_or(FIRST)
     }
 
-    /// The limit of the next epoch: mostly the best one, now and then another.
+    /// Returns the limit of the next epoch: usually the best one, sometimes another.
     fn next(&mut self) -> usize {
         let best = self.best;
         for limit in &mut self.limits {
@@ -149,8 +151,8 @@ mod tests {
 
     const MOST: u64 = 500_000;
 
-    /// Runs a conversation whose exchanges take what `took` says for the limit in use; returns how often each limit was
-    /// used in the last part of it.
+    /// Runs a conversation in which `took` returns the duration of an exchange for the limit in use. Returns how
+    /// often each limit was used in the last part of it.
     fn converse(
         tuner: &mut PollTuner,
         now: &mut u64,
@@ -206,7 +208,7 @@ mod tests {
     fn pauses_are_not_measured() {
         let (mut tuner, mut now) = (PollTuner::default(), 1);
         for exchange in 0..10_000_u64 {
-            // Every other exchange comes after a pause, which is longer with the limit that is better otherwise.
+            // Every other exchange comes after a pause, which is longer with the otherwise better limit.
             let limit = tuner.limit(MOST);
             now += match exchange % 2 {
                 0 if limit == 50_000 => 900_000_000,

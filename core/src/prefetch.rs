@@ -1,6 +1,6 @@
-//! Loads ahead of use, for data that is rarely in the processor's caches.
+//! Prefetching, for data that is rarely in the processor's caches.
 
-/// Starts to load the cache line of a value, so that it is there when the value is read a little later.
+/// Starts to load the cache line of a value, so that it is in the cache when the value is read a little later.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
 //! The runtime of the process, for clients that a plain thread connects.
 //!
-//! A program without an async runtime of its own (the blocking client, a binding to another language) needs
-//! threads that read sockets and keep time. There is one such runtime for the whole process. It is made when it
-//! is first needed and has at most two threads, named `busrt`, which block all signals: a signal is handled by
-//! a thread of the program.
+//! A program without an async runtime of its own (the blocking client, a binding to another language) needs threads
+//! that read sockets and keep time. There is one such runtime for the whole process. It is made when it is first
+//! needed and has at most two threads, named `busrt`, which block all signals: a signal is handled by a thread of the
+//! program.
 //!
 //! ```no_run
 //! # fn main() -> busrt::Result<()> {
@@ -18,17 +18,17 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Fork.** A child has none of its parent's threads. The first use in a child makes a runtime of its own;
-//! clients that the parent connected fail there.
+//! **Fork.** A child has none of its parent's threads. The first use in a child creates its own runtime; clients that
+//! the parent connected fail there.
 //!
 //! **Exit.** When the process exits, by `exit` or by the return from `main`, the clients of this runtime end in
-//! order: what they have sent is written and the broker has taken it, for at most [`EXIT_TIMEOUT`].
-//! [`shutdown`] does the same earlier. `_exit`, `abort` and a fatal signal do nothing of this.
+//! order: the process waits until everything that they sent is written and read by the broker, at most for
+//! [`EXIT_TIMEOUT`]. [`shutdown`] does the same earlier. `_exit`, `abort` and a fatal signal do not.
 //!
-//! **After the end.** A process that has called [`shutdown`] gets no other runtime: [`handle`] and everything that
-//! connects by it fail with [`NotSupported`](ErrorKind::NotSupported). An exit handler of a program (`atexit` of Python)
-//! can call it and rely on no thread being started later, when its interpreter is gone. This holds for this process
-//! alone: a child made by fork makes a runtime of its own.
+//! **After the end.** A process that has called [`shutdown`] gets no other runtime: [`handle`] and all connects that
+//! need it fail with [`NotSupported`](ErrorKind::NotSupported). An exit handler of a program (`atexit` of Python) can
+//! call it and rely on no thread being started later, when its interpreter is gone. This holds for this process
+//! alone: a child made by fork creates its own runtime.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Process;
@@ -41,31 +41,32 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
-/// The longest time that the exit of the process waits for what clients have sent.
+/// Maximum time that the exit of the process waits for the unwritten data of clients.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MAX_THREADS: usize = 2;
-/// The pause between two looks at what is still to be written, at the end.
+/// Interval between two checks for unwritten data, at the end.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(1);
-/// The time that the threads have to end when nothing is left to be written.
+/// Maximum time for the threads to end after everything is written.
 const THREADS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The runtime of one process. A child made by fork inherits its parent's without the threads, and
-/// appends its own. The chain is never locked, so that a fork at any moment does no harm.
+/// The runtime of one process. A child made by fork inherits its parent's instance without the threads, and appends
+/// its own. The list is never locked, so that a fork at any moment is harmless.
 struct Instance {
     process: Process,
     handle: Handle,
-    /// `None` once it is shut down.
+    /// `None` after it is shut down.
     runtime: Mutex<Option<Runtime>>,
-    /// Become true when the connections are to end: first those of secondary clients, which the broker ends with their
-    /// primary, whatever they have sent. Each connection holds a receiver until all it sent is written.
+    /// Become true when the connections must end: first those of secondary clients, because the broker disconnects
+    /// secondaries together with their primary, even if they have unwritten data. Each connection holds a receiver
+    /// until all its data is written.
     closing: [watch::Sender<bool>; 2],
     child: OnceBox<Instance>,
 }
 
 static FIRST: OnceBox<Instance> = OnceBox::new();
 
-/// The number of the process that was told to make no runtime any more. A child has another number.
+/// The number of the process that must not create a runtime any more. A child has another number.
 static SHUT_DOWN: AtomicU64 = AtomicU64::new(u64::MAX);
 
 fn is_shut_down() -> bool {
@@ -77,17 +78,19 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A handle of the runtime, to start tasks on. The first call starts its threads. May be called from any thread.
+/// Returns a handle of the runtime, with which tasks can be started. The first call starts its threads. May be called
+/// from any thread.
 ///
 /// # Errors
-/// [`Io`](ErrorKind::Io) when the threads cannot be started, [`NotSupported`](ErrorKind::NotSupported) after
+///
+/// [`Io`](ErrorKind::Io) if the threads cannot be started, [`NotSupported`](ErrorKind::NotSupported) after
 /// [`shutdown`], and while the process exits.
 pub fn handle() -> Result<Handle> {
     if is_shut_down() {
         return Err(shut_down());
     }
     let instance = instance()?;
-    // A second look: another thread may have shut it down since.
+    // Checked again, because another thread may have shut it down since.
     if is_shut_down() || *instance.closing[0].borrow() {
         return Err(shut_down());
     }
@@ -98,12 +101,12 @@ fn shut_down() -> Error {
     Error::new(ErrorKind::NotSupported, "the runtime of the bus clients was shut down in this process")
 }
 
-/// Ends all clients of the runtime and then its threads. What the clients have sent is written, and the broker has
-/// closed their connections or the client's timeout has passed, for at most `timeout` altogether. Returns whether
-/// that was done in time. Without a runtime there is nothing to wait for. A runtime is not made any more in this
-/// process, whether there was one or not: [`handle`] fails.
+/// Ends all clients of the runtime and then its threads. Waits until everything that the clients sent is written and
+/// the broker has closed their connections, at most for the timeout of each client, and at most for `timeout`
+/// altogether. Returns whether this was done in time. Without a runtime, it returns immediately. In both cases, this
+/// process creates no runtime any more: [`handle`] fails.
 ///
-/// Waits on this thread. From a thread of the runtime, which would wait for itself, it only begins the end and
+/// It waits on this thread. On a thread of the runtime, which would wait for itself, it only begins the shutdown and
 /// returns false.
 pub fn shutdown(timeout: Duration) -> bool {
     SHUT_DOWN.store(Process::current().number(), Ordering::SeqCst);
@@ -114,7 +117,7 @@ pub fn shutdown(timeout: Duration) -> bool {
     }
     let runtime = instance.runtime.lock().take();
     if let Some(runtime) = runtime {
-        // Within another runtime, it must not be waited for.
+        // Within another runtime, the thread must not wait.
         if Handle::try_current().is_ok() {
             runtime.shutdown_background();
         } else {
@@ -126,17 +129,17 @@ pub fn shutdown(timeout: Duration) -> bool {
 
 /// Returns true if this is a thread of the runtime, which must not wait.
 pub(crate) fn is_worker() -> bool {
-    // An error: the thread is about to end.
+    // An error means that the thread is about to end.
     IS_WORKER.try_with(Cell::get).unwrap_or(false)
 }
 
-/// The token that a connection's task holds while there may be something to write. [`shutdown`] waits for its drop.
+/// A token that a connection's task holds while it may have unwritten data. [`shutdown`] waits until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Alive(Option<watch::Receiver<bool>>);
 
 impl Alive {
-    /// For the client of that name, to be called within its runtime. In another runtime than this there is nothing to
-    /// hold.
+    /// Creates the token for the client of that name. It must be called within the client's runtime. In a runtime
+    /// other than this one, the token is empty.
     pub(crate) fn current(name: &str) -> Alive {
         let group = usize::from(primary_name(name) == name);
         let is_current = |instance: &&Instance| {
@@ -152,7 +155,7 @@ impl Alive {
         {
             return;
         }
-        // There is none, or its sender is gone, which it never is.
+        // There is no sender, or it was dropped, which never happens.
         std::future::pending().await
     }
 
@@ -162,13 +165,13 @@ impl Alive {
     }
 }
 
-/// The number of tasks that [`shutdown`] would wait for.
+/// Returns the number of tasks for which [`shutdown`] would wait.
 #[cfg(test)]
 pub(crate) fn tasks_alive() -> usize {
     existing().map_or(0, |instance| instance.closing.iter().map(watch::Sender::receiver_count).sum())
 }
 
-/// The runtime of this process, if there is one.
+/// Returns the runtime of this process, if there is one.
 fn existing() -> Option<&'static Instance> {
     let process = Process::current();
     let mut instance = FIRST.get()?;
@@ -214,8 +217,8 @@ fn start(process: Process) -> Result<Instance> {
 }
 
 impl Instance {
-    /// Begins the end of every connection and waits for it, unless this is a thread of the runtime. Uses no
-    /// variables of the thread and no runtime, so that it works while the process exits.
+    /// Begins to close every connection and waits for it, unless this is a thread of the runtime. It uses no
+    /// thread-local variables and no runtime, so that it works while the process exits.
     fn end_connections(&self, timeout: Duration) -> bool {
         let started = Instant::now();
         let wait_while = |is_open: &dyn Fn() -> bool, bound: Duration| {
@@ -225,7 +228,7 @@ impl Instance {
         };
         let [secondaries, primaries] = &self.closing;
         secondaries.send_replace(true);
-        // A secondary that does not end leaves half of the time to the others.
+        // A secondary that does not end leaves half of the time for the others.
         wait_while(&|| secondaries.receiver_count() > 0, timeout / 2);
         primaries.send_replace(true);
         let is_open = || self.closing.iter().any(|closing| closing.receiver_count() > 0);
@@ -236,19 +239,19 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Two threads made one at the same time, maybe within other runtimes, and this one is not used.
+        // Two threads created a runtime at the same time, perhaps within other runtimes, and this one is not used.
         if let Some(runtime) = self.runtime.get_mut().take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Leaves all signals to other threads.
+/// Blocks all signals on this thread, so that other threads handle them.
 fn block_signals() {
     #[cfg(unix)]
     {
         let mut signals = std::mem::MaybeUninit::uninit();
-        // SAFETY: `signals` is valid for writes, and filled before it is read; no former mask is asked for.
+        // SAFETY: `signals` is valid for writes, and filled before it is read; the former mask is not requested.
         unsafe {
             libc::sigfillset(signals.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
@@ -261,12 +264,12 @@ mod at_exit {
     use super::{EXIT_TIMEOUT, Ordering, Process, SHUT_DOWN, existing};
     use std::sync::atomic::AtomicBool;
 
-    /// Has the C library call [`exiting`] when the process exits. A child inherits this.
+    /// Registers [`exiting`], which the C library calls when the process exits. A child inherits this.
     pub(super) fn install() {
         static INSTALLED: AtomicBool = AtomicBool::new(false);
         if !INSTALLED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the handler is a function that lives for ever and does not unwind. It fails only without
-            // memory: then the exit does not wait.
+            // SAFETY: the handler is a function with static lifetime and does not unwind. `atexit` fails only without
+            // memory: the exit does not wait then.
             unsafe { libc::atexit(exiting) };
         }
     }

@@ -1,24 +1,24 @@
-//! Text from strangers (names, topics, FIFO lines) in the form in which a person may see it.
+//! Makes untrusted text (names, topics, FIFO lines) safe to display.
 //!
-//! A terminal or a log viewer obeys control characters, and a bidirectional override changes what a line
-//! seems to say. Both are escaped here, and long text is cut.
+//! A terminal or a log viewer interprets control characters, and a bidirectional override changes the apparent
+//! meaning of a line. Both are escaped here, and long text is cut.
 
 use std::fmt::{self, Display, Write};
 
-/// The most characters of a text that are shown; an escape sequence counts as one.
+/// Maximum number of characters of a text that are shown; an escape sequence counts as one.
 const MAX_CHARS: usize = 100;
 
-/// Shows `text` on one line: control, format and bidirectional characters as `\u{…}`, bytes that are not
-/// UTF-8 as `\xNN`, and `…` in place of what comes after the first 100 characters.
+/// Shows `text` on one line: control, format and bidirectional characters as `\u{…}`, bytes that are not UTF-8 as
+/// `\xNN`, and `…` in place of the text after the first 100 characters.
 pub(crate) fn shown(text: &(impl AsRef<[u8]> + ?Sized)) -> impl Display + '_ {
     Shown(text.as_ref())
 }
 
-/// The most characters of an error's context that are shown.
+/// Maximum number of characters of an error's context that are shown.
 const MAX_CONTEXT_CHARS: usize = 400;
 
-/// Shows a sentence of our own that may contain a stranger's text: on one line, cut after 400 characters, with control,
-/// format and bidirectional characters escaped. Backslashes stay as they are.
+/// Shows a sentence of this crate that may contain untrusted text: on one line, cut after 400 characters, with
+/// control, format and bidirectional characters escaped. Backslashes are not escaped.
 pub(crate) fn sentence(text: &str) -> impl Display + '_ {
     Sentence(text)
 }
@@ -114,16 +114,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn control_characters_are_escaped() {
         assert_eq!(text(b"a\nb\rc\td"), "a\\nb\\rc\\td");
         assert_eq!(text(b"\x1b[2J\0\x7f"), "\\u{1b}[2J\\u{0}\\u{7f}");
         assert_eq!(shown("\u{9b}31m").to_string(), "\\u{9b}31m");
-        // Otherwise a text could pretend to be an escape sequence.
+        // Otherwise a text could imitate an escape sequence.
         assert_eq!(text(b"\\n"), "\\\\n");
     }
 
     #[test]
-    fn what_changes_the_look_of_other_text_is_escaped() {
+    fn characters_that_change_other_text_are_escaped() {
         for c in [
             '\u{200e}',
             '\u{202a}',
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(text(&[b'x'; 101]), "x".repeat(100) + "…");
         assert_eq!(shown(&"\u{1f600}".repeat(5000)).to_string(), "\u{1f600}".repeat(100) + "…");
         assert_eq!(text(&[0xff; 1000]), "\\xff".repeat(100) + "…");
-        // The cut of the bytes falls into a character which is not shown any more.
+        // The byte limit falls within a character that is not shown any more.
         assert!(!shown(&("a".to_owned() + &"日".repeat(5000))).to_string().contains("\\x"));
     }
 

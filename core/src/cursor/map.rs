@@ -1,4 +1,4 @@
-//! The serving side: the cursors in use, and a task that drops those that are used no more.
+//! The serving side: the cursors in use, and a task that drops unused ones.
 
 use super::{Cursor, MAX_BULK, METHOD_NEXT, METHOD_NEXT_BULK, Reference, pack};
 use crate::client::deadline::interval;
@@ -35,7 +35,7 @@ impl<C: Cursor> AnyCursor for C {
     }
 }
 
-/// The cursors of a server. Clones are the same map.
+/// The cursors of a server. Clones are handles of the same map.
 #[derive(Clone)]
 pub struct CursorMap(Arc<Shared>);
 
@@ -47,24 +47,24 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     cursors: HashMap<Uuid, Entry>,
-    /// Ends the task that drops unused cursors, when it is dropped. The task exists while there are cursors.
+    /// Ends the task that drops unused cursors when this sender is dropped. The task exists while there are cursors.
     cleaner: Option<oneshot::Sender<()>>,
 }
 
-/// A cursor that calls share.
+/// A cursor that several calls share.
 struct Slot<C: ?Sized> {
-    /// The cursor has reported its end. A call that waited for the lock must not ask it again.
+    /// True after the cursor has reported its end. A call that waited for the lock must not ask it again.
     has_ended: bool,
     cursor: C,
 }
 
-/// The lock is held across the cursor's awaits, so it is not one that blocks.
+/// The lock is held across the cursor's awaits, so that it must be an async lock.
 type SharedCursor = Arc<tokio::sync::Mutex<Slot<dyn AnyCursor>>>;
 
 struct Entry {
     cursor: SharedCursor,
     used: Instant,
-    /// Calls under way: a cursor that takes long is not unused.
+    /// Number of calls in progress: a cursor that takes long is not unused.
     calls: usize,
 }
 
@@ -75,16 +75,17 @@ impl Entry {
 }
 
 impl CursorMap {
-    /// A map that drops cursors which were not used for `ttl`: at least 1 ms, at most ten years.
+    /// Creates a map that drops cursors that were not used for `ttl`: at least 1 ms, at most ten years.
     pub fn new(ttl: Duration) -> CursorMap {
         CursorMap(Arc::new(Shared { ttl: interval(ttl), table: Mutex::default() }))
     }
 
-    /// Adds a cursor and returns the identifier to [`reply`](CursorMap::reply) with. May be called from any thread.
+    /// Adds a cursor and returns its identifier, which the method must return with [`reply`](CursorMap::reply). May
+    /// be called from any thread.
     ///
     /// Unused cursors are dropped by a task of the current runtime, or of the runtime of the process (feature
-    /// `runtime`). Without either they are unknown after their time, and are dropped when a cursor is added within a
-    /// runtime.
+    /// `runtime`). Without either, they become unknown after their time, and are dropped when a cursor is added
+    /// within a runtime.
     pub fn add(&self, cursor: impl Cursor) -> Uuid {
         let id = Uuid::new_v4();
         let cursor = Arc::new(tokio::sync::Mutex::new(Slot { has_ended: false, cursor }));
@@ -92,7 +93,7 @@ impl CursorMap {
         let mut ended = None;
         let mut table = self.0.table.lock();
         table.cursors.insert(id, Entry { cursor, used: Instant::now(), calls: 0 });
-        // A cleaner goes without leave when its runtime does.
+        // The task ends without notice when its runtime does.
         if runtime.is_some() && table.cleaner.as_ref().is_none_or(oneshot::Sender::is_closed) {
             let (sender, receiver) = oneshot::channel();
             table.cleaner = Some(sender);
@@ -111,24 +112,24 @@ impl CursorMap {
         Reference { u: id, n: None }.pack()
     }
 
-    /// Drops a cursor; whether it was there.
+    /// Drops a cursor. Returns whether it was in the map.
     pub fn remove(&self, id: &Uuid) -> bool {
         let entry = self.0.table.lock().cursors.remove(id);
         entry.is_some()
     }
 
-    /// The number of cursors.
+    /// Returns the number of cursors.
     pub fn len(&self) -> usize {
         self.0.table.lock().cursors.len()
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no cursors.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Answers the methods `N` and `NB`, for use in [`on_call`](crate::rpc::Handlers::on_call); `None` for
-    /// every other.
+    /// Answers the methods `N` and `NB`, for use in [`on_call`](crate::rpc::Handlers::on_call). Returns `None` for
+    /// every other method.
     pub async fn handle(&self, method: &str, params: &[u8]) -> Option<Result<Bytes, RpcError>> {
         match method {
             METHOD_NEXT => Some(self.next(params).await),
@@ -137,11 +138,12 @@ impl CursorMap {
         }
     }
 
-    /// The method `N`: the next item of the cursor `{"u": id}`, empty at the end.
+    /// Answers the method `N`: returns the next item of the cursor `{"u": id}`, empty at the end.
     ///
     /// # Errors
-    /// -32700 parameters that cannot be read, -32602 that are not these, -32001 no such cursor (any more),
-    /// and what the cursor fails with.
+    ///
+    /// -32700 if the parameters are not MessagePack, -32602 if they are not of this form, -32001 if there is no such
+    /// cursor (any more), and the errors of the cursor.
     pub async fn next(&self, params: &[u8]) -> Result<Bytes, RpcError> {
         let id = parse(params)?.u;
         let usage = self.begin(id)?;
@@ -157,14 +159,15 @@ impl CursorMap {
         Ok(item.unwrap_or_default())
     }
 
-    /// The method `NB`: a list of the next items of the cursor `{"u": id, "n": count}`, shorter than count
-    /// at the end. Count is 1 if left out and at most [`MAX_BULK`].
+    /// Answers the method `NB`: returns a list of the next items of the cursor `{"u": id, "n": count}`, which is
+    /// shorter than `count` at the end. `count` is 1 if left out, and at most [`MAX_BULK`].
     ///
     /// # Errors
+    ///
     /// The errors of [`next`](CursorMap::next).
     pub async fn next_bulk(&self, params: &[u8]) -> Result<Bytes, RpcError> {
         let Reference { u: id, n } = parse(params)?;
-        // A shorter list would look like the end.
+        // A count over the maximum is refused, since a shorter list would look like the end.
         let n = usize::try_from(n.unwrap_or(1)).ok().filter(|n| *n <= MAX_BULK);
         let n = n.ok_or_else(|| RpcError::invalid_params(format!("n is over {MAX_BULK}")))?;
         let usage = self.begin(id)?;
@@ -193,7 +196,7 @@ impl CursorMap {
     }
 }
 
-/// A call under way.
+/// A call in progress.
 struct Usage<'a> {
     map: &'a CursorMap,
     id: Uuid,
@@ -215,7 +218,7 @@ impl fmt::Debug for CursorMap {
     }
 }
 
-/// The runtime for the task that drops unused cursors. A blocking handler is not within one.
+/// Returns the runtime for the task that drops unused cursors. A blocking handler does not run within one.
 fn runtime() -> Option<Handle> {
     let current = Handle::try_current().ok();
     #[cfg(feature = "runtime")]
@@ -225,12 +228,12 @@ fn runtime() -> Option<Handle> {
 
 fn parse(params: &[u8]) -> Result<Reference, RpcError> {
     if pack::value_len(params) != Some(params.len()) {
-        return Err(RpcError::parse("the parameters are no MessagePack"));
+        return Err(RpcError::parse("the parameters are not MessagePack"));
     }
     rmp_serde::from_slice(params).map_err(|e| RpcError::invalid_params(e.to_string()))
 }
 
-/// Drops what has expired, until there is nothing left or the map has `ended`.
+/// Drops expired cursors, until there are none left or the map has `ended`.
 async fn clean(map: Weak<Shared>, mut ended: oneshot::Receiver<()>) {
     let Some(mut next) = map.upgrade().map(|map| Instant::now() + map.ttl) else { return };
     loop {
@@ -247,8 +250,8 @@ async fn clean(map: Weak<Shared>, mut ended: oneshot::Receiver<()>) {
 }
 
 impl Shared {
-    /// Drops what has expired. Returns when the least recently used of the others was used; without any, the
-    /// cleaner is to end.
+    /// Drops expired cursors. Returns when the least recently used of the others was last used; without any, the task
+    /// must end.
     fn drop_expired(&self) -> Option<Instant> {
         let mut table = self.table.lock();
         let now = Instant::now();
@@ -259,12 +262,12 @@ impl Shared {
             .map(|(id, _)| *id)
             .collect();
         let dropped: Vec<_> = expired.iter().filter_map(|id| table.cursors.remove(id)).collect();
-        // A cursor in use is looked at again one time to live later.
+        // A cursor in use is checked again after another time to live.
         let remaining = table.cursors.values().map(|entry| if entry.calls > 0 { now } else { entry.used });
         let oldest = remaining.min();
         let cleaner = if oldest.is_none() { table.cleaner.take() } else { None };
         drop(table);
-        // Cursors are the program's own, and so is what they do when they are dropped.
+        // Cursors belong to the program, and dropping them may run its code.
         drop(cleaner);
         for entry in dropped {
             contain("the drop of a cursor", || drop(entry));
@@ -398,7 +401,7 @@ mod tests {
         };
         age(&ids[0], 2000);
         map.next(&params(ids[0], None)).await.unwrap();
-        // Each use begins anew.
+        // Each use restarts the time to live.
         age(&ids[0], 2000);
         map.next(&params(ids[0], None)).await.unwrap();
         age(&ids[1], 3601);
@@ -421,7 +424,7 @@ mod tests {
             let map = map.clone();
             async move { map.next(&params(slow, None)).await }
         });
-        // The cleaner comes by at least twice.
+        // The task runs at least twice.
         for _ in 0..2 {
             map.add(ints(1..9));
             while map.len() > 1 {
@@ -433,7 +436,7 @@ mod tests {
         while !map.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The next one starts a new cleaner.
+        // The next cursor starts a new task.
         map.add(ints(1..9));
         while !map.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;

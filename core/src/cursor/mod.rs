@@ -1,8 +1,8 @@
 //! Long results, item by item, over RPC (docs/protocol.md section 11).
 //!
-//! A method adds a [`Cursor`] to its [`CursorMap`] and returns [`CursorMap::reply`]; the map answers the
-//! calls `N` (the next item) and `NB` (the next items) that follow. The other side asks with
-//! [`Caller::cursor`](crate::rpc::Caller::cursor) and takes items off a [`CursorStream`].
+//! A method adds a [`Cursor`] to its [`CursorMap`] and returns [`CursorMap::reply`]; the map answers the calls `N`
+//! (the next item) and `NB` (the next items) that follow. The other side calls
+//! [`Caller::cursor`](crate::rpc::Caller::cursor) and takes items from a [`CursorStream`].
 //!
 //! ```
 //! use busrt::cursor::{self, CursorMap};
@@ -46,17 +46,17 @@ use std::future::Future;
 pub const METHOD_NEXT: &str = "N";
 /// The method that returns a list of the next items.
 pub const METHOD_NEXT_BULK: &str = "NB";
-/// The most items that one call may ask for.
+/// Maximum number of items that one call may ask for.
 pub const MAX_BULK: usize = 65_536;
 
-/// A long result. Each item is one MessagePack value (only that makes the lists of `NB` readable), never
-/// empty (that would be the end).
+/// A long result. Each item is one MessagePack value, because the lists of `NB` are not readable otherwise, and is
+/// never empty, because an empty item means the end.
 pub trait Cursor: Send + 'static {
-    /// The next item, `None` at the end. It is not called again after that.
+    /// Returns the next item, or `None` at the end. It is not called again after that.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, RpcError>> + Send;
 
-    /// The next `n` items, fewer at the end. `n` is at most [`MAX_BULK`], which is not to be allocated
-    /// beforehand: a peer says it. Worth writing where many items cost little more than one.
+    /// Returns the next `n` items, fewer at the end. `n` is at most [`MAX_BULK`]; do not allocate memory for it in
+    /// advance, because the peer chooses it. Implement it if many items cost little more than one.
     fn next_bulk(&mut self, n: usize) -> impl Future<Output = Result<Vec<Bytes>, RpcError>> + Send {
         async move {
             let mut items = Vec::new();
@@ -69,7 +69,7 @@ pub trait Cursor: Send + 'static {
     }
 }
 
-/// A cursor over what an iterator yields.
+/// Creates a cursor over the items of an iterator.
 pub fn from_iter<I>(items: I) -> impl Cursor
 where
     I: IntoIterator<Item = Bytes>,
@@ -96,7 +96,7 @@ struct Reference {
 
 impl Reference {
     fn pack(&self) -> Bytes {
-        // Fails only if writing to memory does.
+        // This fails only if writing to memory does.
         rmp_serde::to_vec_named(self).unwrap_or_default().into()
     }
 }

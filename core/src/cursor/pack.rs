@@ -1,11 +1,11 @@
-//! The little of MessagePack that lists of items need whose content is of no interest.
+//! The part of MessagePack that is needed for lists of items whose content is not examined.
 
 use bytes::Bytes;
 
-/// The length of the value at the start of `bytes`; `None` if it is not whole or none.
+/// Returns the length of the value at the start of `bytes`; `None` if it is incomplete or invalid.
 pub(super) fn value_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
-    // Nested values are counted, not recursed into: a peer decides how deep they go.
+    // Nested values are counted instead of handled by recursion, because a peer chooses how deep they are.
     let mut left: u64 = 1;
     while left > 0 {
         left -= 1;
@@ -43,14 +43,14 @@ pub(super) fn value_len(bytes: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// A big-endian number of `len` bytes.
+/// Reads a big-endian number of `len` bytes.
 fn number(bytes: &[u8], at: &mut usize, len: usize) -> Option<u64> {
     let number = bytes.get(*at..*at + len)?;
     *at += len;
     Some(number.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
 }
 
-/// A list of `items`, each being a value already.
+/// Packs a list of `items`, each of which is already a packed value.
 pub(super) fn list(items: &[Bytes]) -> Bytes {
     let len = items.len();
     let mut out = Vec::with_capacity(5 + items.iter().map(Bytes::len).sum::<usize>());
@@ -69,7 +69,7 @@ pub(super) fn list(items: &[Bytes]) -> Bytes {
     out.into()
 }
 
-/// The items of a list, which share its bytes; `None` if it is none.
+/// Returns the items of a list, which share its bytes; `None` if it is not a list.
 pub(super) fn items(list: &Bytes) -> Option<Vec<Bytes>> {
     let mut at = 1;
     let count = match *list.first()? {

@@ -1,4 +1,4 @@
-//! The asking side: a long result as a stream of items.
+//! The receiving side: a long result as a stream of items.
 
 use super::{MAX_BULK, METHOD_NEXT, METHOD_NEXT_BULK, Reference, pack};
 use crate::proto::op::QoS;
@@ -7,30 +7,30 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use uuid::Uuid;
 
-/// The items of a long result, asked for as they are taken.
+/// The items of a long result, which are requested while they are consumed.
 #[derive(Debug)]
 pub struct CursorStream {
     caller: Caller,
     items: RemoteItems,
 }
 
-/// The state of a long result at the asking side.
+/// The state of a long result on the receiving side.
 #[derive(Debug)]
 pub(crate) struct RemoteItems {
     pub(crate) target: String,
     id: Uuid,
-    /// The number of items in one request; 0 asks for single ones.
+    /// The number of items in one request; 0: single items are requested.
     bulk: usize,
     ready: VecDeque<Bytes>,
     ended: bool,
 }
 
-/// A call that asks for items.
+/// A call that requests items.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) method: &'static str,
     pub(crate) params: Bytes,
-    /// The number of items, if a list is asked for.
+    /// The number of items if a list is requested.
     pub(crate) count: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Caller {
     /// Calls a method that returns a cursor.
     ///
     /// # Errors
-    /// The errors of [`call`](Caller::call); -32700 when the method returns something else.
+    /// The errors of [`call`](Caller::call); -32700 if the method does not return a cursor.
     pub async fn cursor(
         &self,
         target: &str,
@@ -66,22 +66,24 @@ impl Rpc {
 }
 
 impl CursorStream {
-    /// Asks for up to `n` items (1 to [`MAX_BULK`]) with each call from now on: fewer round trips.
+    /// Sets the number of items that each call requests from now on (1 to [`MAX_BULK`]). More items need fewer round
+    /// trips.
     pub fn bulk(mut self, n: usize) -> CursorStream {
         self.items.set_bulk(n);
         self
     }
 
-    /// The cursor's identifier.
+    /// Returns the cursor's identifier.
     pub fn id(&self) -> Uuid {
         self.items.id()
     }
 
-    /// The next item, `None` at the end. Cancel safe only in so far as an item that is on its way when the
-    /// future is dropped is lost.
+    /// Returns the next item, or `None` at the end. If the future is dropped, an item that is in transit is lost;
+    /// otherwise it is cancel safe.
     ///
     /// # Errors
-    /// The errors of [`Caller::call`]; -32001 when the cursor was unused for too long.
+    ///
+    /// The errors of [`Caller::call`]; -32001 if the cursor was unused for too long.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {
         if let Some(question) = self.items.question_for_next() {
             self.ask(question).await?;
@@ -89,9 +91,10 @@ impl CursorStream {
         Ok(self.items.take_next())
     }
 
-    /// The next `n` items (at most [`MAX_BULK`]), fewer at the end.
+    /// Returns the next `n` items (at most [`MAX_BULK`]), fewer at the end.
     ///
     /// # Errors
+    ///
     /// The errors of [`next`](CursorStream::next).
     pub async fn next_bulk(&mut self, n: usize) -> Result<Vec<Bytes>, RpcError> {
         while let Some(question) = self.items.question_for(n) {
@@ -108,10 +111,10 @@ impl CursorStream {
 }
 
 impl RemoteItems {
-    /// Reads the reply of the method that returns the cursor.
+    /// Creates the state from the reply of the method that returns the cursor.
     pub(crate) fn new(target: &str, method: &str, reply: &Reply) -> Result<RemoteItems, RpcError> {
         let Reference { u: id, .. } = rmp_serde::from_slice(reply.payload())
-            .map_err(|e| RpcError::parse(format!("{method:?} of {target:?} returned no cursor: {e}")))?;
+            .map_err(|e| RpcError::parse(format!("{method:?} of {target:?} did not return a cursor: {e}")))?;
         Ok(RemoteItems { target: target.to_owned(), id, bulk: 0, ready: VecDeque::new(), ended: false })
     }
 
@@ -123,7 +126,7 @@ impl RemoteItems {
         self.bulk = n.clamp(1, MAX_BULK);
     }
 
-    /// The call to be made before the next item can be taken, if there is one to be made.
+    /// Returns the call that must be made before the next item can be taken, if one is needed.
     pub(crate) fn question_for_next(&self) -> Option<Question> {
         if !self.ready.is_empty() || self.ended {
             return None;
@@ -135,7 +138,7 @@ impl RemoteItems {
         Some(Question { method: METHOD_NEXT, params, count: None })
     }
 
-    /// The call to be made before `n` items can be taken, if there is one to be made.
+    /// Returns the call that must be made before `n` items can be taken, if one is needed.
     pub(crate) fn question_for(&self, n: usize) -> Option<Question> {
         let missing = n.min(MAX_BULK).saturating_sub(self.ready.len());
         (missing > 0 && !self.ended).then(|| self.question(missing))
@@ -146,7 +149,7 @@ impl RemoteItems {
         Question { method: METHOD_NEXT_BULK, params, count: Some(count) }
     }
 
-    /// Takes the answer to a question for `count` items, or for a single one.
+    /// Stores the answer to a request for `count` items, or for a single one.
     pub(crate) fn accept(&mut self, count: Option<usize>, reply: &Reply) -> Result<(), RpcError> {
         let Some(count) = count else {
             self.ended = reply.payload().is_empty();
@@ -156,7 +159,7 @@ impl RemoteItems {
             return Ok(());
         };
         let items = pack::items(&reply.payload_bytes())
-            .ok_or_else(|| RpcError::parse(format!("{:?} returned no list", self.target)))?;
+            .ok_or_else(|| RpcError::parse(format!("{:?} did not return a list", self.target)))?;
         self.ended = items.len() < count;
         self.ready.extend(items);
         Ok(())
@@ -166,7 +169,7 @@ impl RemoteItems {
         self.ready.pop_front()
     }
 
-    /// The next `n` items (at most [`MAX_BULK`]) that are there.
+    /// Takes the next `n` items (at most [`MAX_BULK`]) that have been received.
     pub(crate) fn take(&mut self, n: usize) -> Vec<Bytes> {
         let n = n.min(MAX_BULK).min(self.ready.len());
         self.ready.drain(..n).collect()

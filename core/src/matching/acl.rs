@@ -1,13 +1,13 @@
-//! Does a set of permissions allow this topic, this name, or everything that a mask could reach?
+//! Checks whether a set of permissions allows a topic, a name, or everything that a mask could match.
 
 use super::{Flavour, NAMES, TOPICS};
 
 /// A permission with wildcards, or a mask that is checked against them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern<T> {
-    /// `None` for any one level.
+    /// `None` matches any one level.
     levels: Vec<Option<T>>,
-    /// Followed by one level or more.
+    /// True if one or more levels follow.
     tail: bool,
 }
 
@@ -33,8 +33,8 @@ impl<'a> Pattern<&'a str> {
 }
 
 impl Pattern<Box<str>> {
-    /// Returns true if the first levels of both agree, as far as both go. Any one level is covered only by any
-    /// one level: what it stands for is a text that no permission has thought of.
+    /// Returns true if the first levels of both agree, up to the length of the shorter one. Only a wildcard covers a
+    /// wildcard, because it may stand for a text that is in no permission.
     fn agrees(&self, levels: &[Option<&str>]) -> bool {
         self.levels.iter().zip(levels).all(|(mine, level)| mine.is_none() || mine.as_deref() == *level)
     }
@@ -46,7 +46,7 @@ impl Pattern<Box<str>> {
     }
 }
 
-/// A set of permissions: topic masks or name masks. Empty, it allows nothing.
+/// A set of permissions: topic masks or name masks. An empty set allows nothing.
 ///
 /// A permission for a name covers its secondaries: a permission for `a.b` includes `a.b%%1`.
 ///
@@ -69,17 +69,17 @@ pub struct AllowSet {
 }
 
 impl AllowSet {
-    /// Permissions for topics: masks with `+` and `#`.
+    /// Creates permissions for topics: masks with `+` and `#`.
     pub fn topics<M: AsRef<str>>(masks: impl IntoIterator<Item = M>) -> Self {
         Self::new(TOPICS, masks)
     }
 
-    /// Permissions for names: masks with `?` and `*`.
+    /// Creates permissions for names: masks with `?` and `*`.
     pub fn names<M: AsRef<str>>(masks: impl IntoIterator<Item = M>) -> Self {
         Self::new(NAMES, masks)
     }
 
-    /// Allows everything, of either flavour.
+    /// Creates a set that allows everything, for topics and for names.
     pub fn allow_all() -> Self {
         AllowSet { everything: true, ..Self::topics::<&str>([]) }
     }
@@ -113,8 +113,8 @@ impl AllowSet {
         self.everything
     }
 
-    /// Returns true if a topic that is published, or the name of a receiver, is allowed. It is plain text,
-    /// wildcards in it too.
+    /// Returns true if a published topic, or the name of a receiver, is allowed. The text has no wildcards: `+`, `#`,
+    /// `?` and `*` are plain characters in it.
     pub fn allows(&self, text: &str) -> bool {
         if self.everything || self.allows_exact(text) {
             return true;
@@ -129,9 +129,9 @@ impl AllowSet {
         self.allows_levels(text) || primary.is_some_and(|primary| self.allows_levels(primary))
     }
 
-    /// Returns true if all that a mask could match is allowed, by one permission or several together.
+    /// Returns true if everything that a mask could match is allowed, by one permission or by several together.
     ///
-    /// Takes time in proportion to the mask plus the permissions.
+    /// The time is proportional to the length of the mask plus the permissions.
     pub fn covers(&self, mask: &str) -> bool {
         if self.everything {
             return true;
@@ -143,7 +143,7 @@ impl AllowSet {
         self.covers_pattern(&pattern) || self.covers_primaries(mask)
     }
 
-    /// The name of the primary, if this is a secondary's.
+    /// Returns the name of the primary, if this is a secondary's name.
     fn primary<'a>(&self, text: &'a str) -> Option<&'a str> {
         text.split_once(self.flavour.secondary?).map(|(primary, _)| primary)
     }
@@ -152,11 +152,11 @@ impl AllowSet {
         self.exact.binary_search_by(|allowed| (**allowed).cmp(text)).is_ok()
     }
 
-    /// By a permission with wildcards. Allocates nothing for a text of usual length: this is asked for
-    /// every message.
+    /// Checks the permissions with wildcards. It allocates nothing for a text of usual length, because it is called
+    /// for every message.
     fn allows_levels(&self, text: &str) -> bool {
         if text.len() > 1024 {
-            // Splitting it once for each permission could be made to take long.
+            // The text is split only once: splitting it for each permission could be made to take long.
             let text = Pattern::of_text(self.flavour, text);
             return self.patterns.iter().any(|pattern| pattern.covers(&text.levels));
         }
@@ -172,8 +172,8 @@ impl AllowSet {
         if !mask.tail {
             return self.patterns.iter().any(|pattern| pattern.covers(&mask.levels));
         }
-        // The mask's own levels are followed by one level or more that no permission has
-        // thought of. Each permission takes some numbers of them: from here on all, or just one.
+        // The mask's own levels may be followed by any number of levels whose texts are in no permission. Each
+        // permission matches some numbers of such levels: from this point all numbers, or just one.
         let own = mask.levels.len();
         let (mut from, mut single) = (usize::MAX, Vec::new());
         for pattern in self.patterns.iter().filter(|pattern| pattern.agrees(&mask.levels)) {
@@ -199,10 +199,10 @@ impl AllowSet {
         next >= from
     }
 
-    /// Returns true if all that a mask could match is the secondaries of names that are allowed.
+    /// Returns true if everything that a mask could match are secondaries of allowed names.
     ///
-    /// So it may be when the mask itself says `%%`. But any one part *before* that may have a `%%` of
-    /// its own, and a name's primary ends at the first: all these primaries must be allowed.
+    /// This is possible if the mask itself contains `%%`. But a wildcard before that may stand for a part that
+    /// contains `%%`, and the primary's name ends at the first `%%`: all these primaries must be allowed.
     fn covers_primaries(&self, mask: &str) -> bool {
         let Some(primary) = self.primary(mask) else { return false };
         let (head, last) = match primary.rsplit_once(self.flavour.separator) {
@@ -217,12 +217,12 @@ impl AllowSet {
             }
             levels = head.levels;
         }
-        // Part of a level with `%%`, so a text whatever it looks like.
+        // A part of a level with `%%`, so that its text is arbitrary.
         levels.push(Some(last));
         if levels.iter().all(Option::is_some) {
             return self.allows(primary);
         }
-        // Beyond the longest permission only `*` counts, and that for all the same.
+        // Beyond the longest permission only `*` matches, and it matches all lengths alike.
         let shorter = levels.iter().take(self.longest + 1).enumerate();
         let mut primaries = shorter.filter(|(_, level)| level.is_none()).map(|(at, _)| &levels[..=at]);
         let covered = |name: &[Option<&str>]| self.patterns.iter().any(|pattern| pattern.covers(name));
@@ -248,7 +248,7 @@ mod tests {
         for mask in ["a/+", "a/b", "x", "b/#", "b/+", "b/+/c/#", "b/#/ignored", "+/c/d", "z/c/d", "a/+x"] {
             assert!(set.covers(mask), "{mask}");
         }
-        // The one that the field lets in, comparing texts.
+        // The mask that existing implementations admit, which compare texts.
         for mask in ["a/#", "#", "+", "+/c/#", "+/+/d", "x/#", "a/+/+", "", "+/+"] {
             assert!(!set.covers(mask), "{mask}");
         }
@@ -279,7 +279,7 @@ mod tests {
         for mask in ["c.*", "?.b", "*.b%%1", "a.?", "a.?.b%%1"] {
             assert!(!set.covers(mask), "{mask}");
         }
-        // `q%%.y%%1` is in it, and is a secondary of `q`.
+        // `q%%.y%%1` is matched by the mask, and is a secondary of `q`.
         assert!(!AllowSet::names(["?.y"]).covers("?.y%%1"));
         assert!(AllowSet::names(["?.y", "?"]).covers("?.y%%1.*"));
         assert!(!AllowSet::topics(["a"]).allows("a%%1"));

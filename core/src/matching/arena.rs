@@ -1,4 +1,4 @@
-//! Parts that both tries are made of: texts, interned levels, and the nodes that a search has reached.
+//! Parts of both tries: texts, interned levels, and the nodes that a search has reached.
 
 use super::hash::Seed;
 use super::index::Index;
@@ -54,7 +54,7 @@ impl Symbols {
         self.index.find(seed.text(text), |id| self.texts[id].text.bytes() == text)
     }
 
-    /// Returns the symbol of a text and counts one more use. Makes the symbol if there is none.
+    /// Returns the symbol of a text and counts one more use of it. Creates the symbol if there is none.
     pub(super) fn acquire(&mut self, seed: Seed, text: &str) -> u32 {
         if let Some(id) = self.find(seed, text.as_bytes()) {
             self.texts[id].uses += 1;

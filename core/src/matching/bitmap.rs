@@ -1,4 +1,4 @@
-//! The union of many sets of ids, made and read in small steps.
+//! The union of many sets of ids, built and read in small steps.
 
 use super::work;
 
@@ -8,12 +8,12 @@ const PAGE_WORDS: usize = 1024;
 /// Words that are read at the cost of one unit of work.
 const WORDS_PER_UNIT: usize = 16;
 
-/// Ids that a walk has found. A bitmap keeps each id once and yields them in order, so that nothing has to be sorted.
+/// The ids that a walk has found. A bitmap keeps each id once and yields them in order, so that no sorting is needed.
 #[derive(Debug, Default)]
 pub(super) struct Bitmap {
     pages: Vec<Option<Box<[u64; PAGE_WORDS]>>>,
     count: usize,
-    /// The last id that was taken from the set in progress.
+    /// The last id that was taken from the current set.
     taken: Option<u32>,
     /// The next word to read.
     word: usize,
@@ -21,7 +21,7 @@ pub(super) struct Bitmap {
 }
 
 impl Bitmap {
-    /// Adds the ids of an ascending list, each for one unit of the budget. Returns false when the budget is used up
+    /// Adds the ids of an ascending list, for one unit of the budget each. Returns false if the budget is used up
     /// before the end of the list: the next call continues there, even if the list has changed by then.
     pub(super) fn add_some(&mut self, ids: &[u32], budget: &mut usize) -> bool {
         let rest = match self.taken {
@@ -38,7 +38,7 @@ impl Bitmap {
         later.is_empty()
     }
 
-    /// Forgets which set was in progress: the next list is added from its beginning.
+    /// Ends the current set: the next list is added from its beginning.
     pub(super) fn next_set(&mut self) {
         self.taken = None;
     }
@@ -55,7 +55,7 @@ impl Bitmap {
         *word |= bit;
     }
 
-    /// Moves ids to the result. Returns false when the budget is used up before all are there.
+    /// Moves ids to the result. Returns false if the budget is used up before all are moved.
     pub(super) fn read_some(&mut self, budget: &mut usize) -> bool {
         if self.word == 0 {
             self.ids.reserve_exact(self.count);
@@ -79,7 +79,7 @@ impl Bitmap {
                     }
                     self.word += WORDS_PER_UNIT;
                 }
-                // An absent page is passed over in one unit.
+                // An absent page is skipped for one unit.
                 None => self.word += PAGE_WORDS - first,
             }
             let units = 1 + self.ids.len() - before;

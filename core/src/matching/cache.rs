@@ -1,11 +1,11 @@
-//! Recent results: bounded, and valid until anything changes.
+//! A bounded cache of recent results, which are valid until anything changes.
 
 use super::hash::Seed;
 
-/// Longest key that is kept, in bytes.
+/// Maximum length of a key that is kept, in bytes.
 pub const LONGEST_KEY: usize = 256;
 
-/// Slots that a key may be in.
+/// Number of slots in which a key may be.
 const WAYS: usize = 4;
 
 #[derive(Debug)]
@@ -18,10 +18,10 @@ struct Entry<V> {
 
 /// Results by key, valid for one generation.
 ///
-/// Takes no memory until it is used, then grows with what is kept. Both the number of entries and their weight in all
-/// are bounded: a new result replaces one of four where all slots are in use, and others give way until the weight fits.
-/// An owner that never asks for the same key twice stops paying for keeping results: most are then not kept, until there
-/// are hits again. Not synchronised.
+/// It takes no memory until it is used, then grows with the entries. Both the number of entries and their total
+/// weight are bounded: a new result replaces one of four if all slots are in use, and others are evicted until the
+/// weight fits. If an owner never asks for the same key twice, most results are not kept, until there are hits again,
+/// so that such an owner does not pay for keeping them. Not thread-safe.
 ///
 /// ```
 /// let mut cache = busrt::matching::cache::Cache::new(64, 1000);
@@ -32,12 +32,12 @@ struct Entry<V> {
 #[derive(Debug)]
 pub struct Cache<V> {
     generation: u64,
-    /// A power of two of slots or none; slots of one bucket are neighbours.
+    /// The number of slots is a power of two or zero; the slots of one bucket are neighbours.
     slots: Vec<Option<Entry<V>>>,
     most: u32,
     /// The slot of the last hit or insertion.
     last: u32,
-    /// Grows with hits, falls with insertions; below zero few results are kept.
+    /// Increases with hits and decreases with insertions; below zero, few results are kept.
     credit: i32,
     turn: u32,
     /// The weight of all entries.
@@ -45,13 +45,13 @@ pub struct Cache<V> {
     most_weight: u32,
     /// The bytes of all keys.
     key_bytes: u32,
-    /// The slot that is evicted next when the weight is too high.
+    /// The slot that is evicted next if the weight is too high.
     hand: u32,
 }
 
 impl<V> Cache<V> {
-    /// Keeps up to `entries` results, rounded up to a power of two, at least 4, of up to `most_weight` in all. Allocates
-    /// nothing.
+    /// Creates a cache of up to `entries` results, rounded up to a power of two and at least 4, with a total weight
+    /// of up to `most_weight`. Allocates nothing.
     pub const fn new(entries: u32, most_weight: u32) -> Self {
         let wanted = if entries > 1 << 16 { 1 << 16 } else { entries };
         let wanted = if wanted < WAYS as u32 { WAYS as u32 } else { wanted };
@@ -70,14 +70,15 @@ impl<V> Cache<V> {
         }
     }
 
-    /// The result for a key, if it was kept in this generation. A generation other than the last one empties the cache.
+    /// Returns the result for a key, if it was kept in this generation. A generation other than the last one empties
+    /// the cache.
     #[inline]
     pub fn get(&mut self, generation: u64, key: &[u8]) -> Option<&V> {
         let slot = self.locate(generation, key)?;
         self.at(slot)
     }
 
-    /// The slot of a key's result: [`at`](Cache::at) returns the result until the next insertion.
+    /// Returns the slot of a key's result: [`at`](Cache::at) returns the result until the next insertion.
     #[inline]
     pub fn locate(&mut self, generation: u64, key: &[u8]) -> Option<usize> {
         if self.slots.is_empty() {
@@ -95,18 +96,19 @@ impl<V> Cache<V> {
         Some(self.last as usize)
     }
 
-    /// The result in a slot.
+    /// Returns the result in a slot.
     #[inline]
     pub fn at(&self, slot: usize) -> Option<&V> {
         self.slots.get(slot)?.as_ref().map(|entry| &entry.value)
     }
 
-    /// Keeps a result without weight, unless results are rarely asked for again.
+    /// Keeps a result without weight, unless results are rarely looked up again.
     pub fn insert(&mut self, generation: u64, key: &[u8], value: V) {
         self.insert_with(generation, key, 0, || value);
     }
 
-    /// Keeps a result, which is made only if it is kept. A result of more than half the bound on weight is not kept.
+    /// Keeps a result. `value` is only called if the result is kept. A result of more than half the bound on weight
+    /// is not kept.
     pub fn insert_with(&mut self, generation: u64, key: &[u8], weight: usize, value: impl FnOnce() -> V) {
         if generation != self.generation {
             self.clear();
@@ -145,12 +147,12 @@ impl<V> Cache<V> {
         self.hand = 0;
     }
 
-    /// The weight of all entries.
+    /// Returns the total weight of all entries.
     pub fn weight(&self) -> usize {
         self.weight as usize
     }
 
-    /// The memory that slots and keys take, in bytes, without what values refer to.
+    /// Returns the memory of slots and keys in bytes, without memory to which values refer.
     pub fn footprint(&self) -> usize {
         self.slots.capacity() * size_of::<Option<Entry<V>>>() + self.key_bytes as usize
     }
@@ -163,10 +165,10 @@ impl<V> Cache<V> {
         }
     }
 
-    /// Evicts entries, slot after slot, until a further weight fits. An entry may be the last to go: it is within the
-    /// bound itself.
+    /// Evicts entries, slot after slot, until a further weight fits. The last entry may have to be evicted too, since
+    /// it may use the whole bound.
     fn make_weight(&mut self, wanted: u32) {
-        // Entries without weight do not help; one round passes all the others.
+        // Evicting entries without weight does not help; one round reaches all the others.
         for _ in 0..self.slots.len() {
             if self.weight <= self.most_weight - wanted {
                 return;
@@ -193,7 +195,7 @@ impl<V> Cache<V> {
         bucket.iter().position(is_it).map(|way| start + way)
     }
 
-    /// A slot for a new entry: a vacant one, after growing if need be, or one that is in use.
+    /// Returns a slot for a new entry: a vacant one, after growing if necessary, or one that is in use.
     fn room(&mut self, hash: u32) -> usize {
         if self.slots.is_empty() {
             self.slots.resize_with(WAYS, || None);
@@ -217,7 +219,7 @@ impl<V> Cache<V> {
         larger.resize_with(size, || None);
         for entry in std::mem::replace(&mut self.slots, larger).into_iter().flatten() {
             let start = self.bucket(entry.hash);
-            // A bucket is split into two, so each has room for all of its entries.
+            // A bucket is split into two, so that each has room for all of its entries.
             if let Some(place) = self.slots[start..start + WAYS].iter_mut().find(|slot| slot.is_none()) {
                 *place = Some(entry);
             }

@@ -1,4 +1,4 @@
-//! A piece of memory for items, aligned so that a full-sized one fits one large page.
+//! A block of memory for items, aligned so that a full-sized block fits one large page.
 
 use super::memory::{self, LARGE_PAGE_BYTES};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -29,14 +29,14 @@ impl<T> Default for Chunk<T> {
 }
 
 impl<T> Chunk<T> {
-    /// The most items of a chunk: a power of two that takes at most 2 MiB.
+    /// Maximum number of items of a chunk: a power of two that takes at most 2 MiB.
     pub(super) const MOST: usize = 1 << (LARGE_PAGE_BYTES / size_of::<T>()).ilog2();
 
     pub(super) fn capacity(&self) -> usize {
         self.capacity as usize
     }
 
-    /// Appends an item. The caller has made room for it with [`grow`](Self::grow).
+    /// Appends an item. The caller must have made room for it with [`grow`](Self::grow).
     pub(super) fn push(&mut self, item: T) {
         assert!(self.len < self.capacity, "a full chunk");
         // SAFETY: `len` is below `capacity`, so the place lies within the allocation and holds no item.
@@ -44,7 +44,7 @@ impl<T> Chunk<T> {
         self.len += 1;
     }
 
-    /// Makes room for `capacity` items in all, at most [`MOST`](Self::MOST). Copies what is there.
+    /// Makes room for `capacity` items in total, at most [`MOST`](Self::MOST). Copies the existing items.
     pub(super) fn grow(&mut self, capacity: usize) {
         let capacity = capacity.clamp(1, Self::MOST);
         if capacity <= self.capacity() {

@@ -33,7 +33,7 @@ fn word(bytes: &[u8; 8]) -> u64 {
 }
 
 impl Seed {
-    /// The hash of a text.
+    /// Returns the hash of a text.
     #[inline]
     pub(super) fn text(self, text: &[u8]) -> u32 {
         let mut state = self.0 ^ (text.len() as u64).wrapping_mul(ODD);
@@ -61,7 +61,7 @@ impl Seed {
         (hash ^ (hash >> 32)) as u32
     }
 
-    /// The hash of two numbers.
+    /// Returns the hash of two numbers.
     #[inline]
     pub(super) fn pair(self, a: u32, b: u32) -> u32 {
         let hash = fold((u64::from(a) << 32 | u64::from(b)) ^ self.0, self.1 | 1);

@@ -1,4 +1,4 @@
-//! Sets of client ids, and the union of those that match.
+//! Sets of client ids, and the union of matching sets.
 
 use super::slab::Slab;
 
@@ -32,7 +32,7 @@ impl IdSets {
         self.ids(set).binary_search(&id).is_ok()
     }
 
-    /// Adds an id. False when it was there already.
+    /// Adds an id. Returns false if it was already in the set.
     pub(super) fn insert(&mut self, set: &mut IdSet, id: u32) -> bool {
         match *set {
             IdSet::Empty => *set = IdSet::One(id),
@@ -49,7 +49,7 @@ impl IdSets {
         true
     }
 
-    /// Removes an id. False when it was not there.
+    /// Removes an id. Returns false if it was not in the set.
     pub(super) fn remove(&mut self, set: &mut IdSet, id: u32) -> bool {
         match *set {
             IdSet::One(other) if other == id => *set = IdSet::Empty,
@@ -75,15 +75,16 @@ impl IdSets {
     }
 }
 
-/// So many single ids may be inserted into a list.
+/// Maximum number of single ids that are inserted into a list.
 const FEW: usize = 8;
 
-/// Appends the union of sets to a vector: ascending, each id once. What the vector held before stays as it is.
+/// Appends the union of sets to a vector: in ascending order, each id once. Earlier content of the vector does not
+/// change.
 pub(super) struct Gather<'a> {
     out: &'a mut Vec<u32>,
     start: usize,
     sorted: bool,
-    /// How many more ids may be moved to insert others in the middle.
+    /// Number of ids that may still be moved in order to insert others in the middle.
     moves: usize,
 }
 
@@ -99,7 +100,7 @@ impl<'a> Gather<'a> {
         match ids {
             [] => {}
             [id] if self.sorted && found.last().is_none_or(|last| last < id) => self.out.push(*id),
-            // A few single ids are inserted in order; beyond that, all ids are sorted at the end.
+            // A few single ids are inserted in order; if there are more, all ids are sorted at the end.
             [id] if self.sorted && self.moves >= found.len() => {
                 if let Err(at) = found.binary_search(id) {
                     self.moves -= found.len() - at;
@@ -129,7 +130,7 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// Removes what was appended.
+    /// Removes the appended ids.
     pub(super) fn undo(self) {
         self.out.truncate(self.start);
     }

@@ -8,25 +8,25 @@ type Slot = [u32; 2];
 
 const VACANT: Slot = [0, 0];
 
-/// A slot of the old table whose value was removed: a search continues behind it.
+/// Marks a slot of the old table whose value was removed: a search continues behind it.
 const REMOVED: u32 = u32::MAX;
 
 const SMALLEST: usize = 8;
 
-/// Tables of up to this many slots (32 KiB) are resized in one call. A miss takes longer while a resize is under way,
-/// which may last when nothing is inserted or removed. Tests resize nearly all tables in steps.
+/// Tables of up to this many slots (32 KiB) are resized in one call. While a resize in steps is in progress, which
+/// may last if nothing is inserted or removed, a miss takes longer. In tests, nearly all tables are resized in steps.
 const RESIZED_WHOLE: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// Slots of a new table that one call zeroes.
+/// Number of slots of a new table that one call zeroes.
 const ZEROED_PER_CALL: usize = 64;
 
-/// Slots of an old table that one call moves.
+/// Number of slots of an old table that one call moves.
 const MOVED_PER_CALL: usize = 64;
 
 /// The number of moved slots whose memory is returned together: 2 MiB.
 const DISCARDED_TOGETHER: usize = memory::LARGE_PAGE_BYTES / size_of::<Slot>();
 
-/// A change of size that is under way.
+/// A change of size in progress.
 #[derive(Debug)]
 enum Resize {
     /// The new table is being zeroed; the current one is in use.
@@ -35,7 +35,7 @@ enum Resize {
     Moving { old: Vec<Slot>, moved: usize },
 }
 
-/// Numbers (ids of a slab) found by the hash of what they stand for.
+/// Numbers (ids of a slab), found by the hash of the items that they identify.
 ///
 /// Linear probing, 8 bytes a slot, no memory while empty. Every insertion and removal does a bounded part of a resize
 /// that is under way: it zeroes 64 slots of the new table, or moves 64 slots of the old one. Growth begins when 25/32
@@ -43,19 +43,19 @@ enum Resize {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     slots: Vec<Slot>,
-    /// Values in both tables.
+    /// Number of values in both tables.
     len: usize,
     resize: Option<Box<Resize>>,
 }
 
 impl Index {
-    /// Finds the value with this hash for which `is_it` is true.
+    /// Finds the value with this hash for which `is_it` returns true.
     #[inline]
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.find_map(hash, |value| is_it(value).then_some(value))
     }
 
-    /// Returns what `look` returns for the value with this hash for which it returns anything.
+    /// Returns the first result of `look` for a value with this hash.
     #[inline]
     pub(super) fn find_map<R>(&self, hash: u32, mut look: impl FnMut(u32) -> Option<R>) -> Option<R> {
         let mask = self.slots.len().wrapping_sub(1);
@@ -77,7 +77,7 @@ impl Index {
         }
     }
 
-    /// Starts to load the slot where a search for this hash begins into the processor's cache.
+    /// Starts to load the first slot of a search for this hash into the processor's cache.
     #[inline]
     pub(super) fn prefetch(&self, hash: u32) {
         let mask = self.slots.len().wrapping_sub(1);
@@ -86,15 +86,15 @@ impl Index {
         }
     }
 
-    /// Adds a value that is not there yet: at most `u32::MAX - 2`.
+    /// Adds a value that is not in the table yet: at most `u32::MAX - 2`.
     pub(super) fn insert(&mut self, hash: u32, value: u32) {
         self.advance();
         let wanted = self.len + 1;
-        // A resize is over long before the table is full. Were it not, it would have to be finished here.
+        // A resize normally ends long before the table is full. If it does not, it must be finished here.
         while wanted * 16 > self.slots.len() * 15 && self.resize.is_some() {
             self.advance();
         }
-        // A miss then looks at two cache lines on average.
+        // At this load, a miss examines two cache lines on average.
         if wanted * 32 > self.slots.len() * 25 && self.resize.is_none() {
             self.begin((self.slots.len() * 2).max(SMALLEST));
         }
@@ -102,7 +102,7 @@ impl Index {
         self.len += 1;
     }
 
-    /// Removes a value that is there.
+    /// Removes a value that is in the table.
     pub(super) fn remove(&mut self, hash: u32, value: u32) {
         if !self.remove_current(hash, value) {
             let Some(resize) = &mut self.resize else { return };
@@ -122,7 +122,7 @@ impl Index {
         }
     }
 
-    /// Removes a value from the current table. False when it is not there.
+    /// Removes a value from the current table. Returns false if it is not there.
     fn remove_current(&mut self, hash: u32, value: u32) -> bool {
         let mask = self.slots.len().wrapping_sub(1);
         let mut hole = hash as usize & mask;
@@ -133,7 +133,7 @@ impl Index {
                 _ => return false,
             }
         }
-        // Values that the hole had displaced move back, so that no search ends too early.
+        // Values that the removed one had displaced move back, so that no search ends too early.
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
@@ -162,7 +162,7 @@ impl Index {
         }
     }
 
-    /// Does one step of a resize that is under way.
+    /// Does one step of a resize in progress.
     #[inline]
     fn advance(&mut self) {
         if self.resize.is_some() {
@@ -191,7 +191,7 @@ impl Index {
                     }
                 }
                 if end.is_multiple_of(DISCARDED_TOGETHER) && end > 0 {
-                    // Twice as much, which contains a whole page wherever the table begins.
+                    // Twice as much, which contains a whole page for every alignment of the table.
                     memory::discard(&mut old[end.saturating_sub(2 * DISCARDED_TOGETHER)..end]);
                 }
                 *moved = end;
@@ -214,7 +214,7 @@ impl Index {
 }
 
 impl Resize {
-    /// Finds a value of the old table that has not been moved: its slot, and what `look` returns for it.
+    /// Finds a value of the old table that has not been moved. Returns its slot and the result of `look`.
     #[cold]
     #[inline(never)]
     fn find<R>(&self, hash: u32, mut look: impl FnMut(u32) -> Option<R>) -> Option<(usize, R)> {
@@ -222,7 +222,7 @@ impl Resize {
         let mask = old.len() - 1;
         let mut at = hash as usize & mask;
         for _ in *moved..old.len() {
-            // Slots below `moved` are not looked at: a value that was displaced beyond them is in an unbroken run
+            // Slots below `moved` need not be examined: a value that was displaced beyond them is in an unbroken run
             // that begins at `moved`.
             at = at.max(*moved);
             let [known, stored] = *old.get(at)?;
@@ -323,7 +323,7 @@ mod tests {
     }
 
     proptest! {
-        /// Few hashes, so that runs are long and wrap around.
+        /// There are few hashes, so that runs are long and wrap around.
         #[test]
         fn behaves_like_a_set(
             steps in prop::collection::vec((0_u32..300, prop::sample::select(&[true, true, false][..])), 0..900),
@@ -347,7 +347,7 @@ mod tests {
             for value in 0..300 {
                 prop_assert_eq!(index.find(hash(value), |v| v == value).is_some(), model.contains(&value));
             }
-            // Removes most, so that the table shrinks, and looks at all of them now and then.
+            // Removes most of the values, so that the table shrinks, and checks all of them at intervals.
             let mut left: Vec<u32> = model.iter().copied().collect();
             left.sort_by_key(|value| value.wrapping_sub(drop_from));
             while let Some(value) = left.pop() {

@@ -3,10 +3,10 @@
 //! A random access to a table of more pages than the processor's address cache holds costs a walk through the page
 //! tables, which takes longer than the access itself. Large tables therefore ask the kernel for large pages.
 
-/// Size of a large page on most processors, in bytes. Where large pages are larger, the kernel rounds.
+/// Size of a large page on most processors, in bytes. If large pages are larger, the kernel rounds.
 pub(super) const LARGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Tables of at least this many bytes ask for large pages.
+/// Minimum size of a table for which large pages are requested, in bytes.
 const LARGE_TABLE_BYTES: usize = 4 << 20;
 
 /// Returns an empty vector with room for `capacity` items, in large pages if it is large.
@@ -34,8 +34,8 @@ pub(super) fn advise_large_pages(start: *const u8, bytes: usize) {
 #[cfg(not(all(target_os = "linux", feature = "_io")))]
 pub(super) fn advise_large_pages(_start: *const u8, _bytes: usize) {}
 
-/// Gives the pages of a range back to the system before its allocation is freed, so that freeing it later is quick.
-/// The content of the range is undefined afterwards: any of the items may have become zero.
+/// Returns the pages of a range to the system before its allocation is freed, so that freeing it later is quick. The
+/// content of the range is unspecified afterwards: any of the items may have become zero.
 #[cfg(all(target_os = "linux", feature = "_io"))]
 pub(super) fn discard(items: &mut [[u32; 2]]) {
     let Some((first, len)) = whole_pages(items.as_ptr().cast(), size_of_val(items)) else { return };
@@ -50,7 +50,7 @@ pub(super) fn discard(items: &mut [[u32; 2]]) {
 #[cfg(not(all(target_os = "linux", feature = "_io")))]
 pub(super) fn discard(_items: &mut [[u32; 2]]) {}
 
-/// The part of a range that consists of whole large pages: its start and its length in bytes.
+/// Returns the part of a range that consists of whole large pages: its start and its length in bytes.
 #[cfg(all(target_os = "linux", feature = "_io"))]
 fn whole_pages(start: *const u8, bytes: usize) -> Option<(*mut u8, usize)> {
     let address = start as usize;

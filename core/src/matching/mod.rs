@@ -112,7 +112,7 @@ pub fn has_wildcards(name_mask: &str) -> bool {
     NAMES.has_wildcards(name_mask)
 }
 
-/// The units of work that adding or removing a topic mask takes: one, one more for each level, one more for each 64
+/// Returns the units of work for adding or removing a topic mask: one, one more for each level, one more for each 64
 /// bytes.
 ///
 /// ```
@@ -124,8 +124,8 @@ pub fn cost_of_mask(mask: &str) -> usize {
     cost(TOPICS, mask)
 }
 
-/// The units of work that adding or removing a name takes, or looking up a name mask without wildcards: one, one more
-/// for each part, one more for each 64 bytes.
+/// Returns the units of work for adding or removing a name, or for looking up a name mask without wildcards: one, one
+/// more for each part, one more for each 64 bytes.
 pub fn cost_of_name(name: &str) -> usize {
     cost(NAMES, name)
 }

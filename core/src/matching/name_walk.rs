@@ -6,14 +6,14 @@ use super::bitmap::Bitmap;
 use super::names::NameTrie;
 use super::search::{Phase, Step};
 
-/// The children of a node that have been visited.
+/// The progress of a walk at one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Visited {
     /// The node's own clients have not been gathered yet.
     Nothing,
-    /// The clients, and no child.
+    /// The clients have been gathered, but no child was visited.
     Clients,
-    /// The children up to this one, which is in progress while the way continues.
+    /// The children up to this one have been visited. While the path continues, this child is in progress.
     UpTo(u32),
     All,
 }
@@ -21,11 +21,11 @@ enum Visited {
 /// The part of a name that a mask matches at one depth below the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
-    /// A part with this text: where it is in the mask.
+    /// A part with this text, given by its position in the mask.
     Text(usize, usize),
     /// Any one part.
     One,
-    /// All names from here on.
+    /// Any parts: all names from here on match.
     Tail,
     /// No further part: the name ends here.
     End,
@@ -50,7 +50,7 @@ pub struct NameWalk {
     /// The parts that the mask matches, for each depth below the root. The last one is `Tail` or `End`.
     wanted: Vec<Wanted>,
     phase: Phase,
-    /// The nodes from the root to the current one.
+    /// The path of nodes from the root to the current one.
     way: Vec<(u32, Visited)>,
     /// The trie's count of removals at the last step.
     removals: u64,
@@ -58,7 +58,7 @@ pub struct NameWalk {
 }
 
 impl NameWalk {
-    /// A walk that has not begun.
+    /// Creates a walk that has not begun.
     pub fn new(mask: &str) -> Self {
         let (mut wanted, mut start) = (Vec::new(), 0);
         let mut last = Wanted::End;
@@ -82,17 +82,17 @@ impl NameWalk {
         }
     }
 
-    /// The clients found by a complete walk: ascending, each once.
+    /// Returns the clients found by a complete walk, in ascending order, each once.
     pub fn into_ids(self) -> Vec<u32> {
         self.ids.into_ids()
     }
 
     fn wanted(&self, depth: usize) -> Wanted {
-        // Below the last one, which only a tail lets the walk reach, all is wanted too.
+        // Below the last part, which the walk reaches only with a tail, everything matches too.
         self.wanted.get(depth).or(self.wanted.last()).copied().unwrap_or(Wanted::End)
     }
 
-    /// Returns true if the names that end at this depth match. At the root no name ends.
+    /// Returns true if the names that end at this depth match. No name ends at the root.
     fn gathers(&self, depth: usize) -> bool {
         match self.wanted.last() {
             Some(Wanted::Tail) => depth >= self.wanted.len(),
@@ -104,8 +104,8 @@ impl NameWalk {
         trie.child(node, self.mask.get(start..end)?)
     }
 
-    /// Cuts the way where the trie no longer has its nodes. Returns true if children have to be visited again because
-    /// the last visited one of them is gone: then it is not known where the others were.
+    /// Shortens the path where the trie no longer has its nodes. Returns true if children must be visited again,
+    /// because the last visited child is gone, so that the position among the others is unknown.
     fn check_way(&mut self, trie: &NameTrie) -> bool {
         if self.way.first().is_some_and(|(root, _)| *root != trie.root) {
             // All names were removed.
@@ -116,7 +116,7 @@ impl NameWalk {
         for depth in 0..self.way.len() {
             let (node, visited) = self.way[depth];
             let Visited::UpTo(child) = visited else { continue };
-            // A new child in the place of a former one does no harm: it comes before all children that the walk has
+            // A new child in the place of a former one is harmless: it comes before all children that the walk has
             // yet to visit.
             let kept = match self.wanted(depth) {
                 Wanted::Text(start, end) => self.text_child(trie, node, (start, end)) == Some(child),
@@ -176,11 +176,11 @@ impl NameWalk {
 
 impl NameTrie {
     /// Continues a walk until it is complete or the budget is used up: one unit for each visited node and each
-    /// gathered id. The trie may change in any way between two steps. After [`Step::Stale`], give the next step twice
-    /// the budget.
+    /// gathered id. The trie may change in any way between two steps. After [`Step::Stale`], the next step should
+    /// have twice the budget.
     pub fn step(&self, walk: &mut NameWalk, budget: &mut usize) -> Step {
         let mut again = false;
-        // Checks the way first, also if that takes more than the budget: it is at most one node a part.
+        // The path is checked first, even if that takes more than the budget: it has at most one node per part.
         if walk.removals != self.removals && walk.phase == Phase::Nodes {
             super::work::add(walk.way.len());
             *budget = budget.saturating_sub(walk.way.len()).max(1);

@@ -12,7 +12,7 @@ use super::wild::charge;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) parent: u32,
-    /// A symbol; the root has none.
+    /// Symbol of the part; the root has none.
     part: u32,
     pub(super) first_child: u32,
     /// The next child of the same parent. New children come first.
@@ -24,10 +24,10 @@ pub(super) struct Node {
 
 /// Sets of client ids by name, found by name masks.
 ///
-/// `?` stands for any one part, `*` for one part or more and ends the mask: what follows it is ignored. Names are plain
-/// text, also where they have wildcards. A query visits the names that begin like the mask: use
-/// [`matches_within`](Self::matches_within) where names come from others. All else takes time in proportion to the name,
-/// whatever else there is. Not synchronised: share it behind a lock.
+/// `?` stands for any one part, `*` for one or more parts; `*` ends the mask, and the text after it is ignored. Names
+/// are plain text: wildcard characters in them have no meaning. A query visits the names that begin like the mask:
+/// use [`matches_within`](Self::matches_within) if peers choose the names. All other operations take time in
+/// proportion to the name, independent of the other names. Not thread-safe: share it behind a lock.
 #[derive(Debug)]
 pub struct NameTrie {
     pub(super) seed: Seed,
@@ -37,7 +37,7 @@ pub struct NameTrie {
     symbols: Symbols,
     pub(super) sets: IdSets,
     pub(super) root: u32,
-    /// Counts removals of nodes: ids of nodes that were seen before the last one may have another meaning now.
+    /// Number of removals of nodes. After a removal, a node id seen before may belong to another node.
     pub(super) removals: u64,
     len: usize,
 }
@@ -58,22 +58,22 @@ impl Default for NameTrie {
 }
 
 impl NameTrie {
-    /// An empty trie.
+    /// Creates an empty trie.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of pairs of a name and a client.
+    /// Returns the number of pairs of a name and a client.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns true if there is no name at all.
+    /// Returns true if there are no names.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds a client. False when it was there with this name already.
+    /// Adds a client. Returns false if it already had this name.
     pub fn insert(&mut self, name: &str, id: u32) -> bool {
         if self.root == NONE {
             self.root = self.add(NONE, NONE);
@@ -93,7 +93,7 @@ impl NameTrie {
         added
     }
 
-    /// Removes a client. False when it was not there with this name.
+    /// Removes a client. Returns false if it did not have this name.
     pub fn remove(&mut self, name: &str, id: u32) -> bool {
         let Some(node) = self.find(name) else { return false };
         if !self.sets.remove(&mut self.nodes[node].ids, id) {
@@ -104,16 +104,17 @@ impl NameTrie {
         true
     }
 
-    /// Appends the clients whose names match the mask: ascending, each once, whatever `out` held before.
+    /// Appends the clients whose names match the mask, in ascending order, each once. Earlier content of `out` does
+    /// not matter.
     pub fn matches(&self, mask: &str, out: &mut Vec<u32>) {
         let mut gather = Gather::new(out);
         self.gather(mask, &mut gather, &mut usize::MAX.clone());
         gather.finish();
     }
 
-    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered id.
-    /// If that is not enough, `out` stays as it was, and a [`NameWalk`](super::name_walk::NameWalk) finds the clients in
-    /// steps.
+    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered
+    /// id. If that is not enough, `out` does not change, and a [`NameWalk`](super::name_walk::NameWalk) can find the
+    /// clients in steps.
     pub fn matches_within(&self, mask: &str, out: &mut Vec<u32>, budget: &mut usize) -> Lookup {
         let mut gather = Gather::new(out);
         if self.gather(mask, &mut gather, budget) {
@@ -125,7 +126,7 @@ impl NameTrie {
         }
     }
 
-    /// False when the budget is used up.
+    /// Returns false if the budget is used up.
     fn gather(&self, mask: &str, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
         if self.root == NONE {
             return true;
@@ -161,7 +162,7 @@ impl NameTrie {
         now.iter().all(|node| self.gather_node(&self.nodes[node], gather, budget))
     }
 
-    /// Gathers the clients of one node, which is charged too. False when the budget is used up.
+    /// Gathers the clients of one node; the node is charged too. Returns false if the budget is used up.
     #[inline]
     fn gather_node(&self, node: &Node, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
         let ids = self.sets.ids(&node.ids);
@@ -207,8 +208,8 @@ impl NameTrie {
         std::iter::successors(known(self.nodes[node].first_child), move |id| known(self.nodes[*id].next))
     }
 
-    /// Gathers all names below a node. Follows the links between the nodes, so that it needs no stack however deep names
-    /// are. False when the budget is used up.
+    /// Gathers all names below a node. It follows the links between the nodes, so that it needs no stack for deep
+    /// names. Returns false if the budget is used up.
     fn all_below(&self, top: u32, gather: &mut Gather<'_>, budget: &mut usize) -> bool {
         let mut id = top;
         loop {

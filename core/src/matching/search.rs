@@ -18,19 +18,19 @@ pub enum Step {
     Done,
     /// The budget is used up.
     More,
-    /// The budget is used up, and because of removals since the last step a part of the walk was started again. A larger
-    /// budget for the next step makes sure that the walk ends however much is removed.
+    /// The budget is used up, and because of removals since the last step a part of the walk was restarted. A larger
+    /// budget for the next step guarantees that the walk ends, however many nodes are removed.
     Stale,
 }
 
-/// Where a walk is.
+/// The phase of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It has not begun.
+    /// The walk has not begun.
     Start,
-    /// It visits nodes.
+    /// The walk visits nodes.
     Nodes,
-    /// It puts ids in order.
+    /// The walk puts ids in order.
     Order,
     Done,
 }

@@ -3,7 +3,7 @@
 use super::chunk::Chunk;
 use std::ops;
 
-/// The id of no item: ids of items are lower.
+/// An id that no item has: the ids of items are lower.
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
@@ -60,9 +60,9 @@ impl<T> Piece<T> {
 
 /// Items by number.
 ///
-/// Numbers stay as they are while their items exist, and are given out again afterwards: free places of low chunks
-/// first, so that high chunks become empty. An empty chunk is freed, except for one that is kept so that a count
-/// which moves around a boundary does not allocate every time. No memory while there is no item.
+/// An item's number does not change while the item exists. Numbers are reused afterwards: free places of low chunks
+/// first, so that high chunks become empty. An empty chunk is freed, except for one, so that a count that moves
+/// around a boundary does not allocate every time. It takes no memory while it has no items.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     pieces: Vec<Piece<T>>,
@@ -70,9 +70,9 @@ pub(super) struct Slab<T> {
     roomy: Vec<u64>,
     /// No word of `roomy` below this one has a bit.
     lowest: usize,
-    /// How many pieces have no memory.
+    /// Number of pieces that have no memory.
     freed: usize,
-    /// A piece that was empty when it was last looked at.
+    /// A piece that was empty when it was last checked.
     spare: Option<usize>,
     len: usize,
 }
@@ -84,7 +84,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// The most items of a piece.
+    /// Maximum number of items of a piece.
     const MOST: usize = Chunk::<Place<T>>::MOST;
     const SHIFT: u32 = Self::MOST.ilog2();
 
@@ -133,7 +133,7 @@ impl<T> Slab<T> {
         Some(item)
     }
 
-    /// The lowest piece with memory and a free place; makes one if there is none.
+    /// Returns the lowest piece with memory and a free place; creates one if there is none.
     fn roomy_piece(&mut self) -> usize {
         while let Some(word) = self.roomy.get(self.lowest) {
             if *word != 0 {
@@ -166,8 +166,8 @@ impl<T> Slab<T> {
         let piece = &mut self.pieces[number];
         let len = piece.places.len();
         if piece.free == NONE && len == piece.places.capacity() {
-            // Unused places count into the cost of an item, so a piece does not have its full size from the beginning,
-            // and the only piece grows by a quarter instead of twofold.
+            // Unused places add to the cost of an item. Therefore a piece does not have its full size from the
+            // beginning, and a single piece grows by a quarter instead of doubling.
             piece.places.grow(if alone { len + (len / 4).max(4) } else { (len * 2).max(Self::MOST / 4) });
         }
     }
@@ -215,21 +215,21 @@ impl<T> Slab<T> {
         self.pieces.capacity() == 0 && self.roomy.capacity() == 0
     }
 
-    /// How many items there is memory for.
+    /// Returns the number of items for which there is memory.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.pieces.iter().map(|piece| piece.places.capacity()).sum()
     }
 }
 
-/// Only with ids that were given out and not removed since.
+/// The index must be an id that was returned by `insert` and not removed since.
 impl<T> ops::Index<u32> for Slab<T> {
     type Output = T;
 
     #[inline]
     fn index(&self, id: u32) -> &T {
-        // Where there is one chunk only, the processor need not know the id to load the chunk's address. The branch is
-        // the same every time.
+        // If there is only one chunk, the processor need not know the id to load the chunk's address. The branch is
+        // always predicted correctly.
         if let [only] = &self.pieces[..]
             && let Some(Place::Used(item)) = only.places.get(id as usize)
         {

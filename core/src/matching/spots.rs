@@ -30,7 +30,7 @@ impl Spots {
         self.len
     }
 
-    /// Adds a number that is not there yet.
+    /// Adds a number that is not in the set yet.
     pub(super) fn insert(&mut self, number: u32) {
         self.len += 1;
         // Usually a new mask has the highest number.
@@ -44,7 +44,7 @@ impl Spots {
             work::add(numbers.len() - place);
             return numbers.insert(place, number);
         }
-        // A full page is split before the number, if it comes last, so that ascending numbers leave full pages.
+        // A full page is split in front of a number that comes last, so that ascending numbers leave full pages.
         let split = if place == PAGE { PAGE } else { PAGE / 2 };
         let mut high = numbers.split_off(split);
         let low = std::mem::take(numbers);
@@ -60,7 +60,7 @@ impl Spots {
         self.pages.insert(at, page);
     }
 
-    /// Removes a number. False when it was not there.
+    /// Removes a number. Returns false if it was not in the set.
     pub(super) fn remove(&mut self, number: u32) -> bool {
         let at = self.page_of(number);
         let numbers = self.numbers_mut(at);
@@ -87,7 +87,7 @@ impl Spots {
         Some(highest)
     }
 
-    /// The lowest number, or the lowest above a given one.
+    /// Returns the lowest number, or the lowest above a given one.
     pub(super) fn above(&self, floor: Option<u32>) -> Option<u32> {
         let from = match floor {
             Some(floor) => floor.checked_add(1)?,
@@ -110,7 +110,7 @@ impl Spots {
         self.pages.iter().flat_map(|page| &page.numbers).chain(&self.last).copied()
     }
 
-    /// The page that a number belongs to; `pages.len()` is the last one.
+    /// Returns the page to which a number belongs; `pages.len()` stands for the last one.
     fn page_of(&self, number: u32) -> usize {
         match self.pages.last() {
             Some(page) if page.highest >= number => self.pages.partition_point(|page| page.highest < number),
@@ -126,7 +126,7 @@ impl Spots {
         self.pages.get_mut(at).map_or(&mut self.last, |page| &mut page.numbers)
     }
 
-    /// Moves the few numbers of a page to the front of the next page, if that then is not full again soon.
+    /// Moves the few numbers of a page to the front of the next page, unless that page would then be almost full.
     fn merge(&mut self, at: usize) {
         let next = self.numbers(at + 1).len();
         if next + self.numbers(at).len() > PAGE * 3 / 4 {

@@ -124,7 +124,7 @@ fn memory_returns_after_a_great_many() {
     assert!(trie.is_unallocated());
 }
 
-/// A mask without what is behind its `#`, which the trie does not keep.
+/// Returns a mask without the text behind its `#`, which the trie does not keep.
 fn canonical(mask: &str) -> String {
     let mut levels = Vec::new();
     for level in mask.split('/') {
@@ -154,13 +154,13 @@ fn a_million() -> (TopicTrie, usize) {
 }
 
 #[test]
-fn each_call_does_little_work_among_a_million() {
+fn each_call_does_little_work_with_a_million_subscriptions() {
     // One chunk of at most 65,536 items is copied, and there are several slabs; no table of a million.
     let bound = 150_000;
     let (mut trie, most) = a_million();
     assert!(most < bound, "an insertion: {most}");
     let mut most = 0;
-    // Masks that come and go among the others do not touch them.
+    // Masks that are added and removed do not move the others.
     for i in 0..2000 {
         assert!(trie.insert(&format!("new/+/{i}"), 1) && trie.remove(&format!("new/+/{i}"), 1));
         most = most.max(work::take());
@@ -198,11 +198,11 @@ fn memory_comes_back_in_steps() {
     let (mut trie, _) = a_million();
     let before = trie.capacity();
     while !trie.remove_client_some(0, &mut 1000) {}
-    // A sixth is left, in chunks of their own, and one chunk of each slab may be spare.
+    // A sixth of the subscriptions is left, in its own chunks, and each slab may have one spare chunk.
     assert_eq!(trie.len(), 160_000);
     let after = trie.capacity();
     assert!(after * 2 < before, "{after} of {before}");
-    // What comes next fills the places that are left in the chunks.
+    // New subscriptions fill the free places of the remaining chunks.
     for i in 0..100_000 {
         trie.insert(&format!("again/{i}"), 7);
     }
@@ -282,7 +282,7 @@ proptest! {
         for (mask, id) in masks {
             prop_assert_eq!(trie.insert(&mask, id), model.insert((id, canonical(&mask))));
         }
-        // New rules allow client 0 only masks that begin with `a`; new masks are checked as they come.
+        // New rules allow client 0 only masks that begin with `a`; new masks are checked when they are added.
         let allowed = |mask: &str| mask.starts_with('a');
         let (mut between, mut cursor) = (between.into_iter(), None);
         loop {
@@ -290,7 +290,7 @@ proptest! {
             if let Some((mask, id, add)) = between.next() {
                 if !add {
                     let known = model.remove(&(id, canonical(&mask)));
-                    // One that is not allowed may have ended already.
+                    // A mask that is not allowed may have been removed already.
                     prop_assert!(trie.remove(&mask, id) == known || id == 0 && !allowed(&mask));
                 } else if id != 0 || allowed(&mask) {
                     prop_assert_eq!(trie.insert(&mask, id), model.insert((id, canonical(&mask))));
@@ -306,7 +306,7 @@ proptest! {
             prop_assert_eq!(known, model.iter().filter(|(other, _)| *other == id).cloned().collect::<BTreeSet<_>>());
         }
         while !trie.remove_client_some(1, &mut budget.clone()) {
-            // A client that is going gets no new masks, but others do.
+            // A client that is being removed gets no new masks, but others do.
             if let Some((mask, _, _)) = between.next() {
                 prop_assert_eq!(trie.insert(&mask, 2), model.insert((2, canonical(&mask))));
             }

@@ -1,8 +1,8 @@
 //! Trie of topic subscriptions, queried by published topic.
 //!
-//! Most subscriptions in the field are plain topics. They are in one hash table, 64 bytes each, where a published topic
-//! finds them with a single probe. Masks with wildcards are in a trie, which is searched level by level. Both are in
-//! slabs with 32-bit ids.
+//! In practice most subscriptions are plain topics. They are in one hash table, 64 bytes each, where a published
+//! topic finds them with a single probe. Masks with wildcards are in a trie, which is searched level by level. Both
+//! are in slabs with 32-bit ids.
 
 use super::TOPICS;
 use super::arena::Text;
@@ -59,15 +59,15 @@ pub struct Cursor(u32);
 
 /// Sets of client ids by topic mask.
 ///
-/// `+` stands for any one level, `#` for one level or more and ends the mask: what follows it is ignored. Client ids are
-/// any numbers; the ids of a slab keep results and walks small. Not synchronised: share it behind a lock. About 90 bytes
-/// for a subscription to a topic of up to 54 bytes, about 50 for every new level of a mask with wildcards; nothing when
-/// it is empty.
+/// `+` stands for any one level, `#` for one or more levels; `#` ends the mask, and the text after it is ignored.
+/// Client ids may be any numbers; the ids of a slab keep results and walks small. Not thread-safe: share it behind a
+/// lock. A subscription to a topic of up to 54 bytes takes about 90 bytes, a new level of a mask with wildcards about
+/// 50; an empty trie takes no memory.
 ///
-/// Every call does a bounded amount of work: [`insert`](Self::insert) and [`remove`](Self::remove) in proportion to the
-/// mask, see [`cost_of_mask`](super::cost_of_mask), whatever else there is. Operations that may take longer come in
-/// portions with a budget: one unit is a visited node, a gathered id or an ended subscription. Memory comes back in
-/// steps, as subscriptions end.
+/// Every call does a bounded amount of work: [`insert`](Self::insert) and [`remove`](Self::remove) in proportion to
+/// the mask, see [`cost_of_mask`](super::cost_of_mask), independent of the other subscriptions. Operations that may
+/// take longer are done in portions with a budget: one unit is a visited node, a gathered id or an ended
+/// subscription. Memory is released in steps, as subscriptions end.
 #[derive(Debug, Default)]
 pub struct TopicTrie {
     pub(super) seed: Seed,
@@ -76,28 +76,28 @@ pub struct TopicTrie {
     pub(super) wild: Wild,
     pub(super) sets: IdSets,
     clients: Slab<Client>,
-    /// Client id to place in `clients`.
+    /// Maps a client id to its place in `clients`.
     places: Index,
     len: usize,
 }
 
 impl TopicTrie {
-    /// An empty trie.
+    /// Creates an empty trie.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of subscriptions: pairs of a client and a mask.
+    /// Returns the number of subscriptions: pairs of a client and a mask.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns true if there is no subscription at all.
+    /// Returns true if there are no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Subscribes a client. False when it was subscribed to this mask already.
+    /// Subscribes a client. Returns false if it was already subscribed to this mask.
     pub fn insert(&mut self, mask: &str, id: u32) -> bool {
         let spot = if TOPICS.has_wildcards(mask) {
             Spot::Wild(self.wild.reach(self.seed, mask))
@@ -124,7 +124,7 @@ impl TopicTrie {
         true
     }
 
-    /// Unsubscribes a client. False when it was not subscribed to this mask.
+    /// Unsubscribes a client. Returns false if it was not subscribed to this mask.
     pub fn remove(&mut self, mask: &str, id: u32) -> bool {
         let Some(spot) = self.find(mask).filter(|spot| self.holds(*spot, id)) else { return false };
         if let Some(place) = self.place_of(id) {
@@ -135,7 +135,7 @@ impl TopicTrie {
         true
     }
 
-    /// Ends all subscriptions of a client in one call, however many it has.
+    /// Ends all subscriptions of a client in one call. The time depends on their number.
     pub fn remove_client(&mut self, id: u32) {
         while !self.remove_client_some(id, &mut usize::MAX.clone()) {}
     }
@@ -145,9 +145,10 @@ impl TopicTrie {
         self.place_of(id).is_some()
     }
 
-    /// Ends subscriptions of a client until the budget is used up. Returns true when none is left.
+    /// Ends subscriptions of a client until the budget is used up. Returns true if none is left.
     ///
-    /// Takes one unit for each subscription and each removed node. A budget above zero ends at least one subscription.
+    /// Takes one unit for each subscription and each removed node. A budget above zero ends at least one
+    /// subscription.
     pub fn remove_client_some(&mut self, id: u32, budget: &mut usize) -> bool {
         let Some(place) = self.place_of(id) else { return true };
         while *budget > 0 {
@@ -164,10 +165,11 @@ impl TopicTrie {
 
     /// Ends those subscriptions of a client for which `keep` returns false, until the budget is used up.
     ///
-    /// Returns where to go on with the next call, or nothing when all were looked at; the first call starts from `None`.
-    /// In between, anything may change: every mask is looked at that the client was subscribed to from the first call to
-    /// the last. Those added in between may be left out, so check them when they are added. Takes as many units for each
-    /// mask as [`cost_of_mask`](super::cost_of_mask) says, and looks at one mask at least.
+    /// Returns the position for the next call, or `None` if all were checked; the first call starts with `None`.
+    /// Anything may change between the calls: every mask is checked to which the client is subscribed from the first
+    /// call to the last. Masks that are added in between may be left out, so that they must be checked when they are
+    /// added. Takes as many units for each mask as [`cost_of_mask`](super::cost_of_mask) returns, and checks at least
+    /// one mask.
     pub fn retain_some(
         &mut self,
         id: u32,
@@ -177,7 +179,7 @@ impl TopicTrie {
     ) -> Option<Cursor> {
         let mut last = from.map(|Cursor(spot)| spot);
         loop {
-            // Looked up anew each time: the client goes with its last subscription.
+            // The place is looked up each time, because the client is removed with its last subscription.
             let place = self.place_of(id)?;
             let packed = self.clients[place].spots.above(last)?;
             last = Some(packed);
@@ -195,13 +197,13 @@ impl TopicTrie {
         }
     }
 
-    /// The masks a client is subscribed to, each once, in no order, without what follows a `#`.
+    /// Returns the masks to which a client is subscribed, each once, in no order, without the text after a `#`.
     pub fn masks_of(&self, id: u32) -> impl Iterator<Item = String> {
         let client = self.place_of(id).map(|place| &self.clients[place]);
         client.into_iter().flat_map(|client| client.spots.iter()).map(|spot| self.mask(Spot::unpack(spot)))
     }
 
-    /// The number of masks a client is subscribed to.
+    /// Returns the number of masks to which a client is subscribed.
     pub fn count_of(&self, id: u32) -> usize {
         self.place_of(id).map_or(0, |place| self.clients[place].spots.len())
     }
@@ -211,11 +213,12 @@ impl TopicTrie {
         self.find(mask).is_some_and(|spot| self.holds(spot, id))
     }
 
-    /// Appends the clients with at least one mask that matches the topic: ascending, each once, whatever `out` held
-    /// before. The topic is plain text, also where it has `+` and `#`. Allocates only when `out` must grow.
+    /// Appends the clients with at least one mask that matches the topic, in ascending order, each once. Earlier
+    /// content of `out` does not matter. The topic is plain text: `+` and `#` have no meaning in it. Allocates only
+    /// if `out` must grow.
     ///
-    /// Visits all nodes that the topic reaches, however many: use [`matches_within`](Self::matches_within) where masks
-    /// come from others.
+    /// Visits all nodes that the topic reaches, which may be many: use [`matches_within`](Self::matches_within) if
+    /// peers choose the masks.
     #[inline]
     pub fn matches(&self, topic: &str, out: &mut Vec<u32>) {
         let mut gather = Gather::new(out);
@@ -226,9 +229,9 @@ impl TopicTrie {
         gather.finish();
     }
 
-    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered id.
-    /// If that is not enough, `out` stays as it was, and a [`TopicWalk`](super::walk::TopicWalk) finds the clients in
-    /// steps.
+    /// Does the same as [`matches`](Self::matches) within a budget: one unit for each visited node and each gathered
+    /// id. If that is not enough, `out` does not change, and a [`TopicWalk`](super::walk::TopicWalk) can find the
+    /// clients in steps.
     #[inline]
     pub fn matches_within(&self, topic: &str, out: &mut Vec<u32>, budget: &mut usize) -> Lookup {
         let mut gather = Gather::new(out);
@@ -254,7 +257,7 @@ impl TopicTrie {
         !self.visit(topic, &mut usize::MAX.clone(), |set, _| !self.sets.contains(set, id))
     }
 
-    /// Passes the set of every mask that matches to `found`. Ends early, with false, as [`Wild::visit`] does.
+    /// Passes the set of every matching mask to `found`. Returns false and ends early like [`Wild::visit`].
     #[inline]
     fn visit(
         &self,
@@ -262,8 +265,8 @@ impl TopicTrie {
         budget: &mut usize,
         mut found: impl FnMut(&IdSet, &mut usize) -> bool,
     ) -> bool {
-        // The slot of the topic is rarely in the processor's caches, the upper nodes of the trie are: the slot arrives
-        // while the trie is searched.
+        // The slot of the topic is rarely in the processor's caches, while the upper nodes of the trie are. The slot
+        // is loaded while the trie is searched.
         let hash = self.seed.text(topic.as_bytes());
         self.index.prefetch(hash);
         if !self.wild.visit(self.seed, topic, budget, &mut found) {
@@ -275,7 +278,7 @@ impl TopicTrie {
         }
     }
 
-    /// The subscribers to a topic without wildcards.
+    /// Returns the subscribers to a topic without wildcards.
     #[inline]
     pub(super) fn exact_set(&self, hash: u32, topic: &str) -> Option<&IdSet> {
         let text = topic.as_bytes();
@@ -337,7 +340,7 @@ impl TopicTrie {
         true
     }
 
-    /// Removes a client from one set, and the mask with the last client. Returns how many nodes were removed.
+    /// Removes a client from one set, and the mask with its last client. Returns the number of removed nodes.
     fn remove_at(&mut self, spot: Spot, id: u32) -> usize {
         self.len -= 1;
         match spot {
@@ -368,7 +371,7 @@ impl TopicTrie {
             && self.places.is_unallocated()
     }
 
-    /// How many items the slabs have memory for.
+    /// Returns the number of items for which the slabs have memory.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.exact.capacity() + self.wild.capacity() + self.index.slots()

@@ -1,9 +1,9 @@
-//! Searches that are done in steps, for queries that visit more nodes than one call may.
+//! Searches in steps, for queries that visit more nodes than one call may.
 //!
-//! A walk keeps its way from the root instead of all nodes that it has yet to visit: this takes little memory, and
-//! after a change in the trie the way can be checked against the trie as it is then. Guarantee: a walk finds each
-//! subscription (or name) that exists from its first step to its last, and none that existed at no time in between.
-//! It yields client *ids*. If ids are given to other clients between two steps, the caller must recognize those.
+//! A walk keeps its path from the root instead of all nodes that it has yet to visit. This takes little memory, and
+//! after a change the path can be checked against the trie. Guarantee: a walk finds each subscription (or name) that
+//! exists from its first step to its last, and none that existed at no time in between. It yields client *ids*. If
+//! ids are given to other clients between two steps, the caller must recognize those.
 
 use super::TOPICS;
 use super::bitmap::Bitmap;
@@ -47,10 +47,10 @@ enum Stage {
 #[derive(Debug)]
 pub struct TopicWalk {
     topic: Box<str>,
-    /// Where the levels end in the topic, with their symbols.
+    /// The end of each level in the topic, with the level's symbol.
     levels: Vec<(usize, Symbol)>,
     phase: Phase,
-    /// The nodes from the root to the current one: each is one level further.
+    /// The path of nodes from the root to the current one, one per level.
     way: Vec<(u32, Stage)>,
     /// The trie's count of removals at the last step.
     removals: u64,
@@ -58,7 +58,7 @@ pub struct TopicWalk {
 }
 
 impl TopicWalk {
-    /// A walk that has not begun.
+    /// Creates a walk that has not begun.
     pub fn new(topic: &str) -> Self {
         TopicWalk {
             topic: topic.into(),
@@ -70,12 +70,12 @@ impl TopicWalk {
         }
     }
 
-    /// The clients found by a complete walk: ascending, each once.
+    /// Returns the clients found by a complete walk, in ascending order, each once.
     pub fn into_ids(self) -> Vec<u32> {
         self.ids.into_ids()
     }
 
-    /// Cuts the way where the trie no longer has its nodes. All ids of nodes are looked up anew.
+    /// Shortens the path where the trie no longer has its nodes. All ids of nodes are looked up anew.
     fn check_way(&mut self, trie: &TopicTrie) {
         for (_, symbol) in &mut self.levels {
             *symbol = Symbol::Unknown;
@@ -100,7 +100,7 @@ impl TopicWalk {
         }
     }
 
-    /// The child of a node for the text of a level.
+    /// Returns the child of a node for the text of a level.
     fn text_child(&mut self, trie: &TopicTrie, node: u32, depth: usize) -> Option<u32> {
         let from = if depth == 0 { 0 } else { self.levels.get(depth - 1)?.0 + 1 };
         let (end, symbol) = self.levels.get_mut(depth)?;
@@ -117,7 +117,7 @@ impl TopicWalk {
         }
     }
 
-    /// Visits nodes until the budget is used up. Returns true when there are no more.
+    /// Visits nodes until the budget is used up. Returns true if there are no more.
     fn visit_some(&mut self, trie: &TopicTrie, budget: &mut usize) -> bool {
         while let Some((id, stage)) = self.way.last().copied() {
             let depth = self.way.len() - 1;
@@ -156,10 +156,10 @@ impl TopicWalk {
 
 impl TopicTrie {
     /// Continues a walk until it is complete or the budget is used up: one unit for each visited node and each
-    /// gathered id. The trie may change in any way between two steps; [`Step::Stale`] is never returned, since a topic
-    /// walk finds its way again after every change.
+    /// gathered id. The trie may change in any way between two steps; [`Step::Stale`] is never returned, since a
+    /// topic walk can restore its path after every change.
     pub fn step(&self, walk: &mut TopicWalk, budget: &mut usize) -> Step {
-        // Checks the way first, also if that takes more than the budget: it is at most one node a level.
+        // The path is checked first, even if that takes more than the budget: it has at most one node per level.
         if walk.removals != self.wild.removals && walk.phase == Phase::Nodes {
             super::work::add(walk.way.len());
             *budget = budget.saturating_sub(walk.way.len()).max(1);

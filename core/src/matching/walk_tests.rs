@@ -9,7 +9,7 @@ use super::{name_mask_matches, topic_mask_matches, work};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// Steps through a whole walk. Returns the ids and the number of steps.
+/// Runs a whole walk in steps. Returns the ids and the number of steps.
 fn walk_topic(trie: &TopicTrie, topic: &str, budget: usize) -> (Vec<u32>, usize) {
     let (mut walk, mut steps) = (TopicWalk::new(topic), 1);
     while trie.step(&mut walk, &mut budget.clone()) != Step::Done {
@@ -54,7 +54,7 @@ fn hostile_masks_cost_a_publication_no_more_than_its_budget() {
     assert!((380..=500).contains(&steps), "{steps}");
     let wanted: Vec<u32> = (0..1000).chain([5000]).collect();
     assert_eq!(walk.into_ids(), wanted);
-    // Another topic is not concerned.
+    // Other topics are not affected.
     let mut budget = 100;
     assert_eq!(trie.matches_within("b/c", &mut out, &mut budget), Lookup::Complete);
     assert!(budget > 90);
@@ -102,7 +102,7 @@ fn many_deep_names_come_in_portions() {
 }
 
 #[test]
-fn a_walk_over_names_ends_although_the_visited_ones_go() {
+fn a_walk_over_names_ends_although_visited_names_are_removed() {
     let mut trie = NameTrie::new();
     (0..1000).for_each(|id| assert!(trie.insert(&format!("c{id}"), id)));
     let (mut walk, mut budget, mut stale, mut next) = (NameWalk::new("?"), 10, 0, 999);
@@ -116,7 +116,7 @@ fn a_walk_over_names_ends_although_the_visited_ones_go() {
                 budget *= 2;
             }
         }
-        // The walk begins with the newest. All that a step of ten visited go, the last visited among them.
+        // The walk begins with the newest. All nodes that a step of ten visited are removed, including the last one.
         for _ in 0..10 {
             trie.remove(&format!("c{next}"), next);
             next -= 1;
@@ -131,7 +131,7 @@ fn text(levels: &'static [&'static str], separator: &'static str) -> impl Strate
     prop::collection::vec(prop::sample::select(levels), 1..6).prop_map(move |levels| levels.join(separator))
 }
 
-/// What existed from the first step to the last, and what existed at any time.
+/// The items that existed from the first step to the last, and those that existed at any time.
 struct Lifetimes {
     now: BTreeSet<(String, u32)>,
     throughout: BTreeSet<(String, u32)>,

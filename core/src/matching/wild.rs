@@ -25,10 +25,10 @@ pub(super) struct Node {
     pub(super) tail: IdSet,
 }
 
-// A level of a mask costs this much, and 10 bytes for its edge.
+// A level of a mask needs this much memory, and 10 bytes for its edge.
 const _: () = assert!(size_of::<Node>() == 32);
 
-/// The place of one mask: a node, and which of its two sets.
+/// The place of one mask: a node, and one of its two sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) node: u32,
@@ -42,7 +42,7 @@ pub(super) struct Wild {
     edges: Index,
     pub(super) symbols: Symbols,
     pub(super) root: u32,
-    /// Counts removals of nodes: ids of nodes that were seen before the last one may have another meaning now.
+    /// Number of removals of nodes. After a removal, a node id seen before may belong to another node.
     pub(super) removals: u64,
 }
 
@@ -72,7 +72,7 @@ impl Wild {
         })
     }
 
-    /// Finds where a mask ends.
+    /// Finds the place at which a mask ends.
     pub(super) fn find(&self, seed: Seed, mask: &str) -> Option<End> {
         let mut node = self.root;
         for level in TOPICS.levels(mask) {
@@ -88,8 +88,8 @@ impl Wild {
         self.nodes.get(node).map(|_| End { node, tail: false })
     }
 
-    /// Makes the nodes of a mask, as far as they are missing, and returns where it ends. The caller then adds to the
-    /// set there or prunes.
+    /// Creates the missing nodes of a mask, and returns the place at which it ends. The caller must then either add
+    /// to the set there or prune.
     pub(super) fn reach(&mut self, seed: Seed, mask: &str) -> End {
         let leaf = |parent, level| Node {
             parent,
@@ -138,8 +138,8 @@ impl Wild {
         if end.tail { &mut node.tail } else { &mut node.here }
     }
 
-    /// Removes a node, and then its parents, as long as they have neither children nor clients. Returns how many nodes
-    /// were removed.
+    /// Removes a node, and then its parents, as long as they have neither children nor clients. Returns the number of
+    /// removed nodes.
     pub(super) fn prune(&mut self, seed: Seed, mut id: u32) -> usize {
         let mut removed = 0;
         while let Some(node) = self.nodes.get(id) {
@@ -166,7 +166,7 @@ impl Wild {
         removed
     }
 
-    /// The mask that ends there.
+    /// Returns the mask that ends at a place.
     pub(super) fn mask(&self, end: End) -> String {
         let mut levels = Vec::new();
         if end.tail {
@@ -182,11 +182,11 @@ impl Wild {
         String::from_utf8_lossy(&levels.join(&b'/')).into_owned()
     }
 
-    /// Passes the set of every mask that matches a topic to `found`, with the rest of the budget.
+    /// Passes the set of every mask that matches a topic to `found`, together with the remaining budget.
     ///
-    /// The search goes level by level, with all nodes that the topic reaches at that level. Each node is visited at most
-    /// once, however the masks overlap, for one unit of the budget; nothing recurses. Returns false, and ends early, when
-    /// the budget is used up or `found` returns false.
+    /// The search proceeds level by level, with all nodes that the topic reaches at that level. Each node is visited
+    /// at most once, even if masks overlap, for one unit of the budget; there is no recursion. Returns false, and
+    /// ends early, if the budget is used up or `found` returns false.
     #[inline]
     pub(super) fn visit(
         &self,
@@ -205,7 +205,7 @@ impl Wild {
             if !charge(budget, now.len()) {
                 return false;
             }
-            // Looked up for the first node that has a child with a text; often there is none.
+            // The symbol is looked up for the first node that has a child with a text; often there is none.
             let mut symbol = None;
             for id in now.iter() {
                 let node = &self.nodes[id];
@@ -245,7 +245,7 @@ impl Wild {
     }
 }
 
-/// Takes units from a budget. False when there are not enough.
+/// Takes units from a budget. Returns false if there are not enough.
 #[inline]
 pub(super) fn charge(budget: &mut usize, units: usize) -> bool {
     match budget.checked_sub(units) {

@@ -1,4 +1,4 @@
-//! Counts work in tests: they bound what one call does without measuring time.
+//! Counts work in tests, so that they can bound the work of one call without measuring time.
 
 #[cfg(test)]
 thread_local! {

@@ -1,55 +1,58 @@
-//! Whole frames out of a byte stream, in either direction, without copying the small ones.
+//! Decodes complete frames from a byte stream, in either direction, without copying small ones.
 //!
-//! The caller reads into a buffer of its own and lends the bytes to [`Decoder::next`] until it
-//! returns `None`; what is left over (less than one small frame) goes to [`Decoder::suspend`], and
-//! [`Decoder::resume`] puts it in front of the next read. A large body is gathered apart, and can be
-//! read into directly ([`Decoder::large_body`]), so that it ends up as shared bytes.
+//! The caller reads into its own buffer and passes the bytes to [`Decoder::next`] until it returns `None`. The
+//! remaining bytes (less than one small frame) go to [`Decoder::suspend`], and [`Decoder::resume`] puts them in front
+//! of the next read. A large body is gathered in separate memory, into which the caller can read directly
+//! ([`Decoder::large_body`]), so that it ends up as shared bytes.
 //!
-//! Memory follows the bytes that arrived, never the length a header declares: the room for an incomplete body is at most
-//! four times what has arrived of it (or 4 KiB). Once 256 KiB have arrived, or 64 KiB if the large body before it on the
-//! same stream was as long, it is up to 16 MiB: addresses, of which memory is used as bytes arrive. Each time the room
-//! grows, what has arrived is copied to memory that the process may not have used yet, which takes long on some
-//! machines: less than 1 MiB for a body of up to 16 MiB. Of longer ones, 16 MiB are copied once.
+//! The allocated memory depends on the bytes that arrived, never on the length that a header declares: the room for
+//! an incomplete body is at most four times the bytes that have arrived of it (or 4 KiB). After 256 KiB have arrived,
+//! or 64 KiB if the last large body on the same stream was as long, the room is up to 16 MiB. This is address space,
+//! whose memory is used as bytes arrive. Each time the room grows, the bytes so far are copied to memory that the
+//! process may not have used yet, which takes long on some machines: less than 1 MiB is copied for a body of up to 16
+//! MiB. For longer ones, 16 MiB are copied once.
 
 use super::DecodeError;
 use bytes::buf::Limit;
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// From this length on an incomplete body is gathered apart from the read buffer.
+/// Minimum length of an incomplete body that is gathered in separate memory, in bytes.
 pub const LARGE: usize = 8 * 1024;
 const MIN_GROWTH: usize = 4 * 1024;
-/// The room for a body whose sender has proved that it sends large bodies. Memory that is not written to yet costs
-/// nothing but addresses.
+/// The room for a body whose sender has proved that it sends large bodies, in bytes. Memory that is not written to
+/// yet costs only address space.
 const MOST_EXPECTED: usize = 16 * 1024 * 1024;
-/// So much of a body must have arrived before the room for it is that of the last large body.
+/// Number of bytes of a body that must have arrived before the room for it is that of the last large body.
 const CREDIBLE: usize = 64 * 1024;
-/// So much of a body must have arrived before the room for it is [`MOST_EXPECTED`].
+/// Number of bytes of a body that must have arrived before the room for it is [`MOST_EXPECTED`].
 const PROVEN: usize = 256 * 1024;
 
-/// The fixed part of a frame, which tells how long the rest is.
+/// The fixed part of a frame, which contains the length of the rest.
 pub trait Header: Copy {
     /// The header's length in bytes.
     const LEN: usize;
     /// Reads a header from at least [`LEN`](Header::LEN) bytes.
     ///
     /// # Errors
-    /// Bytes that are no header.
+    ///
+    /// The bytes are not a valid header.
     fn parse(bytes: &[u8]) -> Result<Self, DecodeError>;
-    /// The length of the body that follows.
+    /// Returns the length of the body that follows.
     fn body_len(&self) -> u32;
-    /// Refuses a header before its body is waited for.
+    /// Validates a header before its body is received.
     ///
     /// # Errors
-    /// An operation that does not exist.
+    ///
+    /// The operation does not exist.
     fn check(&self) -> Result<(), DecodeError>;
 }
 
-/// The body of a frame: where its bytes are.
+/// The body of a frame, in one of two kinds of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body<'a> {
     /// In the caller's read buffer.
     Inline(&'a [u8]),
-    /// In memory of its own, to be shared.
+    /// In separate memory, to be shared.
     Shared(Bytes),
 }
 
@@ -70,22 +73,23 @@ pub struct Decoder<H> {
     leftover: Vec<u8>,
     large: Option<Box<(H, BytesMut)>>,
     limit: u32,
-    /// The length of the last large body, bounded: a stream of large ones needs no memory moved.
+    /// The length of the last large body, bounded. With it, the room for the next large body need not grow in steps.
     expected: usize,
 }
 
 impl<H: Header> Decoder<H> {
-    /// A decoder that refuses bodies longer than `limit` bytes (`u32::MAX`: whatever fits the wire).
+    /// Creates a decoder that refuses bodies longer than `limit` bytes (`u32::MAX`: no limit but that of the wire
+    /// format).
     pub fn new(limit: u32) -> Self {
         Decoder { leftover: Vec::new(), large: None, limit, expected: 0 }
     }
 
-    /// Returns true if a frame has begun and not ended.
+    /// Returns true if a frame has begun but not ended.
     pub fn is_mid_frame(&self) -> bool {
         self.large.is_some() || !self.leftover.is_empty()
     }
 
-    /// Appends what [`suspend`](Decoder::suspend) kept to `buf`, and forgets it.
+    /// Appends the bytes that [`suspend`](Decoder::suspend) kept to `buf`, and clears them.
     pub fn resume(&mut self, buf: &mut Vec<u8>) {
         if !self.leftover.is_empty() {
             buf.append(&mut self.leftover);
@@ -93,13 +97,13 @@ impl<H: Header> Decoder<H> {
         }
     }
 
-    /// Keeps what [`next`](Decoder::next) left of its input until more arrives.
+    /// Keeps the bytes that [`next`](Decoder::next) left of its input until more arrive.
     pub fn suspend(&mut self, rest: &[u8]) {
         self.leftover.extend_from_slice(rest);
     }
 
-    /// Room for a large body under way: bytes read into it need not pass through
-    /// [`next`](Decoder::next)'s input, which then completes the frame from an empty one.
+    /// Returns the room for an incomplete large body. Bytes read into it need not pass through the input of
+    /// [`next`](Decoder::next), which then completes the frame with an empty input.
     pub fn large_body(&mut self) -> Option<Limit<&mut BytesMut>> {
         let (header, body) = &mut **self.large.as_mut()?;
         let missing = header.body_len() as usize - body.len();
@@ -117,11 +121,12 @@ impl<H: Header> Decoder<H> {
         Some(body.limit(room))
     }
 
-    /// The next whole frame at the start of `input`, which is moved past it; `None` when there is
-    /// none, `input` then holding what [`suspend`](Decoder::suspend) must keep.
+    /// Returns the next complete frame at the start of `input`, and moves `input` past it. Returns `None` if there is
+    /// none; the rest of `input` must then be passed to [`suspend`](Decoder::suspend).
     ///
     /// # Errors
-    /// A header that cannot be, or a body over the limit. Nothing after it can be read.
+    ///
+    /// An invalid header, or a body over the limit. Nothing after it can be decoded.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<(H, Body<'a>)>, DecodeError> {
         if let Some(large) = &mut self.large {
             let (header, body) = &mut **large;
@@ -175,7 +180,7 @@ mod tests {
         out
     }
 
-    /// Feeds `stream` in the pieces given, as a session does, and returns the bodies.
+    /// Feeds `stream` in the given pieces, like a session, and returns the bodies.
     fn feed<'a>(
         decoder: &mut Decoder<request::Header>,
         pieces: impl Iterator<Item = &'a [u8]>,
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_last_large_body_had_is_expected_of_the_next() {
+    fn the_next_large_body_is_expected_to_be_as_long_as_the_last() {
         let mut decoder = Decoder::<request::Header>::new(u32::MAX);
         let mut held_after = |declared: usize, arrived: usize| {
             let mut input = &frame(declared)[..9 + arrived];
@@ -221,7 +226,7 @@ mod tests {
             assert!(decoder.next(&mut &vec![0; declared - arrived][..]).unwrap().is_some());
             held
         };
-        // Nothing is known yet: what has come is held.
+        // Without earlier large bodies, only the bytes that have arrived are held.
         assert_eq!(held_after(1 << 20, CREDIBLE), CREDIBLE);
         assert_eq!(held_after(1 << 20, CREDIBLE), 1 << 20);
         assert_eq!(held_after(1 << 20, 100), 100);

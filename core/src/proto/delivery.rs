@@ -67,32 +67,33 @@ impl decoder::Header for Header {
     }
 }
 
-/// The six bytes of an acknowledgement.
+/// Returns the six bytes of an acknowledgement.
 pub fn ack(op_id: u32, code: u8) -> [u8; HEADER_LEN] {
     let [a, b, c, d] = op_id.to_le_bytes();
     [OP_ACK, a, b, c, d, code]
 }
 
-/// A frame on its way to its receivers. Nothing in it depends on who receives it.
+/// A frame that is sent to its receivers. Its content does not depend on the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// Publication, message or broadcast.
     pub kind: FrameKind,
-    /// True if it is flushed immediately.
+    /// True if the frame is flushed immediately.
     pub realtime: bool,
     /// The full name of its sender.
     pub sender: &'a str,
-    /// The topic of a publication, else `None`.
+    /// The topic of a publication, otherwise `None`.
     pub topic: Option<&'a str>,
-    /// Any bytes.
+    /// The payload: any bytes.
     pub payload: &'a [u8],
 }
 
 impl<'a> Delivery<'a> {
-    /// Reads a whole frame.
+    /// Parses a complete frame.
     ///
     /// # Errors
-    /// Bytes that are no frame, or not the whole of one.
+    ///
+    /// The bytes are not a valid frame, or not a complete one.
     #[cfg(any(feature = "broker", test))]
     pub(crate) fn parse(frame: &'a [u8]) -> Result<Delivery<'a>, DecodeError> {
         use decoder::Header as _;
@@ -106,17 +107,17 @@ impl<'a> Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// The length of the body: sender, topic and payload with their separators.
+    /// Returns the length of the body: sender, topic and payload with their separators.
     pub fn body_len(&self) -> usize {
         self.wire_len() - HEADER_LEN
     }
 
-    /// The length of everything before the payload, the header included.
+    /// Returns the length of everything before the payload, including the header.
     pub fn head_len(&self) -> usize {
         HEADER_LEN + self.sender.len() + 1 + self.topic.map_or(0, |t| t.len() + 1)
     }
 
-    /// The length of the whole frame.
+    /// Returns the length of the whole frame.
     pub fn wire_len(&self) -> usize {
         self.head_len() + self.payload.len()
     }
@@ -127,9 +128,8 @@ impl Delivery<'_> {
         out.extend_from_slice(self.payload);
     }
 
-    /// Appends header, sender and topic; the payload is the caller's to append or to share. A body
-    /// cannot be over `u32::MAX` here: it came in over the wire with a longer header, or the sender
-    /// checked it.
+    /// Appends header, sender and topic; the caller must append the payload or share it. The body cannot be longer
+    /// than `u32::MAX` here: either it was received with a longer header, or the sender checked it.
     pub fn encode_head(&self, out: &mut Vec<u8>) {
         out.reserve(self.head_len());
         let [a, b, c, d] = (self.body_len() as u32).to_le_bytes();
@@ -137,7 +137,7 @@ impl Delivery<'_> {
         self.encode_names(out);
     }
 
-    /// Appends sender and topic, each with its separator: the body up to the payload.
+    /// Appends sender and topic, each with its separator: the part of the body before the payload.
     pub fn encode_names(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.sender.as_bytes());
         out.push(0);
@@ -148,10 +148,11 @@ impl Delivery<'_> {
     }
 }
 
-/// Reads the body of a delivery.
+/// Parses the body of a delivery.
 ///
 /// # Errors
-/// A missing separator, or text that is not UTF-8.
+///
+/// A separator is missing, or text is not UTF-8.
 pub fn parse_body<'a>(kind: FrameKind, realtime: bool, body: &'a [u8]) -> Result<Delivery<'a>, DecodeError> {
     let (sender, mut payload) = split_text(body, "sender")?;
     let mut topic = None;

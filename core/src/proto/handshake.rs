@@ -8,16 +8,17 @@
 //! broker -> client   01, or an error code and the end
 //! ```
 //!
-//! Both machines take bytes as they come, say how many of them they used (what follows a name is
-//! frames already), and never hold more than one name.
+//! Both state machines accept bytes in pieces of any size, consume only the bytes that they need (the bytes after a
+//! name are already frames), and never hold more than one name.
 
 use super::DecodeError;
 use super::op::{GREETING, MAGIC, RESULT_OK, VERSION};
 use crate::error::ErrorKind;
 
-/// Returns true if `name` may be a client's: not empty, no leading dot, no NUL.
+/// Returns `Ok` if `name` may be a client's name: it is not empty, does not start with a dot and contains no NUL.
 ///
 /// # Errors
+///
 /// A description of the fault.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
@@ -48,17 +49,17 @@ fn check_greeting(bytes: &[u8; 3]) -> Result<(), DecodeError> {
 /// The next step of the broker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ServerStep {
-    /// Wait for more bytes.
+    /// More bytes are needed.
     Read,
-    /// The greeting is right: answer `01`, then go on.
+    /// The greeting is correct: answer `01`, then continue.
     Greeted,
-    /// Answer the error's code and close.
+    /// Answer with the error's code and close the connection.
     Reject(ErrorKind),
-    /// The peer wants this name; whether it gets it is the registry's to say.
+    /// The peer asks for this name. The registry decides whether it gets the name.
     Register(String),
 }
 
-/// The broker's side. Send [`GREETING`] first.
+/// The state machine of the broker's side. The caller must send [`GREETING`] first.
 #[derive(Debug, Default)]
 pub struct Server {
     greeted: bool,
@@ -66,12 +67,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A machine that waits for the peer's greeting.
+    /// Creates a state machine that waits for the peer's greeting.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the bytes it needs from the front of `input`, one step at a time.
+    /// Consumes the bytes that it needs from the front of `input`, one step at a time.
     pub fn next(&mut self, input: &mut &[u8]) -> ServerStep {
         if !self.greeted {
             return match fill(&mut self.held, 3, input).and_then(|held| held.first_chunk::<3>().copied()) {
@@ -99,7 +100,7 @@ impl Server {
     }
 }
 
-/// Grows `held` to `len` bytes from the front of `input`; `None` while there are not enough.
+/// Extends `held` to `len` bytes from the front of `input`. Returns `None` while there are not enough bytes.
 fn fill<'a>(held: &'a mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'a [u8]> {
     let take = len.saturating_sub(held.len()).min(input.len());
     held.extend_from_slice(&input[..take]);
@@ -110,13 +111,13 @@ fn fill<'a>(held: &'a mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'a 
 /// The next step of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientStep {
-    /// Wait for more bytes.
+    /// More bytes are needed.
     Read,
-    /// Send these bytes, then go on.
+    /// Send these bytes, then continue.
     Send(Vec<u8>),
-    /// The name is registered: frames may flow.
+    /// The name is registered: frames may be sent.
     Registered,
-    /// The broker refused, with this code.
+    /// The broker has refused with this code.
     Refused(u8),
 }
 
@@ -127,7 +128,7 @@ enum ClientStage {
     NameAnswer,
 }
 
-/// The client's side.
+/// The state machine of the client's side.
 #[derive(Debug)]
 pub struct Client<'a> {
     name: &'a str,
@@ -136,14 +137,15 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// A machine that registers `name`.
+    /// Creates a state machine that registers `name`.
     pub fn new(name: &'a str) -> Self {
         Client { name, stage: ClientStage::Greeting, held: Vec::new() }
     }
 
-    /// Takes the bytes it needs from the front of `input`, one step at a time.
+    /// Consumes the bytes that it needs from the front of `input`, one step at a time.
     ///
     /// # Errors
+    ///
     /// The peer is not a broker of this protocol and version.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<ClientStep, DecodeError> {
         match self.stage {

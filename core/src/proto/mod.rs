@@ -23,28 +23,28 @@ pub mod rpc;
 
 use std::fmt;
 
-/// Bytes that are not the protocol. The stream they came from cannot be trusted any further.
+/// Bytes that violate the protocol. The rest of the stream cannot be interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The greeting's first byte is not `EB`.
     Magic(u8),
-    /// A protocol version that is not ours.
+    /// A protocol version that is not supported.
     Version(u16),
     /// An operation or a delivery kind that does not exist.
     UnknownOperation(u8),
-    /// A separator is missing after the field named.
+    /// A separator is missing after this field.
     MissingNul(&'static str),
-    /// The field named is not UTF-8.
+    /// This field is not UTF-8.
     NotUtf8(&'static str),
-    /// A body declared longer than the limit.
+    /// The declared length of a body is over the limit.
     TooLarge {
-        /// The value in the header.
+        /// The length in the header.
         declared: u32,
         /// The limit.
         limit: u32,
     },
-    /// Fewer bytes than the structure named needs.
+    /// There are fewer bytes than this structure needs.
     Short(&'static str),
 }
 
@@ -66,15 +66,15 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Splits `body` at its first NUL: the text before it, and what follows.
+/// Splits `body` at its first NUL into the text before it and the bytes after it.
 fn split_text<'a>(body: &'a [u8], what: &'static str) -> Result<(&'a str, &'a [u8]), DecodeError> {
     let nul = find_nul(body).ok_or(DecodeError::MissingNul(what))?;
     let text = std::str::from_utf8(&body[..nul]).map_err(|_| DecodeError::NotUtf8(what))?;
     Ok((text, &body[nul + 1..]))
 }
 
-/// The position of the first NUL. Names and topics are short, so that a plain loop finds it; what is longer is searched
-/// word by word, since a hostile body may have none.
+/// Returns the position of the first NUL. Names and topics are short, so that a plain loop is fast; longer texts are
+/// searched word by word, since a hostile body may have no NUL.
 pub(crate) fn find_nul(bytes: &[u8]) -> Option<usize> {
     const SHORT: usize = 256;
     const PIECE: usize = 4096;

@@ -1,10 +1,10 @@
-//! Every constant of the wire, and the two small values made of them: [`QoS`] and [`FrameKind`].
+//! The constants of the wire format, and the two small types made of them: [`QoS`] and [`FrameKind`].
 
-/// The three bytes each side greets the other with: a magic byte and the protocol version.
+/// The three bytes with which each side greets the other: a magic byte and the protocol version.
 pub const GREETING: [u8; 3] = [0xeb, 1, 0];
 /// The magic byte that opens a greeting.
 pub const MAGIC: u8 = 0xeb;
-/// The protocol version spoken here.
+/// The protocol version of this implementation.
 pub const VERSION: u16 = 1;
 
 /// A ping, in both directions.
@@ -19,7 +19,7 @@ pub const OP_UNSUBSCRIBE: u8 = 0x03;
 pub const OP_EXCLUDE: u8 = 0x04;
 /// End exclusions.
 pub const OP_UNEXCLUDE: u8 = 0x05;
-/// Publish, for one receiver only.
+/// Publish for one receiver only.
 pub const OP_PUBLISH_FOR: u8 = 0x06;
 /// A message to one client, and its delivery.
 pub const OP_MESSAGE: u8 = 0x12;
@@ -40,10 +40,10 @@ pub const SECONDARY_SEPARATOR: &str = "%%";
 pub const BROKER_NAME: &str = ".broker";
 /// The topic of the broker's announcements of clients that connect and disconnect.
 pub const TOPIC_INFO: &str = ".broker/info";
-/// The topic of the broker's announcement of its shutdown. Every client is subscribed to it from its registration.
+/// The topic of the broker's announcement of its shutdown. Every client is subscribed to it when it registers.
 pub const TOPIC_WARN: &str = ".broker/warn";
 
-/// The primary name within a client's name: up to the first `%%`.
+/// Returns the primary name within a client's name, up to the first `%%`.
 ///
 /// ```
 /// assert_eq!(busrt::proto::op::primary_name("plant.a%%2"), "plant.a");
@@ -69,12 +69,12 @@ pub enum QoS {
 }
 
 impl QoS {
-    /// Returns true if the broker answers the operation.
+    /// Returns true if the broker acknowledges the operation.
     pub const fn needs_ack(self) -> bool {
         self as u8 & 1 != 0
     }
 
-    /// The same, the broker answering the operation.
+    /// Returns the same QoS with an acknowledgement.
     pub const fn acknowledged(self) -> QoS {
         if self.is_realtime() { QoS::RealtimeProcessed } else { QoS::Processed }
     }
@@ -84,7 +84,7 @@ impl QoS {
         self as u8 & 2 != 0
     }
 
-    /// The QoS of a flags byte (bits 6 and 7).
+    /// Returns the QoS of a flags byte (bits 6 and 7).
     pub const fn from_flags(flags: u8) -> QoS {
         match flags >> 6 {
             0 => QoS::No,
@@ -94,7 +94,7 @@ impl QoS {
         }
     }
 
-    /// The flags byte of operation `op` with this QoS.
+    /// Returns the flags byte of operation `op` with this QoS.
     pub const fn flags(self, op: u8) -> u8 {
         op | (self as u8) << 6
     }
@@ -104,16 +104,16 @@ impl QoS {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// A publication to a topic that this client is subscribed to.
+    /// A publication on a topic to which this client is subscribed.
     Publication = OP_PUBLISH,
-    /// To this client by name.
+    /// A message to this client by name.
     Message = OP_MESSAGE,
-    /// To all clients a name mask matches.
+    /// A broadcast to all clients whose names match a mask.
     Broadcast = OP_BROADCAST,
 }
 
 impl FrameKind {
-    /// The kind of a delivery's first byte.
+    /// Returns the kind for a delivery's first byte.
     pub const fn from_byte(byte: u8) -> Option<FrameKind> {
         match byte {
             OP_PUBLISH => Some(FrameKind::Publication),

@@ -14,7 +14,7 @@ pub const HEADER_LEN: usize = 9;
 /// A ping: nine zero bytes.
 pub const PING: [u8; HEADER_LEN] = [0; HEADER_LEN];
 /// A progress report: operation 0 with QoS 1 and a body of one NUL. It tells a broker that this client takes frames
-/// though its socket takes no bytes. A broker that does not know it does nothing, and does not acknowledge it.
+/// although its socket accepts no bytes. A broker that does not know it ignores it and does not acknowledge it.
 pub const PROGRESS: [u8; HEADER_LEN + 1] = [0, 0, 0, 0, QoS::Processed.flags(OP_NOP), 1, 0, 0, 0, 0];
 
 /// A request's header.
@@ -34,7 +34,7 @@ impl Header {
         matches!(self.flags & OP_BITS, OP_SUBSCRIBE | OP_UNSUBSCRIBE | OP_EXCLUDE | OP_UNEXCLUDE)
     }
 
-    /// The QoS in the flags.
+    /// Returns the QoS in the flags.
     pub const fn qos(&self) -> QoS {
         QoS::from_flags(self.flags)
     }
@@ -55,7 +55,7 @@ impl decoder::Header for Header {
         let Some((&[a, b, c, d, flags, e, f, g, h], _)) = bytes.split_first_chunk::<HEADER_LEN>() else {
             return Err(DecodeError::Short("a request's header"));
         };
-        // A ping's other bytes mean nothing, and no body follows.
+        // A ping's other bytes have no meaning, and no body follows.
         let len = if flags == OP_NOP { 0 } else { u32::from_le_bytes([e, f, g, h]) };
         Ok(Header { op_id: u32::from_le_bytes([a, b, c, d]), flags, len })
     }
@@ -72,48 +72,48 @@ impl decoder::Header for Header {
     }
 }
 
-/// An operation, its payload being of type `P`: bytes borrowed from a decoder, or owned ones to send.
+/// An operation. Its payload has the type `P`: bytes borrowed from a decoder, or owned bytes to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation<'a, P> {
-    /// A ping, or an operation 0 with QoS bits, which is neither acted on nor acknowledged.
+    /// A ping, or an operation 0 with QoS bits, which has no effect and is not acknowledged.
     Nop,
-    /// To every client with a matching subscription.
+    /// A publication to every client with a matching subscription.
     Publish {
-        /// Plain text: wildcards in it mean nothing.
+        /// Plain text: wildcard characters in it have no meaning.
         topic: &'a str,
-        /// Any bytes.
+        /// The payload: any bytes.
         payload: P,
     },
-    /// The same, for the receiver named only.
+    /// A publication only for the given receiver.
     PublishFor {
-        /// Plain text: wildcards in it mean nothing.
+        /// Plain text: wildcard characters in it have no meaning.
         topic: &'a str,
         /// The primary name of the receiver.
         receiver: &'a str,
-        /// Any bytes.
+        /// The payload: any bytes.
         payload: P,
     },
-    /// Subscribe to topic masks.
+    /// Subscribes to topic masks.
     Subscribe(Topics<'a>),
-    /// End subscriptions.
+    /// Ends subscriptions.
     Unsubscribe(Topics<'a>),
-    /// Exclude topic masks from what subscriptions match.
+    /// Excludes topic masks from what subscriptions match.
     Exclude(Topics<'a>),
-    /// End exclusions.
+    /// Ends exclusions.
     Unexclude(Topics<'a>),
-    /// To the client of exactly that name.
+    /// A message to the client whose name is `target`.
     Message {
         /// The receiver's name.
         target: &'a str,
-        /// Any bytes.
+        /// The payload: any bytes.
         payload: P,
     },
-    /// To every client whose name the mask matches.
+    /// A message to every client whose name matches the mask.
     Broadcast {
         /// A name mask.
         mask: &'a str,
-        /// Any bytes.
+        /// The payload: any bytes.
         payload: P,
     },
 }
@@ -121,14 +121,14 @@ pub enum Operation<'a, P> {
 /// One topic mask or many.
 #[derive(Debug, Clone, Copy)]
 pub enum Topics<'a> {
-    /// In the form of a body: separated by NUL, already checked to be UTF-8.
+    /// In the form of a body: separated by NUL, already validated as UTF-8.
     Joined(&'a str),
-    /// A list, in the form in which a program has it.
+    /// As a list, the form that a program has.
     List(&'a [&'a str]),
 }
 
 impl<'a> Topics<'a> {
-    /// The topic masks, one by one.
+    /// Iterates over the topic masks.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let (joined, list) = match self {
             Topics::Joined(text) => (Some(text.split('\0')), None),
@@ -147,10 +147,11 @@ impl PartialEq for Topics<'_> {
 impl Eq for Topics<'_> {}
 
 impl<'a> Operation<'a, &'a [u8]> {
-    /// Reads the body of a request.
+    /// Parses the body of a request.
     ///
     /// # Errors
-    /// An operation that does not exist, a missing separator, text that is not UTF-8.
+    ///
+    /// The operation does not exist, a separator is missing, or text is not UTF-8.
     pub fn parse(flags: u8, body: &'a [u8]) -> Result<Self, DecodeError> {
         let topics = || {
             let text = std::str::from_utf8(body).map_err(|_| DecodeError::NotUtf8("topic"))?;
@@ -189,25 +190,27 @@ impl<'a> Operation<'a, &'a [u8]> {
 }
 
 impl<P: AsRef<[u8]>> Operation<'_, P> {
-    /// Appends the request's header and everything of its body but the payload, which the caller
-    /// appends itself or keeps as shared bytes.
+    /// Appends the request's header and the body without the payload, which the caller appends itself or keeps as
+    /// shared bytes.
     ///
     /// # Errors
-    /// A name or topic with a NUL in it, or a body longer than a `u32` can tell.
+    ///
+    /// A name or topic contains a NUL, or the body is longer than `u32::MAX`.
     pub fn encode_head(&self, op_id: u32, qos: QoS, out: &mut Vec<u8>) -> crate::Result<()> {
         self.encode_head_for(self.payload().map_or(0, <[u8]>::len), op_id, qos, out)
     }
 
-    /// The payload, if this operation has one.
+    /// Returns the payload, if this operation has one.
     pub fn payload(&self) -> Option<&[u8]> {
         self.payload_ref().map(P::as_ref)
     }
 }
 
 impl<P> Operation<'_, P> {
-    /// Appends what [`encode_head`](Operation::encode_head) appends, for a payload of `payload_len` bytes.
+    /// Does the same as [`encode_head`](Operation::encode_head), for a payload of `payload_len` bytes.
     ///
     /// # Errors
+    ///
     /// The errors of [`encode_head`](Operation::encode_head).
     pub fn encode_head_for(
         &self,
@@ -252,7 +255,7 @@ impl<P> Operation<'_, P> {
 }
 
 impl<'a, P> Operation<'a, P> {
-    /// The same operation with another payload.
+    /// Returns the same operation with another payload.
     pub fn map_payload<Q>(self, map: impl FnOnce(P) -> Q) -> Operation<'a, Q> {
         match self {
             Operation::Nop => Operation::Nop,
@@ -269,7 +272,7 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// The same operation with its payload borrowed.
+    /// Returns the same operation with its payload borrowed.
     pub fn by_ref(&self) -> Operation<'a, &P> {
         match self {
             Operation::Nop => Operation::Nop,
@@ -286,7 +289,7 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// The payload as it is held, if this operation has one.
+    /// Returns a reference to the payload, if this operation has one.
     pub fn payload_ref(&self) -> Option<&P> {
         match self {
             Operation::Publish { payload, .. }
@@ -297,7 +300,7 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// The subject of the operation: the receiver, the mask, or the (first) topic.
+    /// Returns the subject of the operation: the receiver, the mask, or the (first) topic.
     pub fn subject(&self) -> &'a str {
         match self {
             Operation::Nop => "",
@@ -311,7 +314,7 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// The operation's code on the wire.
+    /// Returns the operation's code on the wire.
     pub const fn code(&self) -> u8 {
         match self {
             Operation::Nop => OP_NOP,

@@ -1,4 +1,4 @@
-//! The RPC envelope: what the payload of a one-to-one message holds (docs/protocol.md section 8).
+//! The RPC envelope in the payload of a one-to-one message (docs/protocol.md section 8).
 //!
 //! ```text
 //! 00 PAYLOAD                     notification
@@ -18,13 +18,13 @@ pub const REPLY: u8 = 0x11;
 /// First byte of an error reply.
 pub const ERROR_REPLY: u8 = 0x12;
 
-/// The payload or the parameters cannot be read.
+/// The payload or the parameters cannot be parsed.
 pub const CODE_PARSE: i16 = -32700;
-/// The request is none.
+/// The message is not a valid request.
 pub const CODE_INVALID_REQUEST: i16 = -32600;
 /// There is no such method.
 pub const CODE_METHOD_NOT_FOUND: i16 = -32601;
-/// The method does not take these parameters.
+/// The parameters are invalid for the method.
 pub const CODE_INVALID_PARAMS: i16 = -32602;
 /// The method failed.
 pub const CODE_INTERNAL: i16 = -32603;
@@ -34,43 +34,44 @@ pub const CODE_NOT_FOUND: i16 = -32001;
 /// An RPC frame, borrowed from a message's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Envelope<'a> {
-    /// Wants no answer and names no method.
+    /// A notification: it asks for no answer and names no method.
     Notification {
-        /// Any bytes.
+        /// The payload: any bytes.
         payload: &'a [u8],
     },
-    /// A call.
+    /// A request: a call of a method.
     Request {
-        /// The caller's own counter; 0 wants no reply.
+        /// The caller's own counter; 0 asks for no reply.
         id: u32,
         /// The method's name; text by convention.
         method: &'a [u8],
-        /// Any bytes; a MessagePack map by convention.
+        /// The parameters: any bytes; a MessagePack map by convention.
         params: &'a [u8],
     },
-    /// The result of a call.
+    /// A reply: the result of a call.
     Reply {
         /// The id of the request.
         id: u32,
-        /// Any bytes.
+        /// The result: any bytes.
         result: &'a [u8],
     },
-    /// The failure of a call.
+    /// An error reply: the failure of a call.
     ErrorReply {
         /// The id of the request.
         id: u32,
         /// The number of the error.
         code: i16,
-        /// A description, text by convention.
+        /// A description; text by convention.
         data: &'a [u8],
     },
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the payload of a message.
+    /// Parses the payload of a message.
     ///
     /// # Errors
-    /// It is empty, starts with a byte that is no RPC frame, or ends too early.
+    ///
+    /// The payload is empty, starts with a byte that is not an RPC frame, or ends too early.
     pub fn parse(payload: &'a [u8]) -> Result<Self, DecodeError> {
         let (&kind, rest) = payload.split_first().ok_or(DecodeError::Short("an RPC frame"))?;
         if kind == NOTIFICATION {
@@ -96,14 +97,14 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The bytes before the parameters of a request. `method` must not contain a NUL.
+/// Returns the bytes before the parameters of a request. `method` must not contain a NUL.
 pub fn request_header(id: u32, method: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(6 + method.len());
     put_request_header(id, method, &mut out);
     out
 }
 
-/// Appends what [`request_header`] returns.
+/// Appends the bytes that [`request_header`] returns.
 pub fn put_request_header(id: u32, method: &str, out: &mut Vec<u8>) {
     out.push(REQUEST);
     out.extend_from_slice(&id.to_le_bytes());
@@ -111,13 +112,13 @@ pub fn put_request_header(id: u32, method: &str, out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// The bytes before the result in a reply.
+/// Returns the bytes before the result in a reply.
 pub fn reply_header(id: u32) -> [u8; 5] {
     let [a, b, c, d] = id.to_le_bytes();
     [REPLY, a, b, c, d]
 }
 
-/// The bytes before the data in an error reply.
+/// Returns the bytes before the data in an error reply.
 pub fn error_header(id: u32, code: i16) -> [u8; 7] {
     let ([a, b, c, d], [e, f]) = (id.to_le_bytes(), code.to_le_bytes());
     [ERROR_REPLY, a, b, c, d, e, f]

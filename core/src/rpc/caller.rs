@@ -17,14 +17,14 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Makes RPC calls over a client, and serves nothing: frames, messages that answer no call among them,
-/// stay with the holder of the client's [`frames`](Client::frames). Clones are the same caller.
+/// Makes RPC calls over a client, and serves nothing. Received frames, including messages that are no replies, stay
+/// with the holder of the client's [`frames`](Client::frames). Clones are handles of the same caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     client: Client,
 }
 
-/// A call to be made: what [`Caller::try_call`] and its like take.
+/// A call to be made, for [`Caller::try_call`] and similar methods.
 #[derive(Debug, Clone, Copy)]
 pub struct CallRequest<'a> {
     target: &'a str,
@@ -36,8 +36,8 @@ pub struct CallRequest<'a> {
 }
 
 impl<'a> CallRequest<'a> {
-    /// A call of `method` of the client `target`, with the client's timeout as its deadline. With a `qos` that asks
-    /// for an acknowledgement the call fails as soon as the broker refuses it.
+    /// Creates a call of `method` of the client `target`, with the client's timeout as its deadline. If `qos` asks
+    /// for an acknowledgement, the call fails as soon as the broker refuses it.
     pub fn new(
         target: &'a str,
         method: &'a str,
@@ -47,13 +47,13 @@ impl<'a> CallRequest<'a> {
         CallRequest { target, method, params: params.into(), prefix: &[], qos, deadline: Deadline::Default }
     }
 
-    /// The beginning of the parameters, so that a header need not be joined with what follows it.
+    /// Sets bytes that precede the parameters, so that a header need not be joined with the data that follows it.
     pub fn prefix(mut self, prefix: &'a [u8]) -> CallRequest<'a> {
         self.prefix = prefix;
         self
     }
 
-    /// How long the reply is awaited, with the time to find room; the client's timeout unless set.
+    /// Sets how long the reply is awaited, including the time to find room. Default: the client's timeout.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> CallRequest<'a> {
         self.deadline = deadline.into();
         self
@@ -61,25 +61,25 @@ impl<'a> CallRequest<'a> {
 }
 
 impl Caller {
-    /// A caller over `client`. There may be any number of them.
+    /// Creates a caller over `client`. There may be any number of callers.
     pub fn new(client: Client) -> Caller {
         Caller { client }
     }
 
-    /// The client it calls over.
+    /// Returns the client over which it calls.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Calls `method` of the client `target` and waits for its reply, at most the client's
+    /// Calls `method` of the client `target` and waits for its reply, at most for the client's
     /// [`timeout`](crate::client::Config::timeout). Dropping the future forgets the call.
     ///
-    /// With a `qos` that asks for an acknowledgement the call fails as soon as the broker refuses it; with
-    /// any other a call to a client that is not there ends at its deadline.
+    /// With a `qos` that asks for an acknowledgement the call fails as soon as the broker refuses it; with any other
+    /// QoS, a call to a client that is not registered ends at its deadline.
     ///
     /// # Errors
-    /// The error reply of the method, or a code of the bus itself ([`RpcError::kind`]): -32113 no client has
-    /// that name, -32120 no reply in time, -32115 the connection was lost.
+    /// The error reply of the method, or a code of the bus itself ([`RpcError::kind`]): -32113 no client has that
+    /// name, -32120 no reply in time, -32115 the connection was lost.
     pub async fn call(
         &self,
         target: &str,
@@ -90,10 +90,11 @@ impl Caller {
         self.submit(target, method, params, qos).await?.await
     }
 
-    /// Does the same as [`call`](Caller::call), with a deadline of its own, which counts from here: it ends the wait
-    /// for room and for a connection too.
+    /// Does the same as [`call`](Caller::call), with its own deadline, which counts from the beginning of this
+    /// method. It also ends the wait for room and for a connection.
     ///
     /// # Errors
+    ///
     /// The errors of [`call`](Caller::call).
     pub async fn call_with_deadline(
         &self,
@@ -107,12 +108,13 @@ impl Caller {
         self.start(&CallRequest::new(target, method, &params, qos).deadline(deadline)).await?.await
     }
 
-    /// Sends a call and hands out its outcome as a future of its own, so that many can be under way. It
-    /// waits only for room to send; the deadline counts from here.
+    /// Sends a call and returns a future of its outcome, so that many can be in progress. It waits only for room to
+    /// send; the deadline counts from the beginning of this method.
     ///
     /// # Errors
-    /// -32115 the connection was lost, -32114 a name with a NUL, -32120 no room before the deadline. The request is
-    /// not sent then, now or later.
+    ///
+    /// -32115 if the connection was lost, -32114 for a name with a NUL, -32120 if there was no room before the
+    /// deadline. After an error, the request is not sent, now or later.
     pub async fn submit(
         &self,
         target: &str,
@@ -131,12 +133,12 @@ impl Caller {
     pub async fn start(&self, call: &CallRequest<'_>) -> Result<PendingCall, RpcError> {
         let slot = Slot::new();
         let (id, fixed) = self.register(call, CallTarget::Slot(slot.clone()))?;
-        // From here on the handle forgets the call, whatever happens.
+        // From here on, dropping the handle forgets the call in every case.
         let mut pending = PendingCall::new(self.client.clone(), id, slot);
         let header = Header::new(id, fixed.method);
         let request = fixed.request(&header.0);
         let mut sending = pin!(self.client.submit_to(&request, AnswerTo::Call(id)));
-        // The outcome and the submission race: after the one, the other does not happen.
+        // The outcome and the sending of the request compete: after one of them, the other does not happen.
         let sent = poll_fn(|cx| {
             if let Poll::Ready(outcome) = pending.poll_outcome(cx) {
                 return Poll::Ready(outcome.map(drop));
@@ -152,28 +154,31 @@ impl Caller {
         }
     }
 
-    /// Sends a call now, on the caller's thread, if there is room. Needs no runtime and never waits.
+    /// Sends a call immediately, on the caller's thread, if there is room. Needs no runtime and never waits.
     ///
     /// # Errors
+    ///
     /// The errors of [`submit`](Caller::submit), without -32120.
     pub fn try_call(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
         self.call_now(call, Bound::Bounded)
     }
 
-    /// Does the same as [`try_call`](Caller::try_call), but sends though there is no room: see
+    /// Does the same as [`try_call`](Caller::try_call), but sends even if there is no room: see
     /// [`Client::send_in_order`].
     ///
     /// # Errors
+    ///
     /// The errors of [`try_call`](Caller::try_call).
     pub fn call_in_order(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingCall>, RpcError> {
         self.call_now(call, Bound::Unbounded)
     }
 
-    /// Does the same as [`try_call`](Caller::try_call); the outcome goes to `completions` with `token`. Returns the id
-    /// of the call, by which it can be [cancelled](Caller::cancel).
+    /// Does the same as [`try_call`](Caller::try_call), but puts the outcome into `completions` with `token`. Returns
+    /// the id of the call, with which it can be [cancelled](Caller::cancel).
     ///
     /// # Errors
-    /// The errors of [`try_call`](Caller::try_call). Nothing goes to `completions` then.
+    ///
+    /// The errors of [`try_call`](Caller::try_call). After an error, nothing is put into `completions`.
     pub fn try_call_to(
         &self,
         call: &CallRequest<'_>,
@@ -183,9 +188,11 @@ impl Caller {
         self.send_to(call, completions, token, Bound::Bounded)
     }
 
-    /// Does the same as [`call_in_order`](Caller::call_in_order); the outcome goes to `completions` with `token`.
+    /// Does the same as [`call_in_order`](Caller::call_in_order), but puts the outcome into `completions` with
+    /// `token`.
     ///
     /// # Errors
+    ///
     /// The errors of [`try_call_to`](Caller::try_call_to).
     pub fn call_in_order_to(
         &self,
@@ -210,12 +217,13 @@ impl Caller {
         Ok(sent)
     }
 
-    /// As [`try_call`](Caller::try_call), but tells the acknowledgement of the request apart from the reply: a
-    /// refusal by the broker is the outcome of the operation and does not end the call, which the program then drops.
-    /// For programs that tell their users when a request is delivered.
+    /// Does the same as [`try_call`](Caller::try_call), but reports the acknowledgement of the request separately
+    /// from the reply: a refusal by the broker is the outcome of the operation and does not end the call, which the
+    /// program must then drop. It is for programs that tell their users when a request is delivered.
     ///
     /// # Errors
-    /// As [`try_call`](Caller::try_call).
+    ///
+    /// The errors of [`try_call`](Caller::try_call).
     pub fn try_call_with_ack(
         &self,
         call: &CallRequest<'_>,
@@ -231,11 +239,12 @@ impl Caller {
         Ok(sent?.map(|operation| (operation, pending)))
     }
 
-    /// As [`try_call_with_ack`](Caller::try_call_with_ack); the acknowledgement, if the QoS asks for one, goes to
-    /// `completions` with `ack_token`, the reply with `token`. Returns the id of the call.
+    /// Does the same as [`try_call_with_ack`](Caller::try_call_with_ack), but puts the acknowledgement, if the QoS
+    /// asks for one, into `completions` with `ack_token`, and the reply with `token`. Returns the id of the call.
     ///
     /// # Errors
-    /// As [`try_call_to`](Caller::try_call_to).
+    ///
+    /// The errors of [`try_call_to`](Caller::try_call_to).
     pub fn try_call_with_ack_to(
         &self,
         call: &CallRequest<'_>,
@@ -253,8 +262,8 @@ impl Caller {
         Ok(sent?.map(|_| id))
     }
 
-    /// Forgets a call that was started with a completion queue: nothing more goes there, and its late reply is dropped.
-    /// Returns false if its outcome is there already.
+    /// Forgets a call that was started with a completion queue: no outcome is put there, and its late reply is
+    /// dropped. Returns false if its outcome is already in the queue.
     pub fn cancel(&self, id: u32) -> bool {
         self.client.check_process().is_ok() && self.client.state().calls.forget(id)
     }
@@ -276,14 +285,14 @@ impl Caller {
         let sent = self.client.attempt(&fixed.request(&header.0), AnswerTo::Call(id), bound);
         match sent {
             Ok(TrySend::Sent(_)) => Ok(TrySend::Sent(id)),
-            // Its outcome is told already, if the connection has just been lost.
+            // The outcome has already been delivered if the connection has just been lost.
             _ if !self.client.state().calls.unregister(id) => Ok(TrySend::Sent(id)),
             Ok(TrySend::NoRoom) => Ok(TrySend::NoRoom),
             Err(e) => Err(error_of(e)),
         }
     }
 
-    /// Makes the entry of a call. Returns its id, and the call with its deadline as a point in time.
+    /// Registers a call. Returns its id, and the call with its deadline as a point in time.
     fn register<'a>(
         &self,
         call: &CallRequest<'a>,
@@ -305,9 +314,10 @@ impl Caller {
         Ok((id, call.deadline(deadline.map_or(Deadline::Never, |at| Deadline::At(at.into_std())))))
     }
 
-    /// Calls a method and wants no reply.
+    /// Calls a method without asking for a reply.
     ///
     /// # Errors
+    ///
     /// The errors of [`Client::send`].
     pub async fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: QoS) -> Result<()> {
         check_method(method)?;
@@ -327,10 +337,11 @@ impl Caller {
         self.client.run_request(&Request::message(target, &payload, qos).prefix(prefix)).await
     }
 
-    /// Calls a method that sends no reply, now if there is room: see [`Client::try_send`]. The deadline is that of the
-    /// acknowledgement.
+    /// Calls a method without asking for a reply, immediately if there is room: see [`Client::try_send`]. The
+    /// deadline is that of the acknowledgement.
     ///
     /// # Errors
+    ///
     /// The errors of [`Client::try_send`].
     pub fn try_call0(&self, call: &CallRequest<'_>) -> Result<TrySend<PendingOperation>> {
         check_method(call.method)?;
@@ -338,9 +349,10 @@ impl Caller {
         self.client.try_send(&call.request(&header.0))
     }
 
-    /// Sends a notification now if there is room: see [`Client::try_send`].
+    /// Sends a notification immediately if there is room: see [`Client::try_send`].
     ///
     /// # Errors
+    ///
     /// The errors of [`Client::try_send`].
     pub fn try_notify<'a>(
         &self,
@@ -368,14 +380,14 @@ fn check_method(method: &str) -> Result<()> {
     Ok(())
 }
 
-/// A longer buffer is freed instead of kept for the next call.
+/// A buffer longer than this is freed instead of kept for the next call, in bytes.
 const MAX_KEPT_BYTES: usize = 4096;
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The envelope of a request, in a buffer that belongs to the thread while there is none.
+/// The envelope of a request, in a buffer that is returned to the thread when the value is dropped.
 struct Header(Vec<u8>);
 
 impl Header {

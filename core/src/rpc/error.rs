@@ -9,11 +9,11 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
-/// The failure of a call: a code (docs/protocol.md section 8) and data, text by convention. A handler returns
-/// it to send an error reply; a caller gets it for that, and for what the bus itself refused.
+/// The failure of a call: a code (docs/protocol.md section 8), and data that is text by convention. A handler returns
+/// it to send an error reply. A caller receives it for an error reply, and for errors of the bus itself.
 ///
-/// A method may answer with a code of the bus. [`origin`](RpcError::origin) tells that from an error of the bus.
-/// Two errors are equal when code, data and origin are.
+/// A method may answer with a code of the bus. [`origin`](RpcError::origin) distinguishes that from an error of the
+/// bus. Two errors are equal if code, data and origin are.
 #[derive(Clone)]
 pub struct RpcError {
     code: i16,
@@ -25,9 +25,10 @@ pub struct RpcError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The method: the peer has sent an error reply. Also an error that a handler makes, to be sent.
+    /// The method: the peer has sent an error reply. Errors that a handler creates also have this origin.
     Method,
-    /// The broker has refused the call: the method has not seen it. [`Error::code`] has the raw result code.
+    /// The broker has refused the call, so that the method has not received it. [`Error::code`] returns the raw
+    /// result code.
     Broker,
     /// This client: no reply came by the deadline, the connection was lost, or the call could not be sent. The
     /// method may have run.
@@ -35,17 +36,17 @@ pub enum Origin {
 }
 
 impl RpcError {
-    /// An error of any code.
+    /// Creates an error with any code.
     pub fn new(code: i16, data: impl Into<Bytes>) -> RpcError {
         RpcError { code, data: data.into(), bus: None }
     }
 
-    /// -32700: the payload or the parameters cannot be read.
+    /// -32700: the payload or the parameters cannot be parsed.
     pub fn parse(data: impl Into<Bytes>) -> RpcError {
         RpcError::new(CODE_PARSE, data)
     }
 
-    /// -32600: the request is none.
+    /// -32600: the message is not a valid request.
     pub fn invalid_request(data: impl Into<Bytes>) -> RpcError {
         RpcError::new(CODE_INVALID_REQUEST, data)
     }
@@ -55,7 +56,7 @@ impl RpcError {
         RpcError::new(CODE_METHOD_NOT_FOUND, "method not found")
     }
 
-    /// -32602: the method does not take these parameters.
+    /// -32602: the parameters are invalid for the method.
     pub fn invalid_params(data: impl Into<Bytes>) -> RpcError {
         RpcError::new(CODE_INVALID_PARAMS, data)
     }
@@ -65,34 +66,34 @@ impl RpcError {
         RpcError::new(CODE_INTERNAL, data)
     }
 
-    /// -32001: what was asked for does not exist.
+    /// -32001: the method or the object does not exist.
     pub fn not_found(data: impl Into<Bytes>) -> RpcError {
         RpcError::new(CODE_NOT_FOUND, data)
     }
 
-    /// The error's number.
+    /// Returns the error's code.
     pub fn code(&self) -> i16 {
         self.code
     }
 
-    /// The data of the error reply, text by convention.
+    /// Returns the data of the error reply, text by convention.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// The same as shared bytes.
+    /// Returns the data as shared bytes.
     pub fn data_bytes(&self) -> Bytes {
         self.data.clone()
     }
 
-    /// The kind that the code stands for, if it is a code of the bus; [`origin`](RpcError::origin) says who reports
-    /// so. A lost connection is [`Io`](ErrorKind::Io) here, because they share a code:
+    /// Returns the kind of the code, if it is a code of the bus; [`origin`](RpcError::origin) says which side reports
+    /// it. A lost connection is [`Io`](ErrorKind::Io) here, because both share a code:
     /// [`bus_error`](RpcError::bus_error) is exact.
     pub fn kind(&self) -> Option<ErrorKind> {
         ErrorKind::from_rpc_code(self.code)
     }
 
-    /// The origin of the failure.
+    /// Returns the origin of the failure.
     pub fn origin(&self) -> Origin {
         match &self.bus {
             None => Origin::Method,
@@ -101,7 +102,7 @@ impl RpcError {
         }
     }
 
-    /// The error of the bus that this was made of; `None` for one of the method.
+    /// Returns the error of the bus from which this was made; `None` for an error of the method.
     pub fn bus_error(&self) -> Option<&Error> {
         self.bus.as_deref()
     }
@@ -146,7 +147,7 @@ impl fmt::Debug for RpcError {
 
 impl std::error::Error for RpcError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The data says the same as the error itself.
+        // The data repeats the text of the error itself, so that only its source is returned.
         self.bus.as_deref()?.source()
     }
 }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_the_bus_from_a_method_is_the_methods() {
+    fn a_bus_code_from_a_method_has_the_methods_origin() {
         let method = RpcError::new(-32120, "timed out");
         let own = RpcError::from(ErrorKind::Timeout);
         let broker = RpcError::from(Error::refused(0x78, ""));

@@ -8,8 +8,8 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-/// The handlers of an RPC server. Write them as `async fn`s; what is left out refuses calls and ignores
-/// the rest.
+/// The handlers of an RPC server. Implement them as `async fn`s. By default, calls are answered with an error, and
+/// notifications and frames are ignored.
 ///
 /// ```
 /// use busrt::rpc::{Call, Handlers, RpcError};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
-/// The result of a call may be of any type that becomes [`Bytes`], which is the parameter of the trait:
+/// The result of a call may have any type that converts to [`Bytes`], which is the parameter of the trait:
 ///
 /// ```
 /// use busrt::rpc::{Call, Handlers, RpcError};
@@ -41,31 +41,31 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
-/// A handler may call back over its own client, whatever the mode: replies do not queue behind what it
-/// has not handled yet. To do so let it hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc),
-/// which would keep itself alive that way.
+/// A handler may make calls over its own client, also with handling in order: replies do not queue behind frames that
+/// are not handled yet. Such a handler should hold a [`Caller`](super::Caller), not the [`Rpc`](super::Rpc): the
+/// latter would then never be dropped.
 pub trait Handlers<T: Into<Bytes> + Send = Bytes>: Send + Sync + 'static {
-    /// Answers a call: the result, or an error reply. For a call that wants no reply
-    /// ([`Call::wants_reply`]) the answer is dropped.
+    /// Answers a call with a result or an error reply. For a call that asks for no reply ([`Call::wants_reply`]), the
+    /// answer is dropped.
     fn on_call(&self, call: Call) -> impl Future<Output = Result<T, RpcError>> + Send {
         let _ = call;
         async { Err(RpcError::method_not_found()) }
     }
 
-    /// Handles a notification. They are handled one after another, in the order received.
+    /// Handles a notification. Notifications are handled one after another, in the order received.
     fn on_notification(&self, notification: Notification) -> impl Future<Output = ()> + Send {
         let _ = notification;
         async {}
     }
 
-    /// Handles a publication or a broadcast. They are handled one after another, in the order received.
+    /// Handles a publication or a broadcast. These are handled one after another, in the order received.
     fn on_frame(&self, frame: Frame) -> impl Future<Output = ()> + Send {
         let _ = frame;
         async {}
     }
 }
 
-/// For clients that call and serve nothing.
+/// Handlers for clients that only call and serve nothing.
 impl Handlers for () {}
 
 impl<T: Into<Bytes> + Send, H: Handlers<T>> Handlers<T> for Arc<H> {
@@ -90,43 +90,43 @@ pub struct Call {
     method_len: usize,
 }
 
-/// Kind byte and id.
+/// Length of the kind byte and the id.
 const METHOD_AT: usize = 5;
 
 impl Call {
-    /// The call in a message; `Err` when its method is not text.
+    /// Returns the call in a message, or an error if its method is not text.
     pub(super) fn new(frame: Frame, id: u32, method: &[u8]) -> Result<Call, Frame> {
         let method_len = method.len();
         if std::str::from_utf8(method).is_err() { Err(frame) } else { Ok(Call { frame, id, method_len }) }
     }
 
-    /// The method called.
+    /// Returns the name of the called method.
     pub fn method(&self) -> &str {
-        // The constructor has seen these bytes as a str: the fallback is never taken.
+        // The constructor has validated these bytes as UTF-8, so that the fallback is never used.
         std::str::from_utf8(&self.frame.payload()[METHOD_AT..METHOD_AT + self.method_len]).unwrap_or_default()
     }
 
-    /// Its parameters: any bytes, a MessagePack map by convention.
+    /// Returns the parameters: any bytes, a MessagePack map by convention.
     pub fn params(&self) -> &[u8] {
         &self.frame.payload()[METHOD_AT + self.method_len + 1..]
     }
 
-    /// The parameters as shared bytes: nothing is copied.
+    /// Returns the parameters as shared bytes, without copying.
     pub fn params_bytes(&self) -> Bytes {
         self.frame.payload_bytes().slice(METHOD_AT + self.method_len + 1..)
     }
 
-    /// The full name of the caller.
+    /// Returns the full name of the caller.
     pub fn sender(&self) -> &str {
         self.frame.sender()
     }
 
-    /// The caller's name up to `%%`.
+    /// Returns the caller's name up to `%%`.
     pub fn primary_sender(&self) -> &str {
         self.frame.primary_sender()
     }
 
-    /// The caller's number of this call; 0 if it wants no reply.
+    /// Returns the caller's number of this call; 0 if it asks for no reply.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -136,12 +136,12 @@ impl Call {
         self.id != 0
     }
 
-    /// Returns true if the call is to be flushed immediately on every hop, as its reply will be.
+    /// Returns true if the call is flushed immediately on every hop. Its reply will be too.
     pub fn is_realtime(&self) -> bool {
         self.frame.is_realtime()
     }
 
-    /// The message that holds the call.
+    /// Returns the message that holds the call.
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
@@ -158,7 +158,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// A message that wants no answer and names no method.
+/// A message that asks for no answer and names no method.
 #[derive(Clone)]
 pub struct Notification {
     frame: Frame,
@@ -169,27 +169,27 @@ impl Notification {
         Notification { frame }
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
         self.frame.payload().get(1..).unwrap_or_default()
     }
 
-    /// The same as shared bytes: nothing is copied.
+    /// Returns the payload as shared bytes, without copying.
     pub fn payload_bytes(&self) -> Bytes {
         self.frame.payload_bytes().slice(1..)
     }
 
-    /// The full name of the sender.
+    /// Returns the full name of the sender.
     pub fn sender(&self) -> &str {
         self.frame.sender()
     }
 
-    /// The sender's name up to `%%`.
+    /// Returns the sender's name up to `%%`.
     pub fn primary_sender(&self) -> &str {
         self.frame.primary_sender()
     }
 
-    /// The message that holds the notification.
+    /// Returns the message that holds the notification.
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
@@ -210,34 +210,35 @@ pub struct Reply {
     frame: Frame,
 }
 
-/// Kind byte and id.
+/// Length of the kind byte and the id.
 const RESULT_AT: usize = 5;
 
 impl Reply {
-    /// Reads the message that answers a call: what a [completion](crate::client::Completed::Call) holds.
+    /// Decodes the message that answers a call, which a [completion](crate::client::Completed::Call) holds.
     ///
     /// # Errors
-    /// The error reply of the method, or -32700 if the message is no reply.
+    ///
+    /// The error reply of the method, or -32700 if the message is not a reply.
     pub fn new(frame: Frame) -> Result<Reply, RpcError> {
         let all = frame.payload_bytes();
         match Envelope::parse(&all) {
             Ok(Envelope::Reply { .. }) => Ok(Reply { frame }),
             Ok(Envelope::ErrorReply { code, data, .. }) => Err(RpcError::new(code, all.slice_ref(data))),
-            _ => Err(RpcError::parse("the reply cannot be read")),
+            _ => Err(RpcError::parse("the message is not a valid reply")),
         }
     }
 
-    /// The result: any bytes, MessagePack by convention.
+    /// Returns the result: any bytes, MessagePack by convention.
     pub fn payload(&self) -> &[u8] {
         self.frame.payload().get(RESULT_AT..).unwrap_or_default()
     }
 
-    /// The result as shared bytes: nothing is copied.
+    /// Returns the result as shared bytes, without copying.
     pub fn payload_bytes(&self) -> Bytes {
         self.frame.payload_bytes().slice(RESULT_AT..)
     }
 
-    /// The message that holds the reply.
+    /// Returns the message that holds the reply.
     pub fn frame(&self) -> &Frame {
         &self.frame
     }

@@ -1,4 +1,4 @@
-//! Serving without a runtime: requests, notifications and frames in batches, answered from any thread.
+//! Serving RPC without a runtime: requests, notifications and frames in batches, answered from any thread.
 
 use super::RpcError;
 use super::handlers::{Call, Notification};
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Something that an RPC server receives.
+/// An item that an RPC server receives.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Incoming {
-    /// A request, and what answers it.
+    /// A request, and the responder that answers it.
     Request(Call, Responder),
     /// A notification.
     Notification(Notification),
@@ -29,8 +29,8 @@ pub enum Incoming {
     Frame(Frame),
 }
 
-/// Serves RPC over a client without handlers and without a runtime: the program takes what was received, in batches,
-/// and answers each request through its [`Responder`].
+/// Serves RPC over a client without handlers and without a runtime: the program takes received items in batches, and
+/// answers each request through its [`Responder`].
 ///
 /// ```no_run
 /// # fn serve(client: busrt::Client) -> busrt::Result<()> {
@@ -52,8 +52,8 @@ pub enum Incoming {
 /// # Ok(()) }
 /// ```
 ///
-/// Each part may be moved to a thread of its own. When all parts are dropped, nothing more is received; requests that
-/// were taken can still be answered. It does not keep the client connected. [`Client::drain`] waits until the parts are
+/// Each part may be moved to another thread. When all parts are dropped, nothing more is received; requests that were
+/// taken can still be answered. It does not keep the client connected. [`Client::drain`] waits until the parts are
 /// dropped and the requests are answered.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -62,19 +62,19 @@ pub struct Serving {
     pub requests: Intake,
     /// Notifications, in the order received.
     pub notifications: Intake,
-    /// Publications and broadcasts, in the order received. With [`in_order`](Serving::in_order) everything.
+    /// Publications and broadcasts, in the order received. With [`in_order`](Serving::in_order), all items.
     pub frames: Intake,
 }
 
 impl Serving {
-    /// Takes over the frames of `client` from its present consumer: those that wait, and those that an RPC server has
-    /// taken and not begun to handle. Requests, notifications and frames are taken apart from each other.
+    /// Takes over the frames of `client` from its current consumer: the waiting frames, and those that an RPC server
+    /// has taken but not begun to handle. Requests, notifications and frames are taken separately.
     pub fn new(client: &Client) -> Serving {
         Serving::attach(client, false)
     }
 
-    /// Does the same as [`new`](Serving::new), but [`frames`](Serving::frames) yields everything in the order received,
-    /// and the others nothing.
+    /// Does the same as [`new`](Serving::new), but [`frames`](Serving::frames) yields all items in the order
+    /// received, and the other parts yield nothing.
     pub fn in_order(client: &Client) -> Serving {
         Serving::attach(client, true)
     }
@@ -92,7 +92,7 @@ impl Serving {
     }
 }
 
-/// One part of what a [`Serving`] receives. Used by one thread at a time, which may be any.
+/// One part of a [`Serving`]. It is used by one thread at a time, which may be any thread.
 pub struct Intake {
     lane: RpcLane,
     client: WeakClient,
@@ -101,17 +101,17 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Appends what waits to `batch`, at most `most` items, which counts as at least 1. Never waits. Returns how many
-    /// were appended, or `None` when there will be none: the connection has ended and everything received has been
+    /// Appends waiting items to `batch`, at most `most` items (at least 1). Never waits. Returns the number of
+    /// appended items, or `None` if there will be no more: the connection has ended and all received items have been
     /// taken, or another server has taken over.
     ///
-    /// When fewer than `most` were there, the [wake-up](Intake::set_wake_up) happens as soon as there are more. When
-    /// `most` was reached, take again before waiting for it.
+    /// If fewer than `most` items were waiting, the [wake-up](Intake::set_wake_up) happens as soon as there are more.
+    /// If `most` was reached, call it again before waiting for the wake-up.
     pub fn take_batch(&mut self, batch: &mut Vec<Incoming>, most: usize) -> Option<usize> {
         self.lane.take_batch(collect(batch, most, &self.client, &self.working))
     }
 
-    /// Does the same as [`take_batch`](Intake::take_batch), but pending until there is something.
+    /// Does the same as [`take_batch`](Intake::take_batch), but is pending until there is an item.
     pub fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -121,10 +121,12 @@ impl Intake {
         self.lane.poll_batch(cx, collect(batch, most, &self.client, &self.working))
     }
 
-    /// Does the same as [`take_batch`](Intake::take_batch), but waits on this thread until there is something.
-    /// `Some(0)` when the time of `wait` is over, `None` when there will be nothing more.
+    /// Does the same as [`take_batch`](Intake::take_batch), but waits on this thread until there is an item. Returns
+    /// `Some(0)` when the time of `wait` is over, and `None` if there will be no more.
     ///
-    /// # Errors The error of the check in `wait`. Nothing is taken then.
+    /// # Errors
+    ///
+    /// The error of the check in `wait`. No item is taken then.
     pub fn wait_batch(
         &mut self,
         batch: &mut Vec<Incoming>,
@@ -134,21 +136,21 @@ impl Intake {
         self.lane.wait_batch(wait, collect(batch, most, &self.client, &self.working))
     }
 
-    /// The work that a client waits for when it drains.
+    /// Returns the work for which a draining client waits.
     #[cfg(feature = "blocking")]
     pub(crate) fn working(&self) -> Working {
         self.working.clone()
     }
 
-    /// Sets what tells the program that [`take_batch`](Intake::take_batch) has something to take, or that there will be
-    /// nothing more: a waker, or a [`WakeFd`](crate::client::WakeFd) for an event loop. It happens once for each time
-    /// that `take_batch` has found nothing more, and once now if something waits.
+    /// Sets the wake-up that tells the program that [`take_batch`](Intake::take_batch) has something to take, or that
+    /// there will be no more: a waker, or a [`WakeFd`](crate::client::WakeFd) for an event loop. It happens once
+    /// after each time that `take_batch` has found no more items, and once immediately if items are waiting.
     pub fn set_wake_up(&mut self, wake_up: impl Into<WakeUp>) {
         self.lane.set_wake_up(wake_up.into());
     }
 }
 
-/// Appends to `batch` what a server handles, up to `most` items.
+/// Appends the items that a server handles to `batch`, up to `most`.
 fn collect<'a>(
     batch: &'a mut Vec<Incoming>,
     most: usize,
@@ -186,7 +188,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// `None` for a message that is no RPC frame, or a reply to no call.
+    /// Returns `None` for a message that is not a valid RPC frame, or a reply without a call.
     pub(super) fn of(frame: Frame, client: &WeakClient) -> Option<Kind> {
         if frame.kind() != FrameKind::Message {
             return Some(Kind::Frame(frame));
@@ -206,7 +208,7 @@ impl Kind {
         }
     }
 
-    /// Adds responders to requests. A request that no handler can read is answered here.
+    /// Adds responders to requests. A request with an invalid method is answered here.
     pub(super) fn into_incoming(self, client: &WeakClient, working: &Working) -> Option<Incoming> {
         let respond = |frame: Frame, id| Responder::new(client.clone(), frame, id, working.clone());
         Some(match self {
@@ -225,7 +227,7 @@ impl Kind {
     }
 }
 
-/// Counts a message that cannot be read, and logs it unless there were many.
+/// Counts an invalid message, and logs it unless there were many.
 fn reject(client: &WeakClient, frame: &Frame, why: impl fmt::Display) {
     let Some(client) = client.upgrade() else { return };
     client.state().inbox.count_unhandled();
@@ -233,10 +235,13 @@ fn reject(client: &WeakClient, frame: &Frame, why: impl fmt::Display) {
     let name = client.name();
     contain("the logger", || {
         if suppressed > 0 {
-            log::warn!("{suppressed} more messages to {name:?} were no RPC frames");
+            log::warn!("{suppressed} more messages to {name:?} were not valid RPC frames");
         }
         if is_admitted {
-            log::warn!("message to {name:?} discarded: from {}: no RPC frame: {why}", shown(frame.sender()));
+            log::warn!(
+                "message to {name:?} discarded: from {}: invalid RPC frame: {why}",
+                shown(frame.sender())
+            );
         }
     });
 }

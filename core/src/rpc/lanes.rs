@@ -1,4 +1,4 @@
-//! The lanes of an RPC server: a slow handler of one kind of frame holds up only its kind.
+//! The lanes of an RPC server: a slow handler of one kind of frame delays only that kind.
 
 use crate::client::inbox::{Hand, LANE_FRAMES, Sorting};
 use crate::client::{Attached, Client, Lane};
@@ -9,8 +9,8 @@ use std::sync::Arc;
 const LANE_NOTIFICATIONS: usize = 1;
 const LANE_CALLS: usize = 2;
 
-/// The lane of a frame whose payload begins with `first`; `None` for a message that is neither notification nor
-/// request.
+/// Returns the lane of a frame whose payload begins with `first`; `None` for a message that is neither notification
+/// nor request.
 fn lane_of(kind: FrameKind, first: Option<u8>) -> Option<usize> {
     match (kind, first) {
         (FrameKind::Publication | FrameKind::Broadcast, _) => Some(LANE_FRAMES),
@@ -20,10 +20,10 @@ fn lane_of(kind: FrameKind, first: Option<u8>) -> Option<usize> {
     }
 }
 
-/// A lane whose frames in hand go to a server that takes over.
+/// A lane whose held frames go to a server that takes over.
 pub(super) type RpcLane = Lane<Arc<Hand>>;
 
-/// All lanes. With handling in order only the first is used.
+/// All lanes. With handling in order, only the first is used.
 pub(super) struct RpcLanes {
     pub(super) frames: RpcLane,
     pub(super) notifications: RpcLane,
@@ -33,7 +33,7 @@ pub(super) struct RpcLanes {
 }
 
 impl RpcLanes {
-    /// Takes over the frames of a client from its present consumer.
+    /// Takes over the frames of a client from its current consumer.
     pub(super) fn attach(client: &Client, in_order: bool) -> RpcLanes {
         let attached = Attached::take_over(&client.state().inbox, Sorting::by(lane_of, in_order));
         RpcLanes {

@@ -1,7 +1,7 @@
 //! Remote procedure calls on top of a client (docs/protocol.md section 8).
 //!
-//! A [`Caller`] calls; an [`Rpc`] calls and serves what its [`Handlers`] answer; a [`Serving`] hands out requests in
-//! batches, for programs without a runtime.
+//! A [`Caller`] makes calls. An [`Rpc`] makes calls and serves requests with its [`Handlers`]. A [`Serving`] returns
+//! requests in batches, for programs without a runtime.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,15 +55,14 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The way in which a server handles what it receives.
+/// The way in which a server handles received items.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Everything one after another, in the order received. Else calls are handled concurrently, and
-    /// notifications and frames each in their order. Off unless set.
+    /// If true, everything is handled one after another, in the order received. Otherwise calls are handled
+    /// concurrently, and notifications and frames each in their order. Default: false.
     pub in_order: bool,
-    /// How many calls are handled at once when they are handled concurrently, at least 1; 4096 unless
-    /// set.
+    /// Maximum number of calls that are handled concurrently, at least 1. Default: 4096.
     pub max_concurrent: usize,
 }
 
@@ -87,20 +86,20 @@ impl Options {
     }
 }
 
-/// An RPC server and caller over one client. Clones are the same; when the last one is dropped, nothing
-/// more is handled, and the connection ends if there is no other clone of the client.
+/// An RPC server and caller over one client. Clones are handles of the same server. When the last one is dropped, no
+/// more requests are handled, and the connection ends if there is no other clone of the client.
 #[derive(Clone)]
 pub struct Rpc(Arc<Inner>);
 
 struct Inner {
-    // In this order: the server ends before the client may.
+    // Field order: the server must end before the client may.
     _attached: Attached,
     caller: Caller,
 }
 
 impl Rpc {
-    /// Serves `handlers` over `client`, whose frames it takes over from their present consumer: those that wait, and
-    /// those that an RPC server has taken and not begun to handle. The former consumer gets no more.
+    /// Serves `handlers` over `client`, whose frames it takes over from the current consumer: the waiting frames, and
+    /// those that an RPC server has taken but not begun to handle. The former consumer gets no more.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -121,13 +120,13 @@ impl Rpc {
         Rpc(Arc::new(Inner { _attached: attached, caller: Caller::new(client) }))
     }
 
-    /// The client it works over.
+    /// Returns the client over which it serves and calls.
     pub fn client(&self) -> &Client {
         self.0.caller.client()
     }
 
-    /// The calling side alone: what a handler holds to call back, since it keeps the client connected but
-    /// not the server running.
+    /// Returns the calling side alone. A handler that calls should hold this: it keeps the client connected but not
+    /// the server running.
     pub fn caller(&self) -> &Caller {
         &self.0.caller
     }

@@ -35,7 +35,8 @@ impl Call {
     /// Unpacks the parameters, MessagePack by convention. Structs may be maps or arrays.
     ///
     /// # Errors
-    /// -32602 with a text for the caller: what was expected and what came.
+    ///
+    /// -32602 with a text for the caller that says what was expected and what was found.
     pub fn unpack_params<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
         explained(self.params())
             .map_err(|text| RpcError::invalid_params(format!("invalid parameters: {text}")))
@@ -46,7 +47,8 @@ impl Reply {
     /// Unpacks the result, MessagePack by convention. Structs may be maps or arrays.
     ///
     /// # Errors
-    /// -32700 with a text: what was expected and what came.
+    ///
+    /// -32700 with a text that says what was expected and what was found.
     pub fn unpack<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
         explained(self.payload()).map_err(|text| RpcError::parse(format!("unexpected result: {text}")))
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 /// can be repeated with any timeout. Dropping it forgets the call, whose late reply is dropped.
 ///
 /// # Errors
-/// Each of its results is as that of [`Caller::call`](super::Caller::call). The deadline of the call is kept whether
-/// it is waited for or not.
+///
+/// The errors of [`Caller::call`](super::Caller::call). The call ends at its deadline even if it is not awaited.
 #[derive(Debug)]
 #[must_use = "a call is forgotten when this is dropped"]
 pub struct PendingCall {
@@ -32,22 +32,22 @@ impl PendingCall {
         PendingCall { client, id, slot, sent: true }
     }
 
-    /// No reply can come.
+    /// Notes that no reply can come.
     pub(super) fn was_not_sent(&mut self) {
         self.sent = false;
     }
 
-    /// The id of the call, which the reply carries.
+    /// Returns the id of the call, which the reply carries.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Returns true if awaiting it would not wait: the reply is there, or the call has failed.
+    /// Returns true if awaiting it would return immediately: the reply has arrived, or the call has failed.
     pub fn is_completed(&self) -> bool {
         self.client.check_process().is_err() || self.slot.is_completed()
     }
 
-    /// The reply or the failure, if there is one.
+    /// Returns the reply or the failure, if there is one.
     pub fn result(&self) -> Option<Result<Reply, RpcError>> {
         if let Err(e) = self.client.check_process() {
             return Some(Err(e.into()));
@@ -73,9 +73,12 @@ impl PendingCall {
         outcome
     }
 
-    /// Waits on this thread for the reply; `None` when the time of `wait` is over, which does not end the call.
+    /// Waits on this thread for the reply. Returns `None` when the time of `wait` is over; this does not end the
+    /// call.
     ///
-    /// # Errors The error of the check in `wait`; the inner result is that of the call.
+    /// # Errors
+    ///
+    /// The error of the check in `wait`. The inner result is that of the call.
     pub fn wait(&self, wait: Wait<'_>) -> Result<Option<Result<Reply, RpcError>>> {
         if let Err(e) = self.client.check_process() {
             return Ok(Some(Err(e.into())));
@@ -83,12 +86,12 @@ impl PendingCall {
         wait.on_answer(self.client.lease(), Some(&SingleAnswer), |cx| self.slot.poll(cx).map(read))
     }
 
-    /// Does the same as [`wait`](PendingCall::wait), at most `timeout` and without a check.
+    /// Does the same as [`wait`](PendingCall::wait), but waits at most for `timeout`, without a check.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Reply, RpcError>> {
         self.wait(Wait::at_most(timeout)).ok().flatten()
     }
 
-    /// Forgets the call.
+    /// Forgets the call. Its late reply is dropped.
     pub fn cancel(self) {
         drop(self);
     }
@@ -101,7 +104,7 @@ fn read(outcome: Outcome) -> Result<Reply, RpcError> {
     }
 }
 
-/// The error of a call that failed on the bus.
+/// Returns the error of a call that failed on the bus.
 pub(super) fn error_of(error: Error) -> RpcError {
     error.into()
 }

@@ -15,16 +15,17 @@ use std::fmt;
 #[cfg(feature = "blocking")]
 use std::future::Future;
 
-/// Answers one request, once: with a result, an error reply, or, when it is dropped before, the error reply -32603. It
-/// may be moved to any thread and kept for any time. It does not keep the client connected.
+/// Answers one request, once: with a result or an error reply. If it is dropped unused, it sends the error reply
+/// -32603. It may be moved to any thread and kept for any time. It does not keep the client connected.
 ///
-/// [`reply`](Responder::reply) and [`error`](Responder::error) never wait and need no runtime. The answer is sent on the
-/// calling thread if there is room to send; else it is sent by a task of the client as soon as there is room. An answer
-/// is not confirmed: when the connection has been lost, it is dropped. In a child made by fork nothing is answered.
+/// [`reply`](Responder::reply) and [`error`](Responder::error) never wait and need no runtime. The answer is sent on
+/// the calling thread if there is room to send; otherwise a task of the client sends it as soon as there is room. An
+/// answer is not confirmed: if the connection has been lost, it is dropped. In a child made by fork, nothing is
+/// answered.
 #[must_use = "a request whose responder is dropped is answered with an error"]
 pub struct Responder {
     client: WeakClient,
-    /// The message that holds the request: its sender gets the answer.
+    /// The message that holds the request. Its sender gets the answer.
     request: Frame,
     /// 0: no answer is wanted, or it has been given.
     id: u32,
@@ -36,12 +37,12 @@ impl Responder {
         Responder { client, request, id, working }
     }
 
-    /// The full name of the caller.
+    /// Returns the full name of the caller.
     pub fn caller(&self) -> &str {
         self.request.sender()
     }
 
-    /// Returns true if the caller wants a reply. If not, the answer is dropped, and an error is logged.
+    /// Returns true if the caller waits for a reply. If not, the answer is dropped, and an error is logged.
     pub fn wants_reply(&self) -> bool {
         self.id != 0
     }
@@ -61,8 +62,8 @@ impl Responder {
         self.answer_now(outcome);
     }
 
-    /// Does the same as [`answer`](Responder::answer), but waits for room to send. Does not wait for the broker to take
-    /// the answer: the next request must not wait for a round trip.
+    /// Does the same as [`answer`](Responder::answer), but waits for room to send. It does not wait for the broker's
+    /// acknowledgement, because the next request must not wait for a round trip.
     pub(super) async fn send(mut self, outcome: Result<Bytes, RpcError>) {
         let Some((client, answer)) = self.begin(outcome) else { return };
         if let Err(e) = answer.send(&client).await {
@@ -70,7 +71,7 @@ impl Responder {
         }
     }
 
-    /// Does the same as [`send`](Responder::send), waiting on this thread.
+    /// Does the same as [`send`](Responder::send), but waits on this thread.
     #[cfg(feature = "blocking")]
     pub(crate) fn send_waiting(mut self, outcome: Result<Bytes, RpcError>) {
         let Some((client, answer)) = self.begin(outcome) else { return };
@@ -96,7 +97,7 @@ impl Responder {
                     answer.log_unsent(&e);
                 }
             })),
-            // No task can wait for room.
+            // There is no runtime, so that no task can wait for room.
             (Ok(TrySend::NoRoom), None) => match answer.try_send(&client, Bound::Unbounded) {
                 Ok(TrySend::Sent(_)) => {}
                 Ok(TrySend::NoRoom) => answer.log_unsent(&ErrorKind::ConnectionLost.into()),
@@ -106,11 +107,11 @@ impl Responder {
         }
     }
 
-    /// The reply to send, or `None` if there is none. Nothing else is sent afterwards.
+    /// Returns the reply to send, or `None` if there is none. Afterwards, nothing else is sent.
     fn begin(&mut self, outcome: Result<Bytes, RpcError>) -> Option<(Client, Answer)> {
         let id = std::mem::take(&mut self.id);
         if self.working.is_inherited() {
-            // The parent has the request too: it is not freed here.
+            // The parent has the request too, so that it must not be freed here.
             std::mem::forget(self.request.clone());
             return None;
         }

@@ -1,4 +1,4 @@
-//! The serving side with async handlers: tasks that take frames off the client's lanes and run the handlers.
+//! The serving side with async handlers: tasks that take frames from the client's lanes and run the handlers.
 
 use super::handlers::{Call, Handlers};
 use super::intake::{Incoming, Kind};
@@ -19,14 +19,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::Semaphore;
 
-/// The state that the tasks share. They do not keep the client alive: dropping the last handle ends it, and them.
+/// The state that the tasks share. They do not keep the client alive: dropping its last handle ends the client and
+/// the tasks.
 struct Server<H, T> {
     handlers: H,
     client: WeakClient,
     result: PhantomData<fn() -> T>,
 }
 
-/// Starts the tasks of a server; they end when the value is dropped.
+/// Starts the tasks of a server. They end when the returned value is dropped.
 pub(super) fn start<T, H>(client: &Client, handlers: H, options: &Options) -> Attached
 where
     T: Into<Bytes> + Send + 'static,
@@ -44,7 +45,7 @@ where
 }
 
 impl<T: Into<Bytes> + Send + 'static, H: Handlers<T>> Server<H, T> {
-    /// Handles frames one after another. Without in-order handling these lanes hold no calls.
+    /// Handles frames one after another. Without handling in order, these lanes hold no calls.
     async fn run_in_order(self: Arc<Self>, mut lane: RpcLane, working: Working) {
         while let Some(frame) = lane.recv().await {
             match Kind::of(frame, &self.client).and_then(|kind| kind.into_incoming(&self.client, &working)) {
@@ -66,11 +67,11 @@ impl<T: Into<Bytes> + Send + 'static, H: Handlers<T>> Server<H, T> {
         }
     }
 
-    /// Handles each call in a task of its own, up to a number of them at the same time.
+    /// Handles each call in its own task, up to a maximum number at the same time.
     async fn run_calls(self: Arc<Self>, mut lane: RpcLane, max_concurrent: usize, working: Working) {
         let permits = Arc::new(Semaphore::new(max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
-        // Without a permit no call is taken: another server that takes over gets it. An error would mean that the
-        // semaphore is closed, which it never is.
+        // A call is only taken with a permit, so that another server that takes over gets the remaining calls. An
+        // error would mean that the semaphore is closed, which never happens.
         while let Ok(permit) = permits.clone().acquire_owned().await
             && let Some(frame) = lane.recv().await
         {
@@ -99,12 +100,12 @@ impl<T: Into<Bytes> + Send + 'static, H: Handlers<T>> Server<H, T> {
     }
 }
 
-/// Runs a handler. An error is the value of its panic.
+/// Runs a handler. The error is the value of its panic.
 async fn caught<F: Future>(handler: impl FnOnce() -> F) -> Result<F::Output, Box<dyn Any + Send>> {
-    // The block makes the part of the handler before its future one with the rest.
+    // The block combines the part of the handler before its future with the future.
     let mut future = pin!(async { handler().await });
-    // The future is not polled again after a panic, and what the handlers share they share at their own
-    // risk, as with any lock that is poisoned.
+    // The future is not polled again after a panic. State that handlers share may be inconsistent after a panic, as
+    // with a poisoned lock.
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -113,7 +114,7 @@ async fn caught<F: Future>(handler: impl FnOnce() -> F) -> Result<F::Output, Box
     .await
 }
 
-/// Logs that a handler has panicked. What the panic carries is the program's own, and may panic when dropped.
+/// Logs that a handler has panicked. The value of the panic belongs to the program, and its drop may panic.
 fn log_panic(what: &str, sender: &str, panic: Box<dyn Any + Send>) {
     log::error!("the handler of {what} of {} panicked: {}", shown(sender), panic_text(&*panic));
     contain("the drop of a panic's value", || drop(panic));

@@ -1,4 +1,4 @@
-//! How much a server has taken and not handled yet: what [`Client::drain`] waits for.
+//! The number of requests that a server has taken but not handled yet. [`Client::drain`] waits for them.
 
 use crate::client::{Client, UnderWay, WakerSet, contain};
 use crate::fork::Process;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 /// The number of tasks, responders and lanes of one server.
 #[derive(Debug)]
 struct Work {
-    /// In a child made by fork the lock may be held for ever.
+    /// Detects a fork: in a child, the lock may be held for ever.
     process: Process,
     count: AtomicUsize,
     /// The wakers of the tasks that wait until the count is 0.
@@ -32,12 +32,12 @@ impl UnderWay for Work {
     }
 }
 
-/// Work under way, until the value is dropped. A clone counts as one more.
+/// Work in progress, until the value is dropped. A clone counts as one more.
 #[derive(Debug)]
 pub(crate) struct Working(Arc<Work>);
 
 impl Working {
-    /// The first work of a server of `client`.
+    /// Creates the first work of a server of `client`.
     pub(super) fn begin(client: &Client) -> Working {
         let work = Arc::new(Work {
             process: Process::current(),
@@ -66,7 +66,8 @@ impl Drop for Working {
         if self.is_inherited() {
             self.0.process.leak_if_inherited(&self.0);
         } else if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // Taken under the lock after the count has changed: a waker that is registered later finds it.
+            // The wakers are taken under the lock after the count has changed: a waker that is registered later sees
+            // the new count.
             let wakers = self.0.wakers.lock().take();
             contain::wake_all(wakers);
         }

@@ -19,7 +19,7 @@ use std::str::FromStr;
 pub enum Address {
     /// A UNIX stream socket: the address starts with `/` or ends with `.sock`, `.socket` or `.ipc`.
     Unix(PathBuf),
-    /// `host:port`, an IPv6 address in brackets.
+    /// A TCP address, `host:port`; an IPv6 address is in brackets.
     Tcp(String),
 }
 
@@ -53,7 +53,7 @@ impl FromStr for Address {
         }
         let forbidden = |c: char| c.is_whitespace() || c.is_control() || ":/[]%".contains(c);
         if in_brackets.is_none() && host.contains(forbidden) {
-            return wrong("the host contains a character that no host has");
+            return wrong("the host contains an invalid character");
         }
         Ok(Address::Tcp(text.to_owned()))
     }
@@ -68,19 +68,19 @@ impl fmt::Display for Address {
     }
 }
 
-/// An IPv6 address, with or without a zone such as `%eth0`.
+/// Returns true for an IPv6 address, with or without a zone such as `%eth0`.
 fn is_ipv6(text: &str) -> bool {
     let (address, zone) = text.split_once('%').unwrap_or((text, "1"));
     let forbidden = |c: char| c.is_whitespace() || c.is_control() || "%[]/".contains(c);
     address.parse::<std::net::Ipv6Addr>().is_ok() && !zone.is_empty() && !zone.contains(forbidden)
 }
 
-/// The most bytes that the path of a UNIX socket may have: `sun_path` without the NUL at its end.
+/// Maximum length of the path of a UNIX socket, in bytes: `sun_path` without the NUL at its end.
 #[cfg(unix)]
 const MAX_SOCKET_PATH_BYTES: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
-/// Refuses a path that no socket can have.
+/// Returns an error for a path that a socket cannot have.
 #[cfg(unix)]
 pub(crate) fn check_socket_path(path: &std::path::Path) -> std::io::Result<()> {
     let bytes = path.as_os_str().as_encoded_bytes();
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address() {
+    fn invalid_addresses() {
         let texts = [
             "",
             "localhost",

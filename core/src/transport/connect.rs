@@ -1,4 +1,4 @@
-//! Opening a connection to a broker.
+//! Opens a connection to a broker.
 
 use super::resolve::resolve;
 use super::{Address, Socket};
@@ -9,16 +9,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How long one address of a host is tried alone before the next one is tried beside it (RFC 8305).
+/// Time after which the next address of a host is tried in parallel (RFC 8305).
 const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
 impl Socket {
-    /// Opens a connection to a broker. Of a host with several addresses, the next one is tried when one
-    /// has failed or has not answered for 250 ms; the first connection counts.
+    /// Opens a connection to a broker. If a host has several addresses, the next one is tried when one has failed or
+    /// has not answered for 250 ms; the first established connection is used.
     ///
     /// # Errors
-    /// The error of the operating system: no such socket, refused, unreachable, a name that does not
-    /// resolve. A socket's path that is longer than the system allows.
+    /// The error of the operating system: no such socket, refused, unreachable, a name that does not resolve. A
+    /// socket's path that is longer than the system allows.
     pub async fn connect(address: &Address) -> io::Result<Socket> {
         match address {
             #[cfg(unix)]
@@ -40,8 +40,8 @@ impl Socket {
     }
 }
 
-/// Puts IPv6 and IPv4 addresses in turns, beginning with the family that the resolver prefers: a network
-/// without one of them costs one delay at most.
+/// Alternates IPv6 and IPv4 addresses, beginning with the family that the resolver prefers, so that a network without
+/// one of them costs at most one delay.
 fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (mut preferred, mut other): (VecDeque<_>, VecDeque<_>) =
@@ -57,14 +57,14 @@ fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// Connects to the first of `addresses` that answers.
 async fn connect_first(addresses: &[SocketAddr], delay: Duration) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter().copied();
-    // The attempts that lose end with the set.
+    // The other attempts are cancelled when the set is dropped.
     let mut attempts = JoinSet::new();
     let mut failures = vec![];
     loop {
         let started = waiting.next().map(|address| {
             attempts.spawn(async move { (address, connect_one(address).await) });
         });
-        // With no address left, the attempts that run are waited for.
+        // If no address is left, only the running attempts are awaited.
         let next_start = async {
             match started {
                 Some(()) => tokio::time::sleep(delay).await,
@@ -85,16 +85,16 @@ async fn connect_first(addresses: &[SocketAddr], delay: Duration) -> io::Result<
 
 async fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A client that tries often to reach a port of this machine on which nothing listens may be given
-    // that very port as its own, and then is connected to itself.
+    // A client that repeatedly connects to an unused port of its own machine may get that very port as its local
+    // port, and is then connected to itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
 }
 
-/// One error for all. The kind is that of an address whose machine answered, if there is one: it tells more
-/// than that a network is missing.
+/// Combines the failures into one error. Its kind is that of an address whose machine answered, if there is one,
+/// because that is more informative than an unreachable network.
 fn combine(mut failures: Vec<(SocketAddr, io::Error)>) -> io::Error {
     if failures.len() == 1
         && let Some((_, e)) = failures.pop()
@@ -120,7 +120,7 @@ mod tests {
         (listener, address)
     }
 
-    /// An address that lets connections wait for ever: its backlog is full.
+    /// Returns an address where connections wait for ever, because its backlog is full.
     async fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -147,7 +147,7 @@ mod tests {
         let stream = connect_first(&[first, second], NEXT_ADDRESS_DELAY).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), second);
         assert!(started.elapsed() >= NEXT_ADDRESS_DELAY);
-        // A connection attempt of the system is given up after minutes.
+        // The system itself would give up the attempt only after minutes.
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_failures_are_told() {
+    async fn all_failures_are_reported() {
         let (first, second) = (refusing().await, refusing().await);
         let e = connect_first(&[first, second], NEXT_ADDRESS_DELAY).await.unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused);

@@ -1,18 +1,18 @@
 //! Decides which party writes a queue to its socket: a state machine without a socket.
 //!
 //! Every sender appends to the queue and flushes it on its own thread. At most one party writes at a time: it takes
-//! everything that waits, writes it without holding the lock, and checks the queue again before it stops. Every method
-//! is one step under one lock, so that the test below can try every order of steps.
+//! everything that is waiting, writes it without holding the lock, and checks the queue again before it stops. Every
+//! method is one step under one lock, so that the test below can try every order of steps.
 
-/// The owner of a promise that a task keeps instead of the batch that appended.
+/// The owner of a promise that a task keeps, instead of the batch that appended.
 pub(super) const NO_OWNER: u32 = u32::MAX;
 
-/// The queue, whether a party is writing, and which batch has promised to flush.
+/// The queue, whether a party is writing, and the batch that has promised to flush.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Handover<Q> {
     waiting: Option<Q>,
     busy: bool,
-    /// The batch that appended last since the last flush, and that will flush when it ends.
+    /// The batch that appended last since the last flush. It will flush when it ends.
     promised: Option<u32>,
 }
 
@@ -23,24 +23,25 @@ impl<Q> Default for Handover<Q> {
 }
 
 impl<Q> Handover<Q> {
-    /// The queue that waits.
+    /// Returns the waiting queue.
     pub(super) fn waiting(&self) -> Option<&Q> {
         self.waiting.as_ref()
     }
 
-    /// The queue that waits, mutable.
+    /// Returns the waiting queue, mutable.
     pub(super) fn waiting_mut(&mut self) -> &mut Option<Q> {
         &mut self.waiting
     }
 
-    /// Notes that `owner` has appended. Returns true when `owner` must remember to flush: it has not promised yet, or
-    /// another batch has appended or flushed since. No batch relies on the promise of another one, because that batch
-    /// may be busy for long.
+    /// Notes that `owner` has appended. Returns true if `owner` must remember to flush: it has not promised yet, or
+    /// another batch has appended or flushed since. No batch relies on the promise of another one, because that one
+    /// may take long.
     pub(super) fn promise(&mut self, owner: u32) -> bool {
         self.promised.replace(owner) != Some(owner)
     }
 
-    /// Makes the caller the writing party, if something waits and no other party is writing. Returns what to write.
+    /// Makes the caller the writing party, if data is waiting and no other party is writing. Returns the data to
+    /// write.
     pub(super) fn begin(&mut self) -> Option<Q> {
         self.promised = None;
         if self.busy {
@@ -51,8 +52,8 @@ impl<Q> Handover<Q> {
         next
     }
 
-    /// Called by the writing party when it has written all it took. Returns what was appended since, or `None`: the
-    /// caller is then no longer the writing party.
+    /// Called by the writing party when it has written everything that it took. Returns the data that was appended
+    /// since, or `None`: the caller is then no longer the writing party.
     pub(super) fn next_round(&mut self) -> Option<Q> {
         self.busy = false;
         self.begin()
@@ -64,19 +65,19 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// How many times one flushes in the model before a task takes over.
+    /// Number of rounds that a party writes in the model before a task takes over.
     const ROUNDS: u8 = 2;
 
     type Frames = Vec<u8>;
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash)]
     enum Actor {
-        /// A batch that has these frames to append. `must_flush` says that a promise told it to flush.
+        /// A batch that has these frames to append. `must_flush` is true if a promise told it to flush.
         Batch {
             frames: Frames,
             must_flush: bool,
         },
-        /// Will append the second one after it has flushed the first.
+        /// Will append the second frame after it has flushed the first.
         AppendTwo {
             first: u8,
             second: u8,
@@ -85,22 +86,22 @@ mod tests {
         Coalesce {
             frame: u8,
         },
-        /// Is about to look whether a task is about to flush.
+        /// Is about to check whether a task is about to flush.
         Schedule,
-        /// The task that flushes for others, before it says that it is not about to any more.
+        /// The task that flushes for others, before it clears its flag.
         Task,
         /// Is about to flush, then to append another frame.
         Flush {
             then: Option<u8>,
         },
-        /// Writes what it has taken out.
+        /// Writes the frames that it has taken.
         Write {
             frames: Frames,
             round: u8,
             is_task: bool,
             then: Option<u8>,
         },
-        /// Has written it, and is about to look again.
+        /// Has written the frames, and is about to check again.
         Look {
             round: u8,
             is_task: bool,
@@ -129,7 +130,7 @@ mod tests {
             self.appended.push(frame);
         }
 
-        /// The worlds that one step of that actor can lead to.
+        /// Returns the worlds to which one step of that actor can lead.
         fn step(&self, index: usize) -> Vec<World> {
             let mut next = self.clone();
             let mut outcomes = vec![];
@@ -170,7 +171,7 @@ mod tests {
                 },
                 Actor::Write { frames, round, is_task, then } => {
                     if !is_task {
-                        // The socket takes one frame, or none, and no more for now: a task continues.
+                        // The socket accepts one frame or none, and then blocks: a task continues.
                         for taken in 0..frames.len().min(2) {
                             let mut blocked = self.clone();
                             blocked.written.extend_from_slice(&frames[..taken]);
@@ -206,17 +207,20 @@ mod tests {
 
         fn check(&self) {
             let holds = |actor: &&Actor| matches!(actor, Actor::Write { .. } | Actor::Look { .. });
-            assert!(self.actors.iter().filter(holds).count() <= 1, "two write at once: {self:?}");
+            assert!(
+                self.actors.iter().filter(holds).count() <= 1,
+                "two parties write at the same time: {self:?}"
+            );
             assert!(self.appended.starts_with(&self.written), "out of order: {self:?}");
             if self.actors.iter().all(|actor| *actor == Actor::Done) {
-                assert_eq!(self.written, self.appended, "something was left behind: {self:?}");
-                assert!(!self.scheduled, "a task that never runs: {self:?}");
-                assert_eq!(self.handover, Handover::default(), "not as at the start: {self:?}");
+                assert_eq!(self.written, self.appended, "frames were left behind: {self:?}");
+                assert!(!self.scheduled, "a scheduled task never runs: {self:?}");
+                assert_eq!(self.handover, Handover::default(), "not in the initial state: {self:?}");
             }
         }
     }
 
-    /// Every order of the steps of all actors, and every way in which the socket may block.
+    /// Runs every order of the steps of all actors, with every way in which the socket may block.
     fn explore(actors: Vec<Actor>) -> usize {
         let start = World {
             handover: Handover::default(),

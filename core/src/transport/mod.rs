@@ -40,12 +40,12 @@ pub use readiness_set::ReadinessSet;
 pub use socket::{Socket, WriteInterest};
 pub use writer::{Backlog, Load, Progress, Writer};
 
-/// The sizes of the kernel's buffers for one socket, in bytes; `None` leaves the system's default. Linux doubles what
-/// is asked for, up to `net.core.wmem_max` and `rmem_max`. Over UNIX sockets only the sender's buffer counts.
+/// The sizes of the kernel's buffers for one socket, in bytes; `None` leaves the system's default. Linux doubles the
+/// requested size, up to `net.core.wmem_max` and `rmem_max`. Over UNIX sockets only the sender's buffer counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Buffers {
-    /// `SO_SNDBUF`.
+    /// Size of the send buffer (`SO_SNDBUF`).
     pub send: Option<usize>,
-    /// `SO_RCVBUF`.
+    /// Size of the receive buffer (`SO_RCVBUF`).
     pub receive: Option<usize>,
 }

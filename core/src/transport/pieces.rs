@@ -1,42 +1,42 @@
-//! The number of small frames that one system call writes.
+//! Limits the number of small frames that one system call writes.
 //!
-//! The kernel frees the memory of a UNIX socket in pieces of up to 36 KiB, each written by one call: more than a thousand
-//! small frames. The reader of such a piece, if it works on each frame for a millisecond, seems to take nothing for
-//! seconds. Frames are therefore written in small pieces until the reader has shown that it is fast.
+//! The kernel frees the memory of a UNIX socket in pieces of up to 36 KiB, each written by one call: this may be more
+//! than a thousand small frames. If the reader of such a piece works on each frame for a millisecond, it appears to
+//! read nothing for seconds. Frames are therefore written in small pieces until the reader has shown that it is fast.
 
 use super::Socket;
 use std::time::{Duration, Instant};
 
-/// The frames of a small piece, about. A program that works for 2 ms on each frame must be seen to take some within half
-/// of the broker's hold time.
+/// Approximate number of frames of a small piece. A program that works for 2 ms on each frame must visibly read some
+/// within half of the broker's hold time.
 const FRAMES: usize = 192;
-/// A small piece has at least so many bytes.
+/// Minimum size of a small piece, in bytes.
 const LEAST: usize = 4096;
 /// The largest piece that the kernel frees in one step, in bytes.
 const KERNEL_PIECE: usize = 36 * 1024;
-/// The bytes that are written in small pieces before the reader is looked at again.
+/// Number of bytes that are written in small pieces before the reader's progress is checked again.
 const TRIAL: usize = 32 * 1024;
-/// The bytes that are written in large pieces once the reader is fast, and for how long.
+/// Number of bytes that are written in large pieces after the reader was found to be fast.
 const CREDIT: usize = 512 * 1024;
 const CREDIT_TIME: Duration = Duration::from_millis(500);
-/// A fast reader takes at least so many bytes in a millisecond.
+/// Minimum number of bytes that a fast reader reads in a millisecond.
 const FAST: u64 = 1024;
 
-/// The pieces that are written to one socket. Belongs to the party that writes.
+/// The sizes of the pieces that are written to one socket. The value belongs to the writing party.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// The bytes that were written altogether.
+    /// Number of bytes written so far.
     written: u64,
-    /// When the reader was looked at last, and the bytes that it had taken then.
+    /// The time of the last check of the reader, and the bytes that it had read then.
     looked: Option<(Instant, u64)>,
-    /// The bytes that may be written in large pieces.
+    /// Number of bytes that may be written in large pieces.
     credit: usize,
-    /// The bytes that were written in small pieces since the last look.
+    /// Number of bytes that were written in small pieces since the last check.
     tried: usize,
 }
 
 impl Pieces {
-    /// The most that the next call may write of `bytes` bytes of `frames` frames.
+    /// Returns the maximum number of bytes that the next call may write, out of `bytes` bytes of `frames` frames.
     pub(super) fn next(&mut self, socket: &Socket, bytes: usize, frames: usize) -> usize {
         let small = (bytes / frames.max(1)).saturating_mul(FRAMES).max(LEAST);
         // The piece that the kernel frees in one step holds few frames.
@@ -50,7 +50,7 @@ impl Pieces {
         if self.credit > 0 && is_recent() { self.credit } else { small }
     }
 
-    /// Notes that so many bytes were written.
+    /// Notes that this many bytes were written.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
         if self.credit == 0 {
@@ -59,7 +59,7 @@ impl Pieces {
         }
         self.credit = self.credit.saturating_sub(bytes);
         if self.credit == 0 {
-            // The reader is looked at before the next piece.
+            // The reader is checked before the next piece.
             self.tried = TRIAL;
         }
     }

@@ -1,5 +1,5 @@
-//! A connected stream socket on tokio's own types: the path for systems without `AsyncFd`. Under
-//! Unix it is built with `--cfg busrt_portable`, so that tests can keep it honest.
+//! A connected stream socket with tokio's own types, for systems without `AsyncFd`. On Unix it is built with `--cfg
+//! busrt_portable`, so that tests can cover it.
 
 use super::Buffers;
 use bytes::BufMut;
@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// A connected stream, never blocking. All methods take `&self` and may be called from any thread of
-/// the runtime it was made in.
+/// A connected, non-blocking stream. All methods take `&self` and may be called from any thread of the runtime in
+/// which it was made.
 #[derive(Debug)]
 pub struct Socket {
     stream: Arc<Stream>,
@@ -27,7 +27,7 @@ enum Stream {
 }
 
 impl Socket {
-    /// Takes over a connected UNIX socket: of a pair, inherited, or accepted.
+    /// Takes over a connected UNIX socket: one end of a pair, inherited, or accepted.
     ///
     /// # Errors
     /// The descriptor cannot be made non-blocking or registered with the runtime.
@@ -61,7 +61,7 @@ impl Socket {
         }
     }
 
-    /// Another handle of the same connection.
+    /// Returns another handle of the same connection.
     pub(crate) fn unregistered(&self) -> Socket {
         Socket { stream: self.stream.clone(), peer: self.peer }
     }
@@ -72,7 +72,8 @@ impl Socket {
     /// Does nothing: tokio's types stay registered.
     ///
     /// # Errors
-    /// None here.
+    ///
+    /// None in this implementation.
     pub(crate) fn register(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -87,14 +88,15 @@ impl Socket {
         buffers.receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
     }
 
-    /// The peer's address; `None` for a UNIX socket.
+    /// Returns the peer's address; `None` for a UNIX socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// Waits until there may be something to read, the end of the stream included.
+    /// Waits until there may be something to read, or the end of the stream.
     ///
     /// # Errors
+    ///
     /// The runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
         match &*self.stream {
@@ -104,11 +106,12 @@ impl Socket {
         }
     }
 
-    /// Reads into the spare room of `buf`; 0 is the end of the stream. Only a read that finds nothing clears
-    /// the readiness, so that bytes behind an urgent byte or behind a message with a descriptor are read too.
+    /// Reads into the spare room of `buf`; 0 means the end of the stream. Only a read that finds nothing clears the
+    /// readiness, so that bytes behind an urgent byte or behind a message with a descriptor are read too.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the system says.
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is nothing to read, otherwise the error of the system.
     pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         match &*self.stream {
             #[cfg(unix)]
@@ -117,18 +120,21 @@ impl Socket {
         }
     }
 
-    /// Does the same as [`try_read_buf`](Socket::try_read_buf): this path only reads what the runtime has seen.
+    /// Does the same as [`try_read_buf`](Socket::try_read_buf): this implementation only reads what the runtime has
+    /// seen.
     ///
     /// # Errors
+    ///
     /// The errors of [`try_read_buf`](Socket::try_read_buf).
     pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         self.try_read_buf(buf)
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes as much as the socket accepts now.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, else what the system says.
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it accepts nothing, otherwise the error of the system.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &*self.stream {
             #[cfg(unix)]
@@ -137,15 +143,16 @@ impl Socket {
         }
     }
 
-    /// The registration that [`WriteInterest::ready`] waits on; tokio's types are registered for writing already.
+    /// Returns the registration for [`WriteInterest::ready`]; tokio's types are already registered for writing.
     ///
     /// # Errors
-    /// None here.
+    ///
+    /// None in this implementation.
     pub fn write_interest(&self) -> io::Result<WriteInterest<'_>> {
         Ok(WriteInterest { socket: self })
     }
 
-    /// Ends our direction: the peer sees the end, what it still sends can be read.
+    /// Ends the outgoing direction: the peer sees the end, and its data can still be read.
     pub fn shutdown_write(&self) {
         self.end(std::net::Shutdown::Write);
     }
@@ -155,23 +162,23 @@ impl Socket {
         self.end(std::net::Shutdown::Both);
     }
 
-    /// How many bytes the peer has not taken yet: not known here.
+    /// Returns the number of bytes that the peer has not read yet, which is unknown in this implementation.
     pub fn unread_by_peer(&self) -> Option<usize> {
         None
     }
 
-    /// Returns true if received bytes wait to be read right now. The end of the stream does not count.
+    /// Returns true if received bytes are waiting to be read. The end of the stream does not count.
     pub fn has_unread(&self) -> bool {
         self.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0)
     }
 
-    /// At least how many received bytes wait to be read right now: not more than 4096 are counted here.
+    /// Returns the number of received bytes that are waiting to be read, or a lower number: at most 4096 are counted.
     pub fn unread(&self) -> usize {
         self.peek(&mut [MaybeUninit::uninit(); 4096]).unwrap_or(0)
     }
 
-    /// Returns true if the peer has ended its direction or the connection is broken. This path learns it only when
-    /// nothing is left to be read: before that the answer is `false`.
+    /// Returns true if the peer has ended its direction or the connection is broken. This implementation can only
+    /// find out when no unread bytes are left; before that it returns `false`.
     pub fn peer_has_hung_up(&self) -> bool {
         match self.peek(&mut [MaybeUninit::uninit()]) {
             Ok(n) => n == 0,
@@ -179,7 +186,7 @@ impl Socket {
         }
     }
 
-    /// Looks at received bytes and leaves them there.
+    /// Examines received bytes without consuming them.
     fn peek(&self, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.socket().peek(room)
     }
@@ -205,9 +212,10 @@ pub struct WriteInterest<'a> {
 }
 
 impl WriteInterest<'_> {
-    /// Waits until the socket may take something.
+    /// Waits until the socket may accept data.
     ///
     /// # Errors
+    ///
     /// The runtime is shutting down.
     pub async fn ready(&self) -> io::Result<()> {
         match &*self.socket.stream {

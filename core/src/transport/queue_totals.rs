@@ -1,11 +1,11 @@
-//! The load of all queues of a broker together.
+//! The total load of all queues of a broker.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Queues are counted in steps of so many bytes: small ones never touch the shared counters.
+/// Queues are counted in steps of this many bytes, so that small ones never touch the shared counters.
 pub(super) const STEP_BYTES: usize = 64 * 1024;
 
-/// The bytes of all queues that hold at least 64 KiB, and the number of these queues.
+/// The total bytes of all queues that hold at least 64 KiB, and the number of these queues.
 #[derive(Debug, Default)]
 pub struct QueueTotals {
     bytes: AtomicUsize,
@@ -13,15 +13,15 @@ pub struct QueueTotals {
 }
 
 impl QueueTotals {
-    /// The bound for one queue while all together are over `total` bytes: what each has on average. `None` while
-    /// they are not over it.
+    /// Returns the bound for one queue while all together are over `total` bytes: the average for each queue. Returns
+    /// `None` while they are not over it.
     #[inline]
     pub fn share(&self, total: usize) -> Option<usize> {
         let bytes = self.bytes.load(Relaxed);
         (bytes > total).then(|| total / self.queues.load(Relaxed).max(1))
     }
 
-    /// Replaces what was counted for one queue, `counted`, by what it holds now. Does nothing for small changes.
+    /// Replaces the counted size `counted` of one queue by its present size. Does nothing for small changes.
     #[inline]
     pub(super) fn update(&self, counted: &mut usize, now: usize) {
         if now.abs_diff(*counted) < STEP_BYTES && (now > 0 || *counted == 0) {

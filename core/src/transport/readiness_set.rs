@@ -1,4 +1,4 @@
-//! A set of sockets that is asked, without waiting, if any of them has something to read.
+//! A set of sockets that can be checked, without waiting, for unread input.
 
 #[cfg(all(target_os = "linux", not(busrt_portable)))]
 pub use epoll::ReadinessSet;
@@ -14,35 +14,37 @@ mod epoll {
     use std::mem::MaybeUninit;
     use std::os::fd::{AsFd, OwnedFd};
 
-    /// A set of sockets, next to the one that the runtime waits for. All methods may be called from any
+    /// A set of sockets, in addition to the one for which the runtime waits. All methods may be called from any
     /// thread.
     #[derive(Debug)]
     pub struct ReadinessSet(OwnedFd);
 
     impl ReadinessSet {
-        /// An empty set.
+        /// Creates an empty set.
         ///
         /// # Errors
-        /// Out of descriptors, or a system that has no such thing.
+        ///
+        /// No more descriptors are available, or the system does not support it.
         pub fn new() -> io::Result<ReadinessSet> {
             Ok(ReadinessSet(epoll::create(epoll::CreateFlags::CLOEXEC)?))
         }
 
-        /// Adds a socket, until it is closed.
+        /// Adds a socket, which is removed when it is closed.
         ///
         /// # Errors
-        /// Out of kernel memory.
+        ///
+        /// No more kernel memory is available.
         pub fn add(&self, socket: &Socket) -> io::Result<()> {
             // Edge-triggered: input that was reported once, or has been read since, is not reported again.
             let interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(&self.0, socket.as_fd(), epoll::EventData::new_u64(0), interest)?)
         }
 
-        /// Returns whether something has come for one of them since the last call that is not read yet.
+        /// Returns true if unread input has arrived on one of them since the last call.
         pub fn has_news(&self) -> bool {
             let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // After an error the answer is yes, so that the caller reads.
+            // After an error it returns true, so that the caller reads.
             epoll::wait(&self.0, &mut events, Some(&at_once)).map_or(true, |(news, _)| !news.is_empty())
         }
     }
@@ -77,14 +79,15 @@ mod nothing {
     use crate::transport::Socket;
     use std::io;
 
-    /// There is no such thing on this system: it cannot be made.
+    /// A set that cannot exist, because this system does not support it.
     #[derive(Debug)]
     pub enum ReadinessSet {}
 
     impl ReadinessSet {
-        /// Fails.
+        /// Returns an error.
         ///
         /// # Errors
+        ///
         /// Always.
         pub fn new() -> io::Result<ReadinessSet> {
             Err(io::ErrorKind::Unsupported.into())

@@ -1,10 +1,10 @@
-//! From `host:port` to the addresses of that host.
+//! Resolves `host:port` to the addresses of that host.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-/// All addresses of `host:port`, each once, in the order of the resolver. An IPv6 address is in brackets
-/// and may have a zone: `[fe80::1%eth0]:9924`. An IPv4 address in IPv6 form becomes an IPv4 address.
+/// Returns all addresses of `host:port`, each once, in the order of the resolver. An IPv6 address is in brackets and
+/// may have a zone: `[fe80::1%eth0]:9924`. An IPv4 address in IPv6 form becomes an IPv4 address.
 pub(crate) async fn resolve(host_port: &str) -> io::Result<Vec<SocketAddr>> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not host:port");
     let (host, port) = host_port.rsplit_once(':').ok_or_else(invalid)?;
@@ -27,7 +27,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
-            // The flow label is no part of the destination.
+            // The flow label is not part of the destination.
             None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
         },
         v4 => v4,

@@ -1,20 +1,19 @@
 //! A connected stream socket on Unix.
 //!
-//! tokio's own socket types register for reading *and* writing at once, edge-triggered: every time a
-//! peer takes bytes out of its socket, the process is woken for nothing. Here a connection is
-//! registered for reading alone; a second, write-only registration of a duplicated descriptor is made
-//! only while a write would block. The registration for reading can be given up and taken back, for a reader that
-//! lets other threads poll the socket.
+//! tokio's own socket types register for reading *and* writing at the same time, edge-triggered: every time a peer
+//! reads from its socket, the process is woken needlessly. Here a connection is registered only for reading; a
+//! second, write-only registration of a duplicated descriptor is made only while a write would block. The
+//! registration for reading can be given up and taken back, for a reader that lets other threads poll the socket.
 //!
-//! A read that does not fill its room normally has emptied the socket. The kernel also stops a read before
-//! the socket is empty: behind bytes that came with a descriptor (`SCM_RIGHTS`) or other ancillary data, and
-//! before an urgent byte (TCP urgent data, `MSG_OOB` over a UNIX socket). What follows is there already, and
-//! epoll, edge-triggered, does not report it again. `recvmsg` tells of the first by `MSG_CTRUNC`, and a
-//! priority event of the second: after such a read the readiness is kept, and the next read asks the kernel.
+//! A read that does not fill its buffer has normally emptied the socket. The kernel also stops a read before the
+//! socket is empty: behind bytes that came with a descriptor (`SCM_RIGHTS`) or other ancillary data, and before an
+//! urgent byte (TCP urgent data, `MSG_OOB` over a UNIX socket). The bytes that follow have already arrived, and
+//! edge-triggered epoll does not report them again. `recvmsg` reports the first case with `MSG_CTRUNC`, and a
+//! priority event reports the second: after such a read the readiness is kept, and the next read asks the kernel.
 //!
-//! Descriptors that a peer sends are discarded by the kernel, since no read offers room for them. An urgent
-//! byte is out of band: the kernel leaves it out of the stream, unless the descriptor was inherited with
-//! `SO_OOBINLINE`, and a second urgent byte may put the first one back into the stream.
+//! Descriptors that a peer sends are discarded by the kernel, since no read offers room for them. An urgent byte is
+//! out of band: the kernel leaves it out of the stream, unless the descriptor was inherited with `SO_OOBINLINE`, and
+//! a second urgent byte may put the first one back into the stream.
 
 use super::Buffers;
 use bytes::BufMut;
@@ -31,8 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A connected stream, never blocking. All methods take `&self` and may be called from any thread of
-/// the runtime it was made in.
+/// A connected, non-blocking stream. All methods take `&self` and may be called from any thread of the runtime in
+/// which it was made.
 #[derive(Debug)]
 pub struct Socket {
     fd: Arc<OwnedFd>,
@@ -40,7 +39,7 @@ pub struct Socket {
     reading: Option<AsyncFd<Arc<OwnedFd>>>,
     /// `None` for a UNIX socket.
     peer: Option<SocketAddr>,
-    /// True if an urgent byte has ever come: from then on a short read says nothing.
+    /// True after an urgent byte has arrived: from then on, a short read does not mean that the socket is empty.
     urgent: AtomicBool,
 }
 
@@ -57,7 +56,7 @@ const HANG_UP: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlag
 const HANG_UP: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 impl Socket {
-    /// Takes over a connected UNIX socket: of [`UnixStream::pair`], inherited, or accepted.
+    /// Takes over a connected UNIX socket: one end of [`UnixStream::pair`], inherited, or accepted.
     ///
     /// # Errors
     /// The descriptor cannot be made non-blocking or registered with the runtime.
@@ -80,10 +79,10 @@ impl Socket {
     /// Takes over an inherited descriptor of a connected stream socket, UNIX or TCP.
     ///
     /// # Errors
-    /// The errors of [`from_tcp`](Socket::from_tcp); or the descriptor is no stream socket.
+    /// The errors of [`from_tcp`](Socket::from_tcp); or the descriptor is not a stream socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         if rustix::net::sockopt::socket_type(&fd)? != rustix::net::SocketType::STREAM {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is no stream socket"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is not a stream socket"));
         }
         match rustix::net::sockopt::socket_domain(&fd)? {
             rustix::net::AddressFamily::UNIX => Socket::from_unix(fd.into()),
@@ -97,23 +96,24 @@ impl Socket {
         Ok(Socket { fd, reading, peer, urgent: AtomicBool::new(false) })
     }
 
-    /// Another handle of the same connection. It is not registered for reading: of the methods that read, only
-    /// [`read_now`](Socket::read_now) works.
+    /// Returns another handle of the same connection. It is not registered for reading: of the methods that read,
+    /// only [`read_now`](Socket::read_now) works.
     pub(crate) fn unregistered(&self) -> Socket {
         let urgent = AtomicBool::new(self.urgent.load(Ordering::Relaxed));
         Socket { fd: self.fd.clone(), reading: None, peer: self.peer, urgent }
     }
 
-    /// Gives up the registration for reading: the runtime is not woken any more by what comes.
+    /// Gives up the registration for reading: incoming data no longer wakes the runtime.
     pub(crate) fn deregister(&mut self) {
         self.reading = None;
     }
 
-    /// Registers for reading with the present runtime, unless this handle is registered. What has come before counts
-    /// as new.
+    /// Registers for reading with the current runtime, unless this handle is registered. Data that arrived before
+    /// counts as new.
     ///
     /// # Errors
-    /// Out of kernel memory.
+    ///
+    /// No more kernel memory is available.
     pub(crate) fn register(&mut self) -> io::Result<()> {
         if self.reading.is_none() {
             self.reading = Some(register(self.fd.clone(), READ_INTEREST)?);
@@ -137,25 +137,27 @@ impl Socket {
         Ok(())
     }
 
-    /// The peer's address; `None` for a UNIX socket.
+    /// Returns the peer's address; `None` for a UNIX socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// Waits until there may be something to read, the end of the stream included.
+    /// Waits until there may be something to read, or the end of the stream.
     ///
     /// # Errors
+    ///
     /// The runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
         self.reading()?.readable().await?.retain_ready();
         Ok(())
     }
 
-    /// Reads into the spare room of `buf`; 0 is the end of the stream. A read that has emptied the socket
-    /// clears the readiness without asking the kernel once more.
+    /// Reads into the spare room of `buf`; 0 means the end of the stream. A read that has emptied the socket clears
+    /// the readiness without another system call.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is nothing, else what the kernel says.
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is nothing to read, otherwise the error of the kernel.
     pub fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let mut emptied = None;
         let result = self.reading()?.try_io(Interest::READABLE, |fd| {
@@ -170,18 +172,19 @@ impl Socket {
         emptied.map_or(result, Ok)
     }
 
-    /// Does the same as [`try_read_buf`](Socket::try_read_buf), but asks the kernel whatever the runtime has seen, and
-    /// leaves the readiness as it is. Any thread may call it, without a runtime.
+    /// Does the same as [`try_read_buf`](Socket::try_read_buf), but always asks the kernel, even if the runtime has
+    /// seen no readiness, and does not change the readiness. Any thread may call it, without a runtime.
     ///
     /// # Errors
+    ///
     /// The errors of [`try_read_buf`](Socket::try_read_buf).
     pub fn read_now(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let fd = &*self.fd;
         if self.peer.is_some() { recv(fd, buf) } else { recvmsg(fd, buf).map(|(n, _)| n) }
     }
 
-    /// Returns whether an urgent byte has come so far. To be asked after a read: an urgent byte that stopped that
-    /// read has either been reported already, or is reported later together with new readiness.
+    /// Returns true if an urgent byte has arrived so far. It must be called after a read: an urgent byte that stopped
+    /// that read has either been reported already, or is reported later together with new readiness.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn has_seen_urgent_data(&self) -> bool {
         if self.urgent.load(Ordering::Relaxed) {
@@ -194,26 +197,26 @@ impl Socket {
         urgent
     }
 
-    /// Other systems do not report urgent data: no short read counts as the last one.
+    /// Other systems do not report urgent data, so that no short read counts as the last one.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn has_seen_urgent_data(&self) -> bool {
         true
     }
 
-    /// Returns whether received bytes wait to be read right now. The end of the stream does not count.
+    /// Returns true if received bytes are waiting to be read. The end of the stream does not count.
     pub fn has_unread(&self) -> bool {
         let events = self.poll(PollFlags::IN | HANG_UP);
-        // A socket whose stream has ended is readable, whether bytes are left or not.
+        // A socket whose stream has ended is readable even if no bytes are left.
         events.contains(PollFlags::IN) && (!events.intersects(HANG_UP) || self.unread() > 0)
     }
 
-    /// How many received bytes wait to be read right now; 0 if the kernel does not say.
+    /// Returns the number of received bytes that are waiting to be read; 0 if the kernel does not report it.
     pub fn unread(&self) -> usize {
         rustix::io::ioctl_fionread(&*self.fd).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
     }
 
-    /// How many bytes the peer has not taken yet, with what the kernel needs to keep them; `None` if the kernel does not
-    /// say.
+    /// Returns the number of bytes that the peer has not read yet, including the kernel's overhead for them; `None`
+    /// if the kernel does not report it.
     pub fn unread_by_peer(&self) -> Option<usize> {
         let mut unread: libc::c_int = 0;
         // SAFETY: the request writes one integer, which outlives the call.
@@ -221,13 +224,13 @@ impl Socket {
         if result == 0 { usize::try_from(unread).ok() } else { None }
     }
 
-    /// Returns whether the peer has ended its direction or the connection is broken, whatever is left to be read.
+    /// Returns true if the peer has ended its direction or the connection is broken, even if unread bytes are left.
     /// [`shutdown`](Socket::shutdown) on this side counts too.
     pub fn peer_has_hung_up(&self) -> bool {
         self.poll(HANG_UP).intersects(HANG_UP)
     }
 
-    /// The events among `events` that are there now.
+    /// Returns those of `events` that are present now.
     fn poll(&self, events: PollFlags) -> PollFlags {
         let mut fds = [PollFd::new(&*self.fd, events)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -240,10 +243,11 @@ impl Socket {
         }
     }
 
-    /// Writes as much as the socket takes now. Never raises `SIGPIPE`.
+    /// Writes as much as the socket accepts now. Never raises `SIGPIPE`.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, else what the kernel says.
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it accepts nothing, otherwise the error of the kernel.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let fd = &*self.fd;
         Ok(match slices {
@@ -255,15 +259,16 @@ impl Socket {
     /// Registers for writability until the value is dropped.
     ///
     /// # Errors
-    /// Out of descriptors.
+    ///
+    /// No more descriptors are available.
     pub fn write_interest(&self) -> io::Result<WriteInterest<'_>> {
-        // epoll takes a descriptor only once, so that the second registration needs a second one.
+        // epoll accepts a descriptor only once, so that the second registration needs a duplicate.
         let fd = self.fd.try_clone()?;
         let fd = register(Arc::new(fd), Interest::WRITABLE)?;
         Ok(WriteInterest { fd, _socket: std::marker::PhantomData })
     }
 
-    /// Ends our direction: the peer sees the end, what it still sends can be read.
+    /// Ends the outgoing direction: the peer sees the end, and its data can still be read.
     pub fn shutdown_write(&self) {
         // An error means that the connection has ended already.
         let _ = rustix::net::shutdown(&*self.fd, rustix::net::Shutdown::Write);
@@ -298,8 +303,8 @@ fn recv(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<usize> {
 /// data came with them, which ends a read early and is discarded.
 fn recvmsg(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<(usize, bool)> {
     let room = buf.chunk_mut();
-    // SAFETY: the pointer and the length are those of memory that `buf` lends exclusively while the slice
-    // exists. The slice is only handed to the kernel, which writes to it: its bytes are not read here.
+    // SAFETY: `buf` lends this memory exclusively while the slice exists. The slice is only passed to the kernel,
+    // which writes to it: its bytes are not read here.
     let room = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr(), room.len()) };
     let mut slices = [IoSliceMut::new(room)];
     let received =
@@ -310,7 +315,7 @@ fn recvmsg(fd: &OwnedFd, buf: &mut impl BufMut) -> io::Result<(usize, bool)> {
 }
 
 fn register(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: an `OwnedFd` is open, always the same, and stays so while the `AsyncFd` holds it.
+    // SAFETY: an `OwnedFd` is open, does not change, and stays open while the `AsyncFd` holds it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
@@ -322,9 +327,10 @@ pub struct WriteInterest<'a> {
 }
 
 impl WriteInterest<'_> {
-    /// Waits until the socket may take something since the last call.
+    /// Waits until the socket may accept data again.
     ///
     /// # Errors
+    ///
     /// The runtime is shutting down.
     pub async fn ready(&self) -> io::Result<()> {
         self.fd.writable().await?.clear_ready();

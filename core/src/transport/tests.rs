@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Long enough for a loaded machine. It is only reached when something is broken.
+/// Long enough for a loaded machine. It is only reached if something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn unix_pair() -> (Socket, UnixStream) {
@@ -24,7 +24,7 @@ fn tcp_pair() -> (Socket, TcpStream) {
     (Socket::from_tcp(listener.accept().unwrap().0).unwrap(), theirs)
 }
 
-/// Reads as a session does, with more room than there are bytes, until what was read ends with `end`.
+/// Reads like a session, with more room than there are bytes, until the bytes end with `end`.
 async fn read_until(socket: &Socket, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     let reading = async {
@@ -52,7 +52,7 @@ fn send_with_descriptor(socket: &UnixStream, bytes: &[u8]) {
     assert_eq!(sent.unwrap(), bytes.len());
 }
 
-/// Returns true if a descriptor of this process refers to the socket `inode`.
+/// Returns the number of descriptors of this process that refer to the socket `inode`.
 #[cfg(target_os = "linux")]
 fn descriptors_of(inode: u64) -> usize {
     let wanted = format!("socket:[{inode}]");
@@ -95,8 +95,8 @@ async fn received_descriptors_are_closed() {
     assert_eq!(descriptors_of(inode), 1);
 }
 
-/// Sends bytes, an urgent byte and bytes, three times, and reads everything. The urgent byte is not looked
-/// for: it is out of band, or in the stream when the next one comes before it was skipped.
+/// Sends bytes, an urgent byte and bytes, three times, and reads everything. The urgent byte itself is ignored: it is
+/// out of band, or in the stream if the next one comes before it was skipped.
 async fn urgent_bytes(socket: Socket, mut theirs: impl Write + AsFd) {
     for round in 0..3 {
         theirs.write_all(b"before").unwrap();
@@ -106,7 +106,7 @@ async fn urgent_bytes(socket: Socket, mut theirs: impl Write + AsFd) {
         let regular: Vec<u8> = got.into_iter().filter(|byte| *byte != b'!').collect();
         assert_eq!(regular, b"beforeafter", "round {round}");
     }
-    // An ordinary stream goes on as before.
+    // An ordinary stream continues as before.
     theirs.write_all(b"ordinary").unwrap();
     read_until(&socket, b"ordinary").await;
 }
@@ -121,13 +121,13 @@ async fn bytes_behind_a_tcp_urgent_byte_are_read() {
 #[tokio::test]
 async fn bytes_behind_an_urgent_byte_over_a_unix_socket_are_read() {
     let (socket, theirs) = unix_pair();
-    // Kernels before 5.15, and those built without it, have no such thing.
+    // Kernels before 5.15, and those built without the option, do not support it.
     if rustix::net::send(&theirs, b"!", SendFlags::OOB).is_ok() {
         urgent_bytes(socket, theirs).await;
     }
 }
 
-/// The urgent byte comes when everything before it has been read, and alone.
+/// The urgent byte comes alone, after everything before it has been read.
 #[tokio::test]
 async fn an_urgent_byte_alone_ends_nothing() {
     let (socket, mut theirs) = tcp_pair();
@@ -162,7 +162,7 @@ async fn an_ordinary_short_read_is_the_last() {
     }
 }
 
-/// Waits until a condition holds: what was sent over TCP takes a moment.
+/// Waits until a condition holds, because data sent over TCP needs some time.
 async fn becomes(condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
@@ -200,13 +200,13 @@ async fn unread_bytes_and_a_peer_that_hangs_up() {
     let (socket, theirs) = tcp_pair();
     let handle = theirs.try_clone().unwrap();
     state(socket, theirs, move |_| handle.shutdown(std::net::Shutdown::Write).unwrap()).await;
-    // A peer that is gone altogether.
+    // A peer that has closed completely.
     let (socket, theirs) = unix_pair();
     drop(theirs);
     becomes(|| socket.peer_has_hung_up()).await;
 }
 
-/// Compares the two system calls that a socket reads with: a write and a read of 64 bytes over a UNIX pair.
+/// Compares the two system calls with which a socket reads: a write and a read of 64 bytes over a UNIX pair.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_recvmsg_beside_recv() {

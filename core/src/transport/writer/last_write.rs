@@ -1,4 +1,4 @@
-//! The last write of a connection whose runtime has gone: no task can write what is left.
+//! The last write of a connection whose runtime has ended, so that no task can write the remaining data.
 
 use super::{ANY_SIZE, Load, Socket, State, WriteQueue, Writer, wake};
 use crate::transport::queue::Written;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 const RETRY: Duration = Duration::from_micros(500);
 
 impl Writer {
-    /// Closes the writer and writes what waits on this thread, for at most `bound`. The socket stays open. Returns
-    /// whether everything was written. Frames that are appended from now on are refused.
+    /// Closes the writer and writes the waiting data on this thread, for at most `bound`. The socket stays open.
+    /// Returns whether everything was written. Frames that are appended from now on are refused.
     ///
-    /// A task that was to write is never polled again: what it would have written waits here. Another thread that is
-    /// writing now is waited for.
+    /// A task that was going to write is never polled again; its data is still in the queue. If another thread is
+    /// writing now, this waits for it.
     pub fn finish_on_this_thread(&self, bound: Duration) -> bool {
         let started = Instant::now();
         let (socket, queue) = loop {
@@ -33,7 +33,7 @@ impl Writer {
             match queue.write_to(&socket, ANY_SIZE, &mut self.pieces.lock()).1 {
                 Ok(Written::All) => return true,
                 Ok(Written::Enough) => {}
-                // The portable socket learns that it is writable from the runtime alone.
+                // The portable socket learns only from the runtime that it is writable.
                 Ok(Written::Blocked) if cfg!(any(not(unix), busrt_portable)) => return false,
                 Ok(Written::Blocked) => std::thread::sleep(RETRY),
                 Err(_) => return false,
@@ -44,7 +44,7 @@ impl Writer {
         }
     }
 
-    /// Takes the socket and what waits: the writer is closed then.
+    /// Takes the socket and the waiting data. The writer is closed after that.
     fn take_last(&self, state: &mut State) -> (Option<Arc<Socket>>, Option<Box<WriteQueue>>) {
         let queue = state.handover.waiting_mut().take();
         let socket = state.socket.take();
@@ -62,7 +62,7 @@ mod tests {
     const FRAMES: usize = 100;
     const FRAME_BYTES: usize = 10_000;
 
-    /// A writer on a runtime that has gone while a task waited for the socket, and its peer.
+    /// Creates a writer on a runtime that ended while a task waited for the socket, and its peer.
     fn abandoned() -> (Arc<Writer>, UnixStream) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
