@@ -1,8 +1,8 @@
 //! The cost of a client for its program: sending, acknowledgements, calls and receiving on plain threads, without a
-//! runtime of the program, and the async path beside them.
+//! runtime of the program; the async path is measured for comparison.
 //!
-//! The broker listens on a UNIX socket. It runs in this process, in a runtime of its own with two threads, or it is the
-//! program that `BUSRTD` names. `BENCH_ADDRESS` names a broker that runs already.
+//! The broker listens on a UNIX socket. It runs in this process, in its own runtime with two threads, or `BUSRTD`
+//! names the program to run. `BENCH_ADDRESS` names a broker that is already running.
 
 #![cfg(all(unix, feature = "broker", feature = "rpc", feature = "runtime"))]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const PAYLOAD: [u8; 100] = [b'x'; 100];
-/// Operations of one iteration.
+/// Number of operations of one iteration.
 const OPERATIONS: u64 = 20_000;
-/// Operations and calls under way at the same time.
+/// Number of operations and calls in progress at the same time.
 const WINDOW: u64 = 64;
-/// The size of a batch.
+/// Number of frames of a batch.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A broker, for as long as it is held.
+/// A running broker, which ends when the value is dropped.
 enum Running {
     Here { _broker: Broker, _runtime: Runtime },
     Program(Child),
@@ -78,7 +78,7 @@ impl Bed {
             .build()
             .expect("a runtime");
         let broker = runtime.block_on(async {
-            // No pings while criterion calculates.
+            // The timeout disables pings while criterion calculates.
             let broker = Broker::new(Options::default().timeout(Duration::from_secs(60)));
             broker.listen(path).await.expect("to listen");
             broker
@@ -86,7 +86,7 @@ impl Bed {
         Running::Here { _broker: broker, _runtime: runtime }
     }
 
-    /// A client that lives in the runtime of the process, as those of plain threads do.
+    /// Creates a client that lives in the runtime of the process, like those of plain threads.
     fn client(&self, name: &str) -> Client {
         Client::connect_blocking(&self.config(name)).expect("to connect")
     }
@@ -102,7 +102,7 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     group
 }
 
-/// Sends `count` requests on this thread, and waits for room when there is none.
+/// Sends `count` requests on this thread, and waits for room if there is none.
 fn send_all(client: &Client, request: &Request<'_>, count: u64) {
     for _ in 0..count {
         while !client.try_send(request).expect("to send").is_sent() {
@@ -136,8 +136,8 @@ fn send(c: &mut Criterion, bed: &Bed) {
     group.finish();
 }
 
-/// Starts operations through `start` and takes their results, some under way at any time. `start` returns false when
-/// there is no room.
+/// Starts operations with `start` and takes their results, with several in progress at any time. `start` returns
+/// false if there is no room.
 fn in_flight(completions: &CompletionQueue, mut start: impl FnMut(u64) -> bool) {
     let mut batch = Vec::with_capacity(WINDOW as usize);
     let (mut sent, mut done) = (0, 0);
@@ -151,8 +151,8 @@ fn in_flight(completions: &CompletionQueue, mut start: impl FnMut(u64) -> bool) 
     }
 }
 
-/// Acknowledged operations: messages to another client, as the row `ack64` of the load generator has them, and
-/// publications that have no receiver.
+/// Acknowledged operations: messages to another client, like the row `ack64` of the load generator, and publications
+/// without a receiver.
 fn acknowledged(c: &mut Criterion, bed: &Bed) {
     let client = bed.client("acknowledged");
     let receiver = bed.client("receiver.acknowledged");
@@ -195,7 +195,7 @@ fn serve(mut requests: Intake) {
     }
 }
 
-/// Calls, served by another thread of another client.
+/// Calls that another thread of another client serves.
 fn calls(c: &mut Criterion, bed: &Bed) {
     let server = bed.client("server");
     let requests = Serving::new(&server).requests;

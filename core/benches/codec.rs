@@ -9,14 +9,15 @@ use std::hint::black_box;
 
 const TOPIC: &str = "plant/line/7/sensor/42/value";
 const SIZES: [(&str, usize); 3] = [("100 B", 100), ("1 KiB", 1024), ("64 KiB", 64 * 1024)];
-/// As many bytes as a read may bring: a batch of requests is about this long, or one request if that is longer.
+/// Number of bytes that a read may bring: a batch of requests is about this long, or consists of one request if that
+/// is longer.
 const BATCH_BYTES: usize = 64 * 1024;
 
 fn batch_len(payload: usize) -> usize {
     (BATCH_BYTES / payload).max(1)
 }
 
-/// Requests one after the other, as a broker reads them.
+/// Returns requests one after the other, as a broker reads them.
 fn requests(operation: &Operation<'_, &[u8]>, count: usize) -> Vec<u8> {
     let mut batch = vec![];
     for id in 0..count {
@@ -27,7 +28,7 @@ fn requests(operation: &Operation<'_, &[u8]>, count: usize) -> Vec<u8> {
     batch
 }
 
-/// Decodes and parses every request of a batch; how many they were.
+/// Decodes and parses every request of a batch. Returns their number.
 fn decode_all(mut input: &[u8]) -> usize {
     let mut decoder = Decoder::<Header>::new(u32::MAX);
     let mut count = 0;
@@ -59,7 +60,7 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-/// What the client encodes: requests into a buffer that is written when it is full.
+/// Encoding in the client: requests are encoded into a buffer that is written when it is full.
 fn encode_requests(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode/message");
     for (name, size) in SIZES {
@@ -82,7 +83,8 @@ fn encode_requests(c: &mut Criterion) {
     }
 }
 
-/// What the broker encodes: small deliveries flat, of large ones only the head (the payload is shared).
+/// Encoding in the broker: small deliveries are encoded completely, of large ones only the head (the payload is
+/// shared).
 fn encode_deliveries(c: &mut Criterion) {
     for (kind, topic) in [(FrameKind::Message, None), (FrameKind::Publication, Some(TOPIC))] {
         let mut group = c.benchmark_group(format!("encode/delivery/{kind:?}"));

@@ -13,19 +13,19 @@ struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is left to the system's allocator; counting allocates nothing.
+// SAFETY: all calls are forwarded to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
-    // SAFETY: handed on to the system's allocator under the caller's own guarantees.
+    // SAFETY: forwarded to the system's allocator under the caller's own guarantees.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     // SAFETY: as above.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -36,13 +36,13 @@ static ALLOCATOR: Counting = Counting;
 const SIZES: [(&str, u32); 4] = [("1k", 1_000), ("10k", 10_000), ("100k", 100_000), ("1M", 1_000_000)];
 const CLIENTS: u32 = 100;
 
-/// The n-th of many topics: a hundred clients, each with its own line of sensors.
+/// Returns the n-th of many topics: a hundred clients, each with its own series of sensors.
 fn topic(n: u32) -> String {
     let (client, sensor) = (n % CLIENTS, n / CLIENTS);
     format!("plant{}/line{client}/sensor{sensor}/value", client % 10)
 }
 
-/// A mask that takes the n-th topic, and the others of its sensor.
+/// Returns a mask that matches the n-th topic and the others of its sensor.
 fn mask(n: u32) -> String {
     let (client, sensor) = (n % CLIENTS, n / CLIENTS);
     match n % 2 {
@@ -51,7 +51,7 @@ fn mask(n: u32) -> String {
     }
 }
 
-/// All topics in random order, or as many again of the first `distinct` in random order.
+/// Returns all topics in random order, or the same number of random topics among the first `distinct`.
 fn shuffled(count: u32, distinct: u32) -> Vec<String> {
     let mut state = 0x1234_5678_9abc_def0_u64;
     let mut random = |below: u32| {
@@ -81,7 +81,7 @@ fn memory() {
         let bytes = ALLOCATED.load(Relaxed) - before;
         println!("memory/{what}/{count}: {:.1} bytes each", bytes as f64 / f64::from(count));
         drop(made);
-        assert_eq!(ALLOCATED.load(Relaxed), before, "something is left");
+        assert_eq!(ALLOCATED.load(Relaxed), before, "memory was not freed");
     };
     for (_, count) in SIZES {
         measure("topics", count, &|| Box::new(filled(count, topic)));
@@ -105,7 +105,7 @@ fn topics(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("match/{kind}"));
         for (name, count) in SIZES {
             let trie = filled(count, make);
-            // All of them: most are in no cache of the processor. A thousand: those are.
+            // With all topics, most are in no cache of the processor; with a thousand topics, all are.
             for (heat, distinct) in [("cold", count), ("hot", 1000)] {
                 let topics = shuffled(count, distinct);
                 let mut at = 0;

@@ -1,7 +1,7 @@
-//! The cost of a frame on its way through a whole broker: from clients in this process, which is routing and
-//! queues alone, and over socket pairs, which adds the kernel and a client's reader and writer.
+//! The cost of a frame through a whole broker: from clients in this process, which consists of routing and queues,
+//! and over socket pairs, which adds the kernel and a client's reader and writer.
 //!
-//! Everything runs on one thread, so that the figures are the work done and not how threads are scheduled.
+//! Everything runs on one thread, so that the figures show the work done and not the scheduling of threads.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 const TOPIC: &str = "plant/line/7/sensor/42/value";
-/// Frames under way at once, to or from one client: well below what its queue holds.
+/// Number of frames in progress at the same time, to or from one client: well below the bound of its queue.
 const BATCH: usize = 256;
 
 #[derive(Clone, Copy)]
@@ -37,16 +37,16 @@ impl Via {
 
 /// A broker with one sender and some receivers.
 struct Bed {
-    // Kept running for the clients.
+    // Keeps the broker running for the clients.
     _broker: Broker,
     sender: Client,
-    // With the client that keeps it connected.
+    // Each with the client that keeps it connected.
     receivers: Vec<(Client, Frames)>,
 }
 
 impl Bed {
     async fn new(via: Via, receivers: usize, topic: Option<&str>) -> Bed {
-        // No task runs and no client pings while criterion calculates.
+        // The timeout disables pings while criterion calculates.
         let broker = Broker::new(Options::default().timeout(Duration::from_secs(60)));
         let sender = connect(&broker, via, "sender").await;
         let mut all = Vec::with_capacity(receivers);
@@ -134,13 +134,14 @@ fn message(c: &mut Criterion) {
     }
 }
 
-/// To many receivers; the figures are deliveries.
+/// Frames to many receivers; the figures are deliveries.
 fn fan_out(c: &mut Criterion) {
     for (kind, topic) in [("publish", Some(TOPIC)), ("broadcast", None)] {
         let mut group = c.benchmark_group(kind);
         for via in vias() {
             for receivers in [1, 100, 1000] {
-                // Two descriptors each: a thousand are more than a process may have open by default.
+                // Each receiver needs two descriptors: a thousand receivers need more than a process may have open by
+                // default.
                 if receivers > 100 && !matches!(via, Via::Process) {
                     continue;
                 }

@@ -58,7 +58,7 @@ async fn permissions_are_masks() {
     assert_eq!(kind(a.subscribe("s/#", q).await), denied, "everything the mask could match must be allowed");
     assert_eq!(kind(a.exclude("#", q).await), None, "excluding needs no permission");
     assert_eq!(kind(a.unexclude("#", q).await), None);
-    // One answer; what is allowed is subscribed all the same.
+    // There is one answer, and the allowed topics are subscribed nevertheless.
     let mut a_frames = a.frames().unwrap();
     assert_eq!(kind(a.subscribe(["s/1", "t/1", "s/+"].as_slice(), q).await), denied);
     b.publish("s/2", "here", q).await.unwrap();
@@ -83,12 +83,12 @@ async fn rules_change_for_connected_clients() {
     b.publish("keep/1", "kept", QoS::Processed).await.unwrap();
     assert_eq!(next(&mut frames).await.payload(), b"kept");
     nothing_waits(&a, &mut frames).await;
-    // What was looked up before is not remembered.
+    // Earlier lookups are not remembered.
     b.send("a", "allowed", QoS::Processed).await.unwrap();
     next(&mut frames).await;
     bus.broker.set_access(Some(AccessList::new().client("a", rules).client("b", ClientAccess::none()))).await;
     assert_eq!(kind(b.send("a", "x", QoS::Processed).await), Some(ErrorKind::AccessDenied));
-    // Whom the list does not know any more has to go; the broker's shutdown is still announced to the rest.
+    // A client that is no longer in the list is disconnected; the broker's shutdown is still announced to the others.
     bus.broker.set_access(Some(AccessList::new().client("a", ClientAccess::none()))).await;
     tokio::time::timeout(common::PATIENCE, b.closed()).await.unwrap();
     assert!(a.is_connected());
@@ -105,6 +105,6 @@ async fn the_owner_disconnects_a_client_by_name() {
     assert!(bus.broker.disconnect("a"));
     tokio::time::timeout(common::PATIENCE, a.closed()).await.unwrap();
     tokio::time::timeout(common::PATIENCE, second.closed()).await.unwrap();
-    eventually("nobody is left", || bus.broker.stats().clients == 0).await;
+    eventually("no client is left", || bus.broker.stats().clients == 0).await;
     bus.client("a").await;
 }

@@ -1,4 +1,4 @@
-//! Where a broker in this process listens, and how clients reach it.
+//! The addresses on which a broker in this process listens, and how clients reach it.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -14,7 +14,7 @@ async fn connect(address: &str) -> busrt::Result<Client> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_that_is_too_long_is_told_to_broker_and_client() {
+async fn a_path_that_is_too_long_is_an_error_for_broker_and_client() {
     let path = format!("/tmp/{}.sock", "x".repeat(110));
     let told = |e: &busrt::Error| e.to_string().contains("120 bytes") && e.to_string().contains("at most");
     let e = Broker::new(Options::new()).listen(&path).await.unwrap_err();

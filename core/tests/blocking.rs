@@ -1,4 +1,4 @@
-//! The blocking client against the broker, which runs in a runtime of its own.
+//! The blocking client against a broker that runs in its own runtime.
 #![cfg(all(unix, feature = "broker", feature = "blocking"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -130,7 +130,7 @@ mod rpc {
         }
     }
 
-    /// Answers after a while, by calling the caller back.
+    /// Answers after some time, by calling the caller back.
     struct Back(OnceLock<busrt::rpc::Caller>);
 
     impl busrt::rpc::Handlers for &'static Back {
@@ -178,7 +178,7 @@ mod rpc {
         assert_eq!(succeeded, CALLS);
     }
 
-    /// Sleeps in each call, and counts how many do so at the same time.
+    /// Sleeps in each call, and counts how many calls do so at the same time.
     #[derive(Default)]
     struct Sleepy {
         now: AtomicUsize,
@@ -242,7 +242,7 @@ mod rpc {
         assert!(sleepy.handled.lock().unwrap().iter().copied().eq(0..=50));
     }
 
-    /// Handles a call when it is told to.
+    /// Handles a call when the test releases it.
     struct Gate(Mutex<mpsc::Receiver<()>>);
 
     impl Handlers for Gate {
@@ -290,7 +290,7 @@ mod rpc {
     }
 
     #[test]
-    fn a_server_that_is_dropped_takes_nothing_more() {
+    fn a_dropped_server_takes_no_more_requests() {
         let (_runtime, bus) = bus();
         let (open, gate) = mpsc::channel();
         let client = Client::connect(&bus.config("server")).unwrap();
@@ -301,7 +301,7 @@ mod rpc {
         while client.stats().queue > 0 || client.stats().r_frames == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // The call that is handled is answered; the next one goes to the server that takes over.
+        // The call in progress is answered; the next one goes to the server that takes over.
         let second = rpc.submit("server", "m", "2", QoS::Processed).unwrap();
         let successor = Rpc::new(client.clone(), Arc::new(Sleepy::default())).unwrap();
         assert_eq!(second.wait().unwrap().payload(), b"2");
@@ -367,7 +367,7 @@ mod rpc {
     }
 }
 
-/// Every thread that waits is told when another one ends the client.
+/// Every waiting thread is woken when another one ends the client.
 #[test]
 fn the_end_wakes_every_thread_that_waits() {
     use std::sync::mpsc;
@@ -393,7 +393,7 @@ fn the_end_wakes_every_thread_that_waits() {
         }));
         let (closed, flood) = (client.clone(), client.clone());
         spawn(Box::new(move || format!("closed {:?}", closed.closed().map(|e| e.kind()))));
-        // It takes nothing, so that its sender waits for room.
+        // It reads nothing, so that its sender waits for room.
         let slow = bus.peer("slow");
         spawn(Box::new(move || {
             loop {
@@ -424,7 +424,7 @@ fn the_end_wakes_every_thread_that_waits() {
 }
 
 mod forked {
-    //! What a child may do with a client of its parent: nothing but say so, and make its own.
+    //! A child process cannot use a client of its parent: every use fails. It can connect its own client.
     use super::*;
 
     unsafe extern "C" {
@@ -434,11 +434,11 @@ mod forked {
     }
 
     #[test]
-    fn a_child_connects_anew_and_leaves_its_parents_client_alone() {
+    fn a_child_connects_its_own_client_and_cannot_use_its_parents() {
         let (_runtime, bus) = bus();
         let a = Client::connect(&bus.config("a")).unwrap();
         let config = bus.config("child");
-        // SAFETY: takes no arguments; the child only does what programs that fork do, and then ends.
+        // SAFETY: `fork` takes no arguments; the child only does what forking programs do, and then exits.
         let pid = unsafe { fork() };
         if pid == 0 {
             let works = || -> busrt::Result<bool> {
@@ -450,7 +450,7 @@ mod forked {
                 Ok(refused.to_string().contains("fork"))
             };
             let status = i32::from(!works().unwrap_or(false));
-            // SAFETY: ends the process and returns nothing.
+            // SAFETY: `_exit` ends the process and does not return.
             unsafe { _exit(status) };
         }
         let mut status = -1;
@@ -464,7 +464,7 @@ mod forked {
 }
 
 #[test]
-fn it_comes_back_and_says_so() {
+fn it_reconnects_and_reports_it() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
@@ -496,9 +496,9 @@ fn it_comes_back_and_says_so() {
     assert!(events.last().is_some() && frames.next().is_none());
 }
 
-/// The client has no connection when it is dropped: what it has queued is sent over the next one.
+/// The client has no connection when it is dropped: its queued operations are sent over the next one.
 #[test]
-fn a_drop_waits_for_what_is_queued_for_the_next_connection() {
+fn a_drop_waits_until_queued_operations_are_sent_over_the_next_connection() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();

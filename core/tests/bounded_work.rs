@@ -1,5 +1,5 @@
-//! Whatever one client asks for, another one is served in between; and dividing long work changes nothing that a
-//! client can see of its order.
+//! The broker serves other clients during any long work that one client requests, and dividing long work does not
+//! change the order that a client can observe.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 const MANY: u32 = 500_000;
 /// Both the test and the broker hold a descriptor for each.
 const SECONDARIES: u32 = 6_000;
-/// Longer than a debug build needs for the heaviest work here, on a loaded machine.
+/// A time limit that a debug build on a loaded machine does not need for the heaviest work here.
 const LONG: Duration = Duration::from_secs(50);
 
-/// A `busrtd` and a probe on it. One at a time, also across processes: these tests measure how long others wait.
+/// A `busrtd` and a probe on it. Only one exists at a time, also across processes, because these tests measure how
+/// long others wait.
 struct Bench {
     path: String,
     probe: Probe,
@@ -48,8 +49,8 @@ impl Bench {
         let alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bus.sock").display().to_string();
-        // A debug build may need long for what is one frame. With a single worker nothing depends on which of them
-        // is busy.
+        // A debug build may need long for a single frame. With a single worker, the result does not depend on which
+        // worker is busy.
         let daemon = Daemon::start(std::slice::from_ref(&path), &[&["-t", "60", "-w", "1"], more].concat());
         let probe = Probe::start(&path);
         let bar = probe.bar();
@@ -64,7 +65,7 @@ impl Bench {
     }
 }
 
-/// Topics in one body.
+/// Returns many topics as one body.
 fn topics(count: u32) -> Vec<u8> {
     (0..count).map(|i| format!("many/{}/{i}", i % 1000)).collect::<Vec<_>>().join("\0").into_bytes()
 }
@@ -83,7 +84,8 @@ fn subscribing_to_many_topics_at_once() {
     bench.assert_undisturbed("exclude");
 }
 
-/// A client leaves with half a million subscriptions. Its name is free at once, and who takes it has none of them.
+/// A client leaves with half a million subscriptions. Its name is free immediately, and the next client of that name
+/// has none of them.
 #[test]
 fn leaving_with_many_subscriptions() {
     let bench = Bench::start();
@@ -135,7 +137,7 @@ fn leaving_with_many_secondaries() {
     bench.assert_undisturbed("leave");
 }
 
-/// A client takes over the name of a primary with thousands of secondaries. None of them stays.
+/// A client takes over the name of a primary with thousands of secondaries. All of them are disconnected.
 #[test]
 fn taking_over_a_name_with_many_secondaries() {
     let bench = Bench::start_with(&["--force-register"]);
@@ -171,7 +173,7 @@ fn filter_params(filter: &str) -> Vec<u8> {
     rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("filter", filter)])).unwrap()
 }
 
-/// What becomes of filters that cannot be used: beyond the size limit -32602 with a reason, broken -32700.
+/// Filters that cannot be used: those over the size limit are answered -32602 with a reason, invalid ones -32700.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_filters() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
@@ -209,7 +211,7 @@ fn masks_that_all_match() {
     bench.assert_undisturbed("subscribe to all masks");
     let mut publisher = Raw::register(&bench.path, "publisher");
     let head = ["a"; 16].join("/");
-    // No two topics are equal, so that none is found in a cache.
+    // No two topics are equal, so that no cache helps.
     let bytes: Vec<u8> = (0..60)
         .flat_map(|i| Peer::operation(i, PUBLISH | ACK, format!("{head}/{i}\0x").as_bytes()))
         .collect();
@@ -242,7 +244,7 @@ fn few_masks_beside_many_of_another() {
     assert_eq!(other.rest().len(), 1);
 }
 
-/// Masks of thousands of levels, where the limit of levels allows them; topics that match many of them.
+/// Masks of thousands of levels, if the limit of levels allows them, and topics that match many of them.
 #[test]
 fn masks_of_many_levels() {
     let bench = Bench::start();
@@ -281,7 +283,7 @@ fn a_burst_to_many_subscribers() {
     }
 }
 
-/// Frames of one read that each find another receiver, and one that is sent to everybody by mask.
+/// Frames of one read that each have another receiver, and one that is sent to all clients by mask.
 #[test]
 fn broadcasts_to_many_clients() {
     let bench = Bench::start();
@@ -298,10 +300,10 @@ fn broadcasts_to_many_clients() {
     drop(clients);
 }
 
-/// What a client sends after a huge SUBSCRIBE on the same connection sees all of its subscriptions, although that
-/// work is divided and nothing is acknowledged.
+/// A frame that a client sends after a huge SUBSCRIBE on the same connection is routed with all of its subscriptions,
+/// although the work is divided and nothing is acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_publication_after_a_huge_subscribe_sees_all_of_it() {
+async fn a_publication_after_a_huge_subscribe_is_routed_with_all_of_it() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
     let mut client = Raw::register(&bus.path, "client");
     let count = 200_000;
@@ -326,8 +328,8 @@ async fn a_publication_after_a_huge_subscribe_sees_all_of_it() {
     assert_eq!(client.rest(), [], "after unsubscribing");
 }
 
-/// After the acknowledgement of a huge SUBSCRIBE every other client's publication finds all of it; after that of an
-/// UNSUBSCRIBE none of it.
+/// After the acknowledgement of a huge SUBSCRIBE, every other client's publication finds all of the subscriptions;
+/// after that of an UNSUBSCRIBE, none of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_subscription_is_whole() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
@@ -344,7 +346,7 @@ async fn an_acknowledged_subscription_is_whole() {
     }
 }
 
-/// A client that subscribes without an end and leaves in the middle of it leaves nothing behind.
+/// A client that disconnects in the middle of an endless SUBSCRIBE leaves nothing behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_in_the_middle_of_a_subscribe() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
@@ -363,8 +365,8 @@ async fn leaving_in_the_middle_of_a_subscribe() {
     }
 }
 
-/// Access rules change while a client has many subscriptions: those that are no longer allowed end, and others are
-/// served while that is worked out.
+/// Access rules change while a client has many subscriptions: those that are no longer allowed end, and other clients
+/// are served during that work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn access_rules_beside_many_subscriptions() {
     let _alone = alone();
@@ -378,7 +380,7 @@ async fn access_rules_beside_many_subscriptions() {
         .client("probe", ClientAccess::all())
         .client("publisher", ClientAccess::all())
         .client("client", ClientAccess::all().subscriptions(["kept/#"]));
-    // On a worker, as a program would do it.
+    // On a worker thread, like in a program.
     let broker = bus.broker.clone();
     tokio::spawn(async move { broker.set_access(Some(list)).await }).await.unwrap();
     let longest = probe.longest();
@@ -386,11 +388,11 @@ async fn access_rules_beside_many_subscriptions() {
     for topic in ["kept/1", "many/0/0", "many/999/199999"] {
         assert_eq!(publisher.ask(PUBLISH, format!("{topic}\0x").as_bytes()), 1);
     }
-    assert_eq!(client.rest().len(), 1, "what is no longer allowed has ended");
+    assert_eq!(client.rest().len(), 1, "only the allowed subscription is left");
     assert!(longest < bar, "a round trip of another client took {longest:?}, not {bar:?}");
 }
 
-/// What makes room in a stuck receiver's queue at once has not given others their turn.
+/// Making room in a stuck receiver's queue never waits, so that this work must yield to other clients explicitly.
 #[test]
 fn publications_to_a_stuck_receiver() {
     let bench = Bench::start_with(&["--slow", "drop-old", "--hold-ms", "100", "--stall-ms", "200"]);
@@ -406,7 +408,8 @@ fn publications_to_a_stuck_receiver() {
     bench.assert_undisturbed("publications to a stuck receiver");
 }
 
-/// Names, topics and lists of topics that go on for as long as a body may: each is refused, and none delays others.
+/// Names, topics and lists of topics that are as long as a body may be: each is refused, and none delays other
+/// clients.
 #[test]
 fn texts_as_long_as_a_body() {
     const LEN: usize = 96 << 20;
@@ -424,7 +427,7 @@ fn texts_as_long_as_a_body() {
         assert_eq!(client.ask_within(flags, &ended, LONG), Some(answer), "{flags:#x}");
         bench.assert_undisturbed(&format!("a NUL at the end, {flags:#x}"));
     }
-    // Two bytes each, which are slow to check, and a topic that is fine at the end of a list.
+    // Two bytes for each character, which are slow to validate, and a list with a valid topic at its end.
     let list = ["é".repeat(LEN / 2).as_bytes(), b"\0fine"].concat();
     for flags in [SUBSCRIBE, UNSUBSCRIBE, EXCLUDE] {
         assert_eq!(client.ask_within(flags, &list, LONG), Some(0x72), "{flags:#x}");

@@ -1,4 +1,4 @@
-//! The other tasks of a broker besides carrying frames: listening, its own client, force register, attaching.
+//! The tasks of a broker other than carrying frames: listening, its own client, forced registration, attaching.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -36,7 +36,7 @@ async fn a_stale_socket_is_replaced_a_live_one_is_not_stolen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn addresses_that_cannot_be() {
+async fn invalid_addresses() {
     let broker = Broker::new(Options::default());
     assert_eq!(broker.listen("nonsense").await.unwrap_err().kind(), ErrorKind::Data);
     assert_eq!(broker.listen("/no/such/folder/bus.sock").await.unwrap_err().kind(), ErrorKind::Io);
@@ -57,7 +57,7 @@ async fn several_listeners_of_each_kind_are_one_bus() {
         (client, frames)
     };
     let mut addresses = vec![bus.path.clone(), second.clone(), bus.port.clone()];
-    // Containers may be without IPv6.
+    // Containers may have no IPv6.
     addresses.extend(ipv6.ok());
     let mut clients = vec![];
     for (i, address) in addresses.iter().enumerate() {
@@ -116,7 +116,7 @@ async fn force_register_evicts() {
         ErrorKind::Busy,
         "a secondary is never evicted"
     );
-    // The watcher hears of both, but not that the first one went.
+    // The watcher is told of both registrations, but not that the first client left.
     let mut heard = vec![];
     for _ in 0..2 {
         let event: rmpv::Value = rmp_serde::from_slice(next(&mut frames).await.payload()).unwrap();
@@ -161,13 +161,13 @@ async fn a_fifo_takes_commands() {
         let frame = next(&mut frames).await;
         assert_eq!((frame.payload(), frame.sender()), (payload, ".broker"), "{line:?}");
     }
-    // A line of over 1 MiB is no command; the next one is.
+    // A line of over 1 MiB is not a command; the next line is.
     let long = format!("g.a {}\ng.a short\n", "x".repeat(2 << 20));
     let path = fifo.clone();
     tokio::task::spawn_blocking(move || std::fs::write(path, long).unwrap()).await.unwrap();
     assert_eq!(next(&mut frames).await.payload(), b"short");
     let second = Broker::new(Options::default());
-    assert!(second.listen(&format!("fifo:{fifo}")).await.is_err(), "somebody reads it");
+    assert!(second.listen(&format!("fifo:{fifo}")).await.is_err(), "another broker reads it");
     bus.broker.shutdown().await;
     assert!(!std::path::Path::new(&fifo).exists());
 }
@@ -192,10 +192,10 @@ async fn counters_count() {
     let stats = bus.broker.stats();
     assert_eq!((stats.r_frames, stats.r_bytes, stats.w_frames, stats.w_bytes), (1, 7, 2, 13));
     bus.broker.disconnect("a");
-    assert_eq!(bus.broker.stats().w_frames, 2, "those who went are still counted");
+    assert_eq!(bus.broker.stats().w_frames, 2, "clients that left are still counted");
 }
 
-/// Clients within the process send from several threads at once, also as the same client.
+/// Clients within the process send from several threads at the same time, also as the same client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_miss_nothing_within_the_process() {
     const EACH: u64 = 20_000;
@@ -216,7 +216,7 @@ async fn counters_miss_nothing_within_the_process() {
     for sender in senders {
         sender.await.unwrap();
     }
-    // What was sent has the receiver's name and a separator in it, what was received the sender's.
+    // Sent bodies contain the receiver's name and a separator, received ones contain the sender's.
     let (sent, received) = (8 + 1 + 1, 3 + 1 + 1);
     assert_eq!((one.stats().w_frames, one.stats().w_bytes), (2 * EACH, 2 * EACH * sent));
     assert_eq!((two.stats().w_frames, two.stats().w_bytes), (EACH, EACH * sent));
@@ -237,7 +237,7 @@ async fn dropping_the_last_handle_closes_everything() {
     eventually("the socket is removed", || !std::path::Path::new(&path).exists()).await;
 }
 
-/// Operation 0 with QoS bits is neither acted on nor acknowledged.
+/// Operation 0 with QoS bits has no effect and is not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operation_zero_is_never_acknowledged() {
     use common::raw::{ACK, MESSAGE, Raw};

@@ -1,4 +1,5 @@
-//! Clients that poll the socket for answers, by the task that reads or by plain threads that wait, get each of them.
+//! Clients that poll the socket for answers, by the reading task or by waiting plain threads, get each of the
+//! answers.
 #![cfg(all(unix, feature = "broker", feature = "rpc", feature = "blocking"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -41,7 +42,7 @@ async fn every_answer_comes() {
         client.send("poller", params.clone(), QoS::Processed).await.unwrap();
         assert_eq!(next(&mut frames).await.payload(), params);
     }
-    // Many at a time.
+    // Many operations in progress at the same time.
     let pending: Vec<_> = {
         let mut pending = vec![];
         for number in 0..300_u32 {
@@ -59,8 +60,8 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// One exchange after another by plain threads: acknowledgements, replies, messages to the client itself, some after a
-/// pause, so that reading is lent and taken back.
+/// Plain threads make one exchange after another: acknowledgements, replies, messages to the client itself, some
+/// after a pause, so that reading is lent and taken back.
 #[test]
 fn every_answer_comes_to_plain_threads() {
     for transport in TRANSPORTS {
@@ -85,7 +86,7 @@ fn every_answer_comes_to_plain_threads() {
     }
 }
 
-/// Threads that share a client, with an async task that takes the frames beside them.
+/// Threads share a client with an async task that takes the frames.
 #[test]
 fn threads_and_tasks_share_a_client() {
     let runtime = runtime();
@@ -119,9 +120,9 @@ fn threads_and_tasks_share_a_client() {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, received).await.unwrap().unwrap() });
 }
 
-/// The connection ends again and again under a thread that polls, and comes back.
+/// The connection ends again and again while a thread polls, and is established again.
 #[test]
-fn a_thread_goes_on_over_the_next_connection() {
+fn a_thread_continues_over_the_next_connection() {
     let runtime = runtime();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
@@ -143,7 +144,7 @@ fn a_thread_goes_on_over_the_next_connection() {
         let exchanging = scope.spawn(|| {
             let mut answered = 0;
             while !stop.load(Ordering::Relaxed) {
-                // What is under way when the connection ends fails.
+                // An operation in progress fails when the connection ends.
                 answered += u32::from(client.publish("t", "x", QoS::Processed).is_ok());
             }
             answered

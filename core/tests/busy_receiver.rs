@@ -1,15 +1,15 @@
-//! Programs that work for a while on each frame they receive: everything sent one-to-one arrives, everything published
+//! Programs that work for some time on each received frame: every one-to-one message arrives, every publication
 //! arrives or is counted as dropped, and no receiver is disconnected.
 //!
-//! The ordinary tests use small buffers and few frames. The tests at full scale are ignored unless asked for: a broker
-//! with all defaults, an inbox of 1 MiB, 100,000 frames. Run one of them with
+//! The ordinary tests use small buffers and few frames. The tests at full scale are ignored by default: a broker with
+//! all defaults, an inbox of 1 MiB, 100,000 frames. Run one of them with
 //!
 //! ```text
 //! cargo test -p busrt --all-features --test busy_receiver -- --ignored --nocapture full_scale_500us
 //! ```
 //!
-//! `BUSY_FRAMES` is the number of frames, `BUSY_SIZE` the size of a payload, `BUSY_SECONDS` the time after which a test
-//! ends early: what has come by then must be complete and in order.
+//! `BUSY_FRAMES` is the number of frames, `BUSY_SIZE` the size of a payload, `BUSY_SECONDS` the time after which a
+//! test ends early: the frames received by then must be complete and in order.
 #![cfg(all(unix, feature = "broker", feature = "rpc", feature = "blocking"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -28,19 +28,19 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const INBOX_BYTES: usize = 1 << 20;
-/// A test fails when nothing has come for this long.
+/// A test fails when nothing has arrived for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Shorter work spins: a sleep would take much longer than asked for.
+/// Shorter work spins, because a sleep would take much longer than requested.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(200);
 
-/// How a program takes its frames.
+/// The way in which a program takes its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// An async loop that awaits the work.
     Frames,
-    /// An async loop that works on the one thread of its runtime, which serves the connection too.
+    /// An async loop that works on the single thread of its runtime, which also serves the connection.
     CurrentThread,
-    /// The same within the broker's process.
+    /// An async loop within the broker's process.
     InProcess,
     /// A plain thread.
     Blocking,
@@ -72,25 +72,25 @@ enum Sent {
 #[derive(Debug, Clone)]
 struct Plan {
     options: Options,
-    /// The time that the program works on a frame.
+    /// The time for which the program works on a frame.
     time: Duration,
     frames: u32,
     size: usize,
-    /// When the test ends early.
+    /// The time at which the test ends early.
     until: Option<Instant>,
 }
 
-/// A runtime with one thread for its tasks.
+/// Creates a runtime with one thread for its tasks.
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// The program's work on frames, and the check that they come in order.
+/// The program's work on frames, and the check that they arrive in order.
 #[derive(Clone)]
 struct Work {
     time: Duration,
     taken: Arc<AtomicU32>,
-    /// The number that the next frame has at least.
+    /// The lowest number that the next frame may have.
     next: Arc<AtomicU32>,
 }
 
@@ -132,7 +132,7 @@ impl Work {
     }
 }
 
-/// The number of a frame; RPC servers get it as a notification, which begins with a zero byte.
+/// Returns the number of a frame. RPC servers receive it as a notification, which begins with a zero byte.
 fn number(frame: &Frame) -> &[u8] {
     &frame.payload()[1..]
 }
@@ -165,7 +165,7 @@ struct Receiver {
     _parts: Box<dyn Any>,
 }
 
-/// Takes frames on a thread with a runtime of its own until the connection ends.
+/// Takes frames on a thread with its own runtime until the connection ends.
 fn take_on_one_thread(
     connect: impl AsyncFnOnce() -> Client + Send + 'static,
     subscribes: bool,
@@ -259,7 +259,7 @@ impl Receiver {
     }
 }
 
-/// Sends as fast as the client takes it. Returns how often it had no room for the client's timeout.
+/// Sends as fast as the client accepts. Returns how often it had no room within the client's timeout.
 async fn send(client: &Client, sent: Sent, frames: u32, size: usize) -> u32 {
     let mut timeouts = 0;
     for number in 0..frames {
@@ -274,7 +274,7 @@ async fn send(client: &Client, sent: Sent, frames: u32, size: usize) -> u32 {
             };
             match result {
                 Ok(()) => break,
-                // It has not been sent.
+                // The frame was not sent.
                 Err(e) if e.kind() == ErrorKind::Timeout => timeouts += 1,
                 Err(e) => panic!("frame {number}: {e}"),
             }
@@ -283,7 +283,7 @@ async fn send(client: &Client, sent: Sent, frames: u32, size: usize) -> u32 {
     timeouts
 }
 
-/// Runs one case on a broker of its own.
+/// Runs one case on its own broker.
 fn run(kind: Kind, sent: Sent, plan: &Plan) {
     let server = runtime();
     let bus = server.block_on(Bus::start(plan.options.clone()));
@@ -292,7 +292,7 @@ fn run(kind: Kind, sent: Sent, plan: &Plan) {
     let receiver = Receiver::start(kind, config, &bus, sent == Sent::Publications, work.clone());
     let sending = server.block_on(Client::connect(&Config::new(&bus.path, "sender"))).unwrap();
     let (frames, size) = (plan.frames, plan.size);
-    // The frames of a sender that goes while it is held back are lost: it stays.
+    // The sender stays connected: its frames would be lost if it left while it is held back.
     let task = server.spawn({
         let sending = sending.clone();
         async move { send(&sending, sent, frames, size).await }
@@ -311,14 +311,14 @@ fn run(kind: Kind, sent: Sent, plan: &Plan) {
         if taken != last {
             (last, moved) = (taken, Instant::now());
         }
-        assert!(moved.elapsed() < PATIENCE + plan.time * 20, "nothing comes any more: {}", state());
+        assert!(moved.elapsed() < PATIENCE + plan.time * 20, "no frames arrive any more: {}", state());
         if printed.elapsed() > Duration::from_secs(60) {
             printed = Instant::now();
             eprintln!("after {:?}: {}", started.elapsed(), state());
         }
         if plan.until.is_some_and(|until| Instant::now() >= until) {
             eprintln!("ended after {:?}: {}", started.elapsed(), state());
-            // What was taken came in order, and nothing was dropped: that is checked above.
+            // The frames taken were in order, and none was dropped: that was checked above.
             let begun = work.next.load(Ordering::Relaxed);
             let taken = work.taken.load(Ordering::Relaxed);
             let complete = sent == Sent::Publications || begun <= taken + 1;
@@ -334,14 +334,14 @@ fn run(kind: Kind, sent: Sent, plan: &Plan) {
         plan.time,
         started.elapsed()
     );
-    // A moment later there is nothing more.
+    // After a short wait, there are no more frames.
     std::thread::sleep(Duration::from_millis(100));
     let (taken, dropped) = (work.taken.load(Ordering::Relaxed), bus.broker.stats().dropped);
     assert_eq!(u64::from(taken) + dropped, u64::from(frames), "{kind:?}, {sent:?}: {dropped} dropped");
     assert!(receiver.client.is_connected() && sending.is_connected());
 }
 
-/// Runs all kinds of receivers: at the same time if they do little but sleep, else one after the other.
+/// Runs all kinds of receivers: at the same time if they mostly sleep, otherwise one after the other.
 fn run_all(sent: Sent, plan: &Plan) {
     if plan.time < SHORTEST_SLEEP {
         return KINDS.into_iter().for_each(|kind| run(kind, sent, plan));
@@ -353,7 +353,7 @@ fn run_all(sent: Sent, plan: &Plan) {
     });
 }
 
-/// Small buffers everywhere, so that few frames fill them. A client that takes nothing for a second is disconnected.
+/// All buffers are small, so that few frames fill them. A client that reads nothing for a second is disconnected.
 fn small(time: Duration, frames: u32, size: usize) -> Plan {
     let options = Options::new()
         .queue_bytes(128 * 1024)
@@ -362,7 +362,7 @@ fn small(time: Duration, frames: u32, size: usize) -> Plan {
     Plan { options, time, frames, size, until: None }
 }
 
-/// Each sends several times what the buffers between sender and program hold.
+/// Each case sends several times what the buffers between sender and program hold.
 fn scaled_down(sent: Sent) {
     std::thread::scope(|scope| {
         for plan in [

@@ -1,4 +1,4 @@
-//! Calls under way: deadlines, room, lost connections, handles and completions.
+//! Calls in progress: deadlines, room, lost connections, handles and completions.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -34,10 +34,10 @@ fn holds_call(body: &[u8], method: &str) -> bool {
     body.windows(method.len()).any(|part| part == method.as_bytes())
 }
 
-/// A call that waits for room when the connection breaks goes on over the next one, or is told to have failed and is
-/// not sent.
+/// A call that waits for room when the connection breaks either continues over the next one, or is reported as failed
+/// and not sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_was_told_an_error_is_never_sent() {
+async fn a_call_that_was_reported_as_failed_is_never_sent() {
     for (waits, deadline) in [(true, PATIENCE), (true, Duration::from_millis(300)), (false, PATIENCE)] {
         let listener = FakeListener::new();
         let config = listener
@@ -188,7 +188,7 @@ async fn deadlines_are_kept_without_a_waiter_and_late_replies_are_dropped() {
     })
     .await
     .unwrap();
-    // What comes from another client is an ordinary message.
+    // A reply from another client is an ordinary message.
     for _ in 1..=3 {
         assert_eq!(next(&mut frames).await.sender(), "other");
     }
@@ -196,7 +196,7 @@ async fn deadlines_are_kept_without_a_waiter_and_late_replies_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn close_fails_calls_now() {
+async fn close_fails_calls_immediately() {
     let bus = Bus::start(Options::default()).await;
     let (_server, mut frames) = bus.listener("srv").await;
     let client = bus.client("me").await;
@@ -209,15 +209,15 @@ async fn close_fails_calls_now() {
     assert_eq!(pending.wait_timeout(Duration::ZERO).unwrap().unwrap_err().code(), -32115);
     assert_eq!(completions.try_take().unwrap().error().unwrap().kind(), ErrorKind::ConnectionLost);
     assert_eq!(caller.try_call(&call).unwrap_err().code(), -32115);
-    // What was sent is written all the same.
+    // Data that was sent before is written nevertheless.
     for _ in 0..2 {
         assert!(next(&mut frames).await.payload().starts_with(&[1]));
     }
 }
 
-/// The acknowledgement and the reply of one call are told apart, by handles and by a queue.
+/// The acknowledgement and the reply of one call are reported separately, by handles and by a queue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_acknowledgement_of_a_call_is_told_apart() {
+async fn the_acknowledgement_of_a_call_is_separate() {
     let bus = Bus::start(Options::default()).await;
     let (client, mut server) = (bus.client("caller").await, bus.peer("srv"));
     let caller = Caller::new(client);
@@ -231,7 +231,7 @@ async fn the_acknowledgement_of_a_call_is_told_apart() {
 
     let (operation, pending) = caller.try_call_with_ack(&call("missing")).unwrap().sent().unwrap();
     assert_eq!(operation.await.unwrap_err().kind(), ErrorKind::NotRegistered);
-    assert!(!pending.is_completed(), "the refusal is the operation's");
+    assert!(!pending.is_completed(), "the refusal belongs to the operation");
 
     let queue = CompletionQueue::new();
     let id = caller.try_call_with_ack_to(&call("srv"), &queue, 1, 2).unwrap().sent().unwrap();

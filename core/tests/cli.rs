@@ -1,4 +1,4 @@
-//! The command-line client against a broker in this process: what it prints, and how it ends.
+//! The output and exit status of the command-line client, with a broker in this process.
 #![cfg(all(unix, feature = "cli", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-/// A running `busrt`, killed when the test is done with it.
+/// A running `busrt`, which is killed when the value is dropped.
 struct Busrt(Child);
 
 impl Drop for Busrt {
@@ -43,14 +43,14 @@ fn start(args: &[&str], stdout: impl Into<Stdio>) -> Busrt {
     Busrt(child)
 }
 
-/// Runs it to its end.
+/// Runs the program until it exits.
 fn busrt(args: &[&str]) -> Done {
     busrt_with(args, b"")
 }
 
 fn busrt_with(args: &[&str], stdin: &[u8]) -> Done {
     let mut busrt = start(args, Stdio::piped());
-    // Nothing here is longer than a pipe holds; a program that reads none of it closes its end.
+    // The input is never longer than a pipe holds; a program that does not read it closes its end.
     let _ = busrt.0.stdin.take().unwrap().write_all(stdin);
     busrt.finish()
 }
@@ -89,7 +89,7 @@ impl Busrt {
         assert!(killed.success());
     }
 
-    /// The lines of its standard output, once it listens.
+    /// Returns the lines of its standard output and its standard error output, after it has begun to listen.
     fn listening(&mut self) -> (Receiver<String>, Receiver<String>) {
         let (out, err) = (lines(self.0.stdout.take()), lines(self.0.stderr.take()));
         while !line(&err).contains("listening as") {}
@@ -120,7 +120,7 @@ impl Done {
         serde_json::from_str(text).unwrap()
     }
 
-    /// One line on the standard error output, and nothing else.
+    /// Returns the only line of the standard error output, and checks that there is no other output.
     fn error(&self) -> &str {
         assert_eq!((self.code, &*self.stdout), (1, &b""[..]), "{}", self.stderr);
         let text = self.stderr.strip_suffix('\n').unwrap().strip_prefix("busrt: ").unwrap();
@@ -134,7 +134,7 @@ impl Done {
     }
 }
 
-/// Answers by method, and tells its notifications.
+/// Answers by method, and reports its notifications.
 struct Peer(tokio::sync::mpsc::UnboundedSender<Bytes>);
 
 impl Handlers for Peer {
@@ -162,7 +162,7 @@ async fn peer(bus: &Bus) -> (Rpc, tokio::sync::mpsc::UnboundedReceiver<Bytes>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_broker_tells_about_itself() {
+async fn broker_information() {
     let bus = Bus::start(Options::default()).await;
     let (_z, _a) = (bus.client("z").await, bus.client("a").await);
     let path = &*bus.path;
@@ -181,7 +181,7 @@ async fn the_broker_tells_about_itself() {
     let names = |list: &Value| -> Vec<String> {
         list["clients"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap().to_owned()).collect()
     };
-    // Neither shows itself.
+    // Neither client shows itself.
     for flag in ["--json", "-s"] {
         let list = busrt(&[path, "-n", "m", flag, "broker", "client.list"]).json();
         assert_eq!(names(&list), [".broker", "a", "z"]);
@@ -230,7 +230,7 @@ async fn calls() {
     let (_rpc, mut told) = peer(&bus).await;
     let call = |args: &[&str], stdin: &[u8]| busrt_with(&[&[&*bus.path][..], args].concat(), stdin);
 
-    // MessagePack, text, JSON, bytes and nothing; for people, programs, and alone.
+    // Results in MessagePack, text, JSON, bytes and empty; for people, for programs, and alone.
     let map = call(&["rpc", "call", "peer", "echo", "n=5", "on=true", "text=a=b"], b"");
     assert_eq!(map.text(), "{\n  \"n\": 5,\n  \"on\": true,\n  \"text\": \"a=b\"\n}\n");
     let shown: [(&[u8], &str, Value, &[u8]); 5] = [
@@ -275,7 +275,7 @@ async fn calls() {
     assert!(
         call(&["rpc", "call", "peer", "echo", "novalue"], b"")
             .usage()
-            .contains("\"novalue\" is no parameter")
+            .contains("\"novalue\" invalid parameter")
     );
     assert_eq!(call(&["rpc", "call0", "nobody", "x"], b"").error(), "client not registered: nobody");
 
@@ -345,12 +345,12 @@ async fn listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listens_silently_until_the_broker_goes() {
+async fn listens_silently_until_the_broker_exits() {
     let bus = Bus::start(Options::default()).await;
     let mut busrt = start(&[&bus.path, "-s", "-n", "me", "listen"], Stdio::piped());
     let mut stdout = busrt.0.stdout.take().unwrap();
     let sender = bus.client("a").await;
-    // A silent one does not say when it listens, but gets what waits from its registration on.
+    // A silent client does not report when it listens, but receives everything from its registration on.
     common::eventually("me is there", || bus.broker.clients().clients.iter().any(|c| c.name == "me")).await;
     sender.send("me", &b"\x00\xff\x00"[..], QoS::Processed).await.unwrap();
     sender.send("me", "[1, 2]", QoS::Processed).await.unwrap();
@@ -413,11 +413,11 @@ async fn measures() {
             ["p50", "p90", "p99", "p99.9", "max"].map(|key| stage["latency_ns"][key].as_u64().unwrap());
         assert!(times.is_sorted() && times[0] > 0, "{stage}");
     }
-    // Too short for a time.
+    // The run is too short to measure a time.
     let report = run(&["-s", "benchmark", "-i", "10", "--payload-size", "7"]).json();
     assert_eq!(report["stages"][2]["latency_ns"], Value::Null);
 
-    // Some of them, in the order of all.
+    // Some of the stages, in the order of all of them.
     let report = run(&[
         "--json",
         "benchmark",
@@ -456,7 +456,7 @@ async fn measures_at_a_rate() {
         assert_eq!(stage["name"], format!("open.qos.{qos}"));
         let counts = ["rate_asked", "sent", "received", "lost"].map(|key| stage[key].as_u64().unwrap());
         assert_eq!(counts, [3000, 1500, 1500, 0]);
-        // Never faster than asked for, and slower only if the machine has no time.
+        // The rate is never higher than requested, and lower only if the machine is too slow.
         let (rate, seconds) = (stage["rate"].as_f64().unwrap(), stage["seconds"].as_f64().unwrap());
         assert!(rate > 0.0 && rate < 3001.0 && seconds > 0.4999, "{stage}");
         let times = |of: &str| {
@@ -464,7 +464,7 @@ async fn measures_at_a_rate() {
             assert!(times.is_sorted() && times[0] > 0, "{stage}");
             times
         };
-        // Latency counts from when a message was due, so that it has the lateness in it.
+        // Latency is counted from the time when a message was due, so that it includes the lateness.
         assert!(times("latency_ns")[4] >= times("lateness_ns")[0], "{stage}");
     }
     let table = run(&["benchmark", "--rate", "1000", "-i", "20"]);
@@ -476,7 +476,7 @@ async fn measures_at_a_rate() {
     assert!(no_room.usage().contains("--payload-size"));
 }
 
-/// What a stall costs is charged to every message that was due meanwhile, not to one.
+/// A stall is charged to every message that was due during it, not only to one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_counts_for_all_that_was_due() {
     let dir = tempfile::tempdir().unwrap();
@@ -500,15 +500,14 @@ async fn a_stall_counts_for_all_that_was_due() {
     broker.signal("-CONT");
     let report = benchmark.finish().json();
     let stage = &report["stages"][0];
-    // A quarter of the time nothing went through: a closed loop would show one bad time, and a p90 of
-    // microseconds.
+    // Nothing passed for a quarter of the time: a closed loop would show one long time, and a p90 of microseconds.
     assert_eq!((&stage["sent"], &stage["lost"]), (&json!(4000), &json!(0)), "{stage}");
     assert!(stage["latency_ns"]["p90"].as_u64().unwrap() > 200_000_000, "{stage}");
     broker.0.kill().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn says_what_went_wrong() {
+async fn errors_are_reported() {
     let bus = Bus::start(Options::default()).await;
     let _taken = bus.client("taken").await;
     let path = &*bus.path;
@@ -557,7 +556,7 @@ async fn a_closed_output_ends_it_quietly() {
 }
 
 #[test]
-fn helps() {
+fn help_texts() {
     let help = busrt(&["--help"]);
     for part in ["Usage: busrt ADDRESS", "Connection:", "Output:", "Examples:", "benchmark", "--json"] {
         assert!(help.text().contains(part), "{part}");

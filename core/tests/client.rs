@@ -1,4 +1,4 @@
-//! The client over its whole life, against the broker.
+//! The whole life of a client, against a broker.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -14,7 +14,7 @@ use common::{Bus, PATIENCE, next, on_every_transport};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_published_before_a_drop_arrives() {
+async fn publications_before_a_drop_arrive() {
     on_every_transport(async |bus| {
         let (b, mut frames) = bus.listener("b").await;
         b.subscribe("t/#", QoS::Processed).await.unwrap();
@@ -23,7 +23,7 @@ async fn what_was_published_before_a_drop_arrives() {
             for i in 0..50u32 {
                 a.publish("t/x", [round.to_le_bytes(), i.to_le_bytes()].concat(), QoS::No).await.unwrap();
             }
-            // A receiver whose bytes nobody has read makes TCP forget what was not yet sent.
+            // If the receiver has unread bytes, TCP discards the data that was not yet sent.
             a.send("a", "unread", QoS::No).await.unwrap();
             drop(a);
             for i in 0..50u32 {
@@ -38,7 +38,7 @@ async fn what_was_published_before_a_drop_arrives() {
     .await;
 }
 
-/// Waits until the broker has seen a client off.
+/// Waits until the broker has unregistered a client.
 async fn gone(bus: &Bus, name: &str) {
     let work = async {
         while bus.broker.clients().clients.iter().any(|c| c.name == name) {
@@ -48,9 +48,9 @@ async fn gone(bus: &Bus, name: &str) {
     tokio::time::timeout(PATIENCE, work).await.expect("the client stays registered");
 }
 
-/// Operations under way are answered while the connection is being ended in good order.
+/// Operations in progress are answered while the connection is closed in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_under_way_is_answered_when_the_last_handle_goes() {
+async fn operations_in_progress_are_answered_when_the_last_handle_is_dropped() {
     on_every_transport(async |bus| {
         let (_b, mut frames) = bus.listener("b").await;
         let a = bus.client("a").await;
@@ -112,7 +112,7 @@ async fn a_disconnect_is_for_all_clones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_brokers_end_is_told() {
+async fn the_brokers_shutdown_is_reported() {
     on_every_transport(async |bus| {
         let (a, mut frames) = bus.listener("a").await;
         assert!(a.is_connected());
@@ -191,7 +191,7 @@ async fn secondaries_are_numbered_and_go_with_their_primary() {
         assert_eq!(named.name(), "a%%4");
         assert_eq!(a.secondary_named("4").await.unwrap_err().kind(), ErrorKind::Busy);
         assert_eq!(a.secondary().await.unwrap().name(), "a%%3");
-        // Number 4 is taken by a name.
+        // Number 4 is taken by a client that chose its name.
         let fifth = a.secondary().await.unwrap();
         assert_eq!(fifth.name(), "a%%5");
         let mut frames = second.frames().unwrap();
@@ -237,7 +237,7 @@ async fn a_reader_that_stops_holds_the_sender_back_and_loses_nothing() {
             }
             a.disconnect().await;
         });
-        // Nobody takes a frame for a while.
+        // No program takes a frame for some time.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!sending.is_finished(), "{transport:?}");
         for i in 0..2000u32 {

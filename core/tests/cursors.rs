@@ -13,7 +13,7 @@ use std::time::Duration;
 
 struct Table(CursorMap);
 
-/// Fails at its third item, once.
+/// Returns an error for its third item, once.
 struct Unsteady(u8);
 
 impl Cursor for Unsteady {

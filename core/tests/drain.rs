@@ -1,4 +1,4 @@
-//! A client that goes in good order.
+//! The orderly end of a client.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -52,7 +52,7 @@ async fn handlers_finish_and_newcomers_are_refused() {
         eventually("the call has begun", || begun.load(Ordering::SeqCst) == 1).await;
         let client = server.client().clone();
         let draining = tokio::spawn(async move { client.drain(PATIENCE).await });
-        // Until then these are calls as any.
+        // Until then, these are ordinary calls.
         let mut received = 3 + 1;
         while server.client().stats().dropped == 0 {
             caller.call0("server", "m", "", QoS::Processed).await.unwrap();
@@ -60,7 +60,7 @@ async fn handlers_finish_and_newcomers_are_refused() {
             eventually("it came", || server.client().stats().r_frames == received).await;
         }
         let late = call("late");
-        eventually("that came too", || server.client().stats().r_frames == received + 1).await;
+        eventually("the last call was received", || server.client().stats().r_frames == received + 1).await;
         assert!(!draining.is_finished());
         gate.add_permits(10_000);
         assert_eq!(early.await.unwrap().unwrap().payload(), b"early");
@@ -94,12 +94,12 @@ async fn it_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_yield_what_waits_and_what_was_sent_arrives() {
+async fn waiting_frames_can_be_taken_and_sent_frames_arrive() {
     on_every_transport(async |bus| {
         let (a, mut frames) = bus.listener("a").await;
         let (b, mut others) = bus.listener("b").await;
         b.send("a", "waits", QoS::Processed).await.unwrap();
-        eventually("it is there", || a.stats().r_frames == 1).await;
+        eventually("the frame was received", || a.stats().r_frames == 1).await;
         for _ in 0..1000 {
             a.send("b", "x", QoS::No).await.unwrap();
         }
@@ -114,7 +114,7 @@ async fn frames_yield_what_waits_and_what_was_sent_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_queue_drops_what_it_is_told_to() {
+async fn a_full_queue_drops_frames_by_its_policy() {
     on_every_transport(async |bus| {
         for (overflow, first) in [(Overflow::DropOld, 90), (Overflow::DropNew, 0)] {
             let config = bus.config("b").inbox_bytes(10 * common::held_by(3)).overflow(overflow);

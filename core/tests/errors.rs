@@ -1,5 +1,5 @@
-//! What a program learns of a failure: its kind, the code of a refusal, what it is about, the error of the system, and
-//! of a call who says so.
+//! The information in errors: the kind, the code of a refusal, the subject, the error of the system, and the origin
+//! of a failed call.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -37,7 +37,7 @@ async fn a_refused_operation_has_the_code_and_the_receiver() {
     let client = bus.client("a").await;
     let e = client.send("nobody", "x", QoS::Processed).await.unwrap_err();
     assert_eq!((e.kind(), e.code(), e.subject()), (ErrorKind::NotRegistered, Some(0x71), Some("nobody")));
-    // A name that cannot be sent is not refused by the broker.
+    // The client itself, not the broker, refuses a name that cannot be sent.
     let e = client.send("no\0body", "x", QoS::Processed).await.unwrap_err();
     assert_eq!((e.kind(), e.is_refusal()), (ErrorKind::Data, false));
     client.disconnect().await;
@@ -45,7 +45,7 @@ async fn a_refused_operation_has_the_code_and_the_receiver() {
     assert_eq!((e.kind(), e.is_refusal()), (ErrorKind::ConnectionLost, false));
 }
 
-/// Answers with a code of the bus, or not at all.
+/// Answers with a code of the bus, or never.
 struct Plant;
 
 impl Handlers for Plant {
@@ -58,7 +58,7 @@ impl Handlers for Plant {
 }
 
 #[tokio::test]
-async fn a_failed_call_says_who_says_so() {
+async fn a_failed_call_names_its_origin() {
     let bus = Bus::start(Options::default()).await;
     let _plant = Rpc::new(bus.client("plant").await, Plant);
     let caller = Caller::new(bus.client("a").await);

@@ -1,4 +1,4 @@
-//! What a program is told of its connection, when, and how it takes callbacks back.
+//! The events of a connection, their times, and the removal of callbacks.
 #![cfg(all(unix, feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 const NAME: &str = "me";
 
-/// Registers one client as a broker would, and answers nothing after that.
+/// Registers one client like a broker, and answers nothing after that.
 fn accept(listener: &UnixListener) -> UnixStream {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -33,7 +33,7 @@ fn accept(listener: &UnixListener) -> UnixStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_have_failed_when_the_end_is_told() {
+async fn operations_fail_before_the_end_is_reported() {
     for (reconnects, by_the_program) in [(false, false), (false, true), (true, false), (true, true)] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bus.sock").display().to_string();
@@ -65,7 +65,7 @@ async fn operations_have_failed_when_the_end_is_told() {
         });
         if by_the_program {
             eventually("the client closes", || !client.is_connected()).await;
-            assert!(told.try_recv().is_err(), "the event is told before the operation has failed");
+            assert!(told.try_recv().is_err(), "the event is reported before the operation has failed");
         }
         go.send(()).unwrap();
         let completed = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE).unwrap());
@@ -78,9 +78,9 @@ async fn operations_have_failed_when_the_end_is_told() {
     }
 }
 
-/// The same when the client ends with its runtime, whose tasks are dropped in any order.
+/// Operations also fail first when the client ends with its runtime, whose tasks are dropped in any order.
 #[test]
-fn operations_have_failed_when_the_end_of_the_runtime_is_told() {
+fn operations_fail_before_the_end_of_the_runtime_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let listener = UnixListener::bind(&path).unwrap();
@@ -89,7 +89,7 @@ fn operations_have_failed_when_the_end_of_the_runtime_is_told() {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let plan = reconnects.then(Reconnect::new);
-        // What is not written does not hold up the end of the runtime for long.
+        // Unwritten data delays the end of the runtime only for a short time.
         let config = Config::new(&path, NAME).timeout(Duration::from_millis(20)).reconnect(plan);
         let connecting = runtime.spawn(async move { Client::connect(&config).await });
         let _broker = accept(&listener);
@@ -162,7 +162,7 @@ async fn a_callback_that_holds_its_client_does_not_keep_it_for_ever() {
     drop(callback);
     eventually("the client is gone", || !is_registered()).await;
 
-    // A weak handle does not keep the client, however long the callback stays.
+    // A weak handle does not keep the client alive, however long the callback exists.
     let client = bus.client(NAME).await;
     let weak = client.downgrade();
     client.on_event(move |_| drop(weak.upgrade())).detach();

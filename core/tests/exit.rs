@@ -1,5 +1,5 @@
-//! Programs that send a burst without acknowledgement and end: what they have sent arrives. Each program is this test
-//! binary once more, running the ignored test `program`.
+//! Programs that send a burst without acknowledgement and exit: everything that they sent arrives. Each program is
+//! this test binary, running the ignored test `program`.
 #![cfg(all(unix, not(busrt_portable), feature = "broker", feature = "blocking"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -34,16 +34,16 @@ unsafe extern "C" {
 
 /// Ends the process without any handler or destructor.
 fn end() -> ! {
-    // SAFETY: ends the process.
+    // SAFETY: `_exit` ends the process.
     unsafe { _exit(0) }
 }
 
-/// Runs a program that ends in the way named `how`, and returns how many of its frames arrive.
+/// Runs a program that ends in the way named `how`. Returns the number of its frames that arrive.
 async fn arrived(how: &str) -> usize {
     let bus = Bus::start(Options::default()).await;
     let (_receiver, mut frames) = bus.listener("receiver").await;
     run(&bus, how).await;
-    // The broker has everything that the program's socket took once the name is free again.
+    // When the name is free again, the broker has read everything that the program's socket accepted.
     let name = format!("program.{how}");
     common::eventually("the program is gone", || {
         !bus.broker.clients().clients.iter().any(|client| client.name == name)
@@ -102,7 +102,7 @@ fn program() {
         if how.contains("rpc") {
             let rpc = blocking::Rpc::new(sending.clone(), ()).unwrap();
             drop((sending, client));
-            // It has a clone of the client.
+            // The server has a clone of the client.
             drop(rpc);
             end();
         }
@@ -119,7 +119,7 @@ fn program() {
             assert!(runtime::shutdown(PATIENCE));
             end();
         }
-        // What is never dropped is written when the process exits.
+        // A client that is never dropped writes its data when the process exits.
         std::mem::forget(client);
         std::process::exit(0);
     }
@@ -148,7 +148,7 @@ fn program() {
     end();
 }
 
-/// Shuts the runtime down, before or after it was used: this process makes no other one, its child does.
+/// Shuts the runtime down, before or after it was used: this process creates no other one, but its child does.
 fn shut_down(config: &Config, used: bool) -> ! {
     if used {
         Client::connect_blocking(config).unwrap();
@@ -164,7 +164,7 @@ fn shut_down(config: &Config, used: bool) -> ! {
         refused(Client::connect_blocking(config).map(drop));
         refused(blocking::Client::connect(config).map(drop));
     }
-    // SAFETY: takes no arguments; the child connects and ends.
+    // SAFETY: `fork` takes no arguments; the child connects and exits.
     let pid = unsafe { fork() };
     if pid == 0 {
         let sent = Client::connect_blocking(config).is_ok_and(|client| {
@@ -172,7 +172,7 @@ fn shut_down(config: &Config, used: bool) -> ! {
             let sent = client.try_send(&request).ok().and_then(TrySend::sent);
             sent.and_then(|sent| sent.wait_timeout(PATIENCE)).is_some_and(|answer| answer.is_ok())
         });
-        // SAFETY: ends the process.
+        // SAFETY: `_exit` ends the process.
         unsafe { _exit(i32::from(!sent)) }
     }
     let mut status = -1;
@@ -184,7 +184,7 @@ fn shut_down(config: &Config, used: bool) -> ! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_shutdown_no_runtime_is_made_but_in_a_child() {
+async fn after_the_shutdown_only_a_child_creates_a_runtime() {
     for how in ["shut-down-used", "shut-down-unused"] {
         let bus = Bus::start(Options::default()).await;
         let (_receiver, mut frames) = bus.listener("receiver").await;
@@ -219,7 +219,7 @@ async fn the_exit_of_the_process_writes_what_blocking_clients_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_async_client_that_goes_with_its_runtime_has_written_everything() {
+async fn an_async_client_that_ends_with_its_runtime_has_written_everything() {
     for order in ["client-first", "runtime-first"] {
         for kind in ["", "-threads", "-reconnects", "-small", "-small-threads", "-small-reconnects", "-tcp"] {
             arrive(&format!("async-{order}{kind}")).await;
@@ -244,14 +244,14 @@ fn the_threads_of_the_runtime_take_no_signals() {
         }
         threads += 1;
         let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
-        // The first 31, but for SIGKILL and SIGSTOP, which cannot be blocked.
+        // The first 31 signals, except SIGKILL and SIGSTOP, which cannot be blocked.
         let all = 0x7fff_ffff & !(1 << 8) & !(1 << 18);
         assert_eq!(blocked & all, all, "{blocked:x}");
     }
     assert!(threads > 0);
 }
 
-/// One test, since there is one runtime.
+/// This is one test, because there is only one runtime in a process.
 #[test]
 fn the_runtime_takes_no_signals_and_is_shut_down_in_order() {
     #[cfg(target_os = "linux")]
@@ -262,7 +262,7 @@ fn the_runtime_takes_no_signals_and_is_shut_down_in_order() {
     let mut check = || Err(busrt::ErrorKind::Other.into());
     let wait = Wait::forever().slice(Duration::from_millis(1)).check(&mut check);
     let refused = Client::connect_blocking_with(&bus.config("b"), wait);
-    // The check may come too late, when the client is connected already.
+    // The check may run too late, when the client is already connected.
     drop(refused);
     assert!(runtime::shutdown(PATIENCE));
     assert!(!client.is_connected());

@@ -1,5 +1,5 @@
-//! The first connection of a client that reconnects: retried if the program asks for it. The clock is paused, so that the
-//! delays take no time.
+//! The first connection of a client that reconnects, which is retried if the program asks for it. The clock is
+//! paused, so that the delays take no time.
 #![cfg(all(unix, feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -9,7 +9,7 @@ use busrt::client::{Client, Config, Reconnect};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The path of a socket that does not exist yet, in a directory that is deleted with the value.
+/// Returns the path of a socket that does not exist yet, in a directory that is deleted with the value.
 fn path() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
@@ -43,13 +43,13 @@ async fn the_number_of_attempts_is_bounded() {
     let config = Config::new(&path, "early").reconnect(plan().tries(4));
     let error = Client::connect(&config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    // Between a half and the whole of 1 s, 2 s and 4 s.
+    // The delays are between half of 1 s, 2 s and 4 s and the whole of them.
     let waited = start.elapsed();
     assert!(waited >= Duration::from_millis(3500) && waited <= Duration::from_millis(7010), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_will_not_pass_are_returned_immediately() {
+async fn permanent_errors_are_returned_immediately() {
     let start = Instant::now();
     let config = Config::new("no address", "early").reconnect(plan());
     assert_eq!(Client::connect(&config).await.unwrap_err().kind(), ErrorKind::Data);
@@ -63,7 +63,7 @@ async fn errors_that_will_not_pass_are_returned_immediately() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_it_the_first_error_is_returned() {
+async fn without_retries_the_first_error_is_returned() {
     let (_dir, path) = path();
     let start = Instant::now();
     for config in [

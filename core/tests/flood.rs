@@ -1,5 +1,6 @@
-//! The data path at full speed, through a `busrtd`: senders that pump as fast as they are let, receivers that keep
-//! up or are slow, clients that come and go all the time. Bounded here, for `FLOOD_SECONDS` with `make soak`.
+//! The data path at full speed, through a `busrtd`: senders that send as fast as possible, receivers that keep up or
+//! are slow, and clients that come and go all the time. A short run by default; `make soak` runs it for
+//! `FLOOD_SECONDS`.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -23,13 +24,13 @@ const SENDERS: usize = 4;
 const SINKS: usize = 4;
 const GUESTS: usize = 4;
 const LARGE: usize = 200_000;
-/// Operations of one sender whose acknowledgement it has not seen yet.
+/// Maximum number of unacknowledged operations of one sender.
 const UNDER_WAY: usize = 64;
-/// Little enough that queues are full most of the time.
+/// Bounds so low that queues are full most of the time.
 const BOUNDS: [&str; 6] = ["--queue-size", "1024", "--queue-bytes", "1000000", "--stall-ms", "2000"];
 const KINDS: [FrameKind; 3] = [FrameKind::Message, FrameKind::Publication, FrameKind::Broadcast];
 
-/// What payloads are filled with: a different part of it for each number.
+/// The source of payload bytes: each number uses a different part of it.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..LARGE + 256).map(|i| (i % 251) as u8).collect());
 
 fn filling(number: u64, len: usize) -> &'static [u8] {
@@ -41,19 +42,19 @@ fn sink(index: usize) -> String {
     format!("sink.{index}")
 }
 
-/// The state of a receiver for one sender.
+/// What a receiver knows of one sender.
 #[derive(Default)]
 struct Book {
-    /// The number that its last frame had among all it has sent.
+    /// The position of its last frame among all frames that the sender has sent.
     order: u64,
-    /// The last number of its frames of each kind: those have no gaps.
+    /// The last number of its frames of each kind, which must have no gaps.
     last: [Option<u64>; 3],
 }
 
 /// The properties that a receiver checks.
 struct Books {
     of: Mutex<HashMap<String, Book>>,
-    /// It was not there when the first frames were sent.
+    /// True if the receiver was not connected when the first frames were sent.
     late: bool,
     received: AtomicU64,
 }
@@ -85,19 +86,19 @@ impl Books {
             return Err(format!("{} instead of {expected:?}", what()));
         }
         if rest != filling(number, rest.len()) {
-            return Err(format!("{} with a payload that nobody sent", what()));
+            return Err(format!("{} with a payload that was never sent", what()));
         }
         (book.order, book.last[kind]) = (order, Some(number));
         Ok(())
     }
 }
 
-/// Sends under one name, from one client after another.
+/// Sends under one name, through one client after another.
 struct Source {
     order: u64,
-    /// To each receiver.
+    /// Number of messages to each receiver.
     messages: [u64; SINKS],
-    /// To all of them: publications, broadcasts.
+    /// Number of frames to all of them: publications, broadcasts.
     to_all: [u64; 2],
     random: Random,
 }
@@ -107,7 +108,7 @@ impl Source {
         Source { order: 0, messages: [0; SINKS], to_all: [0; 2], random }
     }
 
-    /// How many frames of each kind a receiver must have got.
+    /// Returns the number of frames of each kind that a receiver must have received.
     fn sent_to(&self, sink: usize) -> [u64; 3] {
         [self.messages[sink], self.to_all[0], self.to_all[1]]
     }
@@ -162,7 +163,7 @@ impl Source {
     }
 }
 
-/// A receiver that stays.
+/// A receiver that stays connected.
 struct Sink {
     client: Client,
     books: Arc<Books>,
@@ -190,7 +191,7 @@ impl Sink {
     }
 }
 
-/// A client that comes and goes, under the same name.
+/// A client that comes and goes under the same name.
 struct Guest {
     path: String,
     config: Config,
@@ -218,7 +219,7 @@ impl Guest {
         loop {
             match Client::connect(&self.config).await {
                 Ok(client) => return client,
-                // The one before is still being written to its end.
+                // The previous client's data is still being written.
                 Err(e) if e.kind() == ErrorKind::Busy => {}
                 Err(e) => panic!("{}: {e}", self.config.name()),
             }
@@ -233,7 +234,7 @@ impl Guest {
         }
     }
 
-    /// Sends and goes at once: what it has sent arrives.
+    /// Sends and disconnects immediately: everything that it sent arrives.
     async fn send(&mut self) {
         let client = self.connect().await;
         let most = self.source.random.below(500) as usize;
@@ -241,7 +242,7 @@ impl Guest {
         self.leave(client).await;
     }
 
-    /// Takes publications for a moment: without a gap.
+    /// Takes publications for a short time, without a gap.
     async fn listen(&mut self) {
         let client = self.connect().await;
         let mut frames = client.frames().unwrap();
@@ -263,13 +264,13 @@ impl Guest {
         self.leave(client).await;
     }
 
-    /// Wants everything, takes nothing, goes without a word.
+    /// Subscribes to everything, reads nothing, and disconnects without notice.
     async fn be_rude(&mut self) {
         let (path, name) = (self.path.clone(), format!("{}.rude", self.config.name()));
         let long = Duration::from_millis(self.source.random.below(20));
         let visit = move || {
             let mut peer = Peer::connect(&path);
-            // Another answer: the broker has not seen the end of the one before yet.
+            // Another answer means that the broker has not noticed the end of the previous connection yet.
             if peer.try_register(&name) == 1 {
                 peer.send(1, 2, b"flood/#");
                 std::thread::sleep(long);
@@ -294,7 +295,7 @@ async fn flood(length: Duration) {
     let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Wrong::default());
     let mut sinks = vec![];
     for i in 0..SINKS {
-        // Of those over each transport, one is slow.
+        // One of the receivers over each transport is slow.
         sinks.push(Sink::start(&config(i, sink(i)), i >= 2, random.fork(), &wrong).await);
     }
     let mut senders = vec![];
@@ -314,7 +315,7 @@ async fn flood(length: Duration) {
         let guest = Guest { path, config, source, stop: stop.clone(), wrong: wrong.clone(), visits: 0 };
         guests.push(tokio::spawn(guest.come_and_go()));
     }
-    // What it holds in the first seconds, at most, is what it may hold at the end.
+    // The broker may use at most as much memory at the end as in the first seconds.
     let started = Instant::now();
     let (mut early, mut last) = (0, 0);
     while started.elapsed() < length && wrong.lock().is_empty() {

@@ -1,5 +1,5 @@
-//! What is queued for a receiver that reads is written to it promptly, whatever the client that queued it is held by
-//! afterwards.
+//! Frames that are queued for a reading receiver are written to it promptly, even if the client that queued them is
+//! held back afterwards.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const PROMPT: Duration = Duration::from_millis(1500);
 const HELD: Duration = Duration::from_secs(6);
 
-/// A bus where `stuck` is full and has been so for less than the hold time.
+/// Creates a bus on which the client `stuck` is full, and has been full for less than the hold time.
 async fn with_a_full_receiver(policy: SlowPolicy) -> (Bus, Raw) {
     let bus = Bus::start(options(policy).hold(HELD).stall(HELD * 3)).await;
     let mut stuck = Raw::register(&bus.path, "stuck");
@@ -34,13 +34,13 @@ async fn with_a_full_receiver(policy: SlowPolicy) -> (Bus, Raw) {
         seen = queue;
     }
     assert!(!pump.is_finished(), "the filler is not held back");
-    // The filler's connection stays: the thread owns a handle of it, and ends with the bus.
+    // The filler's connection must stay open: the thread owns a handle of it, and ends with the bus.
     std::mem::forget(filler);
     (bus, stuck)
 }
 
-/// A sends, in one write, frames to a receiver and frames that wait for a stuck client. What B sends to that receiver
-/// is delivered as promptly as it is acknowledged.
+/// A sends, in one write, frames to a receiver and frames that wait for a stuck client. A frame that B sends to that
+/// receiver is delivered as promptly as it is acknowledged.
 async fn is_prompt(frames_of_a: Vec<u8>, flags_of_b: u8) {
     let (bus, _stuck) = with_a_full_receiver(SlowPolicy::DropNew).await;
     let mut receiver = Raw::register(&bus.path, "receiver");
@@ -49,7 +49,7 @@ async fn is_prompt(frames_of_a: Vec<u8>, flags_of_b: u8) {
     let mut b = Raw::register(&bus.path, "b");
     let a = Raw::register(&bus.path, "a");
     let started = Instant::now();
-    // In one write, unless it is more than the broker reads while it holds the sender.
+    // This is one write, unless it is more than the broker reads while it holds the sender.
     let _pump = Pump::start(&a.stream, frames_of_a);
     std::thread::sleep(Duration::from_millis(100));
     for number in 0..20 {
@@ -62,7 +62,7 @@ async fn is_prompt(frames_of_a: Vec<u8>, flags_of_b: u8) {
     assert!(started.elapsed() < HELD, "too slow to tell: {:?}", started.elapsed());
     let (_raw, deliveries) = receiver.finish();
     let from_a = deliveries.iter().filter(|delivery| delivery.sender() == b"a").count();
-    assert!(from_a >= 1, "what A sent first has not come");
+    assert!(from_a >= 1, "the first frame of A has not arrived");
     assert!(bus.broker.clients().clients.iter().any(|client| client.name == "receiver"));
 }
 
@@ -70,19 +70,19 @@ fn to(flags: u8, head: &[u8], number: u32) -> Vec<u8> {
     Peer::operation(number, flags, &payload(head, number, SIZE))
 }
 
-/// The frame that waits is a message.
+/// The waiting frame is a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_by_a_message() {
     is_prompt([to(MESSAGE, b"receiver\0", 1), to(MESSAGE, b"stuck\0", 2)].concat(), MESSAGE).await;
 }
 
-/// The frame that waits is a publication to both.
+/// The waiting frame is a publication to both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_by_a_publication() {
     is_prompt(to(PUBLISH, b"t\0", 1), MESSAGE).await;
 }
 
-/// Many frames to the one and to the other, so that the sender is held more than once.
+/// Many frames alternate between the two receivers, so that the sender is held more than once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_in_between() {
     let frames =
@@ -97,13 +97,13 @@ async fn held_by_a_broadcast() {
     is_prompt(frames.concat(), MESSAGE).await;
 }
 
-/// What comes second is realtime.
+/// The second frame is realtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn realtime_behind_a_held_sender() {
     is_prompt([to(MESSAGE, b"receiver\0", 1), to(MESSAGE, b"stuck\0", 2)].concat(), MESSAGE | REALTIME).await;
 }
 
-/// What delays the sender is not a wait but heavy work of its own.
+/// The sender is delayed not by a wait but by its own heavy work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delayed_by_heavy_work() {
     let filter =
@@ -115,16 +115,16 @@ async fn delayed_by_heavy_work() {
     is_prompt(bytes, MESSAGE).await;
 }
 
-/// What holds the sender are messages to itself, which it does not read.
+/// The sender is held by messages to itself, which it does not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_by_itself() {
     is_prompt([to(MESSAGE, b"receiver\0", 1), numbered(MESSAGE, b"a\0", 2..1200, SIZE)].concat(), MESSAGE)
         .await;
 }
 
-/// What comes first is realtime and acknowledged: it is delivered and answered although its sender is held next.
+/// The first frame is realtime and acknowledged: it is delivered and answered although its sender is held next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_before_the_wait_is_answered() {
+async fn operations_before_the_wait_are_answered() {
     let (bus, _stuck) = with_a_full_receiver(SlowPolicy::DropNew).await;
     let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
     let mut a = Raw::register(&bus.path, "a");
@@ -134,7 +134,7 @@ async fn what_was_sent_before_the_wait_is_answered() {
     assert!(receiver.wait_for(1, PROMPT), "acknowledged and not delivered in time");
 }
 
-/// A receiver that reads all the time while the senders before it are held again and again is not disconnected, and
+/// A receiver reads all the time, while the senders before it are held again and again: it is not disconnected, and
 /// loses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_behind_held_senders_is_not_disconnected() {
@@ -163,10 +163,10 @@ async fn a_reader_behind_held_senders_is_not_disconnected() {
     assert!(bus.broker.clients().clients.iter().any(|client| client.name == "receiver"));
 }
 
-/// A publication of a client within the process is given up while it is divided: what it has queued until then is
-/// written all the same.
+/// A publication of an in-process client is cancelled while it is divided: the frames that it has queued so far are
+/// written nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operation_that_is_given_up_is_flushed() {
+async fn a_cancelled_operation_is_flushed() {
     let bus = Bus::start(busrt::broker::Options::new().timeout(PATIENCE)).await;
     let mut subscribers: Vec<Raw> = (0..100)
         .map(|number| {

@@ -1,5 +1,5 @@
-//! Foreign code that comes back into the client: wakers, event callbacks, loggers, owners of payloads. None of it
-//! may run under a lock. A deadlock fails by timeout.
+//! Foreign code that calls back into the client: wakers, event callbacks, loggers, owners of payloads. None of it may
+//! run under a lock. A deadlock fails by timeout.
 #![cfg(all(unix, feature = "broker", feature = "ipc", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::{Duration, Instant};
 
-/// A deadlock lasts longer.
+/// A longer wait is a deadlock.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test on a thread of its own, which is left behind when it hangs.
+/// Runs a test on its own thread, which is abandoned if it hangs.
 fn in_time(test: impl Future<Output = ()> + Send + 'static) {
     let (done, finished) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -42,7 +42,7 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Uses everything of a client that takes a lock.
+/// Uses every part of a client that takes a lock.
 fn touch(client: &Client) {
     let _ = client.stats();
     let _ = client.is_connected();
@@ -53,7 +53,7 @@ fn touch(client: &Client) {
     let _ = poll_once(Caller::new(client.clone()).call("nobody", "method", "", QoS::Processed));
 }
 
-/// A waker whose every operation runs foreign code, counted.
+/// A waker whose every operation runs foreign code and is counted.
 struct Foreign {
     act: Box<dyn Fn() + Send + Sync>,
     acts: AtomicUsize,
@@ -89,13 +89,13 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(
         RawWaker::new(data, &VTABLE)
     },
     |data| {
-        // SAFETY: the waker is used up, and its count is taken over.
+        // SAFETY: the waker is consumed, and its count is taken over.
         unsafe { Arc::from_raw(data.cast::<Foreign>()) }.run();
     },
     // SAFETY: the waker holds the `Arc` for as long as it is borrowed.
     |data| unsafe { &*data.cast::<Foreign>() }.run(),
     |data| {
-        // SAFETY: the waker is used up, and its count is taken over.
+        // SAFETY: the waker is consumed, and its count is taken over.
         unsafe { Arc::from_raw(data.cast::<Foreign>()) }.run();
     },
 );
@@ -117,7 +117,7 @@ impl Drop for OnDrop {
 
 impl AsRef<[u8]> for OnDrop {
     fn as_ref(&self) -> &[u8] {
-        // Smaller ones are copied. It is no RPC frame.
+        // Smaller ones are copied. The first byte is not that of an RPC frame.
         &[0x77; 8192]
     }
 }
@@ -134,7 +134,7 @@ async fn becomes(condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn the_waker_of_who_takes_frames() {
+fn the_waker_of_a_consumer_of_frames() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
         let sender = bus.client("sender").await;
@@ -150,7 +150,7 @@ fn the_waker_of_who_takes_frames() {
                 let client = touched.clone();
                 Foreign::new(move || touch(&client))
             });
-            // Cloned, replaced and dropped by turns.
+            // The wakers are cloned, replaced and dropped alternately.
             for foreign in [&wakers[0], &wakers[0], &wakers[1], &wakers[0]] {
                 assert!(frames.poll_recv(&mut Context::from_waker(&foreign.waker())).is_pending());
             }
@@ -164,7 +164,7 @@ fn the_waker_of_who_takes_frames() {
 }
 
 #[test]
-fn the_waker_of_who_takes_events() {
+fn the_waker_of_a_consumer_of_events() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
         let client = bus.client("a").await;
@@ -176,7 +176,7 @@ fn the_waker_of_who_takes_events() {
         let before = foreign.acts();
         client.disconnect().await;
         becomes(|| foreign.acts() > before).await;
-        // A clone that ends the client, of whose end these events are told.
+        // A clone of the waker ends the client whose end is reported by these events.
         let client = bus.client("b").await;
         let mut events = client.events();
         assert_eq!(events.recv().await, Some(Event::Connected));
@@ -205,7 +205,7 @@ fn the_waker_of_a_call_that_is_forgotten() {
         let mut call = caller.submit("server", "never", "", QoS::No).await.unwrap();
         assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&foreign.waker())).is_pending());
         drop(call);
-        // And of one that the end of the client ends.
+        // The same for a call that the end of the client ends.
         let mut call = caller.submit("server", "never", "", QoS::No).await.unwrap();
         assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&foreign.waker())).is_pending());
         client.disconnect().await;
@@ -214,7 +214,7 @@ fn the_waker_of_a_call_that_is_forgotten() {
 }
 
 #[test]
-fn the_waker_of_who_waits_for_an_acknowledgement() {
+fn the_waker_of_a_task_that_waits_for_an_acknowledgement() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
         let (_receiver, _frames) = bus.listener("receiver").await;
@@ -229,7 +229,7 @@ fn the_waker_of_who_waits_for_an_acknowledgement() {
 }
 
 #[test]
-fn the_waker_of_who_waits_for_the_connection() {
+fn the_waker_of_a_task_that_waits_for_the_connection() {
     in_time(async {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bus.sock").display().to_string();
@@ -256,7 +256,7 @@ fn the_waker_of_who_waits_for_the_connection() {
 }
 
 #[test]
-fn the_owner_of_a_payload_that_makes_room() {
+fn the_owner_of_a_payload_that_is_dropped_to_make_room() {
     in_time(async {
         let bus = Bus::start(Default::default()).await;
         for overflow in [Overflow::DropOld, Overflow::DropNew] {
@@ -298,14 +298,14 @@ fn the_owner_of_a_payload_that_waits_when_the_consumer_changes() {
                 sender.send("receiver", payload, QoS::No).await.unwrap();
             }
         };
-        // No RPC frames: a server has no use for them.
+        // These are not RPC frames: a server drops them.
         send().await;
         let rpc = Rpc::new(receiver.clone(), ());
         becomes(|| dropped.load(Ordering::SeqCst) == 3).await;
         send().await;
         assert_eq!(dropped.load(Ordering::SeqCst), 6);
         drop(rpc);
-        // And those that wait for a consumer that goes, or come after it.
+        // The same for frames that wait for a consumer that is dropped, or that arrive after it.
         let frames = receiver.frames().unwrap();
         send().await;
         drop(frames);
@@ -334,7 +334,7 @@ fn a_callback_that_ends_clients() {
                     if matches!(event, Event::Disconnected { .. }) {
                         touch(&ended);
                         let _ = poll_once(ended.disconnect());
-                        // The last handle.
+                        // This drops the last handle.
                         drop(other.lock().unwrap().take());
                         count.fetch_add(1, Ordering::SeqCst);
                     }
@@ -462,7 +462,7 @@ impl log::Log for BusLogger {
     fn log(&self, record: &log::Record<'_>) {
         std::thread_local!(static LOGGING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
         let Some(client) = self.0.get() else { return };
-        // What the logger itself sets off is not logged.
+        // Log lines that the logger itself causes are not logged.
         if !record.target().starts_with("busrt::client") || LOGGING.replace(true) {
             return;
         }
@@ -491,7 +491,7 @@ fn a_logger_that_sends_over_the_client() {
             sender.send("logged", "x", QoS::No).await.unwrap();
         }
         assert!(LOGGER.1.load(Ordering::SeqCst) >= 2);
-        // Messages that are no RPC frames are logged too.
+        // Messages that are not RPC frames are logged too.
         let before = LOGGER.1.load(Ordering::SeqCst);
         let _rpc = Rpc::new(client.clone(), ());
         sender.send("logged", "x", QoS::No).await.unwrap();

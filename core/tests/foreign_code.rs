@@ -1,5 +1,5 @@
-//! Callbacks, wakers and destructors of the program that embeds the broker may do whatever the public interface lets
-//! them: none runs under a lock of the broker or of a client.
+//! Callbacks, wakers and destructors of the program that embeds the broker may use the whole public interface: none
+//! of them runs under a lock of the broker or of a client.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,8 +18,8 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// Runs a case in a runtime on a thread of its own, and fails if it does not end: a thread in a deadlock cannot be
-/// ended.
+/// Runs a case in a runtime on its own thread, and fails if it does not end: a thread in a deadlock cannot be
+/// stopped.
 fn without_deadlock(case: impl AsyncFnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
@@ -62,7 +62,7 @@ fn a_callback_that_disconnects_another_client() {
     });
 }
 
-/// Callbacks that each disconnect the next one, through the broker's every entry.
+/// Callbacks that each disconnect the next client, through each of the broker's methods.
 #[test]
 fn callbacks_that_disconnect_in_a_chain() {
     without_deadlock(async || {
@@ -90,7 +90,7 @@ fn callbacks_that_disconnect_in_a_chain() {
     });
 }
 
-/// A callback that merely owns the last handle of another client: dropping the callback disconnects that one.
+/// A callback that only owns the last handle of another client: dropping the callback disconnects that one.
 #[test]
 fn a_callback_that_owns_the_last_handle_of_a_client() {
     without_deadlock(async || {
@@ -109,7 +109,7 @@ fn a_callback_that_owns_the_last_handle_of_a_client() {
     });
 }
 
-/// The same when the end comes from the client, from eviction by a newcomer, and from the broker's end.
+/// Callbacks that own handles, when the client ends itself, when a new client evicts it, and when the broker ends.
 #[test]
 fn owners_of_handles_at_every_kind_of_end() {
     without_deadlock(async || {
@@ -155,7 +155,7 @@ fn a_callback_that_owns_the_last_handle_of_the_broker() {
     });
 }
 
-/// A remote flood ends an in-process client's session in the middle of delivering to it; its callback calls back.
+/// A remote flood ends an in-process client's session during a delivery to it; its callback calls the broker.
 #[test]
 fn a_callback_while_a_client_is_flooded() {
     without_deadlock(async || {
@@ -202,7 +202,7 @@ impl Wake for CallsBack {
     }
 }
 
-/// Wakers that call back into the broker and the client, when a frame comes and when the client ends.
+/// Wakers that call the broker and the client, when a frame arrives and when the client ends.
 #[test]
 fn wakers_that_call_back() {
     without_deadlock(async || {
@@ -238,7 +238,7 @@ fn wakers_that_call_back() {
     });
 }
 
-/// A payload whose owner calls into the broker when the last handle of it goes.
+/// A payload whose owner calls the broker when its last handle is dropped.
 struct Owner(Broker, Arc<AtomicUsize>);
 
 impl AsRef<[u8]> for Owner {
@@ -256,8 +256,8 @@ impl Drop for Owner {
     }
 }
 
-/// Payloads are released at every end they may have: delivered, dropped by a policy, left in a queue of a client that
-/// goes.
+/// Payloads are released in every way: delivered, dropped by a policy, left in the queue of a client that
+/// disconnects.
 #[test]
 fn payloads_that_call_back_when_they_are_released() {
     without_deadlock(async || {
@@ -281,14 +281,14 @@ fn payloads_that_call_back_when_they_are_released() {
         for _ in 0..COUNT {
             sender.publish("t", large(), QoS::Processed).await.unwrap();
         }
-        // Some were dropped, some wait in both queues. One client goes by itself, one is disconnected.
+        // Some were dropped, some wait in both queues. One client disconnects by itself, one is disconnected.
         broker.disconnect("local");
         drop(receiver);
         eventually("the receiver is gone", || broker.clients().clients.len() == 2).await;
         drop(local);
         let e = sender.send("nobody", large(), QoS::Processed).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NotRegistered);
-        // The caches of the last client may hold what others have left.
+        // The caches of the last client may hold payloads of the others.
         drop(sender);
         let started = std::time::Instant::now();
         while released.load(Ordering::SeqCst) < COUNT + 1 {
@@ -299,7 +299,7 @@ fn payloads_that_call_back_when_they_are_released() {
     });
 }
 
-/// The broker's keep-alive does not depend on the runtime of the first client: it runs on after that has ended.
+/// The broker's keep-alive does not depend on the runtime of the first client: it continues after that has ended.
 #[test]
 fn keep_alive_outlives_the_runtime_of_the_first_client() {
     without_deadlock(async || {
@@ -326,7 +326,8 @@ fn keep_alive_outlives_the_runtime_of_the_first_client() {
     });
 }
 
-/// The same when the listener's runtime ends: the broker serves what is attached in another one.
+/// The keep-alive also continues when the listener's runtime ends: the broker serves connections that are attached in
+/// another runtime.
 #[test]
 fn keep_alive_outlives_the_runtime_of_the_first_listener() {
     without_deadlock(async || {
@@ -355,7 +356,7 @@ fn keep_alive_outlives_the_runtime_of_the_first_listener() {
     });
 }
 
-/// A waker that uses its client on the thread that runs it: it takes frames, sends, and looks at an operation.
+/// A waker that uses its client on the thread that runs it: it takes frames, sends, and checks an operation.
 struct UsesItsClient {
     client: Client,
     frames: Mutex<Option<Frames>>,
@@ -397,7 +398,7 @@ fn a_waker_that_uses_its_client() {
         let pending = client.try_send(&acknowledged).unwrap().sent().unwrap();
         let second = client.try_send(&acknowledged).unwrap().sent().unwrap();
         let uses = Arc::new_cyclic(|me: &std::sync::Weak<UsesItsClient>| {
-            // Registered before the value exists: a wake-up in between does nothing.
+            // The waker is registered before the value exists: a wake-up in between does nothing.
             struct Later(std::sync::Weak<UsesItsClient>);
             impl Wake for Later {
                 fn wake(self: Arc<Self>) {

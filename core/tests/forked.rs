@@ -1,5 +1,5 @@
 //! A child made by fork and the clients of its parent: every use fails or does nothing, nothing hangs, and the
-//! parent's connections stay as they are.
+//! parent's connections are not affected.
 #![cfg(all(unix, feature = "broker", feature = "rpc", feature = "blocking"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -30,13 +30,13 @@ const CHILD_SECONDS: u32 = 10;
 
 /// Runs `child` in a child process and returns its wait status: 0 when it returns true.
 fn in_child(child: impl FnOnce() -> bool) -> i32 {
-    // SAFETY: takes no arguments; the child does what programs that fork do, and ends.
+    // SAFETY: `fork` takes no arguments; the child does what forking programs do, and exits.
     let pid = unsafe { fork() };
     if pid == 0 {
-        // SAFETY: ends the process after the time.
+        // SAFETY: `alarm` ends the process after the time.
         unsafe { alarm(CHILD_SECONDS) };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-        // SAFETY: ends the process.
+        // SAFETY: `_exit` ends the process.
         unsafe { _exit(i32::from(!result.unwrap_or(false))) };
     }
     let mut status = -1;
@@ -51,7 +51,7 @@ fn bus() -> (Runtime, Bus) {
     (runtime, bus)
 }
 
-/// Polls a future once: in a child nothing may be left to wait for.
+/// Polls a future once: in a child, no future may be pending.
 fn once<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -73,7 +73,7 @@ fn a_blocking_client_is_refused_and_its_frames_stay_with_the_parent() {
     for i in 0..10u8 {
         a.send("a", vec![i], QoS::Processed).unwrap();
     }
-    // The others are in the batch now that the parent has taken.
+    // The others are in the batch, because the parent has taken a frame.
     assert_eq!(frames.recv().unwrap().unwrap().payload(), [0]);
     let status = in_child(|| {
         is_refused(frames.recv())
@@ -102,7 +102,7 @@ fn a_blocking_client_is_refused_and_its_frames_stay_with_the_parent() {
 }
 
 #[test]
-fn the_parent_goes_on_after_its_child_dropped_everything() {
+fn the_parent_continues_after_its_child_dropped_everything() {
     let (_runtime, bus) = bus();
     let a = blocking::Client::connect(&bus.config("a")).unwrap();
     let mut frames = Some(a.frames().unwrap());
@@ -117,7 +117,7 @@ fn the_parent_goes_on_after_its_child_dropped_everything() {
     let (a, mut frames, rpc) = (client.unwrap(), frames.unwrap(), server.unwrap());
     a.send("a", "still there", QoS::Processed).unwrap();
     assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
-    // The server answers: there is no such method.
+    // The server answers that there is no such method.
     assert_eq!(rpc.call("rpc", "none", "", QoS::Processed).unwrap_err().code(), -32601);
 }
 
@@ -176,7 +176,8 @@ fn refuses(client: Client) {
     assert_eq!(status, 0, "{name}");
 }
 
-/// What a program holds besides its client: handles of operations and calls, callbacks, weak handles, parts of a server.
+/// The other values that a program holds: handles of operations and calls, callbacks, weak handles, parts of a
+/// server.
 #[test]
 fn a_child_gets_nothing_of_the_handles_of_its_parent() {
     let (runtime, bus) = bus();
@@ -243,7 +244,7 @@ fn a_child_gets_nothing_of_the_handles_of_its_parent() {
     assert!(server.client().is_connected());
 }
 
-/// A client within the broker's process, secondary clients, and those that reconnect.
+/// A client within the broker's process, secondary clients, and clients that reconnect.
 #[test]
 fn a_child_uses_no_kind_of_client() {
     let (runtime, bus) = bus();
@@ -260,7 +261,7 @@ fn a_child_uses_no_kind_of_client() {
 }
 
 #[test]
-fn a_child_hangs_on_no_lock_that_its_parent_held() {
+fn a_child_never_waits_for_a_lock_of_its_parent() {
     let (_runtime, bus) = bus();
     let a = blocking::Client::connect(&bus.config("a")).unwrap();
     let mut frames = a.frames().unwrap();
@@ -289,9 +290,9 @@ fn a_child_hangs_on_no_lock_that_its_parent_held() {
     assert_eq!(frames.recv().unwrap().unwrap().payload(), b"still there");
 }
 
-/// A child is made while a thread of the parent polls the socket.
+/// The child is forked while a thread of the parent polls the socket.
 #[test]
-fn a_child_waits_for_no_answer_of_its_parent() {
+fn a_child_does_not_wait_for_an_answer_of_its_parent() {
     let (_runtime, bus) = bus();
     let a = blocking::Client::connect(&bus.config("a")).unwrap();
     let stop = Arc::new(AtomicBool::new(false));

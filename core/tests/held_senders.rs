@@ -1,4 +1,4 @@
-//! Senders that are held back: they are pinged, their silence does not count, and their end is noticed.
+//! Senders that are held back: they are pinged, their silence does not count, and a closed connection is noticed.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -11,12 +11,12 @@ use common::{Bus, PATIENCE, Peer, eventually};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Fills a client that reads nothing, and goes.
+/// Fills the queue of a client that reads nothing, and disconnects.
 fn fill(bus: &Bus, name: &str) {
     let mut filler = Raw::register(&bus.path, "filler");
     filler.stream.set_write_timeout(Duration::from_millis(300));
     let head = [name.as_bytes(), b"\0"].concat();
-    // An error: the filler is held back.
+    // An error means that the filler is held back.
     let _ = filler.stream.write_all(&numbered(MESSAGE, &head, 0..2 * ENOUGH, SIZE));
 }
 
@@ -24,8 +24,8 @@ fn is_connected(bus: &Bus, name: &str) -> bool {
     bus.broker.clients().clients.iter().any(|client| client.name == name)
 }
 
-/// The name of a held sender that closes its connection is free within about a second, under every policy and though
-/// the receiver stays stuck. What had not been read of it is counted as dropped.
+/// When a held sender closes its connection, its name is free within about a second, under every policy and even if
+/// the receiver stays stuck. Its unread frames are counted as dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_sender_that_dies_frees_its_name() {
     for policy in [SlowPolicy::Block, SlowPolicy::Disconnect, SlowPolicy::DropOld] {
@@ -34,7 +34,7 @@ async fn a_held_sender_that_dies_frees_its_name() {
         fill(&bus, "stuck");
         let mut sender = Raw::register(&bus.path, "sender");
         sender.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..20, SIZE)).unwrap();
-        // Long enough for the broker to have read it, and to be held by its first frame.
+        // This is long enough for the broker to have read it, and to be held by its first frame.
         std::thread::sleep(Duration::from_millis(500));
         drop(sender);
         let started = Instant::now();
@@ -44,11 +44,11 @@ async fn a_held_sender_that_dies_frees_its_name() {
             std::thread::sleep(Duration::from_millis(20));
             again = Raw::connect(&bus.path);
         }
-        eventually("what was not delivered is counted", || bus.broker.stats().dropped > 0).await;
+        eventually("the undelivered frames are counted", || bus.broker.stats().dropped > 0).await;
     }
 }
 
-/// A held sender is pinged about once a second, whatever the timeout is.
+/// A held sender is pinged about once a second, independent of the timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_senders_are_pinged() {
     let bus = Bus::start(options(SlowPolicy::Block)).await;
@@ -63,14 +63,14 @@ async fn held_senders_are_pinged() {
     assert!((2..=8).contains(&sender.nops), "{} pings in 3.5 s", sender.nops);
 }
 
-/// A held sender that says nothing is not taken for silent; nor is it, at once, when it is read again.
+/// A held sender does not count as silent; nor does it immediately after it is read again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_silence_of_a_held_sender_does_not_count() {
     let timeout = Duration::from_millis(500);
     let bus = Bus::start(options(SlowPolicy::Block).timeout(timeout)).await;
     let mut stuck = Raw::register(&bus.path, "stuck");
     let mut pings = stuck.stream.try_clone();
-    // The receiver is alive, but takes nothing.
+    // The receiver is alive, but reads nothing.
     std::thread::spawn(move || {
         while pings.write_all(&[0; 9]).is_ok() {
             std::thread::sleep(Duration::from_millis(100));
@@ -87,10 +87,10 @@ async fn the_silence_of_a_held_sender_does_not_count() {
     drop(taker.stop());
 }
 
-/// Clients that flood each other and read nothing do not stop the others: an unrelated pair goes on, and the broker
-/// ends in time.
+/// Clients that flood each other and read nothing do not stop the others: an unrelated pair continues, and the broker
+/// shuts down in time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_flood_each_other_hurt_no_others() {
+async fn clients_that_flood_each_other_do_not_affect_others() {
     for policy in [SlowPolicy::Disconnect, SlowPolicy::DropNew, SlowPolicy::DropOld, SlowPolicy::Block] {
         let hold = Duration::from_millis(200);
         let bus = Bus::start(options(policy).hold(hold).stall(Duration::from_millis(1000))).await;
@@ -134,9 +134,9 @@ async fn clients_that_flood_each_other_hurt_no_others() {
     }
 }
 
-/// When the receiver of a held sender is disconnected, the sender is let go.
+/// When the receiver of a held sender is disconnected, the sender is released.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_receiver_lets_its_senders_go() {
+async fn the_end_of_a_receiver_releases_its_senders() {
     let bus = Bus::start(options(SlowPolicy::Block)).await;
     let stuck = Raw::register(&bus.path, "stuck");
     fill(&bus, "stuck");
@@ -147,9 +147,9 @@ async fn the_end_of_a_receiver_lets_its_senders_go() {
     assert!(matches!(sender.ack(asked, PATIENCE / 4), Some(0x71 | 0x77)));
 }
 
-/// Frames that a sender wrote before it closed are delivered though it was held when it closed.
+/// Frames that a sender wrote before it closed are delivered, even if it was held when it closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_read_before_the_end_is_delivered() {
+async fn frames_read_before_the_end_are_delivered() {
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
     let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
     let mut sender = Raw::register(&bus.path, "sender");

@@ -1,6 +1,6 @@
-//! Slow, stuck, dying and hostile clients among the others: nothing that was acknowledged is lost, no reader is
-//! disconnected, and each subscriber gets what was published but for what is counted as dropped. Bounded here, for
-//! `SOAK_SECONDS` with `make soak`.
+//! Slow, stuck, dying and hostile clients among the others: no acknowledged message is lost, no reader is
+//! disconnected, and each subscriber receives all publications except those that are counted as dropped. A short run
+//! by default; `make soak` runs it for `SOAK_SECONDS`.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -37,7 +37,7 @@ const BOUNDS: [&str; 12] = [
 ];
 const PAIRS: usize = 3;
 const HOSTILE: u64 = 4;
-/// Messages of one sender whose acknowledgement has not come yet.
+/// Maximum number of unacknowledged messages of one sender.
 const UNDER_WAY: u32 = 32;
 
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-/// Sends acknowledged messages to `receiver` until the end; returns the numbers that were accepted.
+/// Sends acknowledged messages to `receiver` until the end. Returns the numbers that were accepted.
 fn send_messages(place: Place, mut raw: Raw, receiver: String) -> JoinHandle<Vec<u32>> {
     std::thread::spawn(move || {
         let head = [receiver.as_bytes(), b"\0"].concat();
@@ -68,7 +68,7 @@ fn send_messages(place: Place, mut raw: Raw, receiver: String) -> JoinHandle<Vec
                 let size = if sent % 100 == 99 { 50_000 } else { 300 };
                 raw.stream.write_all(&Peer::operation(sent, flags, &payload(&head, sent, size))).unwrap();
                 sent += 1;
-                // A receiver keeps all that it gets in memory, which bounds the rate of a soak of many minutes.
+                // A receiver keeps everything in memory, so that a soak of many minutes needs a bounded rate.
                 if sent % 10 == 0 {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -92,7 +92,7 @@ fn send_messages(place: Place, mut raw: Raw, receiver: String) -> JoinHandle<Vec
     })
 }
 
-/// Publishes until the end; returns how many publications there were.
+/// Publishes until the end. Returns the number of publications.
 fn publish(place: Place, mut raw: Raw) -> JoinHandle<u32> {
     std::thread::spawn(move || {
         let mut published = 0;
@@ -100,21 +100,21 @@ fn publish(place: Place, mut raw: Raw) -> JoinHandle<u32> {
             raw.stream.write_all(&numbered(PUBLISH, b"news\0", published..published + 20, 1000)).unwrap();
             published += 20;
             assert_eq!(raw.ask(PUBLISH, b"nobody\0"), 1);
-            // A rate that a reader of a debug build on a loaded machine keeps up with, and a slow one does not.
+            // A reader in a debug build on a loaded machine keeps up with this rate, and a slow one does not.
             std::thread::sleep(Duration::from_millis(20));
         }
         published
     })
 }
 
-/// A connection that is registered, if that name is free and the broker goes on.
+/// Returns a registered connection, if that name is free and the test is still running.
 fn visit(place: &Place, name: &str, random: &mut Random) -> Option<Raw> {
     let mut raw = Raw::connect(place.address(random.below(2) as usize));
     raw.stream.set_write_timeout(Duration::from_millis(50 + random.below(1500)));
     (raw.try_register(name) == Some(1)).then_some(raw)
 }
 
-/// Does one hostile thing after the other, under one name. Errors do not matter: the broker may end any of these
+/// Performs one hostile action after the other, under one name. Errors are ignored: the broker may end any of these
 /// connections.
 fn be_hostile(place: Place, index: u64, mut random: Random) -> JoinHandle<u64> {
     std::thread::spawn(move || {
@@ -136,12 +136,12 @@ fn harm(mut raw: Raw, name: &str, random: &mut Random) {
     let pause = Duration::from_millis(random.below(400));
     let other = format!("hostile.{}\0", random.below(HOSTILE));
     match random.below(9) {
-        // Takes no publications, for a moment or until it is stuck.
+        // Reads no publications, for a short time or until it is stuck.
         0 => {
             let _ = raw.stream.write_all(&Peer::operation(1, SUBSCRIBE, b"news\0hostile/#"));
             std::thread::sleep(Duration::from_millis(random.below(2500)));
         }
-        // Floods another one, and reads nothing.
+        // Floods another client, and reads nothing.
         1 => {
             let flood = numbered(MESSAGE | ACK, other.as_bytes(), 0..3000, 1000);
             let _ = raw.stream.write_all(&flood);
@@ -155,7 +155,7 @@ fn harm(mut raw: Raw, name: &str, random: &mut Random) {
             ];
             let _ = raw.stream.write_all(&flood.concat());
         }
-        // Subscribes to a lot, and goes or takes it back.
+        // Subscribes to many topics, and disconnects or unsubscribes.
         3 => {
             let topics: Vec<String> =
                 (0..5000).map(|i| format!("hostile/{i}/{}", if i % 3 == 0 { "+" } else { "x" })).collect();
@@ -165,7 +165,7 @@ fn harm(mut raw: Raw, name: &str, random: &mut Random) {
                 let _ = raw.stream.write_all(&Peer::operation(2, UNSUBSCRIBE, &body));
             }
         }
-        // Heavy requests, whose answers it does not read.
+        // Sends expensive requests, and does not read the answers.
         4 => {
             let filter = [r"\w{200}", "(", r"(a|b)*c", r"\w{1000}\w{1000}"][random.below(4) as usize];
             let params =
@@ -182,7 +182,7 @@ fn harm(mut raw: Raw, name: &str, random: &mut Random) {
             let _ = raw.stream.write_all(&bytes);
             std::thread::sleep(pause);
         }
-        // Declares a long body and goes.
+        // Declares a long body and disconnects.
         6 => {
             let head = [1, 0, 0, 0, PUBLISH, 0xff, 0xff, 0xff, random.below(256) as u8];
             let _ = raw.stream.write_all(&head);
@@ -200,7 +200,7 @@ fn harm(mut raw: Raw, name: &str, random: &mut Random) {
             let _ = raw.stream.write_all(&Peer::operation(1, SUBSCRIBE, deep.as_bytes()));
             std::thread::sleep(pause);
         }
-        // Sends to itself and dies while it is held.
+        // Sends to itself and disconnects while it is held.
         _ => {
             let head = format!("{name}\0");
             let _ = raw.stream.write_all(&numbered(MESSAGE, head.as_bytes(), 0..3000, 1000));
@@ -224,7 +224,7 @@ fn soak(length: Duration) {
         let sender = Raw::register(place.address(i / 2), &format!("sender.{i}"));
         senders.push(send_messages(place.clone(), sender, name));
     }
-    // A slow receiver of messages, too: what it was sent is held or refused, and not lost.
+    // There is also a slow receiver of messages: messages to it are held or refused, but not lost.
     receivers.push(Taker::start(Raw::register(&path, "receiver.slow"), 150_000));
     let sender = Raw::register(&path, "sender.slow");
     senders.push(send_messages(place.clone(), sender, "receiver.slow".to_owned()));

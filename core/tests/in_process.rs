@@ -1,5 +1,5 @@
-//! Clients within the broker's process whose receivers have no room: what the end of the sender, of the receiver and
-//! of a deadline means for operations that wait, and waiting outside of a runtime.
+//! Clients within the broker's process whose receivers have no room: the effects of the end of the sender, of the end
+//! of the receiver and of a deadline on waiting operations, and waiting outside of a runtime.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -20,13 +20,13 @@ const SHORT: Duration = Duration::from_millis(100);
 /// Ten times what the waits of these tests take on a quiet machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// A bus on which senders wait for as long as it takes.
+/// Creates a bus on which senders wait without a time limit.
 async fn bus() -> Bus {
     let options = Options::default().slow(SlowPolicy::Block).hold(PATIENCE).stall(PATIENCE);
     Bus::start_for(Transport::Local, options).await
 }
 
-/// A receiver with room for four small frames, and the frames that it does not take.
+/// Creates a receiver with room for four small frames, and returns the frames, which it does not take.
 async fn small(bus: &Bus, name: &str) -> (Client, Frames) {
     let config = bus.config(name).inbox_bytes(4 * held_by(8));
     let client = bus.broker.client_with(&config).await.unwrap();
@@ -34,7 +34,7 @@ async fn small(bus: &Bus, name: &str) -> (Client, Frames) {
     (client, frames)
 }
 
-/// Sends to a receiver until there is no room. The results go to the queue, numbered from 0; returns how many.
+/// Sends to a receiver until there is no room. The results go to the queue, numbered from 0. Returns their number.
 fn fill(client: &Client, target: &str, completions: &CompletionQueue) -> u64 {
     let request = Request::message(target, "x", QoS::Processed);
     let mut sent = 0;
@@ -53,9 +53,9 @@ enum End {
     IsDisconnected,
 }
 
-/// Whatever waits for a receiver is told when its own client ends, and before the event of the end.
+/// Operations that wait for a receiver fail when their own client ends, before the event of the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_sender_ends_what_waits() {
+async fn the_end_of_a_sender_ends_waiting_operations() {
     for end in [End::Disconnects, End::Closes, End::IsDisconnected] {
         let bus = bus().await;
         let (_slow, _frames) = small(&bus, "slow").await;
@@ -104,7 +104,7 @@ async fn the_end_of_a_sender_ends_what_waits() {
         assert_eq!(blocking.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionLost, "{end:?}");
         assert_eq!(publication.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionLost, "{end:?}");
         assert_eq!(call.await.unwrap().unwrap_err().code(), -32115, "{end:?}");
-        eventually("all are told", || completions.len() as u64 == waits).await;
+        eventually("all have failed", || completions.len() as u64 == waits).await;
         assert!(started.elapsed() < SOON, "{end:?}: after {:?}", started.elapsed());
         let mut batch = vec![];
         completions.take(&mut batch, usize::MAX);
@@ -112,15 +112,15 @@ async fn the_end_of_a_sender_ends_what_waits() {
             let error = completion.error().expect("not delivered");
             assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{end:?}: {error}");
         }
-        eventually("the end is told", || told.load(Ordering::SeqCst) < usize::MAX).await;
-        assert_eq!(told.load(Ordering::SeqCst) as u64, waits, "{end:?}: the end was told before");
+        eventually("the end is reported", || told.load(Ordering::SeqCst) < usize::MAX).await;
+        assert_eq!(told.load(Ordering::SeqCst) as u64, waits, "{end:?}: the end was reported before");
         drop(callback);
     }
 }
 
-/// Operations that wait for a receiver fail when the runtime of their client goes.
+/// Operations that wait for a receiver fail when the runtime of their client is dropped.
 #[test]
-fn the_end_of_a_runtime_ends_what_waits() {
+fn the_end_of_a_runtime_ends_waiting_operations() {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(1).enable_all().build().unwrap()
@@ -136,12 +136,12 @@ fn the_end_of_a_runtime_ends_what_waits() {
     server.block_on(eventually("the first are delivered", || completions.len() == 4));
     std::thread::sleep(SHORT);
     drop(own);
-    server.block_on(eventually("all are told", || completions.len() as u64 == sent + 1));
+    server.block_on(eventually("all have failed", || completions.len() as u64 == sent + 1));
 }
 
-/// An operation that one task awaits, and no other.
+/// Only one task awaits the operation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_sender_ends_what_a_task_awaits() {
+async fn the_end_of_a_sender_ends_an_operation_that_a_task_awaits() {
     for end in [End::Disconnects, End::Closes, End::IsDisconnected] {
         let bus = bus().await;
         let (_slow, _frames) = small(&bus, "slow").await;
@@ -170,9 +170,9 @@ async fn the_end_of_a_sender_ends_what_a_task_awaits() {
     }
 }
 
-/// A receiver that leaves lets those who wait for it go on.
+/// When a receiver leaves, operations that wait for it end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_receiver_ends_what_waits_for_it() {
+async fn the_end_of_a_receiver_ends_operations_that_wait_for_it() {
     let bus = bus().await;
     let (slow, frames) = small(&bus, "slow").await;
     let client = bus.client("sender").await;
@@ -185,7 +185,7 @@ async fn the_end_of_a_receiver_ends_what_waits_for_it() {
     tokio::time::sleep(SHORT).await;
     drop((slow, frames));
     assert_eq!(waits.await.unwrap().unwrap_err().kind(), ErrorKind::NotRegistered);
-    eventually("all are told", || completions.len() as u64 == sent).await;
+    eventually("all have ended", || completions.len() as u64 == sent).await;
     client.room().ready().await.unwrap();
     client.flush().await.unwrap();
 }
@@ -233,7 +233,7 @@ fn waiting_for_a_receiver_outside_of_a_runtime() {
     }
 }
 
-/// The deadline of a call holds while its receiver has no room.
+/// The deadline of a call is kept while its receiver has no room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_of_a_call_holds_while_its_receiver_has_no_room() {
     let bus = bus().await;

@@ -1,5 +1,4 @@
-//! Limits for a client: each limit, and how it is answered when a client goes beyond it. Other clients notice
-//! nothing.
+//! The limits for a client, and the broker's answer when a client exceeds them. Other clients are not affected.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -25,14 +24,14 @@ async fn bus(options: Options) -> Bus {
     Bus::start(options.timeout(PATIENCE)).await
 }
 
-/// Asserts that the client is served as if nothing had happened.
+/// Asserts that the client is served normally.
 fn assert_well(raw: &mut Raw, name: &str) {
     let head = [name.as_bytes(), b"\0"].concat();
     assert_eq!(raw.ask_within(MESSAGE, &payload(&head, 77, 8), SOON), OK);
     assert_eq!(raw.delivery(SOON).expect("a message to itself").number(), 77);
 }
 
-/// A body over the payload limit ends the connection, whatever the operation; one at the limit passes.
+/// A body over the payload limit ends the connection, for every operation; one at the limit is accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads() {
     let bus = bus(Options::new().max_payload(1000)).await;
@@ -42,7 +41,7 @@ async fn payloads() {
         for address in [&bus.path, &bus.port] {
             let mut client = Raw::register(address, "client");
             assert_eq!(client.ask_within(flags, &payload(head, 1, 1000 - head.len()), SOON), OK);
-            // The declared length suffices: the body has not been sent.
+            // The declared length is enough: the body is never sent.
             client.stream.write_all(&[9, 0, 0, 0, flags | ACK, 0xe9, 3, 0, 0]).unwrap();
             assert!(client.is_closed_within(SOON), "{flags:x}");
             eventually("the name is free", || bus.broker.clients().clients.len() == 2).await;
@@ -73,8 +72,8 @@ async fn names() {
     }
 }
 
-/// Operations with a topic that is too long or has too many levels: 72 if an acknowledgement is asked for, else the
-/// end of that connection.
+/// Operations with a topic that is too long or has too many levels are answered 72 if they ask for an
+/// acknowledgement; otherwise the connection ends.
 async fn topics_over_a_limit(options: Options, fits: &str, over: &str) {
     let bus = bus(options).await;
     let mut other = Raw::register(&bus.path, "other");
@@ -108,13 +107,13 @@ async fn topics_over_a_limit(options: Options, fits: &str, over: &str) {
     local.subscribe(fits, busrt::QoS::Processed).await.unwrap();
 }
 
-/// The longest topic.
+/// The maximum length of a topic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_topics() {
     topics_over_a_limit(Options::new().max_topic(20), &"t".repeat(20), &"t".repeat(21)).await;
 }
 
-/// The most levels of a topic or mask.
+/// The maximum number of levels of a topic or mask.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_of_many_levels() {
     topics_over_a_limit(Options::new().max_levels(4), "a/+/c/d", "a/+/c/d/e").await;
@@ -128,7 +127,7 @@ async fn default_limits_of_topics() {
     topics_over_a_limit(Options::new(), &["a"; 512].join("/"), &["a"; 513].join("/")).await;
 }
 
-/// Subscriptions and exclusions are counted together: what is there already counts once, what has ended no longer.
+/// Subscriptions and exclusions are counted together: existing ones count once, ended ones do not count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions() {
     let bus = bus(Options::new().max_subscriptions(5)).await;
@@ -139,8 +138,8 @@ async fn subscriptions() {
     assert_eq!(ask(EXCLUDE, "a\0x"), OK);
     assert_eq!(ask(SUBSCRIBE, "d"), DATA);
     assert_eq!(ask(EXCLUDE, "d"), DATA);
-    assert_eq!(ask(SUBSCRIBE, "a\0c/+\0b"), OK, "those it has");
-    assert_eq!(ask(EXCLUDE, "x\0x\0a"), OK, "those it has");
+    assert_eq!(ask(SUBSCRIBE, "a\0c/+\0b"), OK, "existing subscriptions");
+    assert_eq!(ask(EXCLUDE, "x\0x\0a"), OK, "existing subscriptions");
     assert_eq!(ask(UNSUBSCRIBE, "never\0b\0b"), OK);
     assert_eq!(ask(SUBSCRIBE, "d"), OK);
     assert_eq!(ask(SUBSCRIBE, "e"), DATA);
@@ -157,15 +156,15 @@ async fn subscriptions() {
     // Without an acknowledgement the connection ends.
     client.send(SUBSCRIBE, b"g");
     assert!(client.is_closed_within(SOON));
-    // Each client has a limit of its own, also one that takes over a name.
+    // Each client has its own limit, also one that takes over a name.
     eventually("the name is free", || bus.broker.clients().clients.len() == 1).await;
     let mut again = Raw::register(&bus.path, "client");
     assert_eq!(again.ask_within(SUBSCRIBE, b"1\x002\x003\x004\x005", SOON), OK);
     assert_eq!(again.ask_within(SUBSCRIBE, b"6", SOON), DATA);
 }
 
-/// A connection over the limit is refused with 74; clients within the process are not counted; a place that becomes
-/// free can be taken.
+/// A connection over the limit is refused with 74; clients within the process are not counted; a free place can be
+/// used again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections() {
     let bus = bus(Options::new().max_connections(3)).await;
@@ -189,7 +188,8 @@ async fn connections() {
     bus.broker.client("local.2").await.unwrap();
 }
 
-/// Beyond the limit of connections that have not registered, the oldest of them is closed; registered ones stay.
+/// When the number of unregistered connections exceeds the limit, the oldest of them is closed; registered ones are
+/// not affected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes() {
     let bus = bus(Options::new().max_handshakes(3)).await;
@@ -198,7 +198,7 @@ async fn handshakes() {
     for i in 0..6 {
         let address = if i % 2 == 0 { &bus.path } else { &bus.port };
         waiting.push(Raw::connect(address));
-        // Accepted one after the other.
+        // The connections are accepted one after the other.
         std::thread::sleep(Duration::from_millis(100));
     }
     for oldest in &mut waiting[..3] {
@@ -211,15 +211,15 @@ async fn handshakes() {
     for (i, registered) in registered.iter_mut().enumerate() {
         assert_well(registered, &format!("r{i}"));
     }
-    // Registered ones have left the count: there is room for three more.
+    // Registered ones do not count any more, so that there is room for three more.
     let mut more: Vec<Raw> = (0..3).map(|_| Raw::connect(&bus.path)).collect();
     for (i, raw) in more.iter_mut().enumerate() {
         assert_eq!(raw.try_register(&format!("m{i}")), OK);
     }
 }
 
-/// Many receivers that read nothing hold little more than the total together, though each is far below its own
-/// budget; a small one that reads gets everything.
+/// Many receivers that read nothing hold little more than the total together, although each is far below its own
+/// budget. A small receiver that reads gets everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_queues_together() {
     const TOTAL: usize = 4 << 20;
@@ -252,8 +252,8 @@ async fn all_queues_together() {
     }
 }
 
-/// A client at rest keeps no cache worth mentioning, however many topics it has used: what one client has released
-/// serves the next. (Not every allocator gives it back to the system.)
+/// An idle client keeps almost no caches, however many topics it has used: the memory that one client has released
+/// serves the next. (Not every allocator returns it to the system.)
 #[test]
 fn clients_at_rest() {
     const CLIENTS: usize = 60;
@@ -277,7 +277,7 @@ fn clients_at_rest() {
             assert_eq!(client.ask(PUBLISH, b"plant\0x"), 1);
             clients.push(client);
         }
-        // Long enough for the broker to find them idle.
+        // This is long enough for the broker to find them idle.
         std::thread::sleep(Duration::from_millis(2500));
         if round == 0 {
             after_first = daemon.size().memory;
@@ -291,8 +291,7 @@ fn clients_at_rest() {
     }
 }
 
-/// Long topics are shared between receivers like payloads: a hundred receivers that read nothing do not hold a
-/// hundred copies.
+/// Receivers share long topics like payloads: a hundred receivers that read nothing do not hold a hundred copies.
 #[test]
 fn long_topics_are_shared() {
     const RECEIVERS: usize = 100;
@@ -321,7 +320,7 @@ fn long_topics_are_shared() {
     }
 }
 
-/// A frame that is cut off in its middle holds memory for what has come of it, not for what it declares.
+/// An incomplete frame holds memory for the bytes that have arrived, not for its declared length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn declared_lengths_hold_nothing() {
     let bus = bus(Options::new()).await;
@@ -340,7 +339,7 @@ async fn declared_lengths_hold_nothing() {
     assert!(clients.iter_mut().all(|client| !matches!(client.receive(Duration::ZERO), Some(Item::End))));
 }
 
-/// Four gigabytes of zeros that take no memory: every page is the kernel's page of zeros.
+/// Four gigabytes of zeros that take no memory: every page is the kernel's zero page.
 struct Zeros(std::ptr::NonNull<std::ffi::c_void>, usize);
 
 // SAFETY: the mapping is read-only and belongs to this value alone.
@@ -370,15 +369,15 @@ impl Drop for Zeros {
     }
 }
 
-/// A payload whose delivery would not fit the length field of a frame is refused, and the receiver's stream stays
-/// whole.
+/// A payload whose delivery would exceed the length field of a frame is refused, and the receiver's stream stays
+/// valid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_that_do_not_fit_a_frame() {
     let bus = bus(Options::new().max_payload(u32::MAX).slow(SlowPolicy::DropNew)).await;
     let mut receiver = Raw::register(&bus.path, "receiver");
     receiver.subscribe("t");
     let local = bus.broker.client("local").await.unwrap();
-    // The delivery of none of them fits: the sender's name and a separator come on top.
+    // None of the deliveries fits, because the sender's name and a separator are added.
     for len in [u32::MAX as usize - 5, u32::MAX as usize, (1 << 32) + 5] {
         let payload = bytes::Bytes::from_owner(Zeros::map(len));
         let qos = busrt::QoS::Processed;

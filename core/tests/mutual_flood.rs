@@ -1,5 +1,5 @@
-//! Clients with full inboxes that flood each other: the broker holds each of them back for the other, so that what one
-//! of them says is not read while the other is slow.
+//! Clients with full inboxes that flood each other: the broker holds back each of them for the other, so that it does
+//! not read a client's reports while the other client is slow.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -40,7 +40,8 @@ impl Flooder {
         Flooder { client, events, taken, tasks }
     }
 
-    /// Fails if the connection has ended, or if the program has taken nothing since `before`.
+    /// Fails if the connection has ended, or if the program has taken nothing since `before`. Returns the number of
+    /// frames taken.
     fn check(&mut self, before: u64, at: Instant) -> u64 {
         while let Some(event) = self.events.try_recv() {
             assert_eq!(event, Event::Connected, "after {:?}", at.elapsed());
@@ -52,7 +53,7 @@ impl Flooder {
     }
 }
 
-/// A program that works for a while on each frame.
+/// A program that works for some time on each frame.
 async fn take(mut frames: Frames, taken: Arc<AtomicU64>, handler: Duration) {
     while frames.recv().await.is_some() {
         tokio::time::sleep(handler).await;
@@ -61,11 +62,11 @@ async fn take(mut frames: Frames, taken: Arc<AtomicU64>, handler: Duration) {
 }
 
 async fn flood(client: Client, peer: &'static str, size: usize) {
-    // It waits when there is no room, for as long as it takes.
+    // It waits without a time limit if there is no room.
     while client.send(peer, vec![0; size], QoS::No).await.is_ok() {}
 }
 
-/// Lets two programs flood each other that work for `handler` on each frame.
+/// Lets two programs, which work for `handler` on each frame, flood each other.
 async fn flood_each_other(size: usize, handler: Duration) {
     let bus = Bus::start(Options::new().hold(HOLD).stall(STALL)).await;
     let mut flooders = [

@@ -1,4 +1,4 @@
-//! Parameters of the broker's methods that are nested as deeply as a hostile client likes.
+//! Parameters of the broker's methods with the deepest nesting that a hostile client can send.
 #![cfg(all(feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 

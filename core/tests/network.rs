@@ -1,5 +1,5 @@
-//! A network that goes away without a word, between two network namespaces. Making those takes rights that
-//! not everybody has: without them the test says so and is skipped.
+//! A network, between two network namespaces, that fails silently. Creating namespaces needs privileges; without
+//! them, the test prints a message and is skipped.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -11,7 +11,7 @@ use common::{PATIENCE, next};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A namespace with a cable to it; both go when the value is dropped.
+/// A namespace with a cable to it. Both are removed when the value is dropped.
 struct Net {
     namespace: String,
     cable: String,
@@ -59,7 +59,7 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        // Errors: it was not made that far.
+        // Errors mean that the interface or the namespace was never created.
         let _ = ip(&format!("link del {}", self.cable));
         let _ = ip(&format!("netns del {}", self.namespace));
     }
@@ -75,7 +75,7 @@ impl Drop for Killed {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_goes_without_a_word() {
+async fn a_network_that_fails_silently() {
     let net = match Net::make() {
         Ok(net) => net,
         Err(why) => return eprintln!("SKIPPED: no network namespaces here: {why}"),

@@ -1,4 +1,4 @@
-//! The broker ends in good order: what was acknowledged is delivered, and it takes no longer than it may.
+//! The orderly shutdown of the broker: acknowledged frames are delivered, and it takes no longer than allowed.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Reads to the end of the connection: the deliveries of clients, the announcement's position among all frames
-/// included as an empty one, and the ids that were acknowledged.
+/// Reads to the end of the connection. Returns the numbers of the deliveries (the announcement has none) and the
+/// acknowledged ids.
 fn read_to_the_end(raw: &mut Raw) -> (Vec<u32>, Vec<u32>) {
     let (mut delivered, mut acknowledged) = (vec![], vec![]);
     loop {
@@ -32,15 +32,16 @@ fn read_to_the_end(raw: &mut Raw) -> (Vec<u32>, Vec<u32>) {
     }
 }
 
-/// SIGTERM while a sender streams acknowledged messages to a receiver that reads, though not as fast as they come: each
-/// that was acknowledged is delivered. The sender has many under way, and goes on sending until its connection ends.
+/// SIGTERM arrives while a sender streams acknowledged messages to a receiver that reads more slowly than they
+/// arrive: each acknowledged message is delivered. The sender has many in progress, and continues to send until its
+/// connection ends.
 async fn nothing_acknowledged_is_lost(over_tcp: bool, receiver_over_tcp: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let port = format!("127.0.0.1:{}", free_port());
     let more = ["-t", "60", "--drain-ms", "3000", "--queue-bytes", "1000000", "--sndbuf", "65536"];
     let mut daemon = Daemon::start(&[path.clone(), port.clone()], &more);
-    // One receiver reads nothing, so that the end takes all of the drain time.
+    // One receiver reads nothing, so that the shutdown takes all of the drain time.
     let stuck = Raw::register(&path, "stuck");
     let mut filler = Raw::register(&path, "filler");
     filler.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..600, SIZE)).unwrap();
@@ -89,8 +90,8 @@ async fn nothing_acknowledged_is_lost_between_transports() {
     nothing_acknowledged_is_lost(false, true).await;
 }
 
-/// A receiver that pings while the queues are emptied gets all of 1,500 acknowledged messages: its unread pings do
-/// not make the kernel throw away what is on its way to it.
+/// A receiver that pings while the queues are drained receives all of 1,500 acknowledged messages: its unread pings
+/// do not make the kernel discard data in transit to it.
 async fn pings_during_the_drain(over_tcp: bool) {
     const COUNT: u32 = 1500;
     let dir = tempfile::tempdir().unwrap();
@@ -132,12 +133,12 @@ async fn pings_during_the_drain_over_unix() {
     pings_during_the_drain(false).await;
 }
 
-/// After the announcement nothing is read any more: what is sent then is neither acknowledged nor delivered.
+/// After the announcement, nothing is read any more: later frames are neither acknowledged nor delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_read_after_the_announcement() {
     let bus = Bus::start(Options::new().timeout(PATIENCE).drain(Duration::from_millis(1500))).await;
     let mut receiver = Raw::register(&bus.path, "receiver");
-    // Keeps the drain going: its queue does not empty.
+    // This client keeps the drain going, because its queue does not empty.
     let stuck = Raw::register(&bus.path, "stuck");
     let mut filler = Raw::register(&bus.path, "filler");
     filler.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..4000, SIZE)).unwrap();
@@ -150,7 +151,7 @@ async fn nothing_is_read_after_the_announcement() {
     // Reading stops together with the announcement.
     std::thread::sleep(Duration::from_millis(200));
     let late = Peer::operation(77, MESSAGE | ACK, &payload(b"receiver\0", 77, 10));
-    // An error: the connection is half-closed already.
+    // An error means that the connection is already half-closed.
     let _ = sender.stream.write_all(&late);
     let (_, acknowledged) = read_to_the_end(&mut sender);
     assert_eq!(acknowledged, [], "acknowledged after the announcement");
@@ -160,8 +161,8 @@ async fn nothing_is_read_after_the_announcement() {
     drop(stuck);
 }
 
-/// The end takes no longer than the drain time, though a receiver reads nothing, another never closes, and a third
-/// sends without an end.
+/// The shutdown takes no longer than the drain time, although one receiver reads nothing, another never closes, and a
+/// third sends continuously.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_is_bounded() {
     for policy in [SlowPolicy::Disconnect, SlowPolicy::Block] {
@@ -185,7 +186,7 @@ async fn the_end_is_bounded() {
     }
 }
 
-/// Without anything that waits, the end does not take the drain time: peers that close are waited for no longer.
+/// If nothing is waiting, the shutdown does not take the whole drain time: it ends when all peers have closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_is_prompt_when_clients_close() {
     let bus = Bus::start(Options::new().timeout(PATIENCE).drain(PATIENCE)).await;
@@ -205,7 +206,7 @@ async fn the_end_is_prompt_when_clients_close() {
     closing.join().unwrap();
 }
 
-/// Once the end has begun, clients within the process are refused too: their messages are not taken.
+/// After the shutdown has begun, clients within the process are refused too: their messages are not accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_process_senders_are_refused() {
     let bus = Bus::start(Options::new().timeout(PATIENCE).drain(Duration::from_millis(1500))).await;
@@ -227,9 +228,9 @@ async fn in_process_senders_are_refused() {
     drop(stuck);
 }
 
-/// A client within the process gets what waits for it although the broker has ended.
+/// A client within the process can take the waiting frames although the broker has shut down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_process_receivers_keep_what_waits() {
+async fn in_process_receivers_keep_waiting_frames() {
     let broker = Broker::new(Options::new());
     let sender = broker.client("sender").await.unwrap();
     let receiver = broker.client("receiver").await.unwrap();
@@ -243,7 +244,7 @@ async fn in_process_receivers_keep_what_waits() {
     }
 }
 
-/// A peer that closes its sending half is closed, and what it wrote before is delivered and answered.
+/// A peer that closes its sending half is closed. Frames that it wrote before are delivered and answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_closed_peer_is_closed() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
@@ -262,9 +263,9 @@ async fn a_half_closed_peer_is_closed() {
     }
 }
 
-/// What a client wrote before it closed is delivered, whatever waits unread on its side.
+/// Frames that a client wrote before it closed are delivered, even if it has unread data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_written_before_closing_is_delivered() {
+async fn frames_written_before_closing_are_delivered() {
     let bus = Bus::start(Options::new().timeout(PATIENCE)).await;
     let receiver = Taker::start(Raw::register(&bus.path, "receiver"), FULL_SPEED);
     let mut expected = 0;
@@ -293,7 +294,7 @@ async fn the_end_while_clients_come_and_go() {
                     let mut stream = stream;
                     let name = format!("c{i}");
                     let hello = [&[0xeb, 1, 0, 2, 0], name.as_bytes()].concat();
-                    // Errors: the broker is ending.
+                    // Errors mean that the broker is shutting down.
                     let _ = stream.write_all(&hello);
                     let _ = std::io::Read::read(&mut stream, &mut [0; 5]);
                 }
@@ -310,9 +311,9 @@ async fn the_end_while_clients_come_and_go() {
     assert_eq!(bus.broker.clients().clients.len(), 1);
 }
 
-/// Who asks for the end a second time waits for it too, and goes on with it if the first one gives up.
+/// A second call of shutdown waits for the end too, and continues the shutdown if the first call is cancelled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_is_asked_for_twice() {
+async fn shutdown_is_called_twice() {
     for gives_up in [false, true] {
         let bus = Bus::start(Options::new().timeout(PATIENCE).drain(Duration::from_millis(1500))).await;
         let silent = Raw::register(&bus.path, "silent");

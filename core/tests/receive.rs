@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Works for that long, as a program on a busy machine would.
+/// Works for that long, like a program on a busy machine.
 fn work(time: Duration) {
     if time > Duration::from_millis(1) {
         return std::thread::sleep(time);
@@ -29,7 +29,7 @@ fn work(time: Duration) {
     }
 }
 
-/// Small buffers everywhere, so that few frames fill them. Whoever takes nothing for a second is disconnected.
+/// All buffers are small, so that few frames fill them. A client that reads nothing for a second is disconnected.
 fn small_buffers() -> Options {
     Options::new()
         .queue_bytes(128 * 1024)
@@ -37,7 +37,7 @@ fn small_buffers() -> Options {
         .socket_buffers(Buffers { send: Some(64 * 1024), receive: None })
 }
 
-/// Takes frames with a pause for each, on a thread of its own, until the last one or the end. Returns how many came.
+/// Takes frames with a pause for each, on its own thread, until the last one or the end. Returns their number.
 fn take_slowly(mut frames: Frames, count: usize, time: Duration) -> usize {
     let mut taken = 0;
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -58,8 +58,8 @@ fn take_slowly(mut frames: Frames, count: usize, time: Duration) -> usize {
     taken
 }
 
-/// A read brings more small frames than the program handles in the stall time: between two reads only the reports say
-/// that it takes some.
+/// A read brings more small frames than the program handles in the stall time: between two reads, only the progress
+/// reports show that it takes frames.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_receiver_of_small_frames_is_not_stuck() {
     const COUNT: usize = 150;
@@ -120,10 +120,10 @@ async fn progress_reports_keep_a_receiver_connected() {
     assert!(!items.contains(&Item::Ack { id: report, code: 1 }));
 }
 
-/// A handler that costs a switch of threads for each frame.
+/// A handler that causes a switch of threads for each frame.
 #[cfg(feature = "blocking")]
 #[test]
-fn a_blocking_server_with_an_empty_handler_is_not_cut() {
+fn a_blocking_server_with_an_empty_handler_stays_connected() {
     const COUNT: usize = 20_000;
     struct Counts(Arc<AtomicUsize>);
     impl busrt::blocking::Handlers for Counts {
@@ -159,7 +159,7 @@ impl Handlers for Busy {
     }
 }
 
-/// A task that is busy with frames leaves time for others, also when there is one thread only.
+/// A task that is busy with frames leaves time for other tasks, even with a single thread.
 #[test]
 fn others_run_while_frames_are_handled() {
     const COUNT: usize = 4000;
@@ -220,8 +220,8 @@ impl Handlers for SlowFrames {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_handler_of_frames_does_not_hold_up_calls() {
     let bus = Bus::start(Options::new()).await;
-    // Over a socket: 20,000 publications are more than the former bound in frames, and less than that in bytes.
-    // In process: the lane of frames is full, and the call has a lane of its own.
+    // Over a socket, the 20,000 publications exceed the former bound in frames, but not the one in bytes. In process,
+    // the lane of frames is full, and the call has its own lane.
     for (local, inbox) in [(false, 64 << 20), (true, 256 * common::held_by(10))] {
         let config = bus.config("server").inbox_bytes(inbox);
         let client = match local {
@@ -243,7 +243,7 @@ async fn a_slow_handler_of_frames_does_not_hold_up_calls() {
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             flood.abort();
-            // If all publications were sent before, this holds the publisher.
+            // If all publications were sent first, this holds the publisher back.
             drop(flood.await);
         }
         let caller = Caller::new(bus.client("caller").await);
@@ -259,7 +259,7 @@ async fn a_slow_handler_of_frames_does_not_hold_up_calls() {
     }
 }
 
-/// A handler that waits, and counts.
+/// A handler that waits for the semaphore, and counts.
 struct Gate(Arc<tokio::sync::Semaphore>, Arc<AtomicUsize>);
 
 impl Handlers for Gate {
@@ -291,7 +291,7 @@ async fn a_server_that_takes_over_handles_what_the_former_one_did_not() {
     assert_eq!((client.stats().queue, client.stats().dropped), (0, 0));
 }
 
-/// Notes what it handles, by kind, and waits after that.
+/// Records the kind and number of each handled item, then waits.
 #[derive(Clone)]
 struct Notes(Arc<tokio::sync::Semaphore>, Arc<parking_lot::Mutex<Vec<(char, u32)>>>);
 
@@ -325,8 +325,8 @@ impl Handlers for Notes {
     }
 }
 
-/// One server after another takes over, in lanes and in order: each frame is handled once, and the frames of a kind in
-/// order.
+/// One server after another takes over, in lanes and in order: each frame is handled once, and the frames of a kind
+/// in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_done_twice_by_take_overs() {
     const COUNT: u32 = 60;
@@ -345,7 +345,7 @@ async fn nothing_is_lost_or_done_twice_by_take_overs() {
         eventually("all have come", || client.stats().r_frames as usize == all).await;
         let options = |in_order| busrt::rpc::Options::default().in_order(in_order).max_concurrent(2);
         let (first, second, third) = (Notes::new(false), Notes::new(false), Notes::new(true));
-        // In lanes, two calls, a notification and a publication are begun; in order, one frame.
+        // In lanes, two calls, a notification and a publication are in progress; in order, one frame is.
         let begun = |in_order| if in_order { 1 } else { 4 };
         let _a = Rpc::with_options(client.clone(), first.clone(), options(orders[0]));
         eventually("the first has begun", || first.count() == begun(orders[0])).await;
@@ -372,7 +372,7 @@ async fn nothing_is_lost_or_done_twice_by_take_overs() {
     }
 }
 
-/// The same when the former consumer was not a server, and when a plain thread takes over.
+/// The former consumer is not a server, and then a plain thread takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_over_from_frames_and_by_a_plain_thread() {
     let bus = Bus::start(Options::new()).await;
@@ -385,7 +385,7 @@ async fn a_take_over_from_frames_and_by_a_plain_thread() {
     eventually("all have come", || client.stats().r_frames == 100).await;
     assert_eq!(frames.recv().await.unwrap().payload()[1..], 0u32.to_le_bytes());
     let mut serving = busrt::rpc::Serving::new(&client);
-    // What the former consumer has taken and not yielded comes back when it goes.
+    // Frames that the former consumer has taken but not yielded come back when it is dropped.
     drop(frames);
     let mut batch = vec![];
     let mut numbers = vec![0];
@@ -459,7 +459,7 @@ fn a_thread_takes_batches_and_sleeps_in_poll() {
     }
 }
 
-/// The inbox of a client whose handler is a sleeping thread never holds more than its bound and one read.
+/// The inbox of a client whose handler sleeps never holds more than its bound plus one read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_inbox_keeps_its_bound() {
     let bus = Bus::start(Options::new().stall(PATIENCE)).await;

@@ -1,5 +1,5 @@
-//! Operations that the client itself refuses: nothing of them reaches the broker, whatever the operation, its size, and
-//! the client.
+//! Operations that the client itself refuses: no part of them reaches the broker, for every operation, size and kind
+//! of client.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,11 +18,11 @@ use std::time::Duration;
 const WRONG: &str = "a\0b";
 const TOPICS: [&str; 2] = ["fine", WRONG];
 
-/// Sizes around the one from which payloads are not copied.
+/// Sizes around the limit from which payloads are not copied.
 const SIZES: [usize; 5] = [0, 1, 4095, 4096, 4097];
 const ALL_QOS: [QoS; 4] = [QoS::No, QoS::Processed, QoS::Realtime, QoS::RealtimeProcessed];
 
-/// Frames that forge a message to `victim`, at least as long as asked for: pings fill them up.
+/// Returns frames that forge a message to `victim`, with at least this length: pings fill them up.
 fn forged(len: usize) -> Bytes {
     let mut frames = vec![];
     let operation = Operation::Message { target: "victim", payload: &b"forged"[..] };
@@ -34,7 +34,7 @@ fn forged(len: usize) -> Bytes {
     frames.into()
 }
 
-/// A refusal by the client, not by the broker.
+/// Asserts that the client, not the broker, refused an operation.
 fn is_refused(result: Result<(), Error>, what: &str) {
     let error = result.expect_err(what);
     assert_eq!((error.kind(), error.is_refusal()), (ErrorKind::Data, false), "{what}: {error}");
@@ -46,7 +46,7 @@ fn is_call_refused<T: std::fmt::Debug>(result: Result<T, RpcError>, what: &str) 
     assert_eq!((error.code(), bus.kind(), bus.is_refusal()), (-32114, ErrorKind::Data, false), "{what}");
 }
 
-/// Every operation with a name that cannot be sent.
+/// Returns every operation with a name that cannot be sent.
 fn requests<'a>(payload: &'a Bytes, qos: QoS) -> Vec<Request<'a>> {
     let list = || Topics::List(&TOPICS);
     let mut requests = vec![];
@@ -116,7 +116,7 @@ async fn refuses(client: &Client, payload: &Bytes, qos: QoS) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_what_is_refused_is_sent() {
+async fn refused_operations_are_not_sent() {
     for transport in TRANSPORTS {
         let bus = Bus::start_for(transport, Options::default()).await;
         let (victim, mut frames) = bus.listener("victim").await;
@@ -147,9 +147,9 @@ async fn nothing_of_what_is_refused_is_sent() {
     }
 }
 
-/// Nor is it queued while the client is not connected.
+/// Nor are they queued while the client is not connected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_what_is_refused_waits_for_a_connection() {
+async fn refused_operations_do_not_wait_for_a_connection() {
     for policy in [WhileDown::Fail, WhileDown::Wait(Duration::from_secs(60)), WhileDown::Queue(1 << 20)] {
         let listener = FakeListener::new();
         let delay = Duration::from_millis(20);
@@ -162,7 +162,7 @@ async fn nothing_of_what_is_refused_waits_for_a_connection() {
         for len in [0, 4095, 4096] {
             for request in requests(&forged(len), QoS::No) {
                 let result = client.try_send(&request);
-                // Without a place to wait, only the missing connection counts.
+                // Without a queue, only the missing connection is reported.
                 let kind = result.map(|sent| assert!(!sent.is_sent())).map_err(|e| e.kind());
                 let topics = request_is_about_topics(&request);
                 match policy {
@@ -188,7 +188,7 @@ fn request_is_about_topics(request: &Request<'_>) -> bool {
 /// The same for a program without a runtime.
 #[cfg(feature = "blocking")]
 #[test]
-fn nothing_of_what_a_blocking_client_refuses_is_sent() {
+fn operations_that_a_blocking_client_refuses_are_not_sent() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let bus = runtime.block_on(Bus::start(Options::default()));
     let (victim, mut frames) = runtime.block_on(bus.listener("victim"));

@@ -1,4 +1,4 @@
-//! Topics under `.broker/` are the broker's: a publication there by another client is refused with 79.
+//! Topics under `.broker/` belong to the broker: a publication there by another client is refused with 79.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -47,7 +47,7 @@ async fn clients_on_sockets() {
     }
 }
 
-/// Clients within the process are bound by it too, though access rules do not bind them. The broker itself still
+/// The restriction also applies to clients within the process, although access rules do not. The broker itself still
 /// announces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_within_the_process() {

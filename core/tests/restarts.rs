@@ -1,4 +1,4 @@
-//! Clients and a `busrtd` that is killed, stopped, and told to go.
+//! Clients and a `busrtd` that is killed, stopped, and shut down.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -16,24 +16,24 @@ use std::time::Duration;
 
 const CLIENTS: u32 = 200;
 const RESTARTS: u32 = 20;
-/// So many of 100,000 bytes are more than sockets hold.
+/// This many frames of 100,000 bytes are more than sockets hold.
 const LARGE_FRAMES: usize = 60;
 
 fn quick() -> Reconnect {
     Reconnect::new().delays(Duration::from_millis(10), Duration::from_millis(200))
 }
 
-/// One of the many: takes its frames and finds whatever comes twice or out of order.
+/// One of many clients: takes its frames and detects frames that arrive twice or out of order.
 struct Member {
     client: Client,
-    /// Times connected.
+    /// Number of times that it has connected.
     connected: Arc<AtomicU32>,
-    /// The last number seen of each sender.
+    /// The last number received from each sender.
     last: Mutex<Vec<u64>>,
     received: AtomicU64,
-    /// The last round whose marker came through the subscription of its own.
+    /// The last round whose marker arrived through its own subscription.
     own: AtomicU32,
-    /// The same for the one that all share.
+    /// The last round whose marker arrived through the subscription that all share.
     shared: AtomicU32,
 }
 
@@ -96,7 +96,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Sends messages to the next one for ever, each with a higher number, whatever comes of them.
+/// Sends messages to the next member until `stop` is set, each with a higher number, and counts their outcomes.
 async fn traffic(members: Vec<Arc<Member>>, index: usize, stop: Arc<AtomicBool>) -> (u64, u64, u64) {
     let (me, target) = (&members[index], members[(index + 1) % members.len()].client.name().to_owned());
     let (mut number, mut acknowledged, mut lost) = (0u64, 0, 0);
@@ -138,7 +138,7 @@ async fn two_hundred_clients_and_twenty_kills() {
             daemon.restart();
         }
         for member in &members {
-            eventually("all are back", || member.connected.load(Ordering::SeqCst) >= round).await;
+            eventually("all have reconnected", || member.connected.load(Ordering::SeqCst) >= round).await;
         }
         let publisher = Client::connect(&Config::new(&path, "publisher").timeout(PATIENCE)).await.unwrap();
         let marker = || u64::from(round).to_le_bytes().to_vec();
@@ -161,7 +161,7 @@ async fn two_hundred_clients_and_twenty_kills() {
         let (s, a, l) = sender.await.unwrap();
         (sent, acknowledged, lost) = (sent + s, acknowledged + a, lost + l);
     }
-    // One came back not once more than it lost its connection.
+    // Each client has connected exactly once for each restart.
     assert!(members.iter().all(|member| member.connected.load(Ordering::SeqCst) == RESTARTS));
     eventually("no descriptor is left", || descriptors() <= open).await;
     let expected = tasks - CLIENTS as usize;
@@ -189,7 +189,7 @@ async fn a_broker_that_is_stopped_is_noticed() {
         let mut events = client.events();
         assert_eq!(events.recv().await, Some(Event::Connected));
         daemon.signal(Signal::STOP);
-        // Without a byte from the program.
+        // The program receives no byte.
         let ended = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap();
         assert!(matches!(ended, Some(Event::Disconnected { .. })), "{ended:?}");
         daemon.signal(Signal::CONT);
@@ -201,11 +201,11 @@ async fn a_broker_that_is_stopped_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_go_it_empties_queues_and_lets_nobody_in() {
+async fn sigterm_drains_queues_and_refuses_new_clients() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let mut daemon = Daemon::start(std::slice::from_ref(&path), &["--drain-ms", "60000"]);
-    // A receiver that has not read so far, a sender that has sent it more than sockets hold.
+    // A receiver that has not read so far, and a sender that has sent it more than sockets hold.
     let mut receiver = Peer::register(&path, "receiver");
     let mut early = Peer::connect(&path);
     let sender = Client::connect(&Config::new(&path, "sender").timeout(PATIENCE)).await.unwrap();
@@ -227,7 +227,7 @@ async fn told_to_go_it_empties_queues_and_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_twice_it_goes_at_once() {
+async fn a_second_sigterm_exits_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let mut daemon = Daemon::start(std::slice::from_ref(&path), &["--drain-ms", "3600000"]);
@@ -237,7 +237,7 @@ async fn told_twice_it_goes_at_once() {
         sender.send("receiver", vec![7; 100_000], QoS::Processed).await.unwrap();
     }
     daemon.signal(Signal::TERM);
-    eventually("the first is heard", || !std::path::Path::new(&path).exists()).await;
+    eventually("the first signal is handled", || !std::path::Path::new(&path).exists()).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().success());
     drop(receiver);

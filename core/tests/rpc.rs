@@ -1,4 +1,4 @@
-//! RPC over each transport: callers, servers, and what happens when something goes wrong.
+//! RPC over each transport: callers, servers, and failures.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// A server of everything the tests need.
+/// A server with all methods that the tests need.
 struct Plant {
     caller: OnceLock<Caller>,
     events: mpsc::UnboundedSender<String>,
-    /// Handlers that wait take a permit each.
+    /// Each handler that waits takes a permit.
     gate: Semaphore,
     running: AtomicUsize,
     peak: AtomicUsize,
@@ -44,7 +44,7 @@ impl Handlers for Plant {
                 self.running.fetch_sub(1, Ordering::SeqCst);
                 Ok("waited".into())
             }
-            // Calls back over this very client, to the method and client in the parameters.
+            // Makes a call over the same client, to the method and client in the parameters.
             "back" => {
                 let text = String::from_utf8_lossy(call.params()).into_owned();
                 let (target, method) = text.split_once(' ').unwrap_or(("", ""));
@@ -151,7 +151,7 @@ async fn results_and_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn panics_are_error_replies_and_nothing_else_happens() {
+async fn panics_are_error_replies_without_other_effects() {
     on_every_transport(async |bus| {
         for (i, options) in both_modes().into_iter().enumerate() {
             let mut served = serve(bus.client(&format!("plant{i}")).await, options);
@@ -180,7 +180,7 @@ async fn handlers_call_back_in_either_mode() {
             let calls = a.rpc.call(b.rpc.client().name(), "back", ".broker benchmark.test", QoS::Processed);
             assert!(!soon(calls).await.unwrap().payload().is_empty());
             if !options.in_order {
-                // The called one calls its caller back, and itself.
+                // The called client calls its caller, and itself.
                 for target in [a.rpc.client().name(), b.rpc.client().name()] {
                     let calls =
                         a.rpc.call(b.rpc.client().name(), "back", format!("{target} echo"), QoS::Processed);
@@ -205,7 +205,7 @@ async fn a_handler_that_calls_back_with_a_full_queue_gets_its_reply() {
             let mut served = serve(client, Options::default().in_order(in_order));
             let caller = Caller::new(bus.client("caller").await);
             served.rpc.client().subscribe("t", QoS::Processed).await.unwrap();
-            // The handler of this frame does not return, and more come than the queue takes.
+            // The handler of this frame does not return, and more frames arrive than the queue holds.
             caller.client().publish("t", "wait", QoS::Processed).await.unwrap();
             let flood = tokio::spawn({
                 let client = caller.client().clone();
@@ -277,7 +277,7 @@ async fn a_bound_on_concurrent_calls() {
     for _ in 0..6 {
         waiting.push(tokio::spawn(caller.submit("plant", "wait", "", QoS::Processed).await.unwrap()));
     }
-    // Not one of the six is let through before as many wait as may.
+    // None of the six calls is released before the maximum number waits.
     while served.plant.running.load(Ordering::SeqCst) < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -289,7 +289,7 @@ async fn a_bound_on_concurrent_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn notifications_wait_for_no_frame() {
+async fn notifications_do_not_wait_for_frames() {
     on_every_transport(async |bus| {
         let mut served = serve(bus.client("plant").await, Options::default());
         let caller = Caller::new(bus.client("caller").await);
@@ -312,7 +312,7 @@ async fn deadlines_and_cancellation() {
         let short = Duration::from_millis(20);
         let e = caller.call_with_deadline("plant", "never", "", QoS::Processed, short).await.unwrap_err();
         assert_eq!((e.code(), e.kind()), (-32120, Some(ErrorKind::Timeout)));
-        // Without an acknowledgement only the deadline tells.
+        // Without an acknowledgement, only the deadline ends the call.
         let e = caller.call_with_deadline("nobody", "x", "", QoS::No, short).await.unwrap_err();
         assert_eq!(e.code(), -32120);
         for _ in 0..10 {
@@ -361,7 +361,7 @@ async fn many_calls_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_already_is_handled() {
+async fn waiting_frames_are_handled() {
     on_every_transport(async |bus| {
         let client = bus.client("plant").await;
         let caller = Caller::new(bus.client("caller").await);
@@ -383,7 +383,7 @@ async fn what_waits_already_is_handled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_are_no_rpc_frame_are_dropped() {
+async fn invalid_rpc_frames_are_dropped() {
     on_every_transport(async |bus| {
         let served = serve(bus.client("plant").await, Options::default());
         let caller = Caller::new(bus.client("caller").await);
@@ -392,7 +392,7 @@ async fn messages_that_are_no_rpc_frame_are_dropped() {
         {
             caller.client().send("plant", garbage.to_vec(), QoS::Processed).await.unwrap();
         }
-        // A method that is no text is answered.
+        // A request whose method is not text is answered.
         let mut frames = caller.client().frames().unwrap();
         caller.client().send("plant", b"\x01\x09\0\0\0\xff\0".to_vec(), QoS::Processed).await.unwrap();
         let answer = soon(frames.recv()).await.unwrap();
@@ -406,7 +406,7 @@ async fn messages_that_are_no_rpc_frame_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_answers_for_another() {
+async fn only_the_called_client_can_answer() {
     on_every_transport(async |bus| {
         let _served = serve(bus.client("plant").await, Options::default());
         let caller = Caller::new(bus.client("caller").await);
@@ -445,13 +445,13 @@ async fn the_last_handle_ends_the_server_though_its_handlers_hold_a_caller() {
         let caller = Caller::new(bus.client("caller").await);
         caller.call("plant", "echo", "", QoS::Processed).await.unwrap();
         drop(clone);
-        // What the tasks held goes.
+        // The values that the tasks held are dropped.
         let weak = Arc::downgrade(&plant);
         drop(plant);
         while weak.strong_count() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // The client is still there, and its frames can be taken again.
+        // The client still exists, and its frames can be taken again.
         let mut frames = client.frames().unwrap();
         caller.client().send("plant", "plain", QoS::Processed).await.unwrap();
         assert_eq!(soon(frames.recv()).await.unwrap().payload(), b"plain");

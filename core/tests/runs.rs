@@ -1,4 +1,5 @@
-//! Frames that are read together and go to the same receivers travel as one: nobody may be able to tell.
+//! Frames that are read together and have the same receivers are delivered as one batch. Clients must not notice any
+//! difference.
 #![cfg(all(unix, feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -9,7 +10,7 @@ use busrt::broker::Options;
 use common::{Bus, Peer, next};
 use std::io::{ErrorKind, Read, Write};
 
-/// What one write brings: many of a kind, changes of topic, kind and QoS, and something large in between.
+/// Returns the frames of one write: many of a kind, changes of topic, kind and QoS, and a large frame in between.
 fn batch(from: u32, count: u32) -> Vec<u8> {
     let mut bytes = vec![];
     for number in from..from + count {
@@ -94,12 +95,12 @@ async fn with_room_for_less_than_a_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acknowledged_unsubscription_ends_what_was_sent_before() {
+async fn an_acknowledged_unsubscription_ends_earlier_publications() {
     let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
     let mut peer = bus.peer("both");
     peer.send(1, 0x42, b"t");
     assert_eq!(peer.next().0, [0xfe, 1, 0, 0, 0, 1]);
-    // More than the kernel takes for a receiver that does not read yet.
+    // More than the kernel accepts for a receiver that does not read yet.
     let payload = [b"t\0".as_slice(), &[7; 4000]].concat();
     let mut bytes: Vec<u8> = (2..1002).flat_map(|id| Peer::operation(id, 0x01, &payload)).collect();
     bytes.extend(Peer::operation(1002, 0x43, b"t"));
@@ -118,7 +119,7 @@ async fn an_acknowledged_unsubscription_ends_what_was_sent_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_unsubscribed_gets_nothing_more_of_a_run_that_waits() {
+async fn an_unsubscribed_client_gets_no_more_frames_of_a_waiting_batch() {
     let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
     let mut receiver = bus.peer("receiver");
     receiver.send(1, 0x42, b"t");
@@ -133,7 +134,7 @@ async fn who_has_unsubscribed_gets_nothing_more_of_a_run_that_waits() {
     })
     .await;
     receiver.send(2, 0x43, b"t");
-    // The broker reads from it though it does not read; one frame may be under way already.
+    // The broker reads from it although it does not read; one frame may already be in transit.
     let reading = tokio::task::spawn_blocking(move || {
         let mut after = None;
         loop {
@@ -154,7 +155,7 @@ async fn who_has_unsubscribed_gets_nothing_more_of_a_run_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_comes_after_what_was_sent_before_it() {
+async fn a_refusal_comes_after_earlier_answers() {
     let bus = Bus::start(Options::new().queue_size(16).stall(common::PATIENCE)).await;
     let mut receiver = bus.peer("receiver");
     let flood = bus.peer("flood");
@@ -163,7 +164,7 @@ async fn a_refusal_comes_after_what_was_sent_before_it() {
     let bytes: Vec<u8> = (0..FRAMES).flat_map(|id| Peer::operation(id, 0x12, &payload)).collect();
     let mut stream = flood.stream.try_clone().unwrap();
     let writing = std::thread::spawn(move || stream.write_all(&bytes).unwrap());
-    // Not only for the moment that its socket is written to: nothing more has been read of the flood for many looks.
+    // The flood must be held for many checks, not only while its socket is being written to.
     let (mut seen, mut looks) = (0, 0);
     common::eventually("the receiver is full", || {
         let clients = bus.broker.clients().clients;
@@ -174,14 +175,14 @@ async fn a_refusal_comes_after_what_was_sent_before_it() {
         looks == 40
     })
     .await;
-    // In one write: a message that has to wait, and one to nobody whose refusal is told.
+    // In one write: a message that has to wait, and one to an unknown client, whose refusal is answered.
     let mut sender = bus.peer("sender");
     let both = [Peer::operation(1, 0x12, b"receiver\0last"), Peer::operation(2, 0x52, b"nobody\0")].concat();
     sender.stream.write_all(&both).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     sender.stream.set_nonblocking(true).unwrap();
     let early = sender.stream.read(&mut [0]).map_err(|e| e.kind());
-    assert_eq!(early, Err(ErrorKind::WouldBlock), "the refusal came before what was sent before it");
+    assert_eq!(early, Err(ErrorKind::WouldBlock), "the refusal came before the earlier answer");
     sender.stream.set_nonblocking(false).unwrap();
     let reading = tokio::task::spawn_blocking(move || {
         let mut last = 0;

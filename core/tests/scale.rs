@@ -1,4 +1,4 @@
-//! Many clients, storms of them, large frames, and peers that mean no good.
+//! Many clients, reconnections of many clients, large frames, and hostile peers.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -70,13 +70,13 @@ async fn a_storm_of_reconnects_leaves_nothing_behind() {
                 }
             })
             .await;
-            // Some say goodbye, some just vanish.
+            // Some disconnect in order, some just close.
             for (i, client) in clients.into_iter().enumerate() {
                 if (i + round) % 2 == 0 {
                     client.disconnect().await;
                 }
             }
-            eventually("they are gone", || bus.broker.stats().clients == 0).await;
+            eventually("all clients have left", || bus.broker.stats().clients == 0).await;
         }
     };
     storm(5).await;
@@ -100,12 +100,12 @@ async fn futures<F: Future<Output: Send + 'static> + Send + 'static>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_frame_under_way_delays_nobody_else() {
+async fn an_incomplete_large_frame_delays_no_other_client() {
     on_every_transport(async |bus| {
         let (_b, mut b_frames) = bus.listener("b").await;
         let (_c, mut c_frames) = bus.listener("c").await;
         let sender = bus.client("c.sender").await;
-        // A peer whose 16 MiB come slowly: only when half of them are there do small frames pass...
+        // 16 MiB arrive slowly from this peer: small frames pass while only half of them have arrived.
         let mut peer = bus.peer("large");
         let payload: Vec<u8> = (0..16 * 1024 * 1024).map(|i: u32| (i ^ (i >> 11)) as u8).collect();
         let frame = Peer::operation(1, 0x52, &[b"b\0", payload.as_slice()].concat());
@@ -115,7 +115,7 @@ async fn a_large_frame_under_way_delays_nobody_else() {
             sender.send("c", i.to_le_bytes().to_vec(), QoS::Processed).await.unwrap();
             assert_eq!(next(&mut c_frames).await.payload(), i.to_le_bytes());
         }
-        // ...and then it is completed, and intact.
+        // After that, the large frame is completed, and intact.
         peer.write(second);
         assert!(next(&mut b_frames).await.payload() == payload);
         assert_eq!(peer.next().0, [0xfe, 1, 0, 0, 0, 1]);
@@ -124,9 +124,9 @@ async fn a_large_frame_under_way_delays_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_frames_pass_a_receiver_of_large_ones() {
+async fn small_frames_are_not_delayed_by_a_receiver_of_large_ones() {
     let bus = Bus::start(Options::default()).await;
-    // Its socket is full of 16 MiB that it does not read yet.
+    // The socket is full, with 16 MiB that the peer does not read yet.
     let mut slow = bus.peer("slow");
     let (_c, mut frames) = bus.listener("c").await;
     let a = bus.client("a").await;
@@ -149,15 +149,16 @@ async fn declared_lengths_cost_nothing() {
         peer.write(&[1, 0, 0, 0, 0x12, 0xff, 0xff, 0xff, 0xff]);
         peer.write(b"ab");
     }
-    // A client that is served after them shows that the broker has read them.
+    // The broker has read the headers when it serves a client that connects after them.
     let a = bus.client("a").await;
     a.send("a", "x", QoS::Processed).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    // Other tests of this binary run at the same time: the bound is far from theirs, and from 80 GiB.
+    // Other tests of this binary run at the same time: the bound leaves room for their memory, and is far below 80
+    // GiB.
     assert!(resident_kb() < before + 400 * 1024);
 }
 
-/// A small generator with a printed seed: what fails can be run again.
+/// A small random generator. It prints its seed, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -181,7 +182,7 @@ impl Random {
     }
 }
 
-/// Sends garbage at one of the stages of a connection; whether the broker closes it.
+/// Sends garbage at one of the stages of a connection. Returns whether the broker closes it.
 fn attack_with(path: &str, round: usize, bytes: &[u8]) -> bool {
     use std::io::Write;
     let mut peer = match round % 3 {
@@ -193,7 +194,7 @@ fn attack_with(path: &str, round: usize, bytes: &[u8]) -> bool {
         }
         _ => Peer::register(path, &format!("garbage{round}")),
     };
-    // The broker may close while we are still writing.
+    // The broker may close while this side is still writing.
     let _ = peer.stream.write_all(bytes);
     peer.is_closed()
 }
@@ -235,7 +236,7 @@ async fn random_bytes_close_that_connection_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_topics_neither_overflow_nor_stall() {
-    // As deep as the length allows: the default bound of levels is far below.
+    // Masks may be as deep as the length allows: the default bound of levels is far below.
     let bus = Bus::start(Options::default().max_levels(usize::MAX)).await;
     let (a, mut frames) = bus.listener("a").await;
     let deep = "/".repeat(60_000);
@@ -250,13 +251,13 @@ async fn hostile_topics_neither_overflow_nor_stall() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_go_and_pinging_ones_stay() {
+async fn silent_clients_are_disconnected_and_pinging_ones_stay() {
     let bus = Bus::start(Options::default().timeout(Duration::from_millis(400))).await;
     let silent = bus.peer("silent");
     let mut pinging = bus.peer("pinging");
     let half = {
         let mut peer = bus.peer("half");
-        // Half a frame, then pings that the broker must take for its body: silence is measured from the
+        // Half a frame is followed by pings, which the broker must take for its body: silence is measured from the
         // last byte.
         peer.write(&[1, 0, 0, 0, 0x12, 100, 0, 0, 0, b'x']);
         peer

@@ -1,4 +1,4 @@
-//! Sending: what is refused, what waits for room, and what a program is told of it.
+//! Sending: refusals, waits for room, and the reported outcomes.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -33,7 +33,7 @@ fn fill(client: &Client) {
     while client.try_send(&Request::publish("fill", &payload, QoS::No)).unwrap().is_sent() {}
 }
 
-/// Frames that forge a message, as long as a payload must be to be queued without a copy.
+/// Returns frames that forge a message, of the length from which a payload is queued without a copy.
 fn forged_frames(target: &str) -> Vec<u8> {
     let mut frames = vec![];
     let operation = Operation::Message { target, payload: &b"forged"[..] };
@@ -46,7 +46,7 @@ fn forged_frames(target: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_a_refused_operation_is_written() {
+async fn no_part_of_a_refused_operation_is_written() {
     let bus = Bus::start(Options::default()).await;
     let (victim, mut frames) = bus.listener("victim").await;
     let client = bus.client("attacker").await;
@@ -80,7 +80,7 @@ fn waiting_for_room_outside_of_a_runtime() {
     drop(broker);
 }
 
-/// So does waiting for a connection.
+/// Waiting for a connection works on any executor too, and without one.
 #[test]
 fn waiting_for_a_connection_outside_of_a_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -135,9 +135,9 @@ fn a_plain_thread_sends_waits_for_room_and_flushes() {
     drop(reader.join().unwrap());
 }
 
-/// Without a runtime that runs, what is written is what the callers write.
+/// If the runtime does not run, only the callers write.
 #[test]
-fn what_the_caller_writes_itself() {
+fn frames_that_the_caller_writes_itself() {
     for (write_through, flushes) in [(true, false), (false, true), (false, false)] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = FakeListener::new();
@@ -161,7 +161,7 @@ fn what_the_caller_writes_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_in_order_is_accepted_beyond_the_bound() {
+async fn sending_in_order_is_accepted_beyond_the_bound() {
     let listener = FakeListener::new();
     let config = listener.config().queue_size(4);
     let (client, mut broker, _listener) = connected(listener, &config).await;
@@ -273,9 +273,9 @@ async fn acknowledgements_come_to_a_queue() {
     .await;
 }
 
-/// Those who wait for room are told when the program ends the client.
+/// Tasks that wait for room are woken when the program ends the client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_wakes_those_who_wait_for_room() {
+async fn the_end_wakes_waits_for_room() {
     for (reconnects, closes) in [(false, false), (false, true), (true, false), (true, true)] {
         let listener = FakeListener::new();
         let mut config = listener.config().queue_size(4);
@@ -336,7 +336,7 @@ async fn operations_wait_for_a_connection_within_their_bounds() {
     assert_eq!(tokio::task::spawn_blocking(move || broker.next().body).await.unwrap(), b"t\0x");
 }
 
-/// In process, a publication that one receiver has no room for is sent; the next one has no room.
+/// In process, a publication is accepted although one receiver has no room for it; the next one finds no room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_receiver_in_the_process() {
     let bus = Bus::start_for(common::Transport::Local, Options::default()).await;
@@ -392,7 +392,7 @@ async fn a_deadline_in_the_process() {
     let completion = completions.try_take().unwrap();
     assert_eq!((completion.token, completion.error().unwrap().kind()), (token, ErrorKind::Timeout));
     assert!(started.elapsed() < SOON, "after {:?}", started.elapsed());
-    // What was accepted arrives all the same, and is told once.
+    // Accepted operations arrive nevertheless, and are reported once.
     for _ in 0..=token {
         assert_eq!(next(&mut frames).await.payload(), b"x");
     }
@@ -400,9 +400,9 @@ async fn a_deadline_in_the_process() {
     assert!(completions.is_empty());
 }
 
-/// The last of a burst is written though the program does nothing more.
+/// The last request of a burst is written although the program does nothing more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_is_written_to_its_end() {
+async fn a_burst_is_written_completely() {
     let listener = FakeListener::new();
     let config = listener.config();
     let (client, mut broker, _listener) = connected(listener, &config).await;
@@ -428,9 +428,9 @@ async fn a_burst_is_written_to_its_end() {
     assert_eq!(reading.await.unwrap(), None);
 }
 
-/// What waits for a connection is sent first when it is there, and flushing waits for it.
+/// Operations that wait for a connection are sent first when there is one, and flushing waits for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flushing_waits_for_a_connection_and_what_is_queued_for_it() {
+async fn flushing_waits_for_a_connection_and_queued_operations() {
     let listener = FakeListener::new();
     let config = listener
         .config()
@@ -442,7 +442,7 @@ async fn flushing_waits_for_a_connection_and_what_is_queued_for_it() {
     for i in 0..10u8 {
         assert!(client.try_send(&Request::publish("t", &[i], QoS::No)).unwrap().is_sent());
     }
-    // An operation that asks for an acknowledgement is not queued: it has room when there is a connection.
+    // An operation that asks for an acknowledgement is not queued: it finds room only when there is a connection.
     assert!(!client.try_send(&Request::publish("t", &[10], QoS::Processed)).unwrap().is_sent());
     assert!(tokio::time::timeout(SHORT, client.flush()).await.is_err());
     let reading = tokio::task::spawn_blocking(move || {

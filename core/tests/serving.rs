@@ -19,7 +19,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// A client over a socket, and one within the broker's process.
+/// Connects a client over a socket, or one within the broker's process.
 fn server(runtime: &Runtime, bus: &Bus, local: bool) -> Client {
     let config = bus.config("server");
     match local {
@@ -168,7 +168,7 @@ fn answers_beyond_the_room_to_send_are_sent_later() {
         };
         let mut serving = Serving::new(&client);
         let caller = runtime.block_on(async {
-            // The caller takes little at a time.
+            // The caller takes only a few frames at a time.
             Caller::new(Client::connect(&bus.config("caller").inbox_bytes(1)).await.unwrap())
         });
         let calling = runtime.spawn(async move {
@@ -197,7 +197,7 @@ fn answers_beyond_the_room_to_send_are_sent_later() {
     }
 }
 
-/// A client that drains waits for requests that were taken and not answered.
+/// A draining client waits for requests that were taken but not answered.
 #[test]
 fn a_drain_waits_for_the_answers() {
     let runtime = runtime();
@@ -224,7 +224,7 @@ fn a_drain_waits_for_the_answers() {
     assert_eq!(runtime.block_on(call).unwrap().payload(), b"done");
 }
 
-/// A responder outlives its client: the answer goes nowhere.
+/// A responder outlives its client: the answer is dropped.
 #[test]
 fn a_responder_may_outlive_everything() {
     let runtime = runtime();
@@ -258,7 +258,7 @@ fn a_responder_may_outlive_everything() {
 }
 
 #[test]
-fn what_a_server_does_not_take_takes_no_room() {
+fn parts_that_a_server_dropped_take_no_room() {
     const BYTES: usize = 64 * 1024;
     let runtime = runtime();
     let bus = runtime.block_on(Bus::start(Options::new()));

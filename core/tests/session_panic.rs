@@ -1,4 +1,4 @@
-//! A panic in the task of a session ends that session at once: its name is free again.
+//! A panic in the task of a session ends that session immediately: its name is free again.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -8,7 +8,7 @@ use busrt::broker::Options;
 use common::{Bus, eventually};
 use std::io::Write;
 
-/// Panics when the broker logs why it disconnects the client, which it does in the task of the session.
+/// Panics when the broker logs the reason of a disconnection, which it does in the task of the session.
 struct PanickingLogger;
 
 impl log::Log for PanickingLogger {

@@ -1,5 +1,4 @@
-//! One-to-one messages to receivers that do not keep up: whether they wait, for how long, and how they are
-//! answered.
+//! One-to-one messages to receivers that do not keep up: whether and how long they wait, and how they are answered.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -16,9 +15,9 @@ use std::time::{Duration, Instant};
 
 const NOT_DELIVERED: u8 = 0x77;
 
-/// However small the queue is, an honest flood of messages loses none.
+/// Even with small queues, a flood of messages to a reading receiver loses none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_honest_flood_loses_nothing() {
+async fn a_flood_to_a_reading_receiver_loses_nothing() {
     let bus = Bus::start(Options::new().queue_size(64)).await;
     let (_b, mut frames) = bus.listener("b").await;
     let a = bus.client("a").await;
@@ -49,8 +48,8 @@ async fn a_frame_over_the_budget_passes_when_nothing_waits() {
     }
 }
 
-/// Messages without an acknowledgement wait for a slow receiver for as long as it moves, though publications would
-/// not: its sender is held, nothing is lost.
+/// Messages without an acknowledgement wait for a slow receiver as long as it reads, although publications would not:
+/// the sender is held, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_wait_for_a_slow_receiver() {
     const COUNT: u32 = 2500;
@@ -70,17 +69,17 @@ async fn messages_wait_for_a_slow_receiver() {
     assert_eq!(observer.state_of("slow").expect("still connected").dropped, 0);
 }
 
-/// An acknowledged message that finds no room at a slow receiver is answered 77 after the stall time; the next ones
-/// that find none are answered 77 at once until the receiver is below half its budget.
+/// An acknowledged message that finds no room at a slow receiver is answered 77 after the stall time. The next ones
+/// that find no room are answered 77 immediately until the receiver is below half its budget.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_message_waits_for_the_stall_time() {
-    // There is room for that only after several seconds.
+    // There is room for it only after several seconds.
     const LARGE: usize = 900_000;
     let stall = Duration::from_millis(1000);
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(stall)).await;
     let slow = Taker::start(Raw::register(&bus.path, "slow"), SLOW / 2);
     let filler = Raw::register(&bus.path, "filler");
-    // Nearly fills the receiver, without becoming a sender that competes for what is freed.
+    // This nearly fills the receiver, without a sender that competes for the freed room.
     Pump::start(&filler.stream, numbered(MESSAGE, b"slow\0", 0..1000, SIZE)).join();
     let mut sender = Raw::register(&bus.path, "sender");
     let started = Instant::now();
@@ -91,7 +90,7 @@ async fn an_acknowledged_message_waits_for_the_stall_time() {
     for number in 5001..5004 {
         assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", number, LARGE)), NOT_DELIVERED);
     }
-    assert!(started.elapsed() < stall, "not at once: {:?}", started.elapsed());
+    assert!(started.elapsed() < stall, "not immediately: {:?}", started.elapsed());
     slow.set_rate(FULL_SPEED);
     assert!(slow.wait_for(1000, PATIENCE / 4), "it got {}", slow.count());
     assert_eq!(sender.ask(MESSAGE, &payload(b"slow\0", 5004, LARGE)), 1);
@@ -99,10 +98,10 @@ async fn an_acknowledged_message_waits_for_the_stall_time() {
     assert_eq!(numbers(&received), (0..1000).chain([5004]).collect::<Vec<_>>());
 }
 
-/// A receiver that takes nothing for the hold time holds no message any longer: acknowledged ones are answered 77,
-/// others are dropped, all are counted. As soon as it moves, messages wait for it again.
+/// A receiver that reads nothing for the hold time no longer holds messages: acknowledged ones are answered 77,
+/// others are dropped, and all are counted. As soon as it reads, messages wait for it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_to_a_receiver_that_takes_nothing_are_held_once() {
+async fn messages_to_a_receiver_that_reads_nothing_are_held_once() {
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(PATIENCE / 2)).await;
     let mut observer = Raw::register(&bus.path, "observer");
     let receiver = Raw::register(&bus.path, "receiver");
@@ -133,7 +132,7 @@ async fn messages_to_a_receiver_that_takes_nothing_are_held_once() {
     assert_rising(&numbers(&received));
 }
 
-/// There is one clock for all senders of a receiver: twenty of them are let go together.
+/// All senders of a receiver share one clock: twenty of them are released together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_senders_share_one_clock() {
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(HOLD * 20)).await;
@@ -155,10 +154,10 @@ async fn many_senders_share_one_clock() {
     assert!(refused >= 10, "{refused} senders had a refusal");
     assert!(longest.iter().any(|longest| *longest > HOLD / 2), "none was held: {longest:?}");
     assert!(longest.iter().all(|longest| *longest < HOLD * 5), "held too long: {longest:?}");
-    assert!(started.elapsed() < HOLD * 20, "one after the other: {:?}", started.elapsed());
+    assert!(started.elapsed() < HOLD * 20, "released one after the other: {:?}", started.elapsed());
 }
 
-/// A stuck receiver is disconnected, and the messages to another one go on.
+/// A stuck receiver is disconnected, and messages to another one continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_receiver_does_not_stop_messages_to_others() {
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(HOLD)).await;

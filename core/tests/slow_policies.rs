@@ -1,4 +1,4 @@
-//! Stuck receivers: each policy does what it says, after the stall time and not before.
+//! Stuck receivers: each policy takes effect after the stall time and not before.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -26,14 +26,14 @@ fn small_queues(slow: SlowPolicy) -> Options {
         .slow(slow)
 }
 
-/// Fills a peer that never reads, until its queue in the broker is over the budget too.
+/// Number of frames that fill a peer that never reads, until its queue in the broker is over the budget too.
 const FLOOD: usize = 20_000;
 
 fn is_connected(broker: &Broker, name: &str) -> bool {
     broker.clients().clients.iter().any(|client| client.name == name)
 }
 
-/// A stuck subscriber is disconnected after the stall time, not before, though no sender waits for it or sends to it
+/// A stuck subscriber is disconnected after the stall time, not before, even if no sender waits for it or sends to it
 /// at that moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnect_needs_no_sender() {
@@ -52,9 +52,9 @@ async fn disconnect_needs_no_sender() {
     assert!(stuck.is_closed_within(PATIENCE / 4));
 }
 
-/// A receiver that takes something in each stall time is never disconnected, however full it is.
+/// A receiver that reads something in each stall time is never disconnected, even if its queue stays full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disconnect_spares_a_receiver_that_moves() {
+async fn disconnect_spares_a_receiver_that_reads() {
     let bus = Bus::start(options(SlowPolicy::Disconnect).stall(Duration::from_millis(1000))).await;
     let mut slow = Raw::register(&bus.path, "slow");
     slow.subscribe("t");
@@ -72,8 +72,8 @@ async fn disconnect_spares_a_receiver_that_moves() {
     assert_rising(&numbers(&received));
 }
 
-/// With drop-new a stuck receiver stays connected; messages to it are refused and counted; what it was sent before is
-/// there when it reads, and then it is as good as new.
+/// With drop-new, a stuck receiver stays connected, and messages to it are refused and counted. When it reads again,
+/// it gets the earlier messages and then all new ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drop_new_refuses_and_counts() {
     let bus = Bus::start(options(SlowPolicy::DropNew).stall(HOLD * 2)).await;
@@ -93,9 +93,9 @@ async fn drop_new_refuses_and_counts() {
     assert_eq!(numbers(&stuck.rest()), [9999]);
 }
 
-/// Every refusal counts, also of several senders at once.
+/// Every refusal is counted, also of several simultaneous senders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_refusal_goes_uncounted() {
+async fn every_refusal_is_counted() {
     let broker = Broker::new(small_queues(SlowPolicy::DropNew));
     let config = Config::new("", "stuck").inbox_bytes(1000);
     let stuck = broker.client_with(&config).await.unwrap();
@@ -123,7 +123,7 @@ async fn no_refusal_goes_uncounted() {
     assert_eq!(broker.stats().dropped, refused);
 }
 
-/// With drop-old the oldest publications of a stuck subscriber make room for the newest; queued messages and
+/// With drop-old, the oldest publications of a stuck subscriber are dropped for the newest ones; queued messages and
 /// acknowledgements stay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drop_old_keeps_the_newest_publications_and_every_message() {
@@ -132,7 +132,7 @@ async fn drop_old_keeps_the_newest_publications_and_every_message() {
     let mut stuck = Raw::register(&bus.path, "stuck");
     stuck.subscribe("t");
     let mut publisher = Raw::register(&bus.path, "publisher");
-    // Messages and acknowledgements wait behind what the socket holds.
+    // Messages and acknowledgements wait behind the data in the socket.
     let asked = ask_numbered(&mut publisher, PUBLISH, b"t\0", 0..200, SIZE);
     assert_eq!(asked.codes, [1; 200]);
     let asked = ask_numbered(&mut publisher, MESSAGE, b"stuck\0", 1_000_000..1_000_010, SIZE);
@@ -172,7 +172,8 @@ async fn drop_old_keeps_the_newest_publications_and_every_message() {
     assert_eq!(publications.len() as u64 + dropped, u64::from(3 * ENOUGH));
 }
 
-/// With drop-old a message that finds only messages in the queue is refused and counted: those never go.
+/// With drop-old, a message that finds only messages in the queue is refused and counted, because messages are never
+/// dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drop_old_drops_no_message_for_another() {
     let bus = Bus::start(options(SlowPolicy::DropOld).stall(HOLD * 2)).await;
@@ -190,7 +191,8 @@ async fn drop_old_drops_no_message_for_another() {
     assert_eq!(dropped as usize + accepted.len(), codes.len());
 }
 
-/// With block there are no clocks: a publication waits for as long as its subscriber takes nothing; nothing is lost.
+/// With block, there are no time limits: a publication waits as long as its subscriber reads nothing; nothing is
+/// lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn block_waits_and_loses_nothing() {
     for (flags, head) in [(PUBLISH, b"t\0".as_slice()), (MESSAGE, b"stuck\0")] {
@@ -228,7 +230,7 @@ async fn unread_acknowledgements_hold_their_sender_back() {
     use std::io::Write;
     while peer.stream.write_all(&batch).is_ok() {
         sent += 1;
-        assert!(sent < 10_000, "the broker reads without end");
+        assert!(sent < 10_000, "the broker reads without a bound");
     }
     assert!(is_connected(&bus.broker, "rude"), "block does not disconnect");
 }
@@ -244,12 +246,12 @@ async fn unread_acknowledgements_end_a_stuck_client() {
     use std::io::Write;
     while peer.stream.write_all(&batch).is_ok() {
         sent += 1;
-        assert!(sent < 10_000, "the broker reads without end");
+        assert!(sent < 10_000, "the broker reads without a bound");
     }
     eventually("the client is disconnected", || !is_connected(&bus.broker, "rude")).await;
 }
 
-/// A client within the broker's process has a budget too: what does not fit is refused and counted. It is never
+/// A client within the broker's process has a budget too: frames that do not fit are refused and counted. It is never
 /// disconnected for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_in_process_receiver_is_never_disconnected() {
@@ -274,7 +276,7 @@ async fn an_in_process_receiver_is_never_disconnected() {
         for i in 0..accepted {
             assert_eq!(next(&mut frames).await.payload(), i.to_le_bytes());
         }
-        // Messages are taken again as soon as there is room.
+        // Messages are accepted again as soon as there is room.
         let started = Instant::now();
         while let Err(e) = a.send("local", "fits", QoS::Processed).await {
             assert_eq!(e.kind(), ErrorKind::NotDelivered);
@@ -285,8 +287,8 @@ async fn an_in_process_receiver_is_never_disconnected() {
     }
 }
 
-/// With a hold of zero the supervisor looks more often than the queue is offered to its socket: the stall time is the
-/// same.
+/// With a hold time of zero, the supervisor checks more often than the queue is offered to its socket: the stall time
+/// is the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stall_time_does_not_depend_on_the_hold_time() {
     let stall = Duration::from_millis(2000);
@@ -301,8 +303,8 @@ async fn the_stall_time_does_not_depend_on_the_hold_time() {
     assert!(started.elapsed() < stall * 3, "disconnected after {:?}", started.elapsed());
 }
 
-/// A receiver that was full for a moment and has taken most of it hinders no sender: it may pause for longer than the
-/// stall time.
+/// A receiver whose queue was full for a moment and is now almost empty hinders no sender: it may pause for longer
+/// than the stall time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnect_spares_a_receiver_that_is_far_below_its_budget() {
     let stall = Duration::from_millis(1500);
@@ -313,7 +315,7 @@ async fn disconnect_spares_a_receiver_that_is_far_below_its_budget() {
     let mut publisher = Raw::register(&bus.path, "publisher");
     ask_numbered(&mut publisher, PUBLISH, b"t\0", 0..ENOUGH, SIZE);
     assert!(observer.state_of("receiver").unwrap().is("lagging"));
-    // It takes all but a few hundred frames.
+    // It reads all but a few hundred frames.
     while bus.broker.clients().clients.iter().any(|client| client.name == "receiver" && client.queue > 300) {
         receiver.take(16 * 1024, PATIENCE);
     }

@@ -1,5 +1,5 @@
-//! Subscribers that do not keep up: how long they hold a publisher, what they lose, and that their neighbours lose
-//! nothing.
+//! Subscribers that do not keep up: how long they hold a publisher, which publications they lose, and that other
+//! subscribers lose nothing.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -20,8 +20,8 @@ fn subscriber(bus: &Bus, name: &str) -> Raw {
     raw
 }
 
-/// A subscriber that takes nothing holds its publisher for the hold time, once; then publications are dropped for it
-/// and counted, and its neighbour gets all of them.
+/// A subscriber that reads nothing holds its publisher once, for the hold time. After that, publications are dropped
+/// for it and counted, and another subscriber gets all of them.
 async fn a_stuck_subscriber(flags: u8, head: &[u8]) {
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
     let mut observer = Raw::register(&bus.path, "observer");
@@ -54,7 +54,7 @@ async fn a_stuck_receiver_holds_broadcasts_once() {
     a_stuck_subscriber(BROADCAST, b"sub.*\0").await;
 }
 
-/// A publication for one receiver is a publication: held for the hold time, then dropped.
+/// A publication for one receiver is treated like other publications: held for the hold time, then dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_subscriber_holds_publications_for_it_once() {
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
@@ -68,10 +68,10 @@ async fn a_stuck_subscriber_holds_publications_for_it_once() {
     assert!(state.dropped > 0 && state.is("lagging"), "{state:?}");
 }
 
-/// A subscriber that takes something, but less than a quarter of its budget in the hold time, does not govern the
-/// pace of its neighbour; it is not disconnected, and what it does not get is counted.
+/// A subscriber that reads something, but less than a quarter of its budget in the hold time, does not slow down
+/// other subscribers. It is not disconnected, and the publications that it does not get are counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_subscriber_does_not_govern_its_neighbour() {
+async fn a_slow_subscriber_does_not_slow_down_others() {
     const COUNT: u32 = 5000;
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
     let mut observer = Raw::register(&bus.path, "observer");
@@ -80,7 +80,7 @@ async fn a_slow_subscriber_does_not_govern_its_neighbour() {
     let publisher = Raw::register(&bus.path, "publisher");
     let started = Instant::now();
     let pump = Pump::start(&publisher.stream, numbered(PUBLISH, b"t\0", 0..COUNT, SIZE));
-    // At the slow one's pace it would take more than ten seconds.
+    // At the slow subscriber's pace it would take more than ten seconds.
     assert!(well.wait_for(COUNT as usize, Duration::from_secs(6)), "the neighbour got {}", well.count());
     println!("the neighbour got everything in {:?}", started.elapsed());
     pump.join();
@@ -97,7 +97,7 @@ async fn a_slow_subscriber_does_not_govern_its_neighbour() {
     assert_eq!(numbers(&received), (0..COUNT).collect::<Vec<_>>());
 }
 
-/// A subscriber that takes a quarter of its budget in each hold time holds its publisher back and loses nothing.
+/// A subscriber that reads a quarter of its budget in each hold time holds its publisher back and loses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_steady_subscriber_loses_nothing() {
     const COUNT: u32 = 6000;
@@ -113,8 +113,8 @@ async fn a_steady_subscriber_loses_nothing() {
     assert_eq!(observer.state_of("steady").expect("still connected").dropped, 0);
 }
 
-/// A lagging subscriber that has read everything is in order again after the hold time: it gets every publication,
-/// and holds a publisher again when it becomes full again.
+/// A lagging subscriber that has read everything keeps up again after the hold time: it gets every publication, and
+/// holds a publisher again when it becomes full again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_has_caught_up_is_no_longer_lagging() {
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;
@@ -137,7 +137,7 @@ async fn a_subscriber_that_has_caught_up_is_no_longer_lagging() {
     assert!(asked.held < HOLD * 5, "held for {:?}", asked.held);
 }
 
-/// All full receivers of a publication are waited for together: it is held for one hold time, not for one each.
+/// A publication waits for all its full receivers together: it is held for one hold time, not for one for each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_full_subscribers_cost_one_hold() {
     let bus = Bus::start(options(SlowPolicy::Disconnect)).await;

@@ -1,5 +1,5 @@
-//! A random storm around a `busrtd` that is killed again and again, then left alone: bounded here, for
-//! `SOAK_SECONDS` with `make soak`.
+//! Random traffic and faults around a `busrtd` that is killed again and again, then left alone. A short run by
+//! default; `make soak` runs it for `SOAK_SECONDS`.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +13,7 @@ use common::storm::Storm;
 use common::traffic::Outcome;
 use std::time::{Duration, Instant};
 
-/// The test's own process, and its tasks.
+/// Returns the size of the test's own process, and the number of its tasks.
 fn own_size() -> (Size, usize) {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     (Size::of(std::process::id()), tasks)
@@ -25,7 +25,7 @@ async fn soak(length: Duration) {
     let mut storm = Storm::start(&FAULTS, random.fork()).await;
     let (mut total, mut rounds, mut kills) = (Outcome::default(), 0, 0);
     let (mut own, mut broker) = (None, None);
-    // The second half belongs to a single broker, which must not grow.
+    // In the second half, a single broker runs, which must not grow.
     while broker.is_none() || started.elapsed() < length {
         let killing = rounds < 2 || started.elapsed() < length / 2;
         let kill = killing && (rounds == 0 || random.below(3) > 0);
@@ -39,7 +39,7 @@ async fn soak(length: Duration) {
         }
     }
     let ((own, tasks), broker) = (own.unwrap(), broker.unwrap());
-    // Connections of the last moments may still be ending.
+    // The last connections may still be closing.
     let few = || {
         let (size, now) = own_size();
         now <= tasks + 8 && size.descriptors <= own.descriptors + 8

@@ -1,4 +1,4 @@
-//! One suite, run over UNIX sockets, TCP and in-process clients alike.
+//! The same tests over UNIX sockets, TCP and for in-process clients.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -27,7 +27,7 @@ async fn a_message_arrives_with_every_qos() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_reaches_itself_and_learns_who_is_not_there() {
+async fn a_client_reaches_itself_and_an_unknown_name_is_an_error() {
     on_every_transport(async |bus| {
         let (a, mut frames) = bus.listener("a").await;
         a.send("a", "me", QoS::Processed).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_client_reaches_itself_and_learns_who_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_reaches_whom_its_mask_matches() {
+async fn a_broadcast_reaches_the_clients_that_match_its_mask() {
     on_every_transport(async |bus| {
         let (one, mut one_frames) = bus.listener("g1.test.client1").await;
         let (two, mut two_frames) = bus.listener("g1.test.sub.client2").await;
@@ -189,7 +189,7 @@ async fn payloads_of_every_size_arrive_intact() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_before_leaving_is_delivered() {
+async fn frames_sent_before_disconnecting_are_delivered() {
     on_every_transport(async |bus| {
         let (b, mut frames) = bus.listener("b").await;
         b.subscribe("#", QoS::Processed).await.unwrap();
@@ -211,7 +211,7 @@ async fn what_was_sent_before_leaving_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_learns_of_the_shutdown() {
+async fn all_clients_are_told_of_the_shutdown() {
     on_every_transport(async |bus| {
         let (a, mut frames) = bus.listener("a").await;
         let broker = bus.broker.clone();

@@ -35,7 +35,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// The only frame in `bytes`, and the error if there is one.
+/// Returns the only frame in `bytes`, or the error.
 fn decode<H: Header>(bytes: &[u8], limit: u32) -> Result<(H, Vec<u8>), DecodeError> {
     let mut input = bytes;
     let (header, body) = Decoder::<H>::new(limit).next(&mut input)?.unwrap();
@@ -242,7 +242,7 @@ fn invalid_frames() {
     }
 }
 
-/// The name that the client of a handshake sends.
+/// Returns the name that the client of a handshake sends.
 fn name_in(steps: &[Value]) -> Option<Vec<u8>> {
     steps.iter().find(|step| step["meaning"] == "name").map(|step| unhex(&step["bytes"])[2..].to_vec())
 }
@@ -251,7 +251,7 @@ fn name_in(steps: &[Value]) -> Option<Vec<u8>> {
 fn handshakes_of_a_client() {
     for vector in vectors("handshakes", "vectors") {
         let steps = vector["steps"].as_array().unwrap();
-        // A client of this crate greets as it must, and its names are text.
+        // A client of this crate always sends a valid greeting, and its names are text.
         let name = name_in(steps).unwrap_or(b"any".to_vec());
         let (Ok(name), true) = (String::from_utf8(name), steps[1]["bytes"] == hex(&GREETING)) else {
             continue;
@@ -264,7 +264,7 @@ fn handshakes_of_a_client() {
             let mut input = &bytes[..];
             match client.next(&mut input).unwrap() {
                 ClientStep::Send(bytes) => {
-                    // The last greeting of a refused client is not followed by its name.
+                    // A refused client does not send its name after the last greeting.
                     assert_eq!(hex(&bytes), text(&sent.next().unwrap()["bytes"]), "{}", vector["name"]);
                 }
                 ClientStep::Registered => outcome = Some("registered".to_owned()),
@@ -293,7 +293,7 @@ fn handshakes_of_a_broker() {
         }
         match (last, text(&vector["outcome"])) {
             (ServerStep::Reject(kind), outcome) => assert_eq!(format!("{:02x}", kind.code()), outcome),
-            // Whether a name is free, allowed and of a permitted length is not the codec's to say.
+            // The codec does not decide whether a name is free, allowed and of a permitted length.
             (ServerStep::Register(name), "registered" | "71" | "72" | "76" | "79") => {
                 assert_eq!(Some(name.clone().into_bytes()), name_in(steps));
                 assert_ne!(name, BROKER_NAME);

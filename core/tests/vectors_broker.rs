@@ -1,4 +1,5 @@
-//! A broker behaves as the wire vectors say: the handshakes and exchanges of `tests/vectors`, over a UNIX socket.
+//! Checks that a broker behaves as the wire vectors specify: the handshakes and exchanges of `tests/vectors`, over a
+//! UNIX socket.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -27,7 +28,7 @@ fn unhex(value: &Value) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
-/// A connection to the broker that has sent nothing yet.
+/// A connection to the broker on which nothing has been sent yet.
 struct Wire(UnixStream);
 
 impl Wire {
@@ -51,7 +52,7 @@ impl Wire {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// As many bytes, or fewer at the end of the stream.
+    /// Reads this many bytes, or fewer at the end of the stream.
     fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![];
         match (&mut self.0).take(count as u64).read_to_end(&mut bytes) {
@@ -60,7 +61,7 @@ impl Wire {
         }
     }
 
-    /// The next frame that is not a ping; empty at the end of the stream.
+    /// Returns the next frame other than a ping; empty at the end of the stream.
     fn frame(&mut self) -> Vec<u8> {
         loop {
             let mut frame = self.read(6);

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::NamedTempFile;
 
-/// The lines of the broker's log that are shown when a test fails.
+/// Number of lines of the broker's log that are shown when a test fails.
 const MOST_LINES: usize = 2000;
 
 pub struct Daemon {
@@ -17,7 +17,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a broker and waits until it takes connections.
+    /// Starts a broker and waits until it accepts connections.
     pub fn start(binds: &[String], more: &[&str]) -> Daemon {
         let more: Vec<_> = more.iter().map(|s| (*s).to_owned()).collect();
         let log = NamedTempFile::new().unwrap();
@@ -47,7 +47,7 @@ impl Daemon {
         Size::of(self.child.id())
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has exited by itself.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         let started = std::time::Instant::now();
         loop {
@@ -78,7 +78,7 @@ impl Daemon {
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub descriptors: usize,
-    /// Resident, in bytes.
+    /// Resident memory, in bytes.
     pub memory: usize,
 }
 
@@ -93,7 +93,7 @@ impl Size {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Whatever state the test left it in; an error: it has ended already.
+        // The broker may be in any state; an error means that it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -123,7 +123,8 @@ fn busrtd() -> &'static str {
     env!("CARGO_BIN_EXE_busrtd")
 }
 
-/// A port that is free, and stays so while no broker listens on it: the system hands out none from this range.
+/// Returns a port that is free, and stays free until a broker listens on it: the system does not assign ports from
+/// this range.
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let start = 10_000 + (std::process::id() % 20_000) as u16;

@@ -1,4 +1,4 @@
-//! A fake broker on a socket, which sends exactly the bytes that a test chooses, when it chooses.
+//! A fake broker on a socket, which sends exactly the bytes that a test chooses, at the time that the test chooses.
 
 use super::PATIENCE;
 use busrt::client::Config;
@@ -6,14 +6,14 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-/// A socket that a fake broker listens on.
+/// A socket on which a fake broker listens.
 pub struct FakeListener {
     listener: UnixListener,
     path: String,
     _dir: tempfile::TempDir,
 }
 
-/// One connection, seen from the fake broker.
+/// One connection from the point of view of the fake broker.
 pub struct FakeBroker {
     pub stream: UnixStream,
 }
@@ -34,12 +34,12 @@ impl FakeListener {
         FakeListener { listener, path, _dir: dir }
     }
 
-    /// Settings of a client that sends nothing by itself.
+    /// Returns settings of a client that sends nothing by itself.
     pub fn config(&self) -> Config {
         Config::new(&self.path, "me").ping_interval(Duration::from_secs(3600)).silence(None).timeout(PATIENCE)
     }
 
-    /// Accepts the client and registers it. Waits, so that the client connects from another thread.
+    /// Accepts the client and registers it. It blocks, so that the client must connect from another thread.
     pub fn accept(&self) -> FakeBroker {
         let (mut stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -53,7 +53,8 @@ impl FakeListener {
 }
 
 impl FakeBroker {
-    /// The next request that is no ping; `None` when the connection has ended or nothing comes within `patience`.
+    /// Returns the next request other than a ping; `None` if the connection has ended or nothing arrives within
+    /// `patience`.
     pub fn next_within(&mut self, patience: Duration) -> Option<Sent> {
         loop {
             self.stream.set_read_timeout(Some(patience)).unwrap();
@@ -79,7 +80,7 @@ impl FakeBroker {
         self.stream.write_all(&[0xfe, id[0], id[1], id[2], id[3], code]).unwrap();
     }
 
-    /// Sends a one-to-one message of `sender`.
+    /// Sends a one-to-one message from `sender`.
     pub fn message(&mut self, sender: &str, payload: &[u8]) {
         let len = (sender.len() + 1 + payload.len()) as u32;
         let frame = [&[0x12][..], &len.to_le_bytes(), &[0], sender.as_bytes(), &[0], payload].concat();

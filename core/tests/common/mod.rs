@@ -23,7 +23,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Long enough for a loaded machine; only ever waited for when something is broken.
+/// A timeout for a loaded machine; it is only reached if something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Transport {
 
 pub const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Tcp, Transport::Local];
 
-/// The bytes that a frame with a body of that length holds in an inbox.
+/// Returns the bytes that a frame with a body of that length holds in an inbox.
 pub fn held_by(body: usize) -> usize {
     size_of::<Frame>() + body
 }
@@ -79,7 +79,7 @@ impl Bus {
         }
     }
 
-    /// A client and its frames.
+    /// Connects a client and takes its frames.
     pub async fn listener(&self, name: &str) -> (Client, Frames) {
         let client = self.client(name).await;
         let frames = client.frames().unwrap();
@@ -91,12 +91,12 @@ impl Bus {
     }
 }
 
-/// Returns true if all clients but the broker's own are gone.
+/// Returns true if all clients except the broker's own have left.
 pub fn no_client_is_left(bus: &Bus) -> bool {
     bus.broker.clients().clients.iter().all(|client| client.name == ".broker")
 }
 
-/// Runs a case over each transport, on a broker of its own.
+/// Runs a case over each transport, each on its own broker.
 pub async fn on_every_transport(case: impl AsyncFn(Bus)) {
     for transport in TRANSPORTS {
         case(Bus::start_for(transport, Options::default()).await).await;
@@ -107,14 +107,14 @@ pub async fn next(frames: &mut Frames) -> Frame {
     tokio::time::timeout(PATIENCE, frames.recv()).await.expect("a frame in time").expect("a frame")
 }
 
-/// Asserts that nothing but what is sent now is waiting: a marker to oneself comes next.
+/// Asserts that no frame is waiting: a marker to the client itself must come next.
 pub async fn nothing_waits(client: &Client, frames: &mut Frames) {
     client.send(client.name(), "marker", QoS::Processed).await.unwrap();
     let frame = next(frames).await;
     assert_eq!(frame.payload(), b"marker", "an unexpected frame: {frame:?}");
 }
 
-/// Waits until `holds`, looking again and again.
+/// Waits until `holds` returns true, which is called repeatedly.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !holds() {
@@ -123,7 +123,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Speaks the wire protocol by hand, blocking.
+/// Speaks the wire protocol on a blocking socket.
 pub struct Peer {
     pub stream: UnixStream,
 }
@@ -174,7 +174,7 @@ impl Peer {
         self.write(&Peer::operation(op_id, flags, body));
     }
 
-    /// The next header that is no ping, and its body.
+    /// Returns the next header other than a ping, and its body.
     pub fn next(&mut self) -> ([u8; 6], Vec<u8>) {
         loop {
             let header: [u8; 6] = self.read(6).try_into().unwrap();
@@ -191,7 +191,7 @@ impl Peer {
         self.write(&[0; 9]);
     }
 
-    /// Reads to the end; whether the broker closed the connection (and not the test's patience ended).
+    /// Reads to the end. Returns true if the broker closed the connection, and false after a timeout.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = [0; 4096];
         loop {

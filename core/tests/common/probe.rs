@@ -35,7 +35,7 @@ impl Probe {
         Probe { longest, sent, stop, thread: Some(thread) }
     }
 
-    /// The longest round trip that ended since the last call, one that began before this call included.
+    /// Returns the longest round trip that ended since the last call, including one that began before it.
     pub fn longest(&self) -> Duration {
         let sent = self.sent.load(Ordering::Relaxed);
         let started = Instant::now();
@@ -46,7 +46,8 @@ impl Probe {
         Duration::from_micros(self.longest.swap(0, Ordering::Relaxed))
     }
 
-    /// How long a round trip may take beside heavy work: far more than it takes alone on a loaded machine.
+    /// Returns the bound for a round trip during heavy work: far more than it takes on a loaded machine without that
+    /// work.
     pub fn bar(&self) -> Duration {
         self.longest();
         std::thread::sleep(Duration::from_millis(500));
@@ -58,7 +59,7 @@ impl Drop for Probe {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // An error: the probe has failed, which the test has been told already.
+            // An error means that the probe has failed, which has already been reported.
             let _ = thread.join();
         }
     }

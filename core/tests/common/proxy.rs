@@ -12,21 +12,21 @@ use tokio::task::JoinHandle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection ends, in the middle of a frame as like as not.
+    /// The connection ends, probably in the middle of a frame.
     Cut,
-    /// The same, with a reset where the transport has such a thing.
+    /// The connection ends with a reset, if the transport has resets.
     Reset,
-    /// Nothing moves for a moment.
+    /// Nothing is forwarded for a short time.
     Delay,
-    /// A few hundred bytes come one by one.
+    /// A few hundred bytes are forwarded one by one.
     Trickle,
-    /// Nothing moves any more, in one direction; the connection ends much later.
+    /// Nothing more is forwarded in one direction; the connection ends much later.
     Stall,
 }
 
 pub const FAULTS: [Fault; 5] = [Fault::Cut, Fault::Reset, Fault::Delay, Fault::Trickle, Fault::Stall];
 
-/// Faults are this far from each other at most, in bytes of one direction.
+/// Maximum distance between two faults, in bytes of one direction.
 const FAR: u64 = 6000;
 const STALL: Duration = Duration::from_millis(2500);
 
@@ -39,7 +39,7 @@ pub struct Proxy {
 struct Shared {
     broker: String,
     faults: Vec<Fault>,
-    /// Nothing is done to anybody.
+    /// True while no faults are injected.
     calm: AtomicBool,
     injected: AtomicU64,
     random: Mutex<Random>,
@@ -116,10 +116,10 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    // An error: the broker is just being restarted.
+    // An error means that the broker is being restarted.
     let Ok(broker) = UnixStream::connect(&shared.broker).await else { return };
     let (from_broker, to_broker) = broker.into_split();
-    // Whichever direction ends ends both.
+    // When one direction ends, both end.
     tokio::select! {
         () = pump(client.0, to_broker, &shared) => {}
         () = pump(from_broker, client.1, &shared) => {}

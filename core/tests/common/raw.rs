@@ -15,7 +15,7 @@ pub const EXCLUDE: u8 = 0x04;
 pub const PUBLISH_FOR: u8 = 0x06;
 pub const MESSAGE: u8 = 0x12;
 pub const BROADCAST: u8 = 0x13;
-/// Bits of the flags byte: an acknowledgement is asked for; the frame is realtime.
+/// Bits of the flags byte: an acknowledgement is requested; the frame is realtime.
 pub const ACK: u8 = 0x40;
 pub const REALTIME: u8 = 0x80;
 
@@ -44,7 +44,7 @@ impl Stream {
     }
 
     pub fn set_read_timeout(&self, timeout: Duration) {
-        // A timeout of zero would mean none.
+        // A timeout of zero would mean no timeout.
         let timeout = Some(timeout.max(Duration::from_micros(1)));
         match self {
             Stream::Unix(stream) => stream.set_read_timeout(timeout).unwrap(),
@@ -126,9 +126,9 @@ impl Delivery {
 
 pub struct Raw {
     pub stream: Stream,
-    /// Read from the socket and not decoded yet.
+    /// Bytes that were read from the socket but not decoded yet.
     buffer: VecDeque<u8>,
-    /// Deliveries that came while an acknowledgement was waited for.
+    /// Deliveries that arrived while the client waited for an acknowledgement.
     pub waiting: VecDeque<Delivery>,
     next_id: u32,
     pub nops: usize,
@@ -148,7 +148,7 @@ impl Raw {
         raw
     }
 
-    /// Registers and returns the broker's answer, or none if it closed the connection.
+    /// Registers. Returns the broker's answer, or none if it closed the connection.
     pub fn try_register(&mut self, name: &str) -> Option<u8> {
         assert_eq!(self.exactly(3)?, [0xeb, 1, 0]);
         self.stream.write_all(&[0xeb, 1, 0]).ok()?;
@@ -176,7 +176,7 @@ impl Raw {
         self.next_id
     }
 
-    /// Sends an operation that is acknowledged and returns the result code.
+    /// Sends an operation with an acknowledgement. Returns the result code.
     pub fn ask(&mut self, flags: u8, body: &[u8]) -> u8 {
         self.ask_within(flags, body, PATIENCE).expect("an acknowledgement in time")
     }
@@ -203,7 +203,7 @@ impl Raw {
         }
     }
 
-    /// The next delivery, or none: it did not come in time, or the connection ended.
+    /// Returns the next delivery, or none if it does not arrive in time or the connection has ended.
     pub fn delivery(&mut self, within: Duration) -> Option<Delivery> {
         if let Some(delivery) = self.waiting.pop_front() {
             return Some(delivery);
@@ -218,13 +218,13 @@ impl Raw {
         }
     }
 
-    /// Everything that is delivered before the answer to an operation that is sent now.
+    /// Returns everything that is delivered before the answer to an operation that is sent now.
     pub fn rest(&mut self) -> Vec<Delivery> {
         assert_eq!(self.ask(UNSUBSCRIBE, b"never/subscribed"), 1);
         self.waiting.drain(..).collect()
     }
 
-    /// The next frame of any kind; none if it does not come in time.
+    /// Returns the next frame of any kind, or none if it does not arrive in time.
     pub fn receive(&mut self, within: Duration) -> Option<Item> {
         let deadline = Instant::now() + within;
         loop {
@@ -241,7 +241,7 @@ impl Raw {
         }
     }
 
-    /// Reads at most `most` bytes from the socket, and decodes none of them. Returns how many came.
+    /// Reads at most `most` bytes from the socket without decoding them. Returns their number.
     pub fn take(&mut self, most: usize, within: Duration) -> usize {
         self.stream.set_read_timeout(within);
         let mut bytes = vec![0; most];
@@ -261,7 +261,7 @@ impl Raw {
         0
     }
 
-    /// The next whole frame of what has been read.
+    /// Returns the next complete frame of the bytes that have been read.
     pub fn decode(&mut self) -> Option<Item> {
         if self.buffer.len() < 6 {
             return None;
@@ -290,7 +290,8 @@ impl Raw {
         self.ended
     }
 
-    /// Returns true if the broker closes the connection in this time. What comes before is thrown away.
+    /// Returns true if the broker closes the connection within this time. Everything received before that is
+    /// discarded.
     pub fn is_closed_within(&mut self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while !self.ended && Instant::now() < deadline {
@@ -322,7 +323,7 @@ impl Raw {
         }
     }
 
-    /// The line of `client.list` for this client.
+    /// Returns the entry of `client.list` for this client.
     pub fn state_of(&mut self, name: &str) -> Option<State> {
         let reply = self.call("client.list", &[]);
         assert_eq!(reply[0], 0x11, "client.list failed");
@@ -338,7 +339,8 @@ impl Raw {
         })
     }
 
-    /// Waits until `client.list` says that about the client, and panics with what it said last.
+    /// Waits until the entry of the client in `client.list` meets a condition. On a timeout, panics with the last
+    /// entry.
     pub fn wait_for_state(&mut self, name: &str, holds: impl Fn(&State) -> bool) -> State {
         let started = Instant::now();
         loop {
@@ -381,7 +383,7 @@ pub fn numbered(flags: u8, head: &[u8], numbers: std::ops::Range<u32>, size: usi
     numbers.flat_map(|number| Peer::operation(number, flags, &payload(head, number, size))).collect()
 }
 
-/// The body of one of them.
+/// Returns the body of one of them.
 pub fn payload(head: &[u8], number: u32, size: usize) -> Vec<u8> {
     let mut body = [head, &number.to_le_bytes()].concat();
     body.resize(head.len() + size.max(4), 7);

@@ -16,14 +16,14 @@ pub const STALL: Duration = Duration::from_millis(8000);
 pub const BUDGET: usize = 1 << 20;
 /// The size of most payloads in these tests.
 pub const SIZE: usize = 1000;
-/// More payloads of that size than fit a receiver's budget and its socket.
+/// A number of payloads of that size that exceeds a receiver's budget and its socket.
 pub const ENOUGH: u32 = 1500;
-/// Bytes a second: less than a quarter of the budget in the hold time, and some in each tenth of it.
+/// Bytes per second: less than a quarter of the budget in the hold time, but some in each tenth of it.
 pub const SLOW: usize = 300_000;
-/// Bytes a second: more than a quarter of the budget in half of the hold time.
+/// Bytes per second: more than a quarter of the budget in half of the hold time.
 pub const STEADY: usize = 3_000_000;
 
-/// Kernel buffers so small that what a receiver takes is seen at once.
+/// Options with kernel buffers so small that the broker immediately notices what a receiver reads.
 pub fn options(slow: SlowPolicy) -> Options {
     Options::new()
         .timeout(PATIENCE)
@@ -43,10 +43,10 @@ pub struct Taker {
     thread: JoinHandle<(Raw, Vec<Delivery>)>,
 }
 
-/// How often a taker pings the broker.
+/// Interval at which a taker pings the broker.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// As fast as it can.
+/// No limit of the rate.
 pub const FULL_SPEED: usize = usize::MAX;
 
 impl Taker {
@@ -100,7 +100,7 @@ impl Taker {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many deliveries have come; false: not in that time.
+    /// Waits until this many deliveries have arrived. Returns false on a timeout.
     pub fn wait_for(&self, count: usize, within: Duration) -> bool {
         let started = Instant::now();
         while self.count() < count {
@@ -112,7 +112,7 @@ impl Taker {
         true
     }
 
-    /// Waits until the broker closes the connection; false: not in that time.
+    /// Waits until the broker closes the connection. Returns false on a timeout.
     pub fn wait_for_the_end(&self, within: Duration) -> bool {
         let started = Instant::now();
         while !self.thread.is_finished() && started.elapsed() < within {
@@ -121,13 +121,13 @@ impl Taker {
         self.thread.is_finished()
     }
 
-    /// Stops, and returns the client with what has come so far.
+    /// Stops, and returns the client with the deliveries received so far.
     pub fn stop(self) -> (Raw, Vec<Delivery>) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 
-    /// Reads what was queued before this call as fast as it can; all that has come.
+    /// Reads everything that was queued before this call as fast as possible. Returns all deliveries.
     pub fn finish(self) -> (Raw, Vec<Delivery>) {
         let (mut raw, mut deliveries) = self.stop();
         assert!(!raw.has_ended(), "a receiver was disconnected");
@@ -136,7 +136,7 @@ impl Taker {
     }
 }
 
-/// Writes on a thread of its own, for as long as that takes.
+/// Writes on its own thread, for as long as that takes.
 pub struct Pump {
     thread: JoinHandle<std::io::Result<()>>,
 }
@@ -156,8 +156,8 @@ impl Pump {
     }
 }
 
-/// Acknowledged operations one after the other: their result codes, and how long those were waited for in all
-/// that took longer than a loaded machine needs.
+/// The results of acknowledged operations, one after the other: their result codes, and the total wait for all that
+/// took longer than a loaded machine needs.
 #[derive(Debug, Default)]
 pub struct Asked {
     pub codes: Vec<u8>,
@@ -189,7 +189,7 @@ pub fn numbers(deliveries: &[Delivery]) -> Vec<u32> {
     deliveries.iter().filter(|delivery| delivery.sender() != b".broker").map(Delivery::number).collect()
 }
 
-/// Asserts that the numbers rise: nothing came twice or out of order.
+/// Asserts that the numbers increase: nothing arrived twice or out of order.
 pub fn assert_rising(numbers: &[u32]) {
     assert!(numbers.is_sorted_by(|a, b| a < b), "out of order");
 }

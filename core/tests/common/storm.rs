@@ -1,7 +1,7 @@
-//! Runs a `busrtd` that may be killed, with clients behind faulty connections, steady clients, clients that come and go, and
-//! traffic between them. It checks that an acknowledged message to a client that stays connected arrives, that messages
-//! between two clients arrive in order and once, that subscriptions are those that were acknowledged, and that no client
-//! waits for ever.
+//! Runs a `busrtd` that may be killed, with clients behind faulty connections, steady clients, clients that come and
+//! go, and traffic between them. It checks that an acknowledged message to a client that stays connected arrives,
+//! that messages between two clients arrive once and in order, that the subscriptions are those that were
+//! acknowledged, and that no client waits for ever.
 
 use super::daemon::{Daemon, free_port};
 use super::proxy::{Fault, Proxy};
@@ -22,16 +22,16 @@ use std::time::{Duration, Instant};
 const FLAKY: usize = 8;
 const STEADY: usize = 3;
 const GUESTS: usize = 6;
-/// The broker's. Connections that stand still last longer: it is the one who ends them.
+/// The broker's timeout. Stalled connections last longer, so that the broker ends them.
 const TIMEOUT: &str = "1.5";
 
-/// A client that stays, and what it has received.
+/// A client that stays connected, and the frames that it has received.
 struct Node {
     client: Client,
     log: Arc<Mutex<Log>>,
     number: u64,
     topics: Topics,
-    /// Connections it has lost.
+    /// Number of connections that it has lost.
     lost: Arc<AtomicU64>,
 }
 
@@ -49,7 +49,7 @@ pub struct Storm {
     proxies: Vec<Proxy>,
     steady: Vec<Node>,
     flaky: Vec<Node>,
-    /// Their names, and the numbers they last sent.
+    /// The names of the guests, and the numbers that they sent last.
     guests: Vec<(String, u64)>,
     echo: Rpc,
     kills: u64,
@@ -59,7 +59,7 @@ pub struct Storm {
 
 impl Node {
     async fn start(config: &Config, wrong: &Wrong) -> Node {
-        // The way there may be a faulty one.
+        // The connection may be faulty.
         let client = loop {
             match Client::connect(config).await {
                 Ok(client) => break client,
@@ -151,8 +151,8 @@ impl Storm {
         self.proxies.iter().map(Proxy::injected).sum()
     }
 
-    /// Traffic and faults for so long, and a broker that is killed in the middle of it if told so. Then calm,
-    /// everybody back, every acknowledged message accounted for, every subscription what it must be.
+    /// Runs traffic and faults for this long, and kills the broker during that time if `kill` is true. Then the
+    /// faults stop, all clients reconnect, and it checks every acknowledged message and every subscription.
     pub async fn rage(&mut self, length: Duration, kill: bool) -> Outcome {
         self.world.stop.store(false, Ordering::Relaxed);
         self.proxies.iter().for_each(|proxy| proxy.set_calm(false));
@@ -208,7 +208,7 @@ impl Storm {
         outcome
     }
 
-    /// The broker goes without a word and comes again.
+    /// Kills the broker and starts it again.
     async fn kill(&mut self) {
         self.world.broker.fetch_add(1, Ordering::SeqCst);
         self.daemon.kill();
@@ -216,7 +216,7 @@ impl Storm {
         self.kills += 1;
         let broker = self.world.broker.fetch_add(1, Ordering::SeqCst) + 1;
         for node in &self.steady {
-            eventually("the steady ones are back", || {
+            eventually("the steady clients are connected again", || {
                 node.lost() == self.kills && node.client.is_connected()
             })
             .await;
@@ -224,13 +224,13 @@ impl Storm {
         self.world.settled.store(broker, Ordering::SeqCst);
     }
 
-    /// Everybody has a connection and the subscription.
+    /// Waits until every client is connected and has its subscription.
     async fn all_are_back(&mut self) {
         let (publisher, others) = self.steady.split_first_mut().unwrap();
         let started = Instant::now();
         for node in others.iter().chain(&self.flaky) {
             loop {
-                assert!(started.elapsed() < PATIENCE, "{} does not get the news", node.name());
+                assert!(started.elapsed() < PATIENCE, "{} does not receive the news topic", node.name());
                 let (number, payload) = publisher.next();
                 if publisher.client.publish("news/all", payload, QoS::Processed).await.is_err() {
                     continue;
@@ -243,11 +243,11 @@ impl Storm {
         }
         let caller = Caller::new(publisher.client.clone());
         while caller.call(self.echo.client().name(), "echo", "x", QoS::Processed).await.is_err() {
-            assert!(started.elapsed() < PATIENCE, "the server does not come back");
+            assert!(started.elapsed() < PATIENCE, "the server does not reconnect");
         }
     }
 
-    /// The broker knows nobody but those who stay.
+    /// Waits until the broker has only the clients that stay.
     async fn guests_are_gone(&self) {
         let caller = Caller::new(self.steady[0].client.clone());
         let started = Instant::now();
@@ -261,21 +261,21 @@ impl Storm {
             }
             assert!(
                 started.elapsed() < PATIENCE,
-                "somebody stays for ever, or does not come back: {names:?}"
+                "a guest stays for ever, or a client does not reconnect: {names:?}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Of what the present broker has acknowledged to steady clients, all arrives; of what one acknowledged that
-    /// was killed, the last may be missing.
+    /// Checks that all messages arrived that the present broker has acknowledged to steady clients. Of the messages
+    /// that a killed broker acknowledged, the last ones may be missing.
     async fn account(&self, mut acknowledged: Vec<Sent>) {
         let logs: HashMap<_, _> = self.steady.iter().map(|n| (n.name().to_owned(), n.log.clone())).collect();
         let broker = self.world.broker.load(Ordering::SeqCst);
         let mut missing = BTreeMap::new();
         acknowledged.sort();
         for Sent { target, sender, broker: by, number } in acknowledged {
-            // The others were not connected all the time.
+            // The other clients were not connected all the time.
             let Some(log) = logs.get(&target) else { continue };
             let what = format!("{number} of {sender} to {target} was acknowledged");
             let key = (sender, number);
@@ -292,18 +292,18 @@ impl Storm {
         }
     }
 
-    /// Publishes to every topic, and looks who gets it.
+    /// Publishes to every topic, and checks which clients receive it.
     async fn subscriptions_are_in_force(&mut self) {
         let started = Instant::now();
         for node in self.steady.iter_mut().chain(&mut self.flaky) {
             while let Err(e) = node.topics.settle(&node.client).await {
-                assert!(started.elapsed() < PATIENCE, "{} cannot say what it wants: {e}", node.name());
+                assert!(started.elapsed() < PATIENCE, "{} cannot change its subscriptions: {e}", node.name());
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        // Old faults may still cost somebody its connection meanwhile: then what it got says nothing.
+        // Earlier faults may still end a connection during this time. The received publications prove nothing then.
         while !self.try_subscriptions().await {
-            assert!(started.elapsed() < PATIENCE, "there is no calm moment");
+            assert!(started.elapsed() < PATIENCE, "connections are lost again and again");
         }
     }
 
@@ -320,7 +320,7 @@ impl Storm {
             publisher.client.publish(topic, payload, QoS::Processed).await.unwrap();
             published.push((topic, (publisher.name().to_owned(), number)));
         }
-        // What comes after all of it, to each of them.
+        // A marker to each client, which arrives after all publications.
         let mut markers = vec![];
         for client in &others {
             let (number, payload) = publisher.next();

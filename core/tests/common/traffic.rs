@@ -25,11 +25,11 @@ const QOS: [QoS; 4] = [QoS::No, QoS::Processed, QoS::Realtime, QoS::RealtimeProc
 pub struct World {
     pub steady: Vec<String>,
     pub flaky: Vec<String>,
-    /// Straight to the broker and through proxies.
+    /// Addresses of the broker itself and of the proxies.
     pub addresses: Vec<String>,
-    /// How often a broker was killed and another one started, twice; odd in between.
+    /// Twice the number of times that a broker was killed and another one started; odd in between.
     pub broker: AtomicU64,
-    /// The same when the steady ones are all back.
+    /// The value of `broker` when all steady clients had reconnected.
     pub settled: AtomicU64,
     pub stop: AtomicBool,
     pub wrong: Wrong,
@@ -46,10 +46,10 @@ fn number_of(payload: &[u8]) -> u64 {
     payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap()
 }
 
-/// The faults that were found. A task cannot fail the test by itself.
+/// The faults that were found, because a task cannot fail the test by itself.
 pub type Wrong = Arc<Mutex<Vec<String>>>;
 
-/// Takes a client's frames to its end, and finds whatever comes twice or out of order.
+/// Takes a client's frames until its end, and reports frames that arrive twice or out of order.
 pub fn take(receiver: &Client, log: Arc<Mutex<Log>>, wrong: Wrong) {
     let (mut frames, receiver) = (receiver.frames().unwrap(), receiver.name().to_owned());
     tokio::spawn(async move {
@@ -102,12 +102,12 @@ enum Set {
 #[derive(Debug, Default)]
 pub struct Topics {
     sets: BTreeSet<(Set, &'static str)>,
-    /// Changes that may or may not be in force, and whether they add.
+    /// Changes that may or may not be in force; the value says whether they add.
     open: BTreeMap<(Set, &'static str), bool>,
 }
 
 impl Topics {
-    /// Returns true if the client must get what is published to `topic`.
+    /// Returns true if the client must receive publications on `topic`.
     pub fn let_through(&self, topic: &str) -> bool {
         let any = |which| self.sets.iter().any(|(set, mask)| *set == which && matches(mask, topic));
         any(Set::Subscriptions) && !any(Set::Exclusions)
@@ -118,7 +118,7 @@ impl Topics {
             match result {
                 Ok(()) if add => drop(self.sets.insert((set, mask))),
                 Ok(()) => drop(self.sets.remove(&(set, mask))),
-                // The broker may do it yet, on this connection.
+                // The broker may still make the change on this connection.
                 Err(e) if e.kind() == ErrorKind::Timeout => drop(self.open.insert((set, mask), add)),
                 Err(_) => continue,
             }
@@ -128,7 +128,7 @@ impl Topics {
         }
     }
 
-    /// Repeats what may or may not be in force. Then the broker has done all of it.
+    /// Repeats the changes that may or may not be in force. After that, the broker has made all of them.
     pub async fn settle(&mut self, client: &Client) -> busrt::Result<()> {
         while let Some((&(set, mask), &add)) = self.open.first_key_value() {
             let result = change(client, set, &[mask], add, QoS::Processed).await;
@@ -139,7 +139,7 @@ impl Topics {
     }
 }
 
-/// docs/protocol.md section 7, as it is written there.
+/// Matches as docs/protocol.md section 7 specifies.
 fn matches(mask: &str, topic: &str) -> bool {
     let mut levels = topic.split('/');
     for part in mask.split('/') {
@@ -171,15 +171,15 @@ pub struct Sent {
     pub number: u64,
 }
 
-/// Does things in the name of clients, and remembers what came of them.
+/// Acts in the name of clients, and records the outcomes.
 pub struct Actor {
     pub world: Arc<World>,
     targets: Vec<String>,
-    /// What was last sent: numbers never come twice.
+    /// The number that was sent last; no number is used twice.
     pub number: u64,
     random: Random,
-    /// It comes and goes under one name, so that a reply to a former client of that name may reach it: call ids run from
-    /// 1 in each.
+    /// True for a client that comes and goes under one name. A reply to an earlier client of that name may reach it,
+    /// because call ids start at 1 in each.
     visits: bool,
     pub topics: Topics,
     pub acknowledged: Vec<Sent>,
@@ -205,7 +205,7 @@ impl Actor {
         self.world.stop.load(Ordering::Relaxed)
     }
 
-    /// Acts for a client that stays.
+    /// Acts for a client that stays connected.
     pub async fn stay(mut self, client: Client) -> Actor {
         while !self.stops() {
             self.act(&client).await;
@@ -221,7 +221,7 @@ impl Actor {
         self.visits = true;
         while !self.stops() {
             let longest = Duration::from_millis(self.random.below(300));
-            // Over that, it goes in the middle of whatever it is just at.
+            // After that time, the client leaves in the middle of its current operation.
             let _ = tokio::time::timeout(longest, self.visit(&name)).await;
             self.topics = Topics::default();
             tokio::time::sleep(Duration::from_millis(self.random.below(10))).await;
@@ -236,7 +236,7 @@ impl Actor {
             config = config
                 .reconnect(Reconnect::new().delays(Duration::from_millis(2), Duration::from_millis(20)));
         }
-        // An error: the way there, the name, or the broker.
+        // An error may come from the connection, the name, or the broker.
         let Ok(client) = Client::connect(&config).await else { return };
         self.outcome.visits += 1;
         if self.random.below(4) > 0 {
@@ -290,15 +290,15 @@ impl Actor {
         assert!(matches!(e.kind(), ConnectionLost | NotDelivered | NotRegistered | Timeout), "{e}");
         self.outcome.lost += 1;
         if e.kind() == ConnectionLost {
-            // It may fail at once, over and over.
+            // It may fail immediately, again and again.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// `broker` is the one that was there before it was sent.
+    /// Records an acknowledgement. `broker` is the number of the broker before the message was sent.
     fn acknowledged(&mut self, target: &str, sender: &str, number: u64, broker: u64) {
         self.outcome.acknowledged += 1;
-        // Else nobody knows whether the one that acknowledged it lives.
+        // Otherwise it is unknown whether the broker that acknowledged it is still running.
         if broker.is_multiple_of(2) && broker == self.broker() {
             let (target, sender) = (target.to_owned(), sender.to_owned());
             self.acknowledged.push(Sent { target, sender, broker, number });
@@ -360,14 +360,15 @@ impl Actor {
 
     async fn change(&mut self, client: &Client) {
         let masks: Vec<_> = (0..1 + self.random.below(3)).map(|_| self.random.pick(&MASKS)).collect();
-        // As many of a kind as of the other: subscriptions must not run out, nor exclusions hide everything.
+        // Both kinds have the same probability, so that subscriptions do not run out and exclusions do not hide
+        // everything.
         let (set, add) = match self.random.below(6) {
             0..3 => (Set::Subscriptions, true),
             3 => (Set::Subscriptions, false),
             4 => (Set::Exclusions, true),
             _ => (Set::Exclusions, false),
         };
-        // One of them at a time, that others are left.
+        // Only one exclusion is added at a time, so that other topics are left.
         let masks = if set == Set::Exclusions && add { &masks[..1] } else { &masks[..] };
         let result = change(client, set, masks, add, self.random.pick(&QOS)).await;
         self.topics.note(set, masks, add, &result);
