@@ -11,44 +11,43 @@ use std::time::Duration;
 
 /// The client for BUS/RT, a message bus for the programs on one machine and its local network.
 ///
-/// Payloads that arrive are shown as text, JSON or MessagePack when they are that, else as hex. Errors
-/// are one line on the standard error output; the exit code is 1 then, and 2 when the command line is
-/// wrong.
+/// Received payloads are shown as text, JSON or MessagePack if they have that format, otherwise as hex. An error is
+/// one line on the standard error output. The exit code is 1 after an error, and 2 if the command line is invalid.
 #[derive(Debug, Parser)]
 #[command(name = "busrt", bin_name = "busrt ADDRESS", version, override_usage = USAGE, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
-    /// The broker: a socket's path, or host:port
+    /// Address of the broker: the path of a UNIX socket, or host:port
     #[arg(value_name = "ADDRESS", required_unless_present = "completions", value_parser = address)]
     address: Option<String>,
 
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// The name to register [default: cli.HOST.PID]
+    /// Name to register [default: cli.HOST.PID]
     #[arg(short = 'n', long, value_name = "NAME", global = true, help_heading = "Connection")]
     name: Option<String>,
 
-    /// Seconds to wait for the broker and for replies; fractions are fine
+    /// Seconds to wait for the broker and for replies; may have a fraction
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, global = true, help_heading = "Connection")]
     pub(crate) timeout: Duration,
 
-    /// The bytes that one read takes from the socket at most [default: 65536]
+    /// Maximum number of bytes that one read takes from the socket [default: 65536]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(256..=1 << 30), global = true, help_heading = "Connection")]
     pub(crate) buf_size: Option<u32>,
 
-    /// How long to poll for an answer before sleeping, at most 1000; 0: never [default: 0]
+    /// Microseconds to poll for an answer before sleeping, at most 1000; 0: never poll [default: 0]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1000), global = true, help_heading = "Connection")]
     pub(crate) busy_poll: Option<u64>,
 
-    /// Sent frames that may wait for the socket [default: 8192]
+    /// Number of sent frames that may wait for the socket [default: 8192]
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..), global = true, help_heading = "Connection")]
     pub(crate) queue_size: Option<u32>,
 
-    /// Print payloads alone: JSON compact, bytes raw; log nothing
+    /// Print only payloads: JSON in compact form, bytes unchanged; log nothing
     #[arg(short = 's', long, global = true, help_heading = "Output")]
     pub(crate) silent: bool,
 
-    /// Print JSON: one document per command, or one per line for what is listened to
+    /// Print JSON: one document per command, or one per line and received frame
     #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
 
@@ -56,7 +55,7 @@ pub(crate) struct Args {
     #[arg(short = 'v', long, global = true, help_heading = "Output")]
     pub(crate) verbose: bool,
 
-    /// Print a completion script for this shell, and nothing else
+    /// Print a completion script for this shell and exit
     #[arg(long, value_name = "SHELL", help_heading = "Other")]
     pub(crate) completions: Option<Shell>,
 }
@@ -79,17 +78,17 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Ask the broker about itself
+    /// Query the broker
     #[command(subcommand)]
     Broker(BrokerCommand),
 
-    /// Show what arrives: messages, broadcasts, and publications of the topics asked for
+    /// Show received frames: messages, broadcasts, and publications on the given topics
     ///
     /// Runs until Ctrl-C, and fails when the connection ends.
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(Topics),
 
-    /// Send a message to one client, or a broadcast to many
+    /// Send a message to one client, or a broadcast to several
     #[command(after_help = SEND_EXAMPLES)]
     Send(Message),
 
@@ -97,21 +96,22 @@ pub(crate) enum Command {
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publication),
 
-    /// Call methods of other clients, or see what is called
+    /// Call methods of other clients, or show received calls
     #[command(subcommand)]
     Rpc(RpcCommand),
 
     /// Measure throughput and latency of the broker
     ///
-    /// Without --rate in a closed loop, where each worker begins its next operation when the last one is
-    /// over: how fast it can be. With --rate in an open loop, where messages are due at fixed times
-    /// whatever the broker does and their latency counts from then: how long they take under that load.
+    /// Without --rate, it runs a closed loop: each worker begins its next operation when the last one is complete.
+    /// This measures the maximum throughput. With --rate, it runs an open loop: messages are due at fixed times,
+    /// independent of the broker, and their latency counts from these times. This measures the latency under that
+    /// load.
     ///
-    /// In a closed loop, one of seven operations without an acknowledgement is timed: the clock would be a good
-    /// part of what they cost. All others are, each of them.
+    /// In a closed loop, only one in seven operations without an acknowledgement is timed, because reading the clock
+    /// would be a large part of their cost. All other operations are timed.
     ///
-    /// Each worker has a client of its own, named after --name: NAME-1 and so on; in the open loop that
-    /// sends, and NAME-1-r receives.
+    /// Each worker has its own client, named after --name: NAME-1 and so on. In an open loop this client sends, and
+    /// NAME-1-r receives.
     #[command(after_help = BENCHMARK_EXAMPLES)]
     Benchmark(Load),
 }
@@ -141,18 +141,18 @@ Examples:
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub(crate) enum BrokerCommand {
-    /// All clients but this one
+    /// List all clients except this one
     #[command(name = "client.list")]
     ClientList {
-        /// The order of the clients
+        /// Order of the clients
         #[arg(long, value_name = "COLUMN", default_value = "name")]
         sort: Sort,
     },
-    /// Its author and version
+    /// Show author and version
     Info,
-    /// Its counters since its start
+    /// Show the counters since the start
     Stats,
-    /// Checks that it answers
+    /// Check that the broker answers
     Test,
 }
 
@@ -174,40 +174,40 @@ pub(crate) struct Topics {
     #[arg(short = 't', long = "topics", alias = "topic", value_name = "TOPIC", num_args = 1..)]
     pub(crate) topics: Vec<String>,
 
-    /// Topics to leave out of these, as masks
+    /// Topics to exclude from these, as masks
     #[arg(long, value_name = "TOPIC", num_args = 1..)]
     pub(crate) exclude: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Message {
-    /// The client's name; with * or ? it is a mask, and a broadcast is sent
+    /// Name of the client; with * or ? it is a mask, and a broadcast is sent
     pub(crate) target: String,
 
-    /// The payload; read from the standard input when left out
+    /// Payload; read from the standard input if it is left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Publication {
-    /// The topic
+    /// Topic of the publication
     pub(crate) topic: String,
 
-    /// The payload; read from the standard input when left out
+    /// Payload; read from the standard input if it is left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RpcCommand {
-    /// Show calls, notifications and frames that arrive; calls are answered with nothing
+    /// Show received calls, notifications and frames; calls are answered with an empty result
     ///
     /// Runs until Ctrl-C, and fails when the connection ends.
     Listen(Topics),
     /// Send a notification
     Notify(Notification),
-    /// Call a method and wait for no reply
+    /// Call a method without waiting for a reply
     Call0(Call),
     /// Call a method and show its result
     #[command(after_help = CALL_EXAMPLES)]
@@ -222,56 +222,57 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Notification {
-    /// The client's name
+    /// Name of the client
     pub(crate) target: String,
 
-    /// The payload; read from the standard input when left out
+    /// Payload; read from the standard input if it is left out
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
-    /// The client's name
+    /// Name of the client
     pub(crate) target: String,
 
-    /// The method's name
+    /// Name of the method
     pub(crate) method: String,
 
-    /// key=value words, sent as a MessagePack map: true, false and numbers become such, all else is text.
-    /// A single - sends what the standard input holds, as it is. Without any, nothing is sent
+    /// Parameters as key=value words, sent as a MessagePack map: true, false and numbers get these types, all other
+    /// values are text. A single - sends the content of the standard input unchanged. Without words, the parameters
+    /// are empty
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) params: Vec<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Load {
-    /// Clients that work at the same time
+    /// Number of clients that work at the same time
     #[arg(short = 'w', long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) workers: u32,
 
-    /// The length of payloads in bytes; from 8 on those that are timed carry the time they were sent
+    /// Length of payloads in bytes; timed payloads of 8 bytes or more carry the time of sending
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u32).range(0..=1 << 30))]
     pub(crate) payload_size: u32,
 
-    /// Operations per stage, of all workers together [default: 1000000; with --rate as many as are due in
-    /// 10 seconds]
+    /// Number of operations per stage, of all workers together [default: 1000000; with --rate: the messages of 10
+    /// seconds]
     #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     iters: Option<u64>,
 
-    /// Only these stages, in the order of the list here, whatever the order given [default: all]
+    /// Run only these stages, in the order of this list [default: all]
     #[arg(long, value_name = "STAGE,...", value_delimiter = ',', conflicts_with = "rate")]
     pub(crate) stages: Vec<StageKind>,
 
-    /// Messages per second, of all workers together: latency is measured at this rate, and nothing else
+    /// Messages per second, of all workers together: measure only the latency at this rate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Open loop")]
     pub(crate) rate: Option<u64>,
 
-    /// How long messages are sent at the rate [default: 10]
+    /// Seconds for which messages are sent at the rate [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "rate", conflicts_with = "iters", help_heading = "Open loop")]
     seconds: Option<Duration>,
 
-    /// The operation and QoS of a message, and the end of its latency
+    /// Operation and QoS of a message, which also determine the end of its latency
     #[arg(
         long,
         value_name = "QOS",
@@ -284,9 +285,9 @@ pub(crate) struct Load {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OpenQos {
-    /// Not acknowledged: to the receiver
+    /// Not acknowledged: latency until the receiver gets the message
     Realtime,
-    /// To the broker's acknowledgement
+    /// Latency until the broker's acknowledgement
     Processed,
 }
 
@@ -300,12 +301,12 @@ impl OpenQos {
 }
 
 impl Load {
-    /// Operations per stage of a closed loop.
+    /// Returns the operations per stage of a closed loop.
     pub(crate) fn iters(&self) -> u64 {
         self.iters.unwrap_or(1_000_000)
     }
 
-    /// Messages of an open loop of that rate.
+    /// Returns the messages of an open loop of that rate.
     pub(crate) fn messages(&self, rate: u64) -> u64 {
         let seconds = self.seconds.unwrap_or(Duration::from_secs(10)).as_secs_f64();
         self.iters.unwrap_or((seconds * rate as f64).round() as u64).max(1)
@@ -313,7 +314,7 @@ impl Load {
 }
 
 impl Args {
-    /// The command.
+    /// Returns the command.
     pub(crate) fn what(&self) -> Result<&Command, Failure> {
         self.command.as_ref().ok_or_else(|| {
             usage(
@@ -323,12 +324,12 @@ impl Args {
         })
     }
 
-    /// The address of the broker.
+    /// Returns the address of the broker.
     pub(crate) fn address(&self) -> &str {
         self.address.as_deref().unwrap_or_default()
     }
 
-    /// The name to register.
+    /// Returns the name to register.
     pub(crate) fn name(&self) -> String {
         let default =
             || format!("cli.{}.{}", gethostname::gethostname().to_string_lossy(), std::process::id());
@@ -336,7 +337,7 @@ impl Args {
     }
 }
 
-/// The command line is wrong in a way that its parser does not see.
+/// Returns the failure for an invalid command line that the parser accepts.
 pub(crate) fn usage(kind: ErrorKind, what: &str) -> Failure {
     Failure::Usage(Args::command().error(kind, what))
 }
@@ -347,7 +348,7 @@ fn address(text: &str) -> Result<String, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 =
-        text.parse().map_err(|_| "a number of seconds is wanted, such as 5 or 0.5".to_owned())?;
+        text.parse().map_err(|_| "expected a number of seconds, such as 5 or 0.5".to_owned())?;
     if seconds < 0.001 {
         return Err("at least 0.001 s".into());
     }

@@ -1,14 +1,14 @@
-//! `benchmark`: how fast the broker is, stage by stage.
+//! `benchmark`: measures the speed of the broker, stage by stage.
 //!
-//! A worker is a client that does one operation after another and shares nothing with other workers. The
-//! stages are those of the 0.5 releases and do the same work, so that their figures compare: `send` and
-//! `rpc.call0` go to a name that no client has, `send+recv` and `rpc.call+handle` from the client to itself,
-//! and whatever is acknowledged is realtime too.
+//! A worker is a client that does one operation after another and shares nothing with other workers. The stages are
+//! those of the 0.5 releases and do the same work, so that their figures can be compared: `send` and `rpc.call0` use
+//! a name that no client has, `send+recv` and `rpc.call+handle` go from the client to itself, and acknowledged
+//! operations are realtime too.
 //!
-//! Times: of an operation with an acknowledgement or a reply until that is there, of one without until
-//! the call returns, and of send+recv from sending to receiving. Where nothing is acknowledged, one
-//! operation of several is timed: reading the clock for each would be a good part of what it costs.
-//! The stage is over when the broker has done all of it, also there.
+//! Times: an operation with an acknowledgement or a reply is timed until that arrives, one without until the call
+//! returns, and send+recv from sending to receiving. If nothing is acknowledged, only one operation of several is
+//! timed: reading the clock for each would be a large part of its cost. A stage always ends when the broker has done
+//! all operations.
 
 mod open_loop;
 
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const SELFTEST: &str = "benchmark.selftest";
-/// The position of the time of sending in a payload.
+/// Length of the time of sending at the start of a payload, in bytes.
 const STAMP_LEN: usize = 8;
 /// The value in payloads that are not timed.
 const NO_STAMP: [u8; STAMP_LEN] = [0; STAMP_LEN];
@@ -81,7 +81,7 @@ type Tasks = JoinSet<Result<(Meter, Instant)>>;
 async fn run_stage(kind: StageKind, workers: &[Arc<Worker>], total: u64, out: &Output) -> Result<Stage> {
     log::debug!("benchmark: {}", kind.name());
     let bar = progress(kind.name(), total, out);
-    // The operations that count, and those that only have to be done.
+    // The operations that are measured, and those that only have to be done.
     let (mut measured, mut other) = (Tasks::new(), Tasks::new());
     let started = Instant::now();
     for worker in workers {
@@ -99,7 +99,7 @@ async fn run_stage(kind: StageKind, workers: &[Arc<Worker>], total: u64, out: &O
     let mut all = Meter::new(ProgressBar::hidden())?;
     let mut last = started;
     while !measured.is_empty() || !other.is_empty() {
-        // Whichever fails first tells why: the rest may only wait for it.
+        // The first failure has the cause: the other tasks may only be waiting for the failed one.
         let (done, counts) = tokio::select! {
             Some(done) = measured.join_next() => (done, true),
             Some(done) = other.join_next() => (done, false),
@@ -135,7 +135,7 @@ impl Worker {
         self.caller.client()
     }
 
-    /// The operations of a stage.
+    /// Runs the operations of a stage.
     async fn work(self: Arc<Self>, kind: StageKind, mut meter: Meter) -> Result<Meter> {
         let (client, own) = (self.client(), self.client().name());
         let payload = || self.payload.blank.clone();
@@ -161,7 +161,8 @@ impl Worker {
             }
         }
         if kind == StageKind::Send(QoS::No) {
-            // Not over before the broker has it all: this comes after what was sent.
+            // The acknowledgement of this operation shows that the broker has handled everything that was sent
+            // before.
             client.unsubscribe(SELFTEST, ACKNOWLEDGED).await?;
         }
         Ok(meter)
@@ -171,7 +172,7 @@ impl Worker {
         let sent = &self.payload.blank;
         let reply = self.caller.call(target, method, sent.clone(), ACKNOWLEDGED).await?;
         if reply.payload().len() != sent.len() {
-            return Err(Failure::Other(format!("{method} of {target} does not answer what it was sent")));
+            return Err(Failure::Other(format!("{method} of {target} did not return its parameters")));
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ impl Payload {
         Payload { blank: vec![0; len as usize].into(), origin: Instant::now() }
     }
 
-    /// The same in memory of its own: workers share nothing.
+    /// Returns a copy in separate memory, since workers share nothing.
     fn apart(&self) -> Payload {
         Payload { blank: Bytes::copy_from_slice(&self.blank), origin: self.origin }
     }
@@ -216,7 +217,7 @@ impl Payload {
         time.duration_since(self.origin).as_nanos() as u64
     }
 
-    /// With the time in it, if there is room.
+    /// Returns the payload with the time in it, if there is room.
     fn stamped(&self, now: Instant) -> Bytes {
         if self.blank.len() < STAMP_LEN {
             return self.blank.clone();
@@ -227,7 +228,7 @@ impl Payload {
     }
 }
 
-/// Checks that the answer to a message without a receiver is that there is none.
+/// Checks that the answer to a message without a receiver is the expected error.
 fn unheard(outcome: busrt::Result<()>) -> busrt::Result<()> {
     match outcome {
         Err(e) if e.kind() == ErrorKind::NotRegistered => Ok(()),

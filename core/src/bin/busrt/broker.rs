@@ -1,4 +1,4 @@
-//! `broker`: what the broker tells about itself.
+//! `broker`: queries about the broker.
 
 use crate::args::{Args, BrokerCommand, Sort};
 use crate::failure::{Failure, Result};
@@ -11,7 +11,7 @@ use busrt::rpc::Caller;
 use rmpv::Value;
 use std::cmp::Reverse;
 
-/// No header: names to the left, values to the right.
+/// No header: the table has names on the left and values on the right.
 const NO_HEADER: [&str; 0] = [];
 
 pub(crate) async fn run(args: &Args, command: &BrokerCommand, out: &mut Output) -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &Args, command: &BrokerCommand, out: &mut Output) 
     let client = crate::connection::connect(args).await?;
     let reply = Caller::new(client.clone()).call(BROKER_NAME, method, "", QoS::Processed).await?;
     client.disconnect().await;
-    let unreadable = || Failure::Other(format!("what the broker answered to {method} cannot be read"));
+    let unreadable = || Failure::Other(format!("the broker's answer to {method} is invalid"));
     let answer = unpack(reply.payload()).ok_or_else(unreadable)?;
     match command {
         BrokerCommand::ClientList { sort } => {
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Args, command: &BrokerCommand, out: &mut Output) 
         BrokerCommand::Test => match get(&answer, "ok") {
             Some(Value::Boolean(true)) if out.is_for_people() => out.done(),
             Some(Value::Boolean(true)) => out.result(&AsJson(&answer), &NO_HEADER, Vec::new),
-            _ => Err(Failure::Other("the broker says that it is not well".into())),
+            _ => Err(Failure::Other("the broker reports a failure".into())),
         },
         BrokerCommand::Info | BrokerCommand::Stats => {
             let pairs = answer.as_map().ok_or_else(unreadable)?;
@@ -53,7 +53,7 @@ fn row(key: &Value, value: &Value) -> Vec<Item> {
     row
 }
 
-/// Seconds as a person says them.
+/// Formats a number of seconds for people.
 fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -68,7 +68,7 @@ fn get<'a>(map: &'a Value, key: &str) -> Option<&'a Value> {
     map.as_map()?.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(_, value)| value)
 }
 
-/// The clients in the answer but the one of that name; `None` if that is not what the answer is.
+/// Returns the clients in the answer except the one of that name; `None` if the answer is invalid.
 fn clients(answer: Value, own: &str, sort: Sort) -> Option<Vec<Value>> {
     let Value::Map(pairs) = answer else { return None };
     let list =
@@ -81,7 +81,7 @@ fn clients(answer: Value, own: &str, sort: Sort) -> Option<Vec<Value>> {
     let count = |client: &Value, key| Reverse(get(client, key).and_then(Value::as_u64));
     clients.retain(|client| name(client) != own);
     clients.sort_by_key(name);
-    // The broker reads what a client sends.
+    // The frames that the broker reads are those that a client sends.
     match sort {
         Sort::Name => {}
         Sort::Sent => clients.sort_by_key(|client| count(client, "r_frames")),
@@ -91,7 +91,7 @@ fn clients(answer: Value, own: &str, sort: Sort) -> Option<Vec<Value>> {
     Some(clients)
 }
 
-/// Brokers may tell more than this program knows of: every field is a column.
+/// Shows the clients. Every field is a column, since brokers may send more fields than this program knows.
 fn show_clients(clients: Vec<Value>, out: &mut Output) -> Result<()> {
     let mut columns: Vec<String> = vec![];
     for (key, _) in clients.iter().filter_map(Value::as_map).flatten() {

@@ -1,4 +1,4 @@
-//! The connection to the broker, as the command line asks for it.
+//! Connects to the broker with the options of the command line.
 
 use crate::args::Args;
 use crate::failure::Result;
@@ -6,7 +6,7 @@ use busrt::Client;
 use busrt::client::Config;
 use std::time::Duration;
 
-/// Connects under the name that is asked for, or the default one.
+/// Connects under the requested name, or the default one.
 pub(crate) async fn connect(args: &Args) -> Result<Client> {
     connect_as(args, &args.name()).await
 }

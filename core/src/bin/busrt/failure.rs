@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     Usage(clap::Error),
     Bus(busrt::Error),
     Rpc(RpcError),
-    /// The standard output takes nothing more.
+    /// The standard output cannot be written to.
     Output(io::Error),
     Other(String),
 }
@@ -33,14 +33,14 @@ impl From<RpcError> for Failure {
 }
 
 impl Failure {
-    /// Says it in one line on the standard error output; the exit code.
+    /// Reports the failure in one line on the standard error output. Returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let text = match self {
             Failure::Usage(e) => {
                 let _ = e.print();
                 return ExitCode::from(2);
             }
-            // `busrt … | head`: the reader needs no more.
+            // `busrt … | head`: the reader has closed the pipe.
             Failure::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Failure::Output(e) => format!("cannot write to the standard output: {e}"),
             Failure::Bus(e) => e.to_string(),
@@ -67,10 +67,10 @@ fn rpc_text(e: &RpcError) -> String {
     }
 }
 
-/// For peers that send a code alone.
+/// Returns a text for errors of peers that send only a code.
 fn usual_text(code: i16) -> &'static str {
     match code {
-        rpc::CODE_PARSE => ": it cannot be read",
+        rpc::CODE_PARSE => ": parse error",
         rpc::CODE_INVALID_REQUEST => ": invalid request",
         rpc::CODE_METHOD_NOT_FOUND => ": method not found",
         rpc::CODE_INVALID_PARAMS => ": invalid parameters",

@@ -1,4 +1,4 @@
-//! `listen` and `rpc listen`: what arrives, until Ctrl-C.
+//! `listen` and `rpc listen`: show received frames until Ctrl-C.
 
 use crate::args::{Args, Topics};
 use crate::failure::Result;
@@ -12,9 +12,9 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many events are printed before the output is flushed and Ctrl-C is looked for again.
+/// Number of events that are printed before the output is flushed and Ctrl-C is checked.
 const BATCH: usize = 256;
-/// After Ctrl-C the output may be stuck, in a pager that waits for its user.
+/// Maximum time for the end after Ctrl-C: the output may be blocked by a pager that waits for its user.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The source of events.
@@ -39,18 +39,18 @@ impl Source {
     }
 }
 
-/// Shows frames as they are.
+/// Shows frames without interpreting them.
 pub(crate) async fn run(args: &Args, what: &Topics, out: &mut Output) -> Result<()> {
     let client = crate::connection::connect(args).await?;
     let source = Source::Frames(client.frames()?);
     show(&client, source, what, out).await
 }
 
-/// Shows what RPC makes of them, and answers calls with nothing.
+/// Shows frames as RPC messages, and answers calls with an empty result.
 pub(crate) async fn run_rpc(args: &Args, what: &Topics, out: &mut Output) -> Result<()> {
     let client = crate::connection::connect(args).await?;
     let (sender, events) = mpsc::channel(BATCH);
-    // In order, so that they are shown as they came.
+    // Handling in order shows them in the order in which they arrived.
     let rpc = Rpc::with_options(client.clone(), Printer(sender), Options::default().in_order(true));
     show(&client, Source::Rpc(events, rpc), what, out).await
 }
@@ -85,8 +85,8 @@ async fn show(client: &Client, mut source: Source, what: &Topics, out: &mut Outp
     Ok(())
 }
 
-/// Listens for the signals that end a program, from now on. Ends the process some time after the first, in
-/// case that the output is stuck.
+/// Listens for the signals that end a program, from now on. Ends the process some time after the first signal, in
+/// case the output is blocked.
 fn stopped() -> Result<impl Future<Output = ()>> {
     let signal = stop_signal()?;
     let (told, stop) = oneshot::channel();
@@ -97,7 +97,7 @@ fn stopped() -> Result<impl Future<Output = ()>> {
         std::process::exit(0);
     });
     Ok(async {
-        // An error: the runtime ends.
+        // An error means that the runtime is ending.
         let _ = stop.await;
     })
 }
@@ -126,12 +126,12 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Hands everything to the printer. While that takes nothing, the broker is held back.
+/// Passes everything to the printer. While the printer is blocked, the broker is held back.
 struct Printer(mpsc::Sender<Event>);
 
 impl Printer {
     async fn print(&self, event: Event) {
-        // An error: the program is about to end.
+        // An error means that the program is about to end.
         let _ = self.0.send(event).await;
     }
 }

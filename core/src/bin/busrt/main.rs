@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn print_completions(shell: clap_complete::Shell) -> Result<()> {
-    // Not directly to the standard output: the generator panics when that is closed.
+    // The script is not written directly to the standard output, because the generator panics if that is closed.
     let mut script = vec![];
     clap_complete::generate(shell, &mut Args::command(), "busrt", &mut script);
     let mut stdout = std::io::stdout();
@@ -67,7 +67,7 @@ async fn run(args: &Args, command: &Command) -> Result<()> {
     out.flush()
 }
 
-/// To the standard error output, in colour on a terminal. `RUST_LOG` overrides the level.
+/// Logs to the standard error output, in colour on a terminal. `RUST_LOG` overrides the level.
 fn start_logging(args: &Args) {
     let mut builder = env_logger::Builder::new();
     builder
@@ -77,6 +77,6 @@ fn start_logging(args: &Args) {
         builder = env_logger::Builder::new();
         builder.filter_level(LevelFilter::Off);
     }
-    // Fails only if logging was started before.
+    // This fails only if logging was started before.
     let _ = builder.try_init();
 }

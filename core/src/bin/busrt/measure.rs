@@ -10,13 +10,13 @@ use serde::Serialize;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-/// Longer ones count as this, in ns.
+/// Longer times count as this, in ns.
 const LONGEST: u64 = 100_000_000_000;
 const DIGITS: u8 = 3;
-/// After how many operations a worker tells its progress.
+/// Number of operations after which a worker reports its progress.
 const STRIDE: u64 = 128;
 
-/// The times of one worker. Nothing is shared with others per operation.
+/// The times of one worker. Recording an operation shares nothing with others.
 pub(crate) struct Meter {
     times: Histogram<u64>,
     count: u64,
@@ -30,7 +30,7 @@ impl Meter {
         Ok(Meter { times, count: 0, bar })
     }
 
-    /// An operation is done, and took this long.
+    /// Records a completed operation that took this long.
     pub(crate) fn record(&mut self, took: Duration) {
         self.record_ns(took.as_nanos() as u64);
     }
@@ -41,7 +41,7 @@ impl Meter {
         self.count();
     }
 
-    /// An operation is done.
+    /// Counts a completed operation without its time.
     pub(crate) fn count(&mut self) {
         self.count += 1;
         if self.count.is_multiple_of(STRIDE) {
@@ -49,12 +49,12 @@ impl Meter {
         }
     }
 
-    /// The number of operations that are done.
+    /// Returns the number of completed operations.
     pub(crate) fn ops(&self) -> u64 {
         self.count
     }
 
-    /// Adds what another worker has measured.
+    /// Adds the measurements of another worker.
     pub(crate) fn merge(&mut self, other: &Meter) -> Result<()> {
         self.count += other.count;
         self.times.add(&other.times).map_err(|e| Failure::Other(e.to_string()))
@@ -71,7 +71,7 @@ impl Meter {
         }
     }
 
-    /// The times, if there are any.
+    /// Returns the times, if there are any.
     pub(crate) fn latency(&self) -> Option<Latency> {
         let at = |quantile| self.times.value_at_quantile(quantile);
         (!self.times.is_empty()).then(|| Latency {
@@ -111,7 +111,7 @@ impl Latency {
     }
 }
 
-/// The outcome of all.
+/// The outcome of all stages.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) workers: u32,
@@ -147,15 +147,15 @@ impl Stage {
 pub(crate) struct OpenStage {
     pub(crate) name: &'static str,
     pub(crate) rate_asked: u64,
-    /// At which messages were sent in fact.
+    /// The rate at which messages were really sent.
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) lost: u64,
-    /// From when messages were due.
+    /// Latency from the time at which messages were due.
     pub(crate) latency_ns: Option<Latency>,
-    /// From when messages were due until they were sent: a part of the latency that is not the bus's.
+    /// Time from when messages were due until they were sent: a part of the latency that the bus does not cause.
     pub(crate) lateness_ns: Option<Latency>,
 }
 
@@ -206,7 +206,7 @@ impl OpenStage {
     }
 }
 
-/// A progress bar, if there is a terminal and the user has not switched it off.
+/// Creates a progress bar, if there is a terminal and the user has not switched it off.
 pub(crate) fn progress(name: &'static str, total: u64, out: &Output) -> ProgressBar {
     if out.is_silent() || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -215,7 +215,7 @@ pub(crate) fn progress(name: &'static str, total: u64, out: &Output) -> Progress
     let template = format!("{{prefix:24}} {bar} {{human_pos}}/{{human_len}}  {{rate}}  {{eta}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let style = style.with_key("rate", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
-        // It returns nothing, and the bar can do without.
+        // An error cannot be returned here, and the bar works without this text.
         let _ = write!(to, "{}/s", grouped(format!("{:.0}", state.per_sec())));
     });
     ProgressBar::new(total).with_style(style).with_prefix(name)

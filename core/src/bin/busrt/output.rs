@@ -1,4 +1,4 @@
-//! The standard output: for a person, for a program (`--json`), or payloads alone (`-s`).
+//! The standard output: for people, for programs (`--json`), or only payloads (`-s`).
 
 use crate::failure::{Failure, Result, may_colour};
 use crate::payload::{Payload, visible};
@@ -73,7 +73,7 @@ impl Output {
         Output { json, silent, colour, to: BufWriter::new(stdout) }
     }
 
-    /// Returns true if a person reads along.
+    /// Returns true if the output is for people.
     pub(crate) fn is_for_people(&self) -> bool {
         !self.json && !self.silent
     }
@@ -82,7 +82,7 @@ impl Output {
         self.silent
     }
 
-    /// A command that has no result has succeeded.
+    /// Reports the success of a command without a result.
     pub(crate) fn done(&mut self) -> Result<()> {
         match (self.json, self.silent) {
             (_, true) => Ok(()),
@@ -94,7 +94,7 @@ impl Output {
         }
     }
 
-    /// A result: `value` for programs, or the table with that header for a person.
+    /// Prints a result: `value` for programs, or the table with that header for people.
     pub(crate) fn result(
         &mut self,
         value: &impl Serialize,
@@ -170,7 +170,7 @@ impl Output {
         if event.payload.is_empty() { Ok(()) } else { self.line(&payload.pretty()) }
     }
 
-    /// The payload alone: bytes as they are, all else as lines.
+    /// Prints only the payload: bytes unchanged, everything else as lines.
     fn bare(&mut self, payload: &Payload<'_>) -> Result<()> {
         match payload {
             Payload::Text("") => Ok(()),
@@ -207,7 +207,7 @@ impl Output {
     }
 }
 
-/// A name or topic on a line of its own.
+/// Formats a name or topic that has its own line.
 fn name(text: &str) -> String {
     visible(text).replace('\n', "\\n")
 }

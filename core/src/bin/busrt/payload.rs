@@ -5,17 +5,17 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Deeper ones are shown as bytes; the JSON parser has the same limit.
+/// Maximum nesting: deeper values are shown as bytes. The JSON parser has the same limit.
 const MOST_NESTED: usize = 128;
-/// The bytes of binary data that people get to see.
+/// Number of bytes of binary data that are shown to people.
 const HEX_BYTES: usize = 256;
 const HEX_ROW: usize = 16;
 
-/// A payload as what it looks like. Maps keep their order, so JSON is held as a MessagePack value too.
+/// A payload with its detected format. Maps keep their order, so that JSON is held as a MessagePack value too.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Payload<'a> {
     Text(&'a str),
-    /// An object or an array: other JSON is text.
+    /// An object or an array. Other JSON values are shown as text.
     Json(Value),
     MessagePack(Value),
     Bytes(&'a [u8]),
@@ -36,7 +36,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the format.
     pub(crate) fn format(&self) -> &'static str {
         match self {
             Payload::Text(_) => "text",
@@ -46,7 +46,8 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// For a person: text as it is, values as pretty JSON, long bytes shortened. No newline at the end.
+    /// Formats the payload for people: text unchanged, values as pretty JSON, long bytes shortened. It has no newline
+    /// at the end.
     pub(crate) fn pretty(&self) -> String {
         match self {
             Payload::Text(text) => visible(text.strip_suffix('\n').unwrap_or(text)).into_owned(),
@@ -57,7 +58,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// In one piece: text as it is, values as compact JSON, bytes as hex.
+    /// Formats the payload on one line: text unchanged, values as compact JSON, bytes as hex.
     pub(crate) fn compact(&self) -> String {
         match self {
             Payload::Text(text) => (*text).to_owned(),
@@ -81,7 +82,7 @@ impl Serialize for Payload<'_> {
     }
 }
 
-/// The one MessagePack value that `bytes` are.
+/// Unpacks `bytes` if they are exactly one MessagePack value.
 pub(crate) fn unpack(mut bytes: &[u8]) -> Option<Value> {
     let value = rmpv::decode::read_value_with_max_depth(&mut bytes, MOST_NESTED).ok()?;
     bytes.is_empty().then_some(value)
@@ -125,7 +126,7 @@ impl Serialize for AsJson<'_> {
     }
 }
 
-/// JSON has only strings as keys.
+/// Converts a key, since JSON has only strings as keys.
 fn json_key(key: &Value) -> Cow<'_, str> {
     match key.as_str() {
         Some(text) => text.into(),
@@ -142,12 +143,12 @@ fn serialize_hex<S: Serializer>(bytes: &[u8], ext: Option<i8>, to: S) -> Result<
     map.end()
 }
 
-/// The bytes of a text file, with the escape character of coloured logs.
+/// Returns true for characters of a text file, including the escape character of coloured logs.
 fn is_text(c: char) -> bool {
     !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\u{1b}')
 }
 
-/// The text without characters that do something to a terminal, but for tabs and ends of lines.
+/// Removes characters that control a terminal, except tabs and ends of lines.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let does_something = |c: char| c.is_control() && !matches!(c, '\t' | '\n');
     if !text.contains(does_something) {

@@ -49,7 +49,7 @@ async fn call(args: &Args, call: &Call, out: &mut Output) -> Result<()> {
     out.payload(reply.payload())
 }
 
-/// Nothing, what the standard input holds, or a MessagePack map of the words.
+/// Returns no parameters, the content of the standard input, or a MessagePack map of the words.
 fn params(words: &[String], out: &Output) -> Result<Bytes> {
     match words {
         [] => Ok(Bytes::new()),

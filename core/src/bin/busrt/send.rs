@@ -1,4 +1,4 @@
-//! `send` and `publish`, and where payloads come from.
+//! `send` and `publish`, and the sources of payloads.
 
 use crate::args::{Args, Message, Publication};
 use crate::failure::{Failure, Result};
@@ -28,12 +28,12 @@ pub(crate) async fn publish(args: &Args, publication: &Publication, out: &mut Ou
     out.done()
 }
 
-/// The error says nothing of its own about whom it concerns.
+/// Adds the target to an error that does not name it.
 pub(crate) fn about(target: &str, e: Error) -> Error {
     if e.kind() == ErrorKind::NotRegistered { Error::new(e.kind(), target.to_owned()) } else { e }
 }
 
-/// The payload on the command line, or what the standard input holds.
+/// Returns the payload of the command line, or the content of the standard input.
 pub(crate) fn payload(given: Option<&OsStr>, out: &Output) -> Result<Bytes> {
     match given {
         Some(text) => Ok(text.to_owned().into_encoded_bytes().into()),
@@ -41,7 +41,7 @@ pub(crate) fn payload(given: Option<&OsStr>, out: &Output) -> Result<Bytes> {
     }
 }
 
-/// Everything the standard input holds. Nothing is connected yet, so that no peer waits for it.
+/// Reads the whole standard input. The client is not connected yet, so that no peer waits for it.
 pub(crate) fn from_stdin(out: &Output) -> Result<Bytes> {
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() && !out.is_silent() {

@@ -31,7 +31,7 @@ impl StageKind {
         }
     }
 
-    /// The interval of timed operations: 1 if each is timed.
+    /// Returns the interval of timed operations: 1 if each is timed.
     pub(crate) fn timed(self) -> u64 {
         match self {
             StageKind::Send(QoS::No) | StageKind::SendRecv(QoS::No) => TIMED,
@@ -57,7 +57,7 @@ impl ValueEnum for StageKind {
 /// The QoS of acknowledged operations.
 pub(crate) const ACKNOWLEDGED: QoS = QoS::RealtimeProcessed;
 
-/// All of them, in the order they are run. Those with RPC come last: it takes over the frames.
+/// All stages in the order in which they run. Those with RPC come last, because RPC takes over the frames.
 pub(crate) const STAGES: [StageKind; 7] = [
     StageKind::Send(QoS::No),
     StageKind::Send(ACKNOWLEDGED),

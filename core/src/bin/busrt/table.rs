@@ -1,11 +1,11 @@
-//! Tables, all of them alike.
+//! Formats tables, all in the same way.
 
 use crate::text::grouped;
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
 use rmpv::Value;
 use std::fmt::Display;
 
-/// A cell: text to the left, numbers to the right.
+/// A cell: text is aligned left, numbers right.
 pub(crate) enum Item {
     Text(String),
     Number(String),
@@ -20,7 +20,7 @@ impl Item {
         Item::Number(grouped(n))
     }
 
-    /// Prints the answer of a broker.
+    /// Formats a value of a broker's answer.
     pub(crate) fn value(value: &Value) -> Item {
         match value {
             Value::Nil => Item::text(""),
@@ -34,7 +34,7 @@ impl Item {
     }
 }
 
-/// The lines of a table; the first is the header, unless there is none.
+/// Returns the lines of a table. The first is the header, unless there is none.
 pub(crate) fn lines(header: &[impl AsRef<str>], rows: Vec<Vec<Item>>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stand_to_the_right() {
+    fn numbers_are_aligned_right() {
         let rows =
             vec![vec![Item::text("a"), Item::number(1)], vec![Item::text("long"), Item::number(12345)]];
         assert_eq!(lines(&["NAME", "N"], rows), ["NAME       N", "a          1", "long  12,345"]);

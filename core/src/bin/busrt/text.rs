@@ -1,8 +1,8 @@
-//! Numbers as a person reads them.
+//! Formats numbers for people.
 
 use std::fmt::Display;
 
-/// A number with a comma between each three digits.
+/// Formats a number with a comma between groups of three digits.
 pub(crate) fn grouped(n: impl Display) -> String {
     let text = n.to_string();
     let (sign, digits) = text.strip_prefix('-').map_or(("", &*text), |digits| ("-", digits));

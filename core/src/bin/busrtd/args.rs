@@ -9,33 +9,33 @@ use std::time::Duration;
 
 /// The broker of BUS/RT, a message bus for the programs on one machine and its local network.
 ///
-/// It serves clients on every address given with --bind until SIGTERM, SIGINT or SIGHUP. It then announces its end,
-/// stops reading, and delivers what is queued before it closes the connections (--drain-ms). A second signal ends it
-/// at once. SIGHUP does nothing if it was ignored at the start, as with nohup.
+/// It serves clients on every address given with --bind until SIGTERM, SIGINT or SIGHUP. It then announces its
+/// shutdown, stops reading, and delivers the queued frames before it closes the connections (--drain-ms). A second
+/// signal ends it immediately. SIGHUP does nothing if it was ignored at the start, as with nohup.
 #[derive(Debug, Parser)]
 #[command(name = "busrtd", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where to listen: a socket's path, host:port, or fifo:/path; may be given several times. A host name is bound
-    /// on all of its addresses; an IPv6 address serves IPv6 only; port 0 takes a free port. Beside a socket or FIFO
-    /// the lock file .NAME.lock keeps other brokers from the same path
+    /// Address to listen on: the path of a UNIX socket, host:port, or fifo:/path; may be given several times. A host
+    /// name is bound on all of its addresses; an IPv6 address serves only IPv6; port 0 chooses a free port. A lock
+    /// file .NAME.lock beside a socket or FIFO keeps other brokers from using the same path
     #[arg(short = 'B', long = "bind", value_name = "ADDRESS", required_unless_present = "completions")]
     pub(crate) bind: Vec<String>,
 
-    /// Write the process id to this file, which must not be a symbolic link; at the end the file is removed if it
-    /// still has this process's id
+    /// Write the process id to this file, which must not be a symbolic link. At the end, the file is removed if it
+    /// still contains this process's id
     #[arg(short = 'P', long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
 
-    /// Run in the background; returns when the broker is ready. Logs to syslog
+    /// Run in the background; the command returns when the broker is ready. Logs to syslog
     #[arg(short = 'D', long = "daemonize")]
     pub(crate) daemonize: bool,
 
-    /// Worker threads [default: the number of cores]
+    /// Number of worker threads [default: the number of cores]
     #[arg(short = 'w', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
-    /// Seconds that a step of the handshake and a pause within a frame may take, at least 0.001; a client that sends
-    /// nothing for 1.25 times this is disconnected
+    /// Maximum duration of a step of the handshake and of a pause within a frame, in seconds, at least 0.001; a
+    /// client that sends nothing for 1.25 times this is disconnected
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
 
@@ -43,89 +43,92 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Clients")]
     force_register: bool,
 
-    /// Frames that may wait for one client before its senders are held back
+    /// Number of frames that may wait for one client before its senders are held back
     #[arg(long, value_name = "FRAMES", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Clients")]
     queue_size: u32,
 
-    /// Bytes that may wait for one client before its senders are held back; an empty queue takes a frame of any size
+    /// Number of bytes that may wait for one client before its senders are held back; an empty queue accepts a frame
+    /// of any size
     #[arg(long, value_name = "BYTES", default_value = "16777216", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     queue_bytes: u64,
 
-    /// Bytes that may wait for all clients together; while more wait, the largest queues count as full
-    /// [default: a quarter of the memory, the container's if there is one]
+    /// Number of bytes that may wait for all clients together; while more are waiting, the largest queues count as
+    /// full [default: a quarter of the memory of the machine or the container]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     queue_total: Option<u64>,
 
-    /// What happens to a stuck client: its queue is full, and it has taken nothing for --stall-ms
+    /// Policy for a stuck client: its queue is full, and it has read nothing for --stall-ms
     #[arg(long, value_name = "POLICY", default_value = "disconnect", help_heading = "Clients")]
     slow: Slow,
 
-    /// How long a client with a full queue holds back the senders of publications and broadcasts, unless it takes a
-    /// quarter of --queue-size or --queue-bytes in that time, in milliseconds; a client that takes nothing for this
-    /// long holds back no sender at all; 0: no sender is ever held back
+    /// Hold time in milliseconds: how long a client with a full queue holds back the senders of publications and
+    /// broadcasts, unless it reads a quarter of --queue-size or --queue-bytes in that time; a client that reads
+    /// nothing for this long holds back no sender at all; 0: no sender is ever held back
     #[arg(long, value_name = "MS", default_value = "750", value_parser = milliseconds, help_heading = "Clients")]
     hold_ms: Duration,
 
-    /// How long a client with a full queue may take nothing before --slow applies, and how long an acknowledged
-    /// message waits for a slow client before it is answered 77, in milliseconds
+    /// Stall time in milliseconds: how long a client with a full queue may read nothing before --slow applies, and
+    /// how long an acknowledged message waits for a slow client before it is answered 77
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds, help_heading = "Clients")]
     stall_ms: Duration,
 
-    /// How long the broker waits at its end for queues and the kernel's buffers to empty, in milliseconds
+    /// Maximum time in milliseconds that the broker waits at its shutdown for queues and the kernel's buffers to
+    /// empty
     #[arg(long, value_name = "MS", default_value = "1000", value_parser = milliseconds, help_heading = "Clients")]
     drain_ms: Duration,
 
-    /// The longest frame body a client may send, names included; a longer one ends its connection
+    /// Maximum length of a frame body that a client sends, in bytes, including names; a longer one ends its
+    /// connection
     #[arg(long, value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_payload: u32,
 
-    /// The longest name of a client; a longer one is refused with 72
+    /// Maximum length of a client's name, in bytes; a longer one is refused with 72
     #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_name: u32,
 
-    /// The longest topic or mask; an operation with a longer one is answered 72; if it asks for no acknowledgement,
-    /// it ends the connection
+    /// Maximum length of a topic or mask, in bytes; an operation with a longer one is answered 72; if it asks for no
+    /// acknowledgement, it ends the connection
     #[arg(long, value_name = "BYTES", default_value = "65536", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_topic: u32,
 
-    /// The most levels of a topic or mask; more are treated as a topic that is too long
+    /// Maximum number of levels of a topic or mask; one with more is treated like a topic that is too long
     #[arg(long, value_name = "LEVELS", default_value = "512", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_levels: u32,
 
-    /// The most subscriptions and exclusions of one client, together; more are treated as a topic that is
-    /// too long
+    /// Maximum number of subscriptions and exclusions of one client, together; further ones are treated like a topic
+    /// that is too long
     #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = "Limits")]
     max_subscriptions: u32,
 
-    /// The most registered clients; a further one is refused with 74 after the greeting [default: no bound]
+    /// Maximum number of registered clients; a further one is refused with 74 after the greeting [default: no bound]
     #[arg(long, value_name = "COUNT", help_heading = "Limits")]
     max_connections: Option<u32>,
 
-    /// The most connections that have not registered yet; a further one closes the oldest of them
+    /// Maximum number of connections that have not registered yet; a further one closes the oldest of them
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_handshakes: u32,
 
-    /// The read buffer a client starts with; it grows with the traffic
+    /// Initial size of the read buffer of a client, in bytes; it grows with the traffic
     #[arg(long, value_name = "BYTES", default_value = "16384", help_heading = "Sockets")]
     buf_size: usize,
 
-    /// The kernel's send buffer of each connection, SO_SNDBUF [default: 1 MiB for UNIX sockets, else the
-    /// system's]
+    /// Size of the kernel's send buffer of each connection (SO_SNDBUF), in bytes [default: 1 MiB for UNIX sockets,
+    /// otherwise the system's]
     #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
     sndbuf: Option<usize>,
 
-    /// The kernel's receive buffer of each connection, SO_RCVBUF [default: the system's]
+    /// Size of the kernel's receive buffer of each connection (SO_RCVBUF), in bytes [default: the system's]
     #[arg(long, value_name = "BYTES", help_heading = "Sockets")]
     rcvbuf: Option<usize>,
 
-    /// Ignored, accepted for existing scripts: a frame waits at most for the end of the batch it came in
+    /// Ignored, accepted for existing scripts: a frame waits at most for the end of the batch in which it was read
     #[arg(long, value_name = "US", default_value = "10", help_heading = "Sockets")]
     #[allow(dead_code, reason = "no write waits for a timer")]
     buf_ttl: u64,
 
-    /// The longest time for which a worker polls for the answer of a client that answers promptly before it goes to
-    /// sleep, in microseconds, at most 1000; 0: never. How long it pays up to this bound is learned for each client
-    /// [default: 500, or 0 on a single core]
+    /// Maximum time in microseconds for which a worker polls for the answer of a client that answers promptly, before
+    /// it goes to sleep; at most 1000; 0: never. Within this bound, the broker learns for each client how long
+    /// polling pays [default: 500, or 0 on a single core]
     #[arg(long, value_name = "US", help_heading = "Sockets")]
     busy_poll: Option<u64>,
 
@@ -133,7 +136,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODE", value_parser = octal, help_heading = "Sockets")]
     socket_mode: Option<u32>,
 
-    /// Log more: every registration and the end of every connection, with its reason
+    /// Log more: every registration, and the end of every connection with its reason
     #[arg(long, help_heading = "Logging")]
     pub(crate) verbose: bool,
 
@@ -155,21 +158,21 @@ Examples:
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Slow {
-    /// It is disconnected
+    /// Disconnect it
     Disconnect,
-    /// New frames for it are dropped; an acknowledged message is answered 77
+    /// Drop new frames for it; an acknowledged message is answered 77
     DropNew,
-    /// Its oldest publications and broadcasts are dropped to make room; messages never are
+    /// Drop its oldest publications and broadcasts to make room; messages are never dropped
     DropOld,
-    /// Its senders wait until it reads; --hold-ms and --stall-ms do not apply
+    /// Let its senders wait until it reads; --hold-ms and --stall-ms do not apply
     Block,
 }
 
-/// Longer durations count as this one, ten years: no clock overflows with it.
+/// Maximum duration, ten years: longer ones count as this, so that no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let wanted = || "a number of seconds is wanted, such as 5 or 0.5".to_owned();
+    let wanted = || "expected a number of seconds, such as 5 or 0.5".to_owned();
     let seconds: f64 = text.parse().map_err(|_| wanted())?;
     if !seconds.is_finite() {
         return Err(wanted());
@@ -181,15 +184,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
-    let wanted = || "a whole number of milliseconds is wanted, such as 500".to_owned();
+    let wanted = || "expected a whole number of milliseconds, such as 500".to_owned();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wanted());
     }
-    // All digits: the only other error is that the number is too large.
+    // The text consists of digits, so that the only possible error is a number that is too large.
     Ok(text.parse().map_or(LONGEST, |ms| Duration::from_millis(ms).min(LONGEST)))
 }
 
-/// The kernel takes an `int`, and less of it than that.
+/// Limits a size, because the kernel accepts an `int`, and not all of its range.
 fn kernel_size(bytes: Option<usize>) -> Option<usize> {
     bytes.map(|bytes| bytes.min(i32::MAX as usize))
 }
@@ -197,7 +200,7 @@ fn kernel_size(bytes: Option<usize>) -> Option<usize> {
 fn octal(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("octal permissions up to 777 are wanted, such as 660".into()),
+        _ => Err("expected octal permissions up to 777, such as 660".into()),
     }
 }
 
@@ -207,7 +210,7 @@ impl Args {
         self.workers.map_or_else(cores, usize::from)
     }
 
-    /// How long a worker polls for an answer; zero on a single core, which would gain nothing.
+    /// Returns how long a worker polls for an answer; zero on a single core, where polling gains nothing.
     pub(crate) fn busy_poll(&self) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Duration::from_micros(self.busy_poll.unwrap_or(if cores > 1 { 500 } else { 0 }))

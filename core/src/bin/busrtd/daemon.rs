@@ -1,10 +1,10 @@
-//! Running in the background: the program starts itself once more, in a session of its own, and
-//! returns when that one is ready, or fails with what it said.
+//! Running in the background: the program starts itself again in a new session, and returns when the new process is
+//! ready, or fails with the error that the new process printed.
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Tells the second start that it is the one in the background.
+/// The environment variable that marks the background process.
 const CHILD: &str = "BUSRTD_BACKGROUND";
 const READY: &[u8] = b"ready\n";
 
@@ -12,7 +12,7 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Starts the background process, whose errors go to this one's standard error output.
+/// Starts the background process, whose errors go to the standard error output of this one.
 pub(crate) fn start() -> Result<ExitCode, String> {
     let failed = |e: std::io::Error| format!("cannot start in the background: {e}");
     let program = std::env::current_exe().map_err(failed)?;
@@ -34,13 +34,13 @@ pub(crate) fn start() -> Result<ExitCode, String> {
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
-/// In the background process: leaves the terminal behind and tells that the broker is ready.
+/// Detaches the background process from the terminal and reports that the broker is ready.
 pub(crate) fn ready() -> Result<(), String> {
     if !is_child() {
         return Ok(());
     }
-    let failed = |e: std::io::Error| format!("cannot go to the background: {e}");
-    // Fails only for the leader of a session, which is what is wanted.
+    let failed = |e: std::io::Error| format!("cannot run in the background: {e}");
+    // This fails only for the leader of a session, which needs no new session.
     let _ = rustix::process::setsid();
     // Lines logged so far belong on the terminal.
     crate::logging::flush();

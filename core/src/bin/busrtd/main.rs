@@ -16,11 +16,11 @@ use signals::Signals;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long the end waits for the runtime's threads.
+/// Maximum time that the end waits for the runtime's threads.
 const RUNTIME_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many tasks a worker polls before it asks the kernel for events while its queue does not become empty. One poll
-/// of a session takes up to a few milliseconds.
+/// Number of tasks that a worker polls before it asks the kernel for events, while its queue does not become empty.
+/// One poll of a session takes up to a few milliseconds.
 const EVENT_INTERVAL: u32 = 4;
 
 fn main() -> ExitCode {
@@ -61,7 +61,7 @@ fn start(args: &Args) -> Result<ExitCode, String> {
     });
     let runtime = builder.build().map_err(|e| format!("cannot start the runtime: {e}"))?;
     let result = runtime.block_on(run(args, options, signals));
-    // A thread that is stuck, such as in the lookup of a host, must not hold up the end.
+    // A blocked thread, for example in the lookup of a host, must not delay the end.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     logging::flush();
     result.map(|()| ExitCode::SUCCESS)
@@ -72,16 +72,16 @@ fn busy_poller(args: &Args) -> Option<BusyPoller> {
         return None;
     }
     let busy_poller = BusyPoller::new(args.busy_poll());
-    busy_poller.inspect_err(|e| log::debug!("sockets are not polled while an answer is due: {e}")).ok()
+    busy_poller.inspect_err(|e| log::debug!("busy polling is not available: {e}")).ok()
 }
 
 async fn run(args: &Args, options: Options, mut signals: Signals) -> Result<(), String> {
     let broker = Broker::new(options);
-    // The addresses of a host may take long to be found.
+    // Resolving the addresses of a host may take long.
     tokio::select! {
         result = listen(&broker, &args.bind) => result?,
         name = signals.next() => {
-            log::info!("{name}: ending before the start was complete");
+            log::info!("{name}: exiting before the start was complete");
             return Ok(());
         }
     }
@@ -99,7 +99,7 @@ async fn run(args: &Args, options: Options, mut signals: Signals) -> Result<(), 
     Ok(())
 }
 
-/// Opens all addresses. The broker logs what it has bound.
+/// Opens all addresses. The broker logs the bound addresses.
 async fn listen(broker: &Broker, addresses: &[String]) -> Result<(), String> {
     for address in addresses {
         broker.listen(address).await.map_err(|e| e.to_string())?;
@@ -107,7 +107,7 @@ async fn listen(broker: &Broker, addresses: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Every client takes a descriptor: the soft limit, often 1024, goes up to the hard one.
+/// Raises the soft limit of descriptors, often 1024, to the hard limit, since every client needs a descriptor.
 fn raise_descriptor_limit() {
     #[cfg(unix)]
     {

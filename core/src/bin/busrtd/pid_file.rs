@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// A pid file that this process wrote. Dropping it removes the file, unless it has another process's id or
-/// is another file by then.
+/// A pid file that this process wrote. Dropping it removes the file, unless the file has another process's id or was
+/// replaced.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
@@ -13,13 +13,13 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Writes the id of this process. A link at the path is neither followed nor replaced, nor is anything
-    /// else but a regular file.
+    /// Writes the id of this process. A link at the path is neither followed nor replaced, and only a regular file is
+    /// replaced.
     pub(crate) fn write(path: &Path) -> Result<PidFile, String> {
         let write = || {
             check(path)?;
             match write_new(path) {
-                // The directory may be the system's, and the file prepared for this user.
+                // The directory may belong to the system, with a file that was prepared for this user.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => write_in_place(path).map_err(|_| e),
                 result => result,
             }
@@ -34,7 +34,9 @@ impl Drop for PidFile {
         let path = self.path.display();
         match is_ours(&self.path, self.identity) {
             Ok(true) => {}
-            Ok(false) => return log::warn!("the pid file {path} is another process's now: not removed"),
+            Ok(false) => {
+                return log::warn!("the pid file {path} now belongs to another process: not removed");
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => return,
             Err(e) => return log::warn!("cannot read the pid file {path}: not removed: {e}"),
         }
@@ -59,13 +61,13 @@ fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a new file beside the old one and moves it into place complete.
+/// Writes a new file beside the old one and moves it into place when it is complete.
 fn write_new(path: &Path) -> io::Result<Identity> {
     let temporary = path.with_file_name(format!(".busrtd.{}.pid", std::process::id()));
-    // A killed process with the same id may have left this file.
+    // A killed process with the same id may have left this file behind.
     let _ = std::fs::remove_file(&temporary);
     let write = || {
-        // Fails if anything is there, hence it follows no link.
+        // This fails if anything exists at the path, so that it follows no link.
         let mut file = File::create_new(&temporary)?;
         file.write_all(content().as_bytes())?;
         std::fs::rename(&temporary, path)?;
@@ -95,7 +97,7 @@ fn is_ours(path: &Path, identity: Identity) -> io::Result<bool> {
     let file = open_no_follow(File::options().read(true), path)?;
     let same_file = Identity::of(&file)? == identity;
     let mut text = String::new();
-    // One byte more than the content has, to see that nothing follows it.
+    // One byte more than the content has, to detect anything that follows it.
     file.take(content().len() as u64 + 1).read_to_string(&mut text)?;
     Ok(same_file && text == content())
 }
@@ -118,7 +120,7 @@ impl Identity {
         Ok(Identity(meta.dev(), meta.ino()))
     }
 
-    /// Elsewhere the content alone tells.
+    /// On other systems, only the content identifies the file.
     #[cfg(not(unix))]
     fn of(_file: &File) -> io::Result<Identity> {
         Ok(Identity(0, 0))
@@ -152,7 +154,7 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("nothing"), &path).unwrap();
         PidFile::write(&path).unwrap_err();
         std::fs::remove_file(&path).unwrap();
-        // A hard link is replaced, its other name keeps the content.
+        // A hard link is replaced; its other name keeps the content.
         std::fs::hard_link(&precious, &path).unwrap();
         write_in_place(&path).unwrap_err();
         drop(PidFile::write(&path).unwrap());
@@ -167,7 +169,7 @@ mod tests {
         std::fs::write(&path, "1\n").unwrap();
         drop(file);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
-        // The same content in another file.
+        // Another file with the same content.
         let file = PidFile::write(&path).unwrap();
         std::fs::write(dir.path().join("other"), content()).unwrap();
         std::fs::rename(dir.path().join("other"), &path).unwrap();
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn only_regular_files_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let e = PidFile::write(dir.path()).unwrap_err();
         assert!(e.contains("not a file"), "{e}");

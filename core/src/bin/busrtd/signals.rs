@@ -1,5 +1,5 @@
-//! The signals that end the broker. A thread of its own receives them, so that they work whatever the
-//! other threads do.
+//! The signals that end the broker. A separate thread receives them, so that they work in every state of the other
+//! threads.
 
 use crate::logging;
 use std::io;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// How long the main thread has to act on a second signal before the process is ended without it.
+/// How long the main thread has to react to a second signal before the process is ended without it.
 const SECOND_SIGNAL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The signals that have come.
+/// The received signals.
 pub(crate) struct Signals(UnboundedReceiver<&'static str>);
 
 impl Signals {
-    /// Begins to receive. Until the thread runs, signals wait in a queue of the kernel's.
+    /// Begins to receive. Until the thread runs, signals wait in a queue of the kernel.
     pub(crate) fn start() -> io::Result<Signals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let entered = runtime.enter();
@@ -25,7 +25,7 @@ impl Signals {
         let thread = std::thread::Builder::new().name("signals".into());
         thread.spawn(move || {
             forward(&runtime, sources, |name| {
-                // An error: the main thread has ended already.
+                // An error means that the main thread has already ended.
                 let _ = sender.send(name);
             })
         })?;
@@ -46,7 +46,7 @@ fn forward(runtime: &Runtime, mut sources: Sources, send: impl Fn(&'static str))
     let second = runtime.block_on(sources.next());
     send(second);
     std::thread::sleep(SECOND_SIGNAL_PATIENCE);
-    log::error!("{second} again: the broker does not react, exiting");
+    log::error!("second {second}: the broker does not react, exiting immediately");
     logging::flush();
     exit(1);
 }
@@ -55,7 +55,7 @@ fn forward(runtime: &Runtime, mut sources: Sources, send: impl Fn(&'static str))
 struct Sources {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
-    /// `None`: the signal was ignored when the process started, as `nohup` does, and stays so.
+    /// `None`: the signal was ignored when the process started, for example by `nohup`, and remains ignored.
     hup: Option<tokio::signal::unix::Signal>,
 }
 
@@ -85,7 +85,7 @@ impl Sources {
 #[cfg(unix)]
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call changes nothing; it writes the present one to `action`, which is
+    // SAFETY: without a new action, the call changes nothing; it writes the present action to `action`, which is
     // large enough and lives until the call returns.
     let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
     // SAFETY: all bytes are zero or were written by the call; every field is valid with zeroes.

@@ -1,18 +1,18 @@
-//! `benchmark --rate`: latency while messages come at a fixed rate, whatever the broker does.
+//! `benchmark --rate`: measures latency while messages are sent at a fixed rate, independent of the broker.
 //!
-//! A closed loop sends the next message when the last one is through: while the broker stalls nothing is
-//! sent, and one bad time stands for all the messages that real senders would have had waiting. Here
-//! every message has a time at which it is due, and its latency counts from then, so that a stall is
-//! charged to every message that was due in that time (no "coordinated omission").
+//! A closed loop sends the next message when the last one is complete: while the broker stalls, nothing is sent, and
+//! one long time represents all the messages that real senders would have had waiting. Here every message has a time
+//! at which it is due, and its latency counts from that time, so that a stall is charged to every message that was
+//! due during it (no "coordinated omission").
 //!
-//! A worker is a client that sends and one that receives. Message k of all is due k / rate after the
-//! start and is the worker's whose turn it is. Pacers, threads of their own, watch the clock and call the
-//! senders themselves: waking up a task for it would cost more than most latencies. What is overdue is
-//! sent immediately; a worker whose connection takes nothing more does not hold up the others. Nothing of
-//! the schedule is left out, so that at a rate that cannot be kept the run takes longer.
+//! A worker consists of a sending and a receiving client. Message k is due k / rate after the start and is sent by
+//! the workers in turn. Pacers, which are separate threads, watch the clock and call the senders themselves: waking a
+//! task for it would cost more than most latencies. Overdue messages are sent immediately. A worker whose connection
+//! is blocked does not delay the others. No message of the schedule is left out, so that a run takes longer if the
+//! rate is too high.
 //!
-//! How late the pacers were is measured too: if that is much of the latency then it is the machine that
-//! has no time to send, and not the bus that is slow.
+//! The lateness of the pacers is measured too: if it is a large part of the latency, then the machine is too slow to
+//! send, and not the bus.
 
 use super::{Payload, STAMP_LEN};
 use crate::args::{Args, Load, OpenQos, usage};
@@ -34,14 +34,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-/// Sleeping takes longer than asked for: by the timer's slack of 50 µs and the time to wake up. So much
-/// before a message is due the pacer stops sleeping and watches the clock.
+/// Sleeping takes longer than requested, by the timer's slack of 50 µs and the time to wake up. The pacer stops
+/// sleeping and watches the clock this long before a message is due.
 const WATCH: Duration = Duration::from_micros(120);
-/// How long a pacer leaves a connection alone that takes nothing more.
+/// Time after which a pacer tries a blocked connection again.
 const RETRY: Duration = Duration::from_micros(50);
-/// How often the progress is shown.
+/// Interval at which the progress is shown.
 const SHOW: Duration = Duration::from_millis(100);
-/// From the decision to start until the first message is due: the pacers must be there by then.
+/// Time from the decision to start until the first message is due: the pacers must be running by then.
 const LEAD: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
@@ -59,39 +59,39 @@ struct Run {
     arrived: AtomicU64,
     /// True if every message has been sent.
     all_sent: AtomicBool,
-    /// True if the run has failed, and the pacers are to end.
+    /// True if the run has failed, so that the pacers must end.
     over: AtomicBool,
 }
 
-/// When messages are due.
+/// The times at which messages are due.
 #[derive(Debug, Clone, Copy)]
 struct Schedule {
     start: Instant,
-    /// The rate of all workers together, in 1/s.
+    /// The rate of all workers together, in messages per second.
     rate: u64,
     messages: u64,
     workers: u64,
 }
 
 impl Schedule {
-    /// When message `k` of all is due, after the start.
+    /// Returns when message `k` is due, counted from the start.
     fn offset(&self, k: u64) -> Duration {
         let ns = u128::from(k) * 1_000_000_000 / u128::from(self.rate);
         Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 
-    /// When message `k` is due; `None` if there is none.
+    /// Returns when message `k` is due; `None` if there is no such message.
     fn due(&self, k: u64) -> Option<Instant> {
         (k < self.messages).then(|| self.start + self.offset(k))
     }
 
-    /// How many messages are the worker's of that index.
+    /// Returns the number of messages of the worker with that index.
     fn share(&self, worker: u64) -> u64 {
         self.messages / self.workers + u64::from(worker < self.messages % self.workers)
     }
 }
 
-/// Ends the pacers, which nothing else would, when the run is given up.
+/// Ends the pacers when the run is cancelled, because nothing else would.
 struct EndPacers(Arc<Run>);
 
 impl Drop for EndPacers {
@@ -103,7 +103,7 @@ impl Drop for EndPacers {
 /// The measurements of one part of a run.
 enum Part {
     Latency(Meter),
-    /// How late messages were sent, and when the last one was.
+    /// The lateness of the messages, and the time of the last one.
     Lateness(Meter, Instant),
     Arrived(u64),
 }
@@ -111,7 +111,7 @@ enum Part {
 pub(super) async fn run(args: &Args, load: &Load, rate: u64, out: &mut Output) -> Result<()> {
     let qos = load.qos;
     if qos == OpenQos::Realtime && (load.payload_size as usize) < STAMP_LEN {
-        let text = "--payload-size must be 8 at least: the payload carries the time the message was due";
+        let text = "--payload-size must be at least 8, since the payload contains the time at which the message was due";
         return Err(usage(UsageError::ValueValidation, text));
     }
     let payload = Payload::new(load.payload_size);
@@ -161,7 +161,7 @@ async fn measure(
         over: AtomicBool::new(false),
     });
     let end_pacers = EndPacers(run.clone());
-    // Half of the cores at most: the rest is for the broker and the receivers.
+    // At most half of the cores are used: the others are for the broker and the receivers.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let pacers = (cores / 2).clamp(1, workers.len());
     let mut sending = JoinSet::new();
@@ -189,7 +189,7 @@ async fn measure(
     let mut show = tokio::time::interval(SHOW);
     while !sending.is_empty() || !receiving.is_empty() {
         let part = tokio::select! {
-            // Whichever fails first tells why: the rest may only wait for it.
+            // The first failure has the cause: the other tasks may only be waiting for the failed one.
             Some(part) = sending.join_next() => part,
             Some(part) = receiving.join_next() => part,
             _ = show.tick() => {
@@ -210,7 +210,7 @@ async fn measure(
     drop(end_pacers);
     bar.finish_and_clear();
     let received = if qos == OpenQos::Realtime { latency.ops() } else { arrived };
-    // The last message has its interval too: at the rate asked for this is that rate.
+    // The interval after the last message is included, so that the requested rate gives exactly this rate.
     let took = last_sent.saturating_duration_since(schedule.start) + schedule.offset(1);
     Ok(OpenStage {
         name,
@@ -229,7 +229,7 @@ fn meter() -> Result<Meter> {
     Meter::new(ProgressBar::hidden())
 }
 
-/// Takes what arrives, until it is all or nothing more comes.
+/// Takes arriving messages, until all have arrived or no more arrive.
 async fn receive(run: Arc<Run>, worker: Worker, share: u64) -> Result<Part> {
     let mut frames = worker.receiver.frames()?;
     let mut latency = meter()?;
@@ -264,13 +264,13 @@ async fn receive(run: Arc<Run>, worker: Worker, share: u64) -> Result<Part> {
     })
 }
 
-/// Takes the acknowledgements of one worker, which come in the order of its messages.
+/// Takes the acknowledgements of one worker, which arrive in the order of its messages.
 async fn confirm(run: Arc<Run>, mut sent: UnboundedReceiver<(Instant, PendingOperation)>) -> Result<Part> {
     let mut latency = meter()?;
     while let Some((due, confirmation)) = sent.recv().await {
         match confirmation.await {
             Ok(()) => latency.record(due.elapsed()),
-            // Not taken from the sender: it does not arrive, and is counted as lost.
+            // The broker did not accept it: it does not arrive, and is counted as lost.
             Err(e) if e.kind() == ErrorKind::NotDelivered => {}
             Err(e) => return Err(e.into()),
         }
@@ -281,20 +281,20 @@ async fn confirm(run: Arc<Run>, mut sent: UnboundedReceiver<(Instant, PendingOpe
     Ok(Part::Latency(latency))
 }
 
-/// A worker, as its pacer sees it.
+/// A worker from the point of view of its pacer.
 struct Line {
     client: Client,
     target: String,
-    /// Which message of all is its next,
+    /// The number of its next message.
     next: u64,
-    /// and when that is due; `None` when all are sent.
+    /// The time at which that message is due; `None` when all are sent.
     due: Option<Instant>,
-    /// Since when its connection has taken nothing more.
+    /// The time since which its connection has been blocked.
     blocked: Option<Instant>,
     confirmations: Option<UnboundedSender<(Instant, PendingOperation)>>,
 }
 
-/// Sends the messages of some workers when they are due, on a thread of its own.
+/// Sends the messages of some workers when they are due, on its own thread.
 struct Pacer {
     run: Arc<Run>,
     lateness: Meter,
@@ -310,7 +310,7 @@ impl Pacer {
     fn run(mut self, mut lines: Vec<Line>) -> Result<Part> {
         while !self.run.over.load(Ordering::Relaxed) {
             let mut next: Option<Instant> = None;
-            // One message of each, so that after a stall none has to wait for all of another.
+            // Each line sends one message in turn, so that after a stall no line waits for all messages of another.
             for line in &mut lines {
                 let now = Instant::now();
                 if line.due.is_some_and(|due| due <= now) {
@@ -328,7 +328,7 @@ impl Pacer {
         Ok(Part::Lateness(self.lateness, self.last_sent))
     }
 
-    /// Sends the next message of a line, unless the connection takes nothing more.
+    /// Sends the next message of a line, unless the connection is blocked.
     fn send(&mut self, line: &mut Line, now: Instant) -> Result<()> {
         let Some(due) = line.due else { return Ok(()) };
         let payload = self.run.payload.stamped(due);
@@ -337,7 +337,7 @@ impl Pacer {
             OpenQos::Realtime => QoS::Realtime,
             OpenQos::Processed => QoS::Processed,
         };
-        // It waits only for room; what is dropped before there is some has not been sent.
+        // The future waits only for room. If it is dropped before there is room, the message has not been sent.
         let submitted =
             pin!(line.client.submit(operation, qos)).poll(&mut Context::from_waker(Waker::noop()));
         match submitted {
@@ -358,14 +358,14 @@ impl Pacer {
                 if now - since < self.run.timeout {
                     return Ok(());
                 }
-                let text = format!("the broker takes nothing more from {}", line.client.name());
+                let text = format!("the broker accepts no more data from {}", line.client.name());
                 Err(Failure::Bus(busrt::Error::new(ErrorKind::Timeout, text)))
             }
         }
     }
 }
 
-/// Sleeps, and watches the clock for the last bit.
+/// Sleeps, and watches the clock for the rest of the time.
 fn wait_until(due: Instant) {
     loop {
         let left = due.saturating_duration_since(Instant::now());
@@ -373,7 +373,7 @@ fn wait_until(due: Instant) {
             return;
         }
         if left > WATCH {
-            // Not for long: the run may be over.
+            // The sleep is short, because the run may have ended.
             thread::sleep((left - WATCH).min(SHOW));
             if left > SHOW {
                 return;

@@ -1,5 +1,5 @@
-//! Where the broker's log goes: through a bounded queue to a thread that writes it to the standard error
-//! output or to syslog. A log that is not read stops nothing else.
+//! The broker's log: lines go through a bounded queue to a thread that writes them to the standard error output or to
+//! syslog. A log that is not read delays nothing else.
 
 mod queue;
 #[cfg(unix)]
@@ -12,9 +12,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long the end of the process waits for the log to be written.
+/// Maximum time that the end of the process waits for the log to be written.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
-/// How long the writer waits when the output, a non-blocking one, takes nothing.
+/// How long the writer waits if a non-blocking output is full.
 const OUTPUT_PAUSE: Duration = Duration::from_millis(10);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -23,8 +23,8 @@ fn queue() -> &'static Queue {
     QUEUE.get_or_init(Queue::default)
 }
 
-/// Starts logging: to syslog if that is asked for, or in the background; else to the standard error
-/// output, in colour on a terminal. `RUST_LOG` overrides the level there.
+/// Starts logging: to syslog if that is requested or in the background, otherwise to the standard error output, in
+/// colour on a terminal. `RUST_LOG` overrides the level there.
 pub(crate) fn start(args: &Args) -> Result<(), String> {
     let level = if args.verbose { LevelFilter::Debug } else { LevelFilter::Info };
     log_panics();
@@ -38,7 +38,7 @@ pub(crate) fn start(args: &Args) -> Result<(), String> {
                     .map_err(|e| e.to_string());
             }
             Err(e) if args.log_syslog => {
-                say(&format!("no syslog here ({e}): logging to standard error"));
+                say(&format!("syslog is not available ({e}): logging to standard error"));
             }
             Err(_) => {}
         }
@@ -47,20 +47,21 @@ pub(crate) fn start(args: &Args) -> Result<(), String> {
     let style = if shows_colours() { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_default_env().format_target(false);
-    // The variable decides, unless it is unset or "auto": with a pipe env_logger would then use no colours.
+    // The variable decides, unless it is unset or "auto": env_logger would then use no colours, since it writes to a
+    // pipe.
     if !matches!(std::env::var("RUST_LOG_STYLE").as_deref(), Ok("always" | "never")) {
         builder.write_style(style);
     }
     builder.target(env_logger::Target::Pipe(Box::new(QueueWriter))).try_init().map_err(|e| e.to_string())
 }
 
-/// Waits until the log is written, but not long.
+/// Waits for a short time until the log is written.
 pub(crate) fn flush() {
     queue().flush(FLUSH_PATIENCE);
 }
 
-/// Writes a line to the standard error output, after the log, also if the log goes to syslog. It waits only
-/// for a short time for an output that takes nothing.
+/// Writes a line to the standard error output, after the log, also if the log goes to syslog. If the output is
+/// blocked, it waits only for a short time.
 pub(crate) fn say(text: &str) {
     flush();
     let line = format!("busrtd: {text}\n");
@@ -81,7 +82,7 @@ fn write_with(write: impl FnMut(&Line) + Send + 'static) -> Result<(), String> {
     started.map(drop).map_err(|e| format!("cannot start the thread of the log: {e}"))
 }
 
-/// Writes all of it, however long that takes. An output that has ended is no reason to stop the broker.
+/// Writes all bytes, however long that takes. A closed output does not stop the broker.
 fn write_stderr(mut bytes: &[u8]) {
     let mut stderr = io::stderr();
     while !bytes.is_empty() {
@@ -122,7 +123,8 @@ fn shows_colours() -> bool {
     io::stderr().is_terminal() && !is("CLICOLOR", "0") && !is("TERM", "dumb")
 }
 
-/// The standard library reports a panic on the standard error output and waits for it: the log does not.
+/// Logs panics. The standard library would write them to the standard error output and wait for it; the log does not
+/// wait.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();

@@ -1,4 +1,4 @@
-//! Log lines on their way to the thread that writes them.
+//! The queue of log lines for the thread that writes them.
 
 use log::Level;
 use std::cell::Cell;
@@ -10,8 +10,8 @@ const MAX_LINES: usize = 1024;
 const MAX_BYTES: usize = 1024 * 1024;
 
 thread_local! {
-    /// Set on the thread that writes: its own lines are never dropped, so that the count of the others is
-    /// not lost.
+    /// Set on the thread that writes: its own lines are never dropped, so that the count of dropped lines is not
+    /// lost.
     static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Line {
     pub(super) text: Vec<u8>,
 }
 
-/// A bounded queue. Adding a line takes a short lock and never waits for the writer: what does not fit is
+/// A bounded queue. Adding a line takes a short lock and never waits for the writer: lines that do not fit are
 /// dropped and counted.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -38,7 +38,7 @@ struct State {
     lines: VecDeque<Line>,
     bytes: usize,
     dropped: u64,
-    /// The writer has a line in hand.
+    /// True while the writer is writing a line.
     writing: bool,
 }
 
@@ -80,8 +80,8 @@ impl Queue {
         }
     }
 
-    /// Waits for the next line. With it comes the number of lines that were dropped, if there is room again
-    /// to tell it.
+    /// Waits for the next line. Returns it with the number of dropped lines, if there is room again to report that
+    /// number.
     fn next(&self) -> (Line, u64) {
         let mut state = self.lock();
         loop {
@@ -97,7 +97,7 @@ impl Queue {
         }
     }
 
-    /// Waits until everything is written, at most `patience`.
+    /// Waits until everything is written, at most for `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
@@ -119,14 +119,14 @@ mod tests {
     use std::sync::mpsc::{channel, sync_channel};
 
     #[test]
-    fn a_writer_that_is_stuck_holds_up_nothing() {
+    fn a_stuck_writer_delays_nothing() {
         let queue = Arc::new(Queue::default());
         let (release, released) = channel::<()>();
         let (written, lines) = channel();
         let writer = queue.clone();
         std::thread::spawn(move || {
             writer.run(|line| {
-                // Once the sender is gone, all lines pass.
+                // After the sender is dropped, all lines pass.
                 let _ = released.recv();
                 let _ = written.send(line.text.clone());
             })
@@ -140,7 +140,7 @@ mod tests {
         drop(release);
         queue.flush(Duration::from_secs(20));
         let written: Vec<_> = lines.try_iter().collect();
-        // One more is in the writer's hand.
+        // The writer holds one more line.
         assert!((MAX_LINES..=MAX_LINES + 1).contains(&written.len()), "{}", written.len());
         assert_eq!(written[7], b"7");
     }

@@ -1,14 +1,14 @@
-//! Syslog: the logger that formats records, and the connection that the log's thread writes to.
+//! Syslog: the logger that formats records, and the connection to which the log's thread writes.
 
 use super::queue::Line;
 use log::{Level, Log, Metadata, Record};
 use std::time::{Duration, Instant};
 use syslog::{Formatter3164, LoggerBackend};
 
-/// A connection that failed is opened again at most this often.
+/// Minimum interval at which a failed connection is opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Hands records to the queue.
+/// Passes records to the queue.
 pub(super) struct Logger;
 
 impl Log for Logger {
@@ -36,8 +36,8 @@ impl Output {
         Ok(Output { logger: Some(connect()?), opened: Instant::now() })
     }
 
-    /// Writes a line. When syslog was started again, its old socket takes nothing: the connection is opened
-    /// once more. A line that cannot be written is lost.
+    /// Writes a line. After syslog was restarted, its old socket fails: the connection is then opened again, once. A
+    /// line that cannot be written is lost.
     pub(super) fn write(&mut self, line: &Line) {
         let text = String::from_utf8_lossy(&line.text);
         if self.try_write(line.level, &text) || self.opened.elapsed() < REOPEN_INTERVAL {
