@@ -39,12 +39,12 @@ pub struct Args {
 }
 
 impl Args {
-    /// The number given for key `k`, else `d`.
+    /// Returns the number given for key `k`, or `d`.
     fn num(&self, k: &str, d: u64) -> u64 {
         self.kv.get(k).map_or(d, |v| v.replace('_', "").parse().expect(k))
     }
 
-    /// A new client, registered as `name`.
+    /// Connects a new client, registered as `name`.
     fn connect(&self, name: &str) -> Conn {
         let mut c = Conn::open(&self.addr);
         self.proto.handshake(&mut c, name);
@@ -65,7 +65,7 @@ fn main() {
         std::process::exit(2);
     }
     let lim = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };
-    // SAFETY: the limit outlives the call, which only reads it. Where it is refused, the inherited one holds.
+    // SAFETY: the limit outlives the call, which only reads it. If it is refused, the inherited limit stays.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) };
     match a[0].as_str() {
         "probe" => return probe::run(&options::Options::parse(&a[1..])),

@@ -1,11 +1,11 @@
-//! The memory that clients cost the broker.
+//! The memory that clients need in the broker.
 
 use crate::Args;
 use crate::net::Conn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The resident memory of process `pid`, in KiB.
+/// Returns the resident memory of process `pid`, in KiB.
 pub fn rss_kb(pid: u64) -> u64 {
     std::fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
@@ -15,7 +15,7 @@ pub fn rss_kb(pid: u64) -> u64 {
         .unwrap()
 }
 
-/// Memory of an idle registered client.
+/// Measures the memory of an idle registered client.
 pub fn idle(args: Arc<Args>) {
     let (conns, pid) = (args.num("conns", 1000), args.num("pid", 0));
     let before = rss_kb(pid);

@@ -1,4 +1,4 @@
-//! Blocking sockets and a level-triggered poller, as thin as they come.
+//! Minimal blocking sockets and a level-triggered poller.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ enum Sock {
 /// A connection to a broker.
 pub struct Conn {
     sock: Sock,
-    /// For [`Poller::add`]; open as long as the connection.
+    /// Descriptor for [`Poller::add`], open as long as the connection.
     pub fd: RawFd,
 }
 
 impl Conn {
-    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`; panics if it cannot.
+    /// Connects to a UNIX socket (a path that starts with `/`) or to `host:port`. Panics on failure.
     pub fn open(addr: &str) -> Conn {
         Conn::try_open(addr).unwrap_or_else(|e| panic!("{addr}: {e}"))
     }
@@ -38,7 +38,7 @@ impl Conn {
         }
     }
 
-    /// A second handle of the same connection, so that one thread can read while another writes.
+    /// Returns a second handle of the same connection, so that one thread can read while another writes.
     pub fn try_clone(&self) -> std::io::Result<Conn> {
         let sock = match &self.sock {
             Sock::Unix(s) => Sock::Unix(s.try_clone()?),
@@ -51,7 +51,7 @@ impl Conn {
         Ok(Conn { sock, fd })
     }
 
-    /// Bounds how long a write waits for room: `write` then returns `None`.
+    /// Limits how long a write waits for room: `write` then returns `None`.
     pub fn write_timeout(&mut self, limit: Duration) -> std::io::Result<()> {
         match &self.sock {
             Sock::Unix(s) => s.set_write_timeout(Some(limit)),
@@ -59,7 +59,7 @@ impl Conn {
         }
     }
 
-    /// From now on reads do not wait.
+    /// Makes reads non-blocking.
     pub fn nonblocking(&mut self) {
         match &self.sock {
             Sock::Unix(s) => s.set_nonblocking(true).unwrap(),
@@ -67,7 +67,7 @@ impl Conn {
         }
     }
 
-    /// Bytes read; 0 at the end of the stream, `None` when it would block.
+    /// Returns the number of bytes read; 0 at the end of the stream, `None` if it would block.
     pub fn read(&mut self, buf: &mut [u8]) -> Option<usize> {
         let r = match &mut self.sock {
             Sock::Unix(s) => s.read(buf),
@@ -80,7 +80,8 @@ impl Conn {
         }
     }
 
-    /// Bytes written; `None` when there was no room in time, an error when the connection is closed.
+    /// Returns the number of bytes written; `None` if there was no room in time, an error if the connection is
+    /// closed.
     pub fn write(&mut self, buf: &[u8]) -> std::io::Result<Option<usize>> {
         let r = match &mut self.sock {
             Sock::Unix(s) => s.write(buf),
@@ -98,7 +99,7 @@ impl Conn {
         assert!(self.try_read_exact(buf), "handshake read");
     }
 
-    /// Fills `buf`; false when the broker has closed the connection.
+    /// Fills `buf`. Returns false if the broker has closed the connection.
     pub fn try_read_exact(&mut self, buf: &mut [u8]) -> bool {
         match &mut self.sock {
             Sock::Unix(s) => s.read_exact(buf),
@@ -107,12 +108,12 @@ impl Conn {
         .is_ok()
     }
 
-    /// Writes all of `buf`; a broker that closes the connection ends the measurement.
+    /// Writes all of `buf`. Panics if the broker closes the connection.
     pub fn write_all(&mut self, buf: &[u8]) {
         assert!(self.try_write_all(buf), "the broker closed the connection on a write");
     }
 
-    /// Writes all of `buf`; false when the broker has closed the connection.
+    /// Writes all of `buf`. Returns false if the broker has closed the connection.
     pub fn try_write_all(&mut self, buf: &[u8]) -> bool {
         match &mut self.sock {
             Sock::Unix(s) => s.write_all(buf),
@@ -122,7 +123,7 @@ impl Conn {
     }
 }
 
-/// Tells which of many connections are readable. It lives as long as the process.
+/// Reports which of many connections are readable. It lives as long as the process.
 pub struct Poller {
     ep: RawFd,
 }
@@ -133,23 +134,23 @@ impl Poller {
         Poller { ep: unsafe { libc::epoll_create1(0) } }
     }
 
-    /// Watches `fd`, known as `token`.
+    /// Watches `fd` under the name `token`.
     pub fn add(&mut self, fd: RawFd, token: usize) {
         let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
         // SAFETY: the event outlives the call, which copies it; a bad descriptor is an error returned.
         assert_eq!(unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_ADD, fd, &mut ev) }, 0);
     }
 
-    /// Watches `fd` no longer.
+    /// Stops watching `fd`.
     pub fn remove(&mut self, fd: RawFd) {
         // SAFETY: removing needs no event; a descriptor that is not watched is an error returned.
         unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
 
-    /// The tokens that are readable, at most 256; none after `ms` milliseconds.
+    /// Returns the tokens that are readable, at most 256; none after `ms` milliseconds.
     pub fn wait(&mut self, ms: i32) -> Vec<usize> {
         let mut evs = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
-        // SAFETY: `evs` has room for the 256 events that are asked for.
+        // SAFETY: `evs` has room for the 256 events that are requested.
         let k = unsafe { libc::epoll_wait(self.ep, evs.as_mut_ptr(), 256, ms) };
         evs.iter().take(k.max(0) as usize).map(|e| e.u64 as usize).collect()
     }

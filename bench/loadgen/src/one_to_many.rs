@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::{Duration, Instant};
 
-/// One publisher, N subscribers of one topic, all read by one epoll thread.
+/// One publisher, N subscribers of one topic; one epoll thread reads for all of them.
 pub fn fanout(args: Arc<Args>) {
     let (n, subs) = (args.num("n", 20_000), args.num("subs", 100) as usize);
     let (size, window) = (args.num("size", 100) as usize, args.num("window", 1024));
@@ -71,8 +71,8 @@ pub fn fanout(args: Arc<Args>) {
     );
 }
 
-/// C clients hold T subscriptions each; one publisher walks the topics; each publication matches
-/// exactly one exact-topic subscriber plus one wildcard subscriber.
+/// C clients hold T subscriptions each. One publisher iterates over the topics; each publication matches exactly one
+/// subscriber of the exact topic and one wildcard subscriber.
 pub fn subs(args: Arc<Args>) {
     let (n, conns, topics) = (args.num("n", 100_000), args.num("conns", 100), args.num("topics", 1000));
     let (size, window, pid) = (args.num("size", 100) as usize, args.num("window", 2048), args.num("pid", 0));

@@ -1,4 +1,5 @@
-//! One sender, one receiver: throughput, latency, acknowledgements, and a flood; and clients with themselves.
+//! One sender and one receiver: throughput, latency, acknowledgements, and a flood; and clients that send to
+//! themselves.
 
 use crate::Args;
 use crate::net::{Conn, Poller};
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::time::{Duration, Instant};
 
-/// K senders, each to its own receiver; `window` frames in flight at most per pair, so that no
-/// broker is ever asked to queue more than that.
+/// K senders, each with its own receiver; at most `window` frames in flight per pair, so that no broker has to queue
+/// more than that.
 pub fn p2p(args: Arc<Args>) {
     let (n, pairs) = (args.num("n", 1_000_000), args.num("pairs", 4));
     let (size, window) = (args.num("size", 100) as usize, args.num("window", 4096));
@@ -58,7 +59,7 @@ pub fn p2p(args: Arc<Args>) {
                 tx.write_all(&buf);
                 sent += batch;
             }
-            // keep the sender open until its receiver is done
+            // Keeps the sender open until its receiver is done.
             while got.load(Acquire) < per {
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -126,8 +127,8 @@ pub fn pingpong(args: Arc<Args>) {
     );
 }
 
-/// `conns` clients in one thread, each with one message to itself under way: a read and a write on either side
-/// for each, and the poller.
+/// `conns` clients in one thread, each with one message to itself in flight: for each message a read and a write on
+/// either side, and the poller.
 pub fn echo(args: Arc<Args>) {
     let (n, size, conns) = (args.num("n", 300_000), args.num("size", 100) as usize, args.num("conns", 8));
     let qos = if args.num("rt", 1) == 1 { 2 } else { 0 };
@@ -206,8 +207,8 @@ pub fn ack(args: Arc<Args>) {
     println!("scenario=ack depth={depth} size={size} n={n} secs={s:.3} acks_per_s={:.0}", n as f64 / s);
 }
 
-/// No window at all: a sender that never waits and a receiver that reads slowly (`delay` us per
-/// read). What counts is who survives and what arrives, not the speed.
+/// A sender that never waits, without a window, and a receiver that reads slowly (`delay` us per read). The result is
+/// which clients stay connected and what arrives, not the speed.
 pub fn flood(args: Arc<Args>) {
     let (n, size, delay) = (args.num("n", 500_000), args.num("size", 100) as usize, args.num("delay", 0));
     let mut rx = args.connect("lg.rx");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-/// The options given, by name.
+/// The given options, by name.
 pub struct Options(HashMap<String, String>);
 
 impl Options {
@@ -19,12 +19,12 @@ impl Options {
         Options(options)
     }
 
-    /// The text of an option that must be given.
+    /// Returns the text of a mandatory option.
     pub fn text(&self, name: &str) -> &str {
         self.0.get(name).unwrap_or_else(|| panic!("--{name} is missing"))
     }
 
-    /// The value of an option, or `default` if it is not given.
+    /// Returns the value of an option, or `default` if it is not given.
     pub fn value<T: FromStr>(&self, name: &str, default: T) -> T {
         match self.0.get(name) {
             None => default,

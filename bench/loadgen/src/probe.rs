@@ -1,9 +1,9 @@
 //! A client that sends itself a small realtime message on a fixed schedule and measures the round trip.
 //!
-//! The schedule is open: a message is due every `--every-ms`, whether or not earlier ones were answered, and
-//! its latency counts from when it was due. A broker that does nothing for 100 ms thus delays 50 messages, not one.
-//! Prints one JSON object; `own_max_us` is the part of the delay that this process itself caused (how late it
-//! woke to send a message).
+//! The schedule is open: a message is due every `--every-ms`, whether or not earlier ones were answered, and its
+//! latency counts from when it was due. A broker that does nothing for 100 ms thus delays 50 messages, not one. It
+//! prints one JSON object; `own_max_us` is the part of the delay that this process itself caused by waking up late to
+//! send a message.
 
 use crate::net::Conn;
 use crate::options::Options;
@@ -12,10 +12,11 @@ use crate::schedule;
 use std::time::{Duration, Instant};
 
 const NAME: &str = "lg.probe";
-/// Messages sent one by one before the schedule starts, so that the first figures are not those of a cold start.
+/// Number of messages that are sent one by one before the schedule starts, so that the first figures are not those of
+/// a cold start.
 const WARM_UP: usize = 50;
 
-/// Measures for `--seconds`; then waits up to `--patience` seconds for the answers still missing.
+/// Measures for `--seconds`, then waits up to `--patience` seconds for the missing answers.
 pub fn run(options: &Options) {
     let scheduling = schedule::first();
     let seconds: f64 = options.value("seconds", 2.0);
@@ -62,14 +63,14 @@ pub fn run(options: &Options) {
 struct Probe {
     conn: Conn,
     qos: u8,
-    /// When each message was due; its index is the number in its payload.
+    /// The time at which each message was due. The index is the number in the message's payload.
     due: Vec<Instant>,
     latencies: Vec<Duration>,
-    /// Messages that have come back and, if that was asked for, were acknowledged.
+    /// Number of messages that have come back and, if requested, were acknowledged.
     answered: usize,
     messages: usize,
     acknowledgements: usize,
-    /// Bytes that the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     out: Vec<u8>,
     input: Vec<u8>,
     chunk: Vec<u8>,
@@ -95,7 +96,7 @@ impl Probe {
         }
     }
 
-    /// Queues message `number` and writes as much as the socket takes.
+    /// Queues message `number` and writes as much as the socket accepts.
     fn queue(&mut self, number: usize, due: Instant) {
         self.due.push(due);
         let number = number as u32;
@@ -113,12 +114,12 @@ impl Probe {
         }
     }
 
-    /// Waits for the socket, at most for `limit`, and handles what is ready.
+    /// Waits for the socket, at most for `limit`, and handles the ready events.
     fn turn(&mut self, limit: Duration) {
         let events = libc::POLLIN | if self.out.is_empty() { 0 } else { libc::POLLOUT };
         let mut poll = libc::pollfd { fd: self.conn.fd, events, revents: 0 };
         let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
-        // SAFETY: both structures outlive the call; it writes to one pollfd, which is all that it is told of.
+        // SAFETY: both structures outlive the call; it writes to one pollfd, whose number it is given.
         let ready = unsafe { libc::ppoll(&mut poll, 1, &limit, std::ptr::null()) };
         if ready <= 0 {
             return;
@@ -156,7 +157,7 @@ impl Probe {
             if self.input.len() < at + length {
                 break;
             }
-            // The probe subscribes to nothing: a publication is the broker's warning that it goes.
+            // The probe has no subscriptions of its own: a publication is the broker's warning of its shutdown.
             self.messages += usize::from(header[0] == 0x12);
             at += length;
         }
@@ -170,7 +171,7 @@ impl Probe {
     }
 
     fn report(mut self, scheduling: &str) {
-        // The latency of a message without an answer is at least the time since it was due.
+        // The latency of an unanswered message is at least the time since it was due.
         let now = Instant::now();
         let unanswered = &self.due[self.answered..];
         self.latencies.extend(unanswered.iter().map(|due| now - *due));

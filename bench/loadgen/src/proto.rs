@@ -2,7 +2,7 @@
 
 use crate::net::Conn;
 
-/// The protocol a broker speaks.
+/// The protocol of a broker.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Proto {
     Busrt,
@@ -12,7 +12,7 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// As named on the command line.
+    /// Parses the name used on the command line.
     pub fn parse(s: &str) -> Self {
         match s {
             "busrt" => Proto::Busrt,
@@ -66,7 +66,7 @@ impl Proto {
         }
     }
 
-    /// A topic or mask of ours, spelled as this broker does.
+    /// Converts a topic or mask of BUS/RT to the syntax of this broker.
     fn topic(self, t: &str) -> String {
         match self {
             Proto::Nats => t.replace('/', ".").replace('+', "*"),
@@ -75,7 +75,7 @@ impl Proto {
         }
     }
 
-    /// A receiver of one-to-one messages: native for busrt, a subject of its own elsewhere.
+    /// Prepares a receiver of one-to-one messages: native for busrt, a separate subject for other brokers.
     pub fn listen(self, c: &mut Conn, name: &str) {
         if self != Proto::Busrt {
             self.subscribe(c, name);
@@ -104,7 +104,7 @@ impl Proto {
             Proto::Redis => {
                 let cmd = if t.contains('*') { "PSUBSCRIBE" } else { "SUBSCRIBE" };
                 c.write_all(format!("*2\r\n${}\r\n{cmd}\r\n${}\r\n{t}\r\n", cmd.len(), t.len()).as_bytes());
-                // The confirmation: *3, its three parts.
+                // The confirmation: *3 and its three parts.
                 let mut lines = 0;
                 let mut b = [0u8; 1];
                 while lines < 6 {
@@ -166,7 +166,7 @@ impl Proto {
     }
 }
 
-/// A busrt request.
+/// Appends a busrt request.
 pub fn frame(out: &mut Vec<u8>, op: u8, qos: u8, id: u32, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|p| p.len()).sum();
     out.extend_from_slice(&id.to_le_bytes());
@@ -177,7 +177,7 @@ pub fn frame(out: &mut Vec<u8>, op: u8, qos: u8, id: u32, parts: &[&[u8]]) {
     }
 }
 
-/// A length as MQTT writes it.
+/// Appends a length in the encoding of MQTT.
 fn varint(out: &mut Vec<u8>, mut n: usize) {
     loop {
         let b = (n % 128) as u8;

@@ -1,27 +1,27 @@
-//! The input of clients: whole messages are counted, their content is not read.
+//! The input of clients: complete messages are counted, their content is not read.
 
 use crate::net::Conn;
 use crate::proto::Proto;
 
-/// Counts whole messages in a byte stream.
+/// Counts complete messages in a byte stream.
 pub struct Scan {
     proto: Proto,
     buf: Vec<u8>,
     tmp: Vec<u8>,
-    /// The bytes still to come of a message whose beginning is not kept.
+    /// Number of bytes that are still missing of a message whose beginning is not kept.
     skip: usize,
-    /// busrt acknowledgements seen; the caller may reset it.
+    /// Number of busrt acknowledgements seen; the caller may reset it.
     pub acks: u64,
 }
 
 impl Scan {
-    /// A scanner of one connection.
+    /// Creates a scanner for one connection.
     pub fn new(proto: Proto) -> Self {
         Scan { proto, buf: vec![], tmp: vec![0; 1 << 16], skip: 0, acks: 0 }
     }
 
-    /// One read; the number of messages completed by it, `usize::MAX` at the end of the stream.
-    /// `on_ack` gets the result code of every busrt acknowledgement.
+    /// Reads once. Returns the number of messages that were completed by it, or `usize::MAX` at the end of the
+    /// stream. `on_ack` receives the result code of every busrt acknowledgement.
     pub fn read(&mut self, c: &mut Conn, mut on_ack: impl FnMut(u8)) -> usize {
         let n = match c.read(&mut self.tmp) {
             None => return 0,
@@ -43,7 +43,7 @@ impl Scan {
         let mut pos = 0;
         loop {
             let b = &self.buf[pos..];
-            // Its whole length, and whether it is a message; None while that cannot be told.
+            // The whole length, and whether it is a message; `None` while this is unknown.
             let head: Option<(usize, bool)> = match self.proto {
                 Proto::Busrt => (b.len() >= 6).then(|| match b[0] {
                     0 => (6, false),
@@ -95,7 +95,7 @@ impl Scan {
     }
 }
 
-/// An array reply of a subscriber (message / pmessage), or an integer reply of a publisher.
+/// Returns the length of an array reply of a subscriber (message / pmessage), or of an integer reply of a publisher.
 fn redis_len(b: &[u8]) -> Option<(usize, bool)> {
     let line = |from: usize| b[from..].iter().position(|c| *c == b'\n').map(|e| from + e + 1);
     let num = |from: usize, to: usize| -> usize {

@@ -1,7 +1,7 @@
 //! Priorities for the kernel's scheduler: the probe runs first, attackers last.
 
-/// Puts this process before all others, so that the probe measures the broker and not its own waiting for a core.
-/// Returns what was granted: a real-time class needs a privilege, and so does a better nice value.
+/// Gives this process priority over all others, so that the probe measures the broker and not its own wait for a
+/// core. Returns the priority that was granted: a real-time class and a better nice value need a privilege.
 pub fn first() -> &'static str {
     // SAFETY: no pointers are involved; the call only changes how late timers of this thread may fire.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
@@ -13,14 +13,15 @@ pub fn first() -> &'static str {
     if nice(-20, -20) { "nice -20" } else { "normal" }
 }
 
-/// Puts this process behind all others: an attacker must not take the cores from the broker. Its session keeps about
-/// a tenth of the weight of others: with less, a broker that is busy would starve the attack, and then look good.
+/// Gives all other processes priority over this one, because an attacker must not take the cores from the broker. Its
+/// session keeps about a tenth of the weight of others: with less, a busy broker would starve the attack, and would
+/// then look good.
 pub fn last() {
     nice(19, 10);
 }
 
-/// Sets the nice values of all threads of this process and of its session: the kernel divides the cores among
-/// sessions first (autogroup), so that the value of a thread alone means nothing to other sessions.
+/// Sets the nice values of all threads of this process and of its session. The kernel first divides the cores among
+/// sessions (autogroup), so that the value of a thread alone has no effect on other sessions.
 fn nice(value: i32, session: i32) -> bool {
     // Kernels without autogroup have no such file, and need none.
     let _ = std::fs::write("/proc/self/autogroup", session.to_string());

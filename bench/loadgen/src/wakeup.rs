@@ -1,16 +1,16 @@
-//! Measures the cost of waking a core that sleeps: the time from a write to an eventfd until a thread on another core, which
-//! slept in a read of it, runs.
+//! Measures the cost of waking a sleeping core: the time from a write to an eventfd until a thread on another core,
+//! which slept in a read of it, runs.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How often it is measured.
+/// Number of measurements.
 const ROUNDS: usize = 300;
 
 /// How long both cores rest before each measurement, so that they really sleep.
 const REST: Duration = Duration::from_millis(2);
 
-/// Prints the median and the 90th percentile in microseconds. Nothing on a machine with one core.
+/// Prints the median and the 90th percentile in microseconds. Prints nothing on a machine with one core.
 pub fn run() {
     let cores = allowed_cores();
     let [first, second, ..] = cores[..] else { return println!("scenario=wakeup cores={}", cores.len()) };
@@ -22,7 +22,7 @@ pub fn run() {
         pin(second);
         for _ in 0..ROUNDS {
             let mut count = 0_u64;
-            // SAFETY: the buffer is eight bytes long, as a read of an eventfd demands.
+            // SAFETY: the buffer is eight bytes long, as a read of an eventfd requires.
             let read = unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
             let now = Instant::now();
             assert_eq!(read, 8, "read of an eventfd");
@@ -34,7 +34,7 @@ pub fn run() {
     for _ in 0..ROUNDS {
         std::thread::sleep(REST);
         let (one, began) = (1_u64, Instant::now());
-        // SAFETY: the buffer is eight bytes long, as a write to an eventfd demands.
+        // SAFETY: the buffer is eight bytes long, as a write to an eventfd requires.
         let written = unsafe { libc::write(fd, (&raw const one).cast(), 8) };
         assert_eq!(written, 8, "write to an eventfd");
         let now = woke.recv().expect("the sleeper runs");
@@ -48,7 +48,7 @@ pub fn run() {
 fn allowed_cores() -> Vec<usize> {
     // SAFETY: a set of zero bits is a valid value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is as long as the length says.
+    // SAFETY: the set has the given length.
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     // SAFETY: the numbers are below the size of the set.
     (0..libc::CPU_SETSIZE as usize).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
@@ -57,7 +57,7 @@ fn allowed_cores() -> Vec<usize> {
 fn pin(core: usize) {
     // SAFETY: a set of zero bits is a valid value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the number is one that `allowed_cores` returned; the set is as long as the length says.
+    // SAFETY: the number is one that `allowed_cores` returned; the set has the given length.
     unsafe {
         libc::CPU_SET(core, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);

@@ -1,4 +1,4 @@
-//! One client of an attack: it connects again when the broker has ended its connection.
+//! One client of an attack. It connects again when the broker has closed its connection.
 
 use super::Stage;
 use crate::net::Conn;
@@ -20,14 +20,14 @@ pub const BROADCAST: u8 = 0x13;
 pub const UNACKNOWLEDGED: u8 = 0;
 pub const ACKNOWLEDGED: u8 = 1;
 
-/// One frame as bytes.
+/// Returns one frame as bytes.
 pub fn encode(operation: u8, qos: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame(&mut bytes, operation, qos, 1, parts);
     bytes
 }
 
-/// One acknowledged SUBSCRIBE, UNSUBSCRIBE, EXCLUDE or UNEXCLUDE frame with these topics.
+/// Returns one acknowledged SUBSCRIBE, UNSUBSCRIBE, EXCLUDE or UNEXCLUDE frame with these topics.
 pub fn encode_topics(operation: u8, topics: impl Iterator<Item = String>) -> Vec<u8> {
     let body = topics.collect::<Vec<_>>().join("\0");
     encode(operation, ACKNOWLEDGED, &[body.as_bytes()])
@@ -41,20 +41,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// During the preparation.
+    /// Connects a client during the preparation.
     pub fn new(stage: &Arc<Stage>, name: &str) -> Client {
         let conn = stage.connect(name);
         Client { stage: stage.clone(), name: name.to_owned(), conn, scan: Scan::new(Proto::Busrt) }
     }
 
-    /// Writes `bytes` and reads until that many acknowledgements have come. False if the connection ended; the
-    /// client then has a new one.
+    /// Writes `bytes` and reads until this many acknowledgements have arrived. Returns false if the connection ended;
+    /// the client then has a new one.
     pub fn acknowledged(&mut self, bytes: &[u8], count: u64) -> bool {
         self.scan.acks = 0;
         self.exchange(bytes, |scan, _| scan.acks >= count)
     }
 
-    /// Writes `bytes` and reads until that many messages have come. False if the connection ended.
+    /// Writes `bytes` and reads until this many messages have arrived. Returns false if the connection ended.
     pub fn answered(&mut self, bytes: &[u8], count: usize) -> bool {
         self.exchange(bytes, |_, messages| messages >= count)
     }
@@ -74,7 +74,7 @@ impl Client {
         alive
     }
 
-    /// Writes `bytes`. False if the connection ended.
+    /// Writes `bytes`. Returns false if the connection ended.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         let alive = self.conn.try_write_all(bytes);
         if !alive {
@@ -83,7 +83,7 @@ impl Client {
         alive
     }
 
-    /// Connects anew, as often as it takes: the broker may still hold the name.
+    /// Connects again, with as many attempts as needed: the broker may still hold the name.
     pub fn reconnect(&mut self) {
         loop {
             self.stage.cut.fetch_add(1, Relaxed);
@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-/// A connection registered as `name`; `None` if the broker refuses it.
+/// Returns a connection registered as `name`; `None` if the broker refuses it.
 pub fn register(address: &str, name: &str) -> Option<Conn> {
     let mut conn = Conn::try_open(address).ok()?;
     let mut greeting = [0; 3];
@@ -107,7 +107,7 @@ pub fn register(address: &str, name: &str) -> Option<Conn> {
     (greeted && accepted(&mut conn, &registration)).then_some(conn)
 }
 
-/// Writes one step of the handshake; whether the broker answers that it is right.
+/// Writes one step of the handshake. Returns whether the broker accepts it.
 fn accepted(conn: &mut Conn, step: &[u8]) -> bool {
     let mut code = [0];
     conn.try_write_all(step) && conn.try_read_exact(&mut code) && code == [1]

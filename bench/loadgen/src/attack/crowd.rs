@@ -1,4 +1,4 @@
-//! Many clients that read, or that do not, and stay alive either way.
+//! Many clients that read or do not read, and stay connected in both cases.
 
 use crate::net::{Conn, Poller};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 const PING_INTERVAL: Duration = Duration::from_millis(1500);
 const PING: [u8; 9] = [0; 9];
 
-/// Connections served by a thread of their own.
+/// Connections that a separate thread serves.
 pub struct Crowd {
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Crowd {
-    /// Clients that read all that comes and throw it away.
+    /// Clients that read and discard everything.
     pub fn reading(conns: Vec<Conn>) -> Crowd {
         Crowd::start(conns, true)
     }
@@ -42,7 +42,7 @@ impl Crowd {
             while !stop.load(Acquire) {
                 for token in poller.wait(50) {
                     match conns[token].read(&mut buffer) {
-                        // The end of the stream stays readable: it must not be polled again.
+                        // The end of the stream stays readable, so that it must not be polled again.
                         Some(0) => poller.remove(conns[token].fd),
                         Some(n) => drop(received.fetch_add(n as u64, AcqRel)),
                         None => {}
@@ -59,12 +59,12 @@ impl Crowd {
         crowd
     }
 
-    /// Bytes read by all clients.
+    /// Returns the number of bytes read by all clients.
     pub fn received(&self) -> u64 {
         self.received.load(Acquire)
     }
 
-    /// Waits until all clients have read `bytes` more than `before`, or nothing more has come for 300 ms.
+    /// Waits until all clients have read `bytes` more than `before`, or nothing more has arrived for 300 ms.
     pub fn wait(&self, before: u64, bytes: u64) {
         let mut last = (self.received(), Instant::now());
         while self.received() - before < bytes && last.1.elapsed() < Duration::from_millis(300) {
@@ -78,7 +78,7 @@ impl Crowd {
 }
 
 impl Drop for Crowd {
-    /// All its connections close soon after.
+    /// All connections are closed shortly after.
     fn drop(&mut self) {
         self.stop.store(true, Release);
     }

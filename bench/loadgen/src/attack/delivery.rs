@@ -1,4 +1,4 @@
-//! Much to deliver: bursts to many, large frames, and receivers that do not read.
+//! Large deliveries: bursts to many receivers, large frames, and receivers that do not read.
 
 use super::Stage;
 use super::client::{ACKNOWLEDGED, Client, MESSAGE, PUBLISH, UNACKNOWLEDGED, encode, register};
@@ -9,24 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PAYLOAD: [u8; 100] = [0xee; 100];
-/// Publications that who does not read has before the attack: by default 1 MiB fits in the kernel, and 8,192 frames
-/// in the broker's queue.
+/// Number of publications that are queued for a receiver that does not read before the attack begins: by default, 1
+/// MiB fits in the kernel and 8,192 frames in the broker's queue.
 const FILL: usize = 12_000;
-/// Small frames are written in blocks of about this many bytes.
+/// Approximate size of the blocks in which small frames are written, in bytes.
 const BLOCK: usize = 1 << 16;
 
-/// Bursts of 500 publications to 1,000 subscribers, each a connection that reads.
+/// Bursts of 500 publications to 1,000 subscribers, each of which is a connection that reads.
 pub fn burst_1000(stage: &Arc<Stage>) {
     burst(stage, 500, stage.count(1000), 0);
 }
 
-/// Bursts of 3,000 publications to 300 subscribers, of which 30 do not read: most of what the broker and the kernel
-/// hold for these is full before the attack begins.
+/// Bursts of 3,000 publications to 300 subscribers, of which 30 do not read: their queues in the broker and the
+/// kernel are nearly full before the attack begins.
 pub fn burst_stuck(stage: &Arc<Stage>) {
     burst(stage, 3000, stage.count(270), stage.count(30));
 }
 
-/// Sends a burst in one write, waits until those who read have it, rests, and does that again.
+/// Sends a burst in one write, waits until the reading clients have received it, pauses, and repeats.
 fn burst(stage: &Arc<Stage>, publications: u64, readers: u64, deaf: u64) {
     let subscribers = |kind: &str, count: u64| -> Vec<Conn> {
         let subscriber = |i| {
@@ -72,7 +72,7 @@ pub fn large_frames(stage: &Arc<Stage>) {
     }
 }
 
-/// Reads until the connection ends, in a thread of its own, with a rest between the reads.
+/// Reads until the connection ends, in a separate thread, with a pause between the reads.
 fn read_all(mut conn: Conn, rest: Duration) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 1 << 18];
@@ -82,8 +82,8 @@ fn read_all(mut conn: Conn, rest: Duration) -> std::thread::JoinHandle<()> {
     })
 }
 
-/// Four clients that send acknowledged publications without end and never read. One that cannot write for 300 ms
-/// leaves and comes back.
+/// Four clients send acknowledged publications continuously and never read. A client that cannot write for 300 ms
+/// disconnects and connects again.
 pub fn unread_acks(stage: &Arc<Stage>) {
     let block = block_of(&encode(PUBLISH, ACKNOWLEDGED, &[b"lg/acknowledged\0", &PAYLOAD]));
     let clients = (0..4).map(|i| Client::new(stage, &format!("lg.attack{i}"))).collect();
@@ -115,7 +115,8 @@ pub fn flood_unread(stage: &Arc<Stage>) {
     });
 }
 
-/// Keeps a client that does not read. The broker may disconnect it, so that each second another one takes its place.
+/// Keeps one client that does not read. The broker may disconnect it; then another one replaces it after at most a
+/// second.
 fn be_deaf(stage: &Stage, conn: Conn) {
     let mut crowd = Some(Crowd::deaf(vec![conn]));
     loop {
@@ -128,7 +129,7 @@ fn be_deaf(stage: &Stage, conn: Conn) {
     }
 }
 
-/// Calls `step` for each client over and over, each in a thread of its own.
+/// Calls `step` for each client repeatedly, each in a separate thread.
 fn each_in_a_thread(clients: Vec<Client>, step: impl Fn(&mut Client) + Sync) {
     std::thread::scope(|scope| {
         for mut client in clients {
@@ -142,12 +143,12 @@ fn each_in_a_thread(clients: Vec<Client>, step: impl Fn(&mut Client) + Sync) {
     });
 }
 
-/// As many copies of a frame as make a block.
+/// Returns as many copies of a frame as make a block.
 fn block_of(frame: &[u8]) -> Vec<u8> {
     frame.repeat(BLOCK / frame.len())
 }
 
-/// Writes a block; false if the connection ended, or had no room for the time that its write timeout allows.
+/// Writes a block. Returns false if the connection ended, or had no room within its write timeout.
 fn write_block(conn: &mut Conn, block: &[u8]) -> bool {
     let mut at = 0;
     while at < block.len() {

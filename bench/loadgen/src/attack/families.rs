@@ -5,7 +5,7 @@ use super::crowd::Crowd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A primary with 6,000 secondaries leaves, and then another with 3,000. The broker disconnects the secondaries.
+/// A primary with 6,000 secondaries disconnects, and then another with 3,000. The broker disconnects the secondaries.
 pub fn leave_family(stage: &Arc<Stage>) {
     let mut families = Vec::new();
     for (number, size) in [6_000, 3_000].into_iter().enumerate() {

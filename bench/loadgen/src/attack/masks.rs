@@ -1,4 +1,4 @@
-//! Masks that are long, and masks that are many ways to match one topic.
+//! Long masks, and many masks that match one topic.
 
 use super::Stage;
 use super::client::{
@@ -9,7 +9,8 @@ use super::subscriptions::subscribe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// 2,000 masks of 512 levels (as many as a mask may have) in one frame; then they are given up; and so on.
+/// Subscribes to 2,000 masks of 512 levels (the maximum for a mask) in one frame, unsubscribes from them, and
+/// repeats.
 pub fn levels_512(stage: &Arc<Stage>) {
     let mut client = Client::new(stage, "lg.attack");
     let mask = |i: u64| {
@@ -28,7 +29,7 @@ pub fn levels_512(stage: &Arc<Stage>) {
     }
 }
 
-/// Masks of 16,000 levels, and publications to topics as deep. A broker may refuse both.
+/// Masks of 16,000 levels, and publications on topics as deep. A broker may refuse both.
 pub fn deep(stage: &Arc<Stage>) {
     const LEVELS: usize = 16_000;
     const MASKS: usize = 16;
@@ -52,8 +53,8 @@ pub fn deep(stage: &Arc<Stage>) {
     }
 }
 
-/// All 2^18 masks `{a|+}/{a|+}/…` of 18 levels, and publications to `a/a/…`, each to a topic of its own so that
-/// no cache of receivers helps: the last level differs, which half of the masks' levels take.
+/// All 2^18 masks `{a|+}/{a|+}/…` of 18 levels, and publications on `a/a/…`, each on a different topic so that no
+/// cache of receivers helps: the last level differs, which half of the masks match.
 pub fn all(stage: &Arc<Stage>) {
     const BURST: usize = 20;
     let levels = if stage.count(100) < 100 { 14 } else { 18 };
@@ -68,7 +69,7 @@ pub fn all(stage: &Arc<Stage>) {
     for round in 0_usize.. {
         let burst: Vec<u8> = (0..BURST)
             .flat_map(|i| {
-                // The first of each burst is `a` on every level.
+                // The first of each burst has `a` on every level.
                 let last = if i == 0 { "a".to_owned() } else { format!("{}", round * BURST + i) };
                 encode(PUBLISH, UNACKNOWLEDGED, &[format!("{prefix}/{last}\0").as_bytes(), b"payload"])
             })

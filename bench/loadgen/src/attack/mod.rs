@@ -1,8 +1,8 @@
-//! Clients that ask the broker for as much work as they can, to measure beside the probe what others notice of it.
+//! Clients that ask the broker for as much work as possible, while the probe measures the effect on other clients.
 //!
 //! An attack prepares its clients and its bytes, prints `ready`, waits for a line on the standard input, and then
-//! attacks for `--seconds`. It prints what it did as one JSON object and ends, whatever is still under way; its
-//! connections close with it. From `ready` on it runs with the lowest priority, and it rests between bursts where
+//! attacks for `--seconds`. It prints its results as one JSON object and exits, even if work is still in progress;
+//! its connections are closed then. From `ready` on it runs with the lowest priority, and it pauses between bursts if
 //! its kind allows.
 
 mod client;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Prepares, calls [`Stage::go`], and then attacks; it may go on for ever.
+/// A kind of attack: it prepares, calls [`Stage::go`], and then attacks, possibly for ever.
 type Kind = fn(&Arc<Stage>);
 
 const KINDS: &[(&str, Kind)] = &[
@@ -47,32 +47,32 @@ const KINDS: &[(&str, Kind)] = &[
     ("flood_self", delivery::flood_self),
 ];
 
-/// Where an attack takes place: the broker, the size, the beginning, and what was done.
+/// The environment of an attack: the broker, the size, the start, and the results.
 pub struct Stage {
     address: String,
     /// Divides the number of clients, topics and masks, for a quick trial.
     scale: u64,
     started: OnceLock<Instant>,
-    /// Bursts, frames or registrations: what one round is depends on the kind.
+    /// The number of bursts, frames or registrations: the kind defines what a round is.
     rounds: AtomicU64,
-    /// How often the broker ended a connection of the attack or refused one.
+    /// Number of times that the broker closed or refused a connection of the attack.
     cut: AtomicU64,
 }
 
 impl Stage {
-    /// A connection registered as `name`, during the preparation: panics if the broker refuses it.
+    /// Connects and registers as `name` during the preparation. Panics if the broker refuses it.
     fn connect(&self, name: &str) -> Conn {
         let mut conn = Conn::open(&self.address);
         Proto::Busrt.handshake(&mut conn, name);
         conn
     }
 
-    /// `full` in a full run, a part of it in a quick trial.
+    /// Returns `full` in a full run, a part of it in a quick trial.
     fn count(&self, full: u64) -> u64 {
         (full / self.scale).max(1)
     }
 
-    /// Tells that everything is prepared, and returns when the attack is to begin.
+    /// Reports that everything is prepared, and returns when the attack must begin.
     fn go(&self) {
         schedule::last();
         println!("ready");
@@ -116,7 +116,7 @@ pub fn run(kind: &str, options: &Options) {
     if attacker.is_finished() && attacker.join().is_err() {
         std::process::exit(1);
     }
-    // An attack that has done all it can keeps its connections until its time is over.
+    // An attack that is complete keeps its connections until its time is over.
     if let Some(started) = stage.started.get() {
         std::thread::sleep(duration.saturating_sub(started.elapsed()));
     }

@@ -1,4 +1,4 @@
-//! Questions and names: filters for the list of clients, registrations, and broadcasts to many names.
+//! Requests and names: filters for the list of clients, registrations, and broadcasts to many names.
 
 use super::Stage;
 use super::client::{BROADCAST, Client, MESSAGE, UNACKNOWLEDGED, encode, register};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// 20 × `client.list` with a filter that is short and compiles to a large automaton: about 1 KB in one write.
 pub fn filters(stage: &Arc<Stage>) {
-    // Another suffix in each round: a cache of compiled filters, or of refusals, must not hide their price.
+    // Each round has another suffix, so that a cache of compiled filters, or of refusals, does not hide their cost.
     ask(stage, 20, |round, _| match round {
         0 => r"\w{200}".to_owned(),
         _ => format!(r"\w{{200}}{}", letters(round)),
@@ -33,7 +33,7 @@ fn letters(number: usize) -> String {
     format!("{number}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
 }
 
-/// Sends `count` requests in one write, waits for all answers, rests, and does that again.
+/// Sends `count` requests in one write, waits for all answers, pauses, and repeats.
 fn ask(stage: &Arc<Stage>, count: usize, filter: impl Fn(usize, usize) -> String) {
     let mut client = Client::new(stage, "lg.attack");
     stage.go();
@@ -48,7 +48,7 @@ fn ask(stage: &Arc<Stage>, count: usize, filter: impl Fn(usize, usize) -> String
     }
 }
 
-/// A request of the RPC layer, `client.list` with `{"filter": …}` in MessagePack.
+/// Returns an RPC request for `client.list` with `{"filter": …}` in MessagePack.
 fn client_list(filter: &str) -> Vec<u8> {
     let mut call = vec![1, 1, 0, 0, 0];
     call.extend_from_slice(b"client.list\0\x81\xa6filter\xd9");
@@ -57,7 +57,7 @@ fn client_list(filter: &str) -> Vec<u8> {
     encode(MESSAGE, UNACKNOWLEDGED, &[b".broker\0", &call])
 }
 
-/// Two clients that connect, register and disconnect as fast as they can; 500 others are told of each.
+/// Two clients connect, register and disconnect as fast as possible; 500 other clients are told of each.
 pub fn storm(stage: &Arc<Stage>) {
     let mut listeners = Vec::new();
     for i in 0..stage.count(500) {
@@ -74,7 +74,7 @@ pub fn storm(stage: &Arc<Stage>) {
 
 fn come_and_go(stage: &Stage, name: &str) {
     for number in 0_u64.. {
-        // The broker may still hold the name of the connection before.
+        // The broker may still hold the name of the previous connection.
         match register(&stage.address, &format!("{name}.{}", number % 16)) {
             Some(_) => stage.round(),
             None => drop(stage.cut.fetch_add(1, Relaxed)),
@@ -82,8 +82,8 @@ fn come_and_go(stage: &Stage, name: &str) {
     }
 }
 
-/// Broadcasts to `?.?.?.*`, which reaches 3,000 clients whose names have 60 parts. Before each burst a client
-/// with such a name comes or goes, so that the receivers cannot be remembered.
+/// Broadcasts to `?.?.?.*`, which match 3,000 clients whose names have 60 parts. Before each burst, a client with
+/// such a name connects or disconnects, so that the receivers cannot be cached.
 pub fn broadcast_names(stage: &Arc<Stage>) {
     const BURST: u64 = 10;
     const PAYLOAD: [u8; 100] = [0xee; 100];

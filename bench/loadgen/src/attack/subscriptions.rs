@@ -1,4 +1,4 @@
-//! Subscriptions by the million: made, given up, left behind.
+//! Millions of subscriptions: added, removed, left behind.
 
 use super::Stage;
 use super::client::{Client, EXCLUDE, SUBSCRIBE, UNEXCLUDE, UNSUBSCRIBE, encode_topics};
@@ -6,10 +6,10 @@ use super::crowd::Crowd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Topics in one frame of a preparation.
+/// Number of topics in one frame of a preparation.
 const PREPARED_FRAME: u64 = 10_000;
 
-/// A million topics in one SUBSCRIBE frame; then all of them in one UNSUBSCRIBE frame; and so on.
+/// Subscribes to a million topics in one frame, unsubscribes from all of them in one frame, and repeats.
 pub fn subscribe_1m(stage: &Arc<Stage>) {
     alternate(stage, SUBSCRIBE, UNSUBSCRIBE, stage.count(1_000_000), |i| format!("lg/{i:x}"));
 }
@@ -46,7 +46,7 @@ pub fn leave_1m(stage: &Arc<Stage>) {
     let mut leaving = Vec::new();
     for number in 0..4 {
         let mut client = Client::new(stage, &format!("lg.leaving{number}"));
-        // Some topics are held by all of them, others by one alone.
+        // All of the clients hold some of the topics, a single client each of the others.
         let topic =
             |i: u64| if i.is_multiple_of(2) { format!("lg/{i:x}") } else { format!("lg/{number}/{i:x}") };
         subscribe(&mut client, stage.count(1_000_000), topic);
@@ -60,7 +60,7 @@ pub fn leave_1m(stage: &Arc<Stage>) {
     }
 }
 
-/// One client holds 300,000 masks; another subscribes to 1,100 masks and gives them up, over and over.
+/// One client holds 300,000 masks; another subscribes to 1,100 masks and unsubscribes from them, repeatedly.
 pub fn resubscribe(stage: &Arc<Stage>) {
     let mut holder = Client::new(stage, "lg.holder");
     subscribe(&mut holder, stage.count(300_000), |i| format!("lg/{:x}/+/{:x}", i % 1000, i / 1000));
@@ -68,7 +68,7 @@ pub fn resubscribe(stage: &Arc<Stage>) {
     alternate(stage, SUBSCRIBE, UNSUBSCRIBE, 1100, |i| format!("lg/+/{i:x}/#"));
 }
 
-/// Subscribes during the preparation, in frames that the broker can take in its stride.
+/// Subscribes during the preparation, in frames that the broker handles without difficulty.
 pub fn subscribe(client: &mut Client, count: u64, topic: impl Fn(u64) -> String) {
     for first in (0..count).step_by(PREPARED_FRAME as usize) {
         let topics = (first..count.min(first + PREPARED_FRAME)).map(&topic);

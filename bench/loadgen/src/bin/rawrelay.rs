@@ -1,38 +1,38 @@
-//! The floor: one thread, one epoll, no queues, no checks. It speaks just enough of the wire
-//! protocol (registration, 0x12 messages, subscribe acks, 0x01 publications to every subscriber of
-//! that exact topic) to carry loadgen's p2p, pingpong and fanout work. No real broker does less.
+//! A lower bound for brokers: one thread, one epoll, no queues, no checks. It implements only the part of the wire
+//! protocol (registration, 0x12 messages, acknowledgements of subscriptions, 0x01 publications to every subscriber of
+//! exactly that topic) that loadgen's p2p, pingpong and fanout need. A real broker does at least this work.
 //!
-//! rawrelay SOCKET: ends when it is killed. A large message it reads whole, then writes whole, and does nothing
-//! else meanwhile: it is copied out of the kernel once and into it once.
+//! Usage: rawrelay SOCKET. It runs until it is killed. It reads a large message completely, then writes it
+//! completely, and does nothing else during that time: the message is copied out of the kernel once and into it once.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// From this length on a message is large.
+/// Minimum length of a large message, in bytes.
 const LARGE: usize = 16 * 1024;
-/// The bytes that one read takes at most.
+/// Maximum number of bytes that one read takes.
 const READ: usize = 1 << 17;
 
 /// One connection.
 struct C {
     s: UnixStream,
-    /// Read, but no whole frame yet.
+    /// Bytes that were read but are not a complete frame yet.
     inb: Vec<u8>,
-    /// Not written yet.
+    /// Bytes that are not written yet.
     out: Vec<u8>,
     name: Vec<u8>,
     /// 0: greeting expected, 1: name expected, 2: registered.
     stage: u8,
-    /// True if a large message was written to it: the kernel then buffers more for it.
+    /// True if a large message was written to it: the kernel then has a larger buffer for it.
     large: bool,
-    /// True if it is told when it can be written to again.
+    /// True if it is registered for writability.
     waits: bool,
 }
 
 impl C {
-    /// Writes what is to be written; what then must change in what the kernel tells about it, if anything.
+    /// Writes the pending bytes. Returns the new events for the kernel's registration, if they change.
     fn flush(&mut self) -> Option<i32> {
         if !self.out.is_empty() {
             let written = self.s.write(&self.out).unwrap_or(0);
@@ -45,13 +45,13 @@ impl C {
     }
 }
 
-/// Reads behind what is there, at most `most` bytes; as `read` of the system.
+/// Appends at most `most` bytes to `buf`. Returns the result of the system call `read`.
 fn read(fd: RawFd, buf: &mut Vec<u8>, most: usize) -> isize {
     buf.reserve(most);
-    // SAFETY: there is room for `most` bytes behind those that are there.
+    // SAFETY: there is room for `most` bytes after the existing ones.
     let n = unsafe { libc::read(fd, buf.as_mut_ptr().add(buf.len()).cast(), most) };
     if n > 0 {
-        // SAFETY: the kernel has written these.
+        // SAFETY: the kernel has written these bytes.
         unsafe { buf.set_len(buf.len() + n as usize) };
     }
     n
@@ -64,7 +64,7 @@ fn wait(fd: RawFd, events: i16) {
     unsafe { libc::poll(&mut one, 1, -1) };
 }
 
-/// Reads until `len` bytes are there; false at the end of the stream.
+/// Reads until there are `len` bytes. Returns false at the end of the stream.
 fn read_all(fd: RawFd, buf: &mut Vec<u8>, len: usize) -> bool {
     while buf.len() < len {
         let missing = len - buf.len();
@@ -77,7 +77,7 @@ fn read_all(fd: RawFd, buf: &mut Vec<u8>, len: usize) -> bool {
     true
 }
 
-/// Writes `c.out`, which it empties, and `payload`.
+/// Writes `c.out`, which becomes empty, and `payload`.
 fn write_all(c: &mut C, payload: &[u8]) {
     if !c.large {
         c.large = true;
@@ -126,10 +126,10 @@ fn main() {
             }
         }
     };
-    // Who has something to be written, in the order it came up.
+    // The connections with pending bytes, in order.
     let mut dirty: Vec<usize> = vec![];
     loop {
-        // SAFETY: `evs` has room for the 512 events that are asked for.
+        // SAFETY: `evs` has room for the 512 events that are requested.
         let n = unsafe { libc::epoll_wait(ep, evs.as_mut_ptr(), 512, -1) };
         for e in &evs[..n.max(0) as usize] {
             let tok = e.u64;
