@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use std::future::Future;
 use std::pin::pin;
 
-/// A broker within this process, for tests and for programs of one process. `listen` lets others in. It ends when it is
-/// freed, or by `shutdown`. May be used from any thread, and not in a child made by fork.
+/// A broker within this process, for tests and for programs of one process. `listen` makes it reachable for others.
+/// It ends when it is freed, or by `shutdown`. It may be used from any thread, but not in a child made by fork.
 #[pyclass(module = "busrt", frozen, weakref)]
 pub(crate) struct Broker {
     core: Core,
@@ -50,31 +50,31 @@ impl Broker {
         Ok(Broker { core, process: std::process::id() })
     }
 
-    /// Listens on an address: the path of a socket, host:port (port 0 takes a free one) or fifo:PATH. Returns the address
-    /// that clients use.
+    /// Listens on an address: the path of a socket, host:port (port 0 chooses a free port) or fifo:PATH. Returns the
+    /// address that clients use.
     fn listen(&self, py: Python<'_>, address: String) -> PyResult<String> {
         let core = self.core(py)?;
         run(py, async move { core.listen(&address).await })
     }
 
-    /// A connection within the process.
+    /// Returns a connection within the process.
     fn _link(&self, py: Python<'_>, name: String) -> PyResult<Link> {
         let core = self.core(py)?;
         let client: Client = run(py, async move { core.client(&name).await })?;
         Ok(Link::new(client))
     }
 
-    /// The names of the clients that are connected.
+    /// Returns the names of the connected clients.
     fn clients(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         Ok(self.core(py)?.clients().clients.iter().map(|client| client.name.to_string()).collect())
     }
 
-    /// Ends the connections of an other client; whether there was one of that name.
+    /// Disconnects the client of that name. Returns whether there was one.
     fn disconnect(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
         Ok(self.core(py)?.disconnect(name))
     }
 
-    /// Announces the end, removes sockets, and ends all connections.
+    /// Announces the shutdown, removes sockets, and ends all connections.
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
         let core = self.core(py)?;
         run(py, async move {

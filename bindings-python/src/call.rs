@@ -20,14 +20,15 @@ pub(crate) struct Call {
 
 #[pymethods]
 impl Call {
-    /// Waits until the broker has answered, at most `timeout` seconds. Returns the result code, or None.
+    /// Waits until the broker has answered, at most `timeout` seconds. Returns the result code, or None after that
+    /// time.
     #[pyo3(signature = (timeout = None))]
     fn acknowledged(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<u8>> {
         if let Some(result) = self.operation.result() {
             return Ok(Some(result_code(&result)));
         }
         if self.call.is_completed() {
-            // The peer has answered: the broker has taken the request.
+            // The peer has answered, so that the broker must have accepted the request.
             return Ok(Some(busrt::proto::op::RESULT_OK));
         }
         waiting::wait(py, waiting::seconds(timeout), |cx| {
@@ -35,13 +36,13 @@ impl Call {
         })
     }
 
-    /// Returns true if the reply has come or the call has failed.
+    /// Returns true if the reply has arrived or the call has failed.
     fn is_completed(&self) -> bool {
         self.call.is_completed()
     }
 
-    /// Waits for the reply, at most `timeout` seconds. Returns None, or the frame of the reply with code 0, or the code
-    /// and the text of the failure and whether it is the peer's.
+    /// Waits for the reply, at most `timeout` seconds. Returns None after that time. Otherwise returns the frame of
+    /// the reply with code 0, or the code and the text of the failure and whether the peer sent it.
     #[pyo3(signature = (timeout = None))]
     fn outcome(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Outcome>> {
         let result = match self.call.result() {

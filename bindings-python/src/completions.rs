@@ -7,7 +7,7 @@ use busrt::client::{Completed, Completion, CompletionQueue, WakeFd, WakeUp};
 use pyo3::prelude::*;
 use std::os::fd::AsRawFd;
 
-/// Results, each with the token of its operation, and a descriptor that is readable while there may be some.
+/// Results, each with the token of its operation, and a descriptor that is readable while there may be results.
 #[pyclass(module = "busrt._busrt", frozen)]
 pub(crate) struct Completions {
     pub(crate) queue: CompletionQueue,
@@ -27,8 +27,9 @@ impl Completions {
         self.fd.as_raw_fd()
     }
 
-    /// Up to `most` results: token, and the result code of an operation, the frame that answers a call, or code and text
-    /// of a call without an answer. After fewer than `most` the descriptor becomes readable with the next result.
+    /// Returns up to `most` results: the token, and the result code of an operation, the frame that answers a call,
+    /// or code and text of a failed call. If it returns fewer than `most`, the descriptor becomes readable with the
+    /// next result.
     fn take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<(u64, Py<PyAny>)>> {
         let mut batch = vec![];
         self.queue.take_or_arm(&mut batch, most, &self.wake_up);

@@ -1,4 +1,4 @@
-//! The one mapping of errors to Python exceptions. The classes are in `busrt/_errors.py`.
+//! Maps errors to Python exceptions. The classes are in `busrt/_errors.py`.
 
 use busrt::proto::DecodeError;
 use busrt::{Error, ErrorKind};
@@ -6,12 +6,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::error::Error as _;
 
-/// The exception for an error of the bus.
+/// Returns the exception for an error of the bus.
 pub(crate) fn of(py: Python<'_>, error: &Error) -> PyErr {
     make(py, kind_name(error.kind()), error)
 }
 
-/// The exception for an error while a client connects.
+/// Returns the exception for an error while a client connects.
 pub(crate) fn of_connect(py: Python<'_>, error: &Error) -> PyErr {
     let decode = error.source().and_then(|source| source.downcast_ref::<DecodeError>());
     let kind = match decode {
@@ -23,7 +23,7 @@ pub(crate) fn of_connect(py: Python<'_>, error: &Error) -> PyErr {
     make(py, kind, error)
 }
 
-/// The exception for an operation over a client that was never connected, or in a state that forbids it.
+/// Returns the exception for an operation over a client that was never connected, or in a state that forbids it.
 pub(crate) fn new(py: Python<'_>, kind: ErrorKind, text: &'static str) -> PyErr {
     of(py, &Error::new(kind, text))
 }
@@ -56,7 +56,7 @@ fn kind_name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The result code of an operation as programs in the field know it.
+/// Returns the result code of an operation in the form that existing programs expect.
 pub(crate) fn result_code(result: &busrt::Result<()>) -> u8 {
     match result {
         Ok(()) => busrt::proto::op::RESULT_OK,

@@ -1,4 +1,4 @@
-//! The class `Frame`: what a program sends, and what it receives.
+//! The class `Frame`, which a program sends and receives.
 
 use busrt::Frame as Received;
 use pyo3::exceptions::PyAttributeError;
@@ -10,15 +10,15 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 /// The value of an attribute.
 #[derive(Default)]
 enum Value {
-    /// There is none.
+    /// The attribute does not exist.
     #[default]
     Missing,
-    /// It is made of the received frame when it is first asked for.
+    /// The value is created from the received frame when it is first requested.
     Lazy,
     Set(Py<PyAny>),
 }
 
-/// A frame: something to send, or something received.
+/// A frame that is sent or was received.
 ///
 /// `payload` is bytes, bytearray, memoryview or str (sent as UTF-8), `type` one of the OP_ constants, `qos` a number
 /// from 0 to 3, `header` bytes that are sent before the payload, or None, `topic` the topics of a subscription. A
@@ -50,7 +50,7 @@ impl Frame {
         }
     }
 
-    /// Payload, type, QoS and header, of a frame to be sent.
+    /// Returns payload, type, QoS and header of a frame to be sent.
     pub(crate) fn outgoing<'py>(&mut self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 4]> {
         Ok([
             self.payload(py)?.into_bound(py),
@@ -65,7 +65,7 @@ impl Frame {
     }
 }
 
-/// The value of an attribute, made of the received frame the first time.
+/// Returns the value of an attribute, which is created from the received frame the first time.
 fn get<'py>(
     py: Python<'py>,
     value: &mut Value,
@@ -192,7 +192,7 @@ impl Frame {
         self.primary_sender = Value::Set(value);
     }
 
-    /// The attributes, for copies and pickles.
+    /// Returns the attributes, for copies and pickles.
     fn __getstate__<'py>(slf: &Bound<'py, Frame>) -> PyResult<Bound<'py, PyDict>> {
         let py = slf.py();
         let state = PyDict::new(py);

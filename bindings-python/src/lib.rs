@@ -1,14 +1,15 @@
-//! The private module `busrt._busrt`: the client of the crate `busrt` for the Python packages `busrt` and `busrt_async`.
+//! The private module `busrt._busrt`: the client of the crate `busrt` for the Python packages `busrt` and
+//! `busrt_async`.
 //!
 //! | module | |
 //! | --- | --- |
-//! | `waiting` | waits without the interpreter, with a look at signals, and the end of the interpreter |
+//! | `waiting` | waits without the interpreter and checks for signals; the end of the interpreter |
 //! | `errors` | the one mapping of errors |
 //! | `frame` | the class `Frame` |
-//! | `outgoing` | reads what a program sends |
-//! | `operation`, `call` | operations and calls that a plain thread waits for |
+//! | `outgoing` | reads frames that a program sends |
+//! | `operation`, `call` | operations and calls for which a plain thread waits |
 //! | `link` | a connection |
-//! | `options` | what a program can choose when it connects |
+//! | `options` | the options of a connection |
 //! | `source`, `taker` | received frames and requests, in batches |
 //! | `responder` | the answer to a request |
 //! | `completions`, `task` | results for event loops |

@@ -1,4 +1,4 @@
-//! A connection: what the Python classes send over and receive from.
+//! A connection, with which the Python classes send and receive.
 
 use crate::call::Call;
 use crate::completions::Completions;
@@ -36,7 +36,7 @@ impl Link {
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
 
-/// The work of connecting; over the inherited socket `fd`, which is duplicated, if there is one.
+/// Returns the future that connects; over a duplicate of the inherited socket `fd`, if there is one.
 fn connecting(
     address: &str,
     name: &str,
@@ -47,15 +47,15 @@ fn connecting(
     let Some(fd) = fd.filter(|fd| *fd >= 0) else {
         return Ok(Box::pin(async move { Client::connect(&config).await.map(Value::Client) }));
     };
-    // SAFETY: the program says that the descriptor is open; it stays so until this returns, since the interpreter is
-    // held.
+    // SAFETY: the program guarantees that the descriptor is open; it stays open until this returns, since the
+    // interpreter is held.
     let own: OwnedFd = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
     Ok(Box::pin(
         async move { Client::connect_stream(Socket::from_fd(own)?, &config).await.map(Value::Client) },
     ))
 }
 
-/// Runs work in the runtime and waits for its end on this thread, at most `timeout`.
+/// Runs a future in the runtime and waits for its end on this thread, at most `timeout`.
 fn run(
     py: Python<'_>,
     is_connecting: bool,
@@ -80,7 +80,7 @@ fn run(
 
 #[pymethods]
 impl Link {
-    /// Connects and registers, waiting on this thread.
+    /// Connects and registers, and waits on this thread.
     #[staticmethod]
     #[pyo3(signature = (address, name, options, fd = None))]
     fn connect(
@@ -165,7 +165,7 @@ impl Link {
         }
     }
 
-    /// Sends a frame now; the answer goes to `completions` with `token`. Returns whether there was room.
+    /// Sends a frame immediately; the answer goes to `completions` with `token`. Returns whether there was room.
     #[pyo3(signature = (target, frame, completions, token, receiver = None))]
     fn send_to(
         &self,
@@ -182,7 +182,8 @@ impl Link {
         sent.map(|sent| sent.is_sent()).map_err(|e| errors::of(py, &e))
     }
 
-    /// Calls a method now; acknowledgement and reply go to `completions`. Returns the id of the call, None without room.
+    /// Calls a method immediately; acknowledgement and reply go to `completions`. Returns the id of the call, None
+    /// without room.
     fn call_to(
         &self,
         py: Python<'_>,
@@ -224,12 +225,12 @@ impl Link {
         Ok(())
     }
 
-    /// Ends the connection without waiting. What was sent is still written.
+    /// Closes the connection without waiting. Data that was sent is still written.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.client.close());
     }
 
-    /// Ends the connection after what was sent is written, waiting at most `timeout` seconds.
+    /// Closes the connection after everything sent is written, waiting at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn disconnect(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let done = run(py, false, waiting::seconds(timeout), disconnecting(self.client.clone()));
@@ -241,7 +242,7 @@ impl Link {
         Task::spawn(py, false, disconnecting(self.client.clone()))
     }
 
-    /// Waits until what was sent is with the kernel, at most `timeout` seconds.
+    /// Waits until everything that was sent has been passed to the kernel, at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let mut flush = self.client.flush();
@@ -254,7 +255,7 @@ impl Link {
         Task::spawn(py, false, async move { flush.await.map(|()| Value::Bool(true)) })
     }
 
-    /// Goes in good order within `timeout` seconds. Returns whether it was done in time.
+    /// Ends the client in order within `timeout` seconds. Returns whether it was done in time.
     fn drain(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
         let done = run(py, false, None, draining(self.client.clone(), timeout))?;
         Ok(matches!(done, Some(Value::Bool(true))))
@@ -264,7 +265,7 @@ impl Link {
         Task::spawn(py, false, draining(self.client.clone(), timeout))
     }
 
-    /// Connects a secondary client, waiting on this thread.
+    /// Connects a secondary client, and waits on this thread.
     #[pyo3(signature = (suffix = None))]
     fn secondary(&self, py: Python<'_>, suffix: Option<String>) -> PyResult<Link> {
         match run(py, true, None, secondary(self.client.clone(), suffix))? {
@@ -290,24 +291,24 @@ impl Link {
         Ok(dict)
     }
 
-    /// All frames, for a thread.
+    /// Returns all frames, for a thread.
     fn frames(&self, py: Python<'_>) -> PyResult<Source> {
         Ok(Source::new(Taker::Frames(self.client.frames().map_err(|e| errors::of(py, &e))?)))
     }
 
-    /// Frames, notifications and requests, each for threads of its own.
+    /// Returns frames, notifications and requests, each for other threads.
     fn serve(&self) -> (Source, Source, Source) {
         let Serving { frames, notifications, requests, .. } = Serving::new(&self.client);
         let source = |intake| Source::new(Taker::Intake(intake));
         (source(frames), source(notifications), source(requests))
     }
 
-    /// All frames, for an event loop.
+    /// Returns all frames, for an event loop.
     fn loop_frames(&self, py: Python<'_>) -> PyResult<LoopSource> {
         LoopSource::new(py, Taker::Frames(self.client.frames().map_err(|e| errors::of(py, &e))?))
     }
 
-    /// Frames, notifications and requests, each for an event loop.
+    /// Returns frames, notifications and requests, each for an event loop.
     fn loop_serve(&self, py: Python<'_>) -> PyResult<(LoopSource, LoopSource, LoopSource)> {
         let Serving { frames, notifications, requests, .. } = Serving::new(&self.client);
         let source = |intake| LoopSource::new(py, Taker::Intake(intake));

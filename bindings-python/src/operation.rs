@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// An operation that was sent. May be used from any thread.
 #[pyclass(module = "busrt.client", name = "ClientFrame", dict, weakref, subclass, frozen)]
 pub(crate) struct ClientFrame {
-    /// `None`: no acknowledgement is awaited, or the program has made this itself.
+    /// `None`: no acknowledgement is awaited, or the program has created this object itself.
     pending: Option<PendingOperation>,
     qos: AtomicU8,
     /// The result that the program has set.
     result: Mutex<Option<Py<PyAny>>>,
-    /// Made when it is asked for.
+    /// Created when it is first requested.
     completed: Mutex<Option<Py<PyAny>>>,
 }
 
@@ -38,7 +38,7 @@ impl ClientFrame {
         self.qos.load(Ordering::Relaxed) & 1 != 0
     }
 
-    /// The result code, if there is one.
+    /// Returns the result code, if there is one.
     fn code(&self) -> Option<u8> {
         match &self.pending {
             Some(pending) => pending.result().map(|result| result_code(&result)),
@@ -71,7 +71,7 @@ impl ClientFrame {
         self.qos.store(qos, Ordering::Relaxed);
     }
 
-    /// The QoS of the operation.
+    /// Returns the QoS of the operation.
     #[getter]
     fn qos(&self) -> u8 {
         self.qos.load(Ordering::Relaxed)
@@ -82,7 +82,7 @@ impl ClientFrame {
         self.qos.store(qos, Ordering::Relaxed);
     }
 
-    /// The result code, 0 as long as there is none.
+    /// Returns the result code, or 0 as long as there is none.
     #[getter]
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if let Some(set) = &*self.result.lock() {
@@ -98,7 +98,7 @@ impl ClientFrame {
         drop(before);
     }
 
-    /// An event that is set when the operation is completed.
+    /// Returns an event that is set when the operation is completed.
     #[getter]
     fn completed(slf: &Bound<'_, ClientFrame>) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
@@ -111,7 +111,7 @@ impl ClientFrame {
             py.import(intern!(py, "threading"))?.getattr(intern!(py, "Event"))?.call0()?.unbind()
         };
         if this.pending.is_none() {
-            // Else the two would keep each other.
+            // A strong reference in both directions would keep both objects alive.
             *this.completed.lock() = Some(made.clone_ref(py));
         }
         Ok(made)
@@ -136,8 +136,8 @@ impl ClientFrame {
         event.bind(slf.py()).call_method0(intern!(slf.py(), "is_set"))?.is_truthy()
     }
 
-    /// Waits for the result code: 1 is success. `timeout` is in seconds, None is no limit. Raises TimeoutError. May be
-    /// called again.
+    /// Waits for the result code, of which 1 is success. `timeout` is in seconds, None means no limit. Raises
+    /// TimeoutError. May be called again.
     #[pyo3(signature = (timeout = None))]
     fn wait_completed(slf: &Bound<'_, ClientFrame>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
@@ -178,7 +178,7 @@ impl ClientFrame {
     }
 }
 
-/// The event of an operation: as `threading.Event`, but set by the operation alone.
+/// The event of an operation. It is like `threading.Event`, but only the operation sets it.
 #[pyclass(module = "busrt.client", frozen)]
 pub(crate) struct Completed(Py<ClientFrame>);
 

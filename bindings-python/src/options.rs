@@ -37,7 +37,7 @@ fn set(config: Config, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Config> 
     })
 }
 
-/// A time in seconds; `None` if there is no limit.
+/// Reads a time in seconds; returns `None` if there is no limit.
 pub(crate) fn time(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     Ok(crate::waiting::seconds(value.extract()?))
 }
@@ -51,7 +51,7 @@ fn overflow(value: &Bound<'_, PyAny>) -> PyResult<Overflow> {
     }
 }
 
-/// False, True, or shortest delay, longest delay and the number of tries (None: without an end).
+/// Reads False, True, or the shortest delay, the longest delay and the number of attempts (None: no limit).
 fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Reconnect>> {
     let Ok((min, max, tries)) = value.extract::<(f64, f64, Option<u32>)>() else {
         return Ok(value.is_truthy()?.then(Reconnect::new));
@@ -64,7 +64,7 @@ fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Reconnect>> {
     }))
 }
 
-/// "fail", or ("wait", seconds), or ("queue", bytes).
+/// Reads "fail", ("wait", seconds), or ("queue", bytes).
 fn while_down(value: &Bound<'_, PyAny>) -> PyResult<WhileDown> {
     if let Ok((what, bound)) = value.extract::<(String, f64)>() {
         return match &*what {

@@ -1,4 +1,4 @@
-//! Reads what a program sends: frames of ours and everything that has the attributes of one.
+//! Reads frames that a program sends: the class `Frame`, and objects with its attributes.
 
 use crate::frame::Frame;
 use busrt::QoS;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 
-/// From this size on, bytes are shared with the interpreter instead of copied.
+/// Minimum size of bytes that are shared with the interpreter instead of copied.
 const SHARED_BYTES: usize = 4096;
 
 /// The bytes of a payload or a header.
@@ -23,7 +23,7 @@ pub(crate) enum Data<'py> {
 }
 
 impl<'py> Data<'py> {
-    /// The bytes of an object: bytes, bytearray, str, None, or anything with a buffer.
+    /// Reads the bytes of an object: bytes, bytearray, str, None, or anything with a buffer.
     pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Data<'py>> {
         if let Ok(bytes) = object.cast::<PyBytes>() {
             return Ok(Data::of_bytes(bytes.clone()));
@@ -67,7 +67,7 @@ impl<'py> Data<'py> {
         }
     }
 
-    /// The same without the interpreter.
+    /// Converts the data to bytes that hold nothing of the interpreter.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Data::Shared(bytes) => bytes,
@@ -88,18 +88,19 @@ impl<'py> Text<'py> {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        // It was encoded as UTF-8: the fallback is never taken.
+        // The text was encoded as UTF-8, so that the fallback is never used.
         std::str::from_utf8(self.0.as_bytes()).unwrap_or_default()
     }
 }
 
-/// The attributes of a frame that matter to what is sent.
+/// The attributes of a frame that affect the request.
 pub(crate) struct Parts<'py> {
     tp: u8,
     pub(crate) qos: QoS,
     pub(crate) header: Data<'py>,
     pub(crate) payload: Data<'py>,
-    /// The topics of a change of subscriptions, separated by NUL. The inner `None` is a change without topics.
+    /// The topics of a change of subscriptions, separated by NUL. If the inner value is `None`, the change has no
+    /// topics.
     topics: Option<Option<String>>,
 }
 
@@ -135,7 +136,7 @@ impl<'py> Parts<'py> {
         Ok(Parts { tp, qos, header: Data::of(&header)?, payload: Data::of(&payload)?, topics: None })
     }
 
-    /// Returns true if nothing is sent: the change has no topics.
+    /// Returns true if nothing is sent because the change has no topics.
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(self.topics, Some(None))
     }
@@ -145,7 +146,7 @@ impl<'py> Parts<'py> {
         self.topics.is_none()
     }
 
-    /// The request, to `target` and for a publication to one client to `receiver`.
+    /// Returns the request, to `target`, or to `receiver` for a publication to one client.
     pub(crate) fn request<'a>(&'a self, target: &'a str, receiver: &'a str) -> Request<'a> {
         request(
             self.tp,
@@ -157,7 +158,7 @@ impl<'py> Parts<'py> {
         )
     }
 
-    /// The same without the interpreter.
+    /// Converts the parts to a request that holds nothing of the interpreter.
     pub(crate) fn into_owned(self, target: &str, receiver: &str) -> Owned {
         Owned {
             tp: self.tp,
@@ -208,11 +209,11 @@ fn request<'a>(
         op::OP_BROADCAST => Operation::Broadcast { mask: target, payload },
         _ => Operation::Message { target, payload },
     };
-    // How long the answer is awaited is the program's choice, at each wait.
+    // The program chooses at each wait how long it awaits the answer.
     Request::new(operation, qos).prefix(header).deadline(Deadline::Never)
 }
 
-/// The QoS that a number stands for; None is 0.
+/// Returns the QoS for a number; None is 0.
 pub(crate) fn qos_of(object: &Bound<'_, PyAny>) -> PyResult<QoS> {
     if object.is_none() {
         return Ok(QoS::No);
@@ -230,7 +231,7 @@ fn none(py: Python<'_>) -> Bound<'_, PyAny> {
     py.None().into_bound(py)
 }
 
-/// Topics joined by NUL; `None` for an empty list.
+/// Returns the topics separated by NUL; `None` for an empty list.
 fn topics_of(object: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     if let Ok(text) = object.cast::<PyString>() {
         let text = text.to_cow()?.into_owned();

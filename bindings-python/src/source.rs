@@ -12,20 +12,20 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-/// The largest number of requests in one batch. The requests behind the first are left to any thread of the program.
+/// Maximum number of requests in one batch. Any thread of the program may take the requests after the first.
 const REQUESTS: usize = 16;
 
 /// Frames for threads that wait for them.
 #[pyclass(module = "busrt._busrt", frozen)]
 pub(crate) struct Source {
-    /// Locked by the thread that waits; `None` once it is stopped.
+    /// Locked by the waiting thread; `None` after it is stopped.
     taker: Mutex<Option<Taker>>,
     is_stopped: AtomicBool,
-    /// Wakes the thread that waits.
+    /// Wakes the waiting thread.
     waker: Mutex<Option<Waker>>,
-    /// Requests that were taken with another one.
+    /// Requests that were taken together with another one.
     requests: Mutex<VecDeque<Incoming>>,
-    /// The number of threads that wait for requests.
+    /// Number of threads that wait for requests.
     idle: AtomicUsize,
 }
 
@@ -58,7 +58,7 @@ impl Source {
 
 #[pymethods]
 impl Source {
-    /// Waits for frames, at most `timeout` seconds, and returns up to `most` of them; None when there will be no more.
+    /// Waits for frames, at most `timeout` seconds, and returns up to `most` of them; None if there will be no more.
     #[pyo3(signature = (most, timeout = None))]
     fn take(&self, py: Python<'_>, most: usize, timeout: Option<f64>) -> PyResult<Option<Vec<Py<PyAny>>>> {
         let mut batch = Batch::default();
@@ -82,8 +82,8 @@ impl Source {
         batch.into_objects(py).map(Some)
     }
 
-    /// Waits for a request: frame, responder, method, id and the position of its parameters. None when there will be no
-    /// more. Any number of threads may wait; one of them takes.
+    /// Waits for a request. Returns frame, responder, method, id and the position of its parameters; None if there
+    /// will be no more. Any number of threads may wait; one of them takes.
     fn take_request(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
             let waiting = self.requests.lock().pop_front();
@@ -98,17 +98,18 @@ impl Source {
         }
     }
 
-    /// The number of threads that wait for requests.
+    /// Returns the number of threads that wait for requests.
     fn idle(&self) -> usize {
         self.idle.load(Ordering::SeqCst)
     }
 
-    /// Ends every wait on this source and goes on as another one; nothing is lost. None if it was stopped before.
+    /// Ends every wait on this source, and returns another source that continues; nothing is lost. Returns None if it
+    /// was stopped before.
     fn move_on(&self, py: Python<'_>) -> Option<Source> {
         detached(py, || self.halt()).map(Source::new)
     }
 
-    /// Ends every wait and takes no more. What was not taken is left to the next source.
+    /// Ends every wait and takes no more. Frames that were not taken are left to the next source.
     fn stop(&self, py: Python<'_>) {
         detached(py, || drop(self.halt()));
     }
@@ -130,7 +131,7 @@ impl Source {
         let waiting = self.requests.lock().pop_front();
         let request = waiting.or_else(|| {
             let mut batch = Batch::default();
-            // Without a check the wait fails never.
+            // Without a check, the wait never fails.
             let taken =
                 busrt::client::Wait::forever().on(|cx| self.poll(&mut taker, cx, &mut batch, REQUESTS));
             let mut taken = taken.ok().flatten().flatten().map(|_| batch.into_incoming())?.into_iter();
@@ -144,7 +145,7 @@ impl Source {
     }
 }
 
-/// Frames for an event loop: a descriptor that is readable while there may be some.
+/// Frames for an event loop, with a descriptor that is readable while there may be some.
 #[pyclass(module = "busrt._busrt", frozen)]
 pub(crate) struct LoopSource {
     taker: Mutex<Option<Taker>>,
@@ -165,8 +166,8 @@ impl LoopSource {
         self.fd.as_raw_fd()
     }
 
-    /// Up to `most` frames that wait; None when there will be no more. After fewer than `most` the descriptor becomes
-    /// readable with the next frame.
+    /// Returns up to `most` waiting frames; None if there will be no more. If it returns fewer than `most`, the
+    /// descriptor becomes readable with the next frame.
     fn take(&self, py: Python<'_>, most: usize) -> PyResult<Option<Vec<Py<PyAny>>>> {
         let mut batch = Batch::default();
         let taken = self.taker.lock().as_mut().and_then(|taker| taker.take(&mut batch, most));

@@ -1,4 +1,4 @@
-//! A taker hands out received frames: as they are, or those of an RPC server.
+//! Takes received frames: all frames, or those of an RPC server.
 
 use crate::frame::Frame;
 use crate::responder::Responder;
@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::task::{Context, Poll};
 
-/// The largest size of one batch, in bytes.
+/// Maximum size of one batch, in bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// A part of what a client receives.
+/// A part of the items that a client receives.
 pub(crate) enum Taker {
     Frames(Frames),
     Intake(Intake),
@@ -26,7 +26,7 @@ pub(crate) struct Batch {
 }
 
 impl Taker {
-    /// Takes up to `most` frames; pending until there is one, `None` when there will be no more.
+    /// Takes up to `most` frames. Pending until there is one; `None` if there will be no more.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -39,7 +39,7 @@ impl Taker {
         }
     }
 
-    /// Takes up to `most` frames that wait; `None` when there will be no more.
+    /// Takes up to `most` waiting frames. Returns `None` if there will be no more.
     pub(crate) fn take(&mut self, batch: &mut Batch, most: usize) -> Option<usize> {
         match self {
             Taker::Frames(frames) => frames.take_batch(&mut batch.frames, most, BATCH_BYTES),
@@ -72,7 +72,8 @@ impl Batch {
     }
 }
 
-/// A frame or a notification as its frame; a request as frame, responder, method, id and the position of its parameters.
+/// Converts a frame or a notification to its frame, and a request to frame, responder, method, id and the position of
+/// its parameters.
 pub(crate) fn object(py: Python<'_>, incoming: Incoming) -> PyResult<Option<Py<PyAny>>> {
     Ok(Some(match incoming {
         Incoming::Frame(frame) => Py::new(py, Frame::of(frame))?.into_any(),

@@ -1,4 +1,4 @@
-//! Work of the runtime whose end an event loop waits for.
+//! Work of the runtime for which an event loop waits.
 
 use crate::errors;
 use crate::link::Link;
@@ -19,7 +19,7 @@ pub(crate) enum Value {
     Bool(bool),
 }
 
-/// Work under way. Its descriptor becomes readable when it is done.
+/// Work in progress. Its descriptor becomes readable when it is done.
 #[pyclass(module = "busrt._busrt", frozen)]
 pub(crate) struct Task {
     result: Arc<Mutex<Option<Result<Value>>>>,
@@ -29,7 +29,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Starts the work. `is_connecting` decides how an error is told.
+    /// Starts the work. `is_connecting` decides how an error is reported.
     pub(crate) fn spawn(
         py: Python<'_>,
         is_connecting: bool,
@@ -42,7 +42,7 @@ impl Task {
         let task = runtime.spawn(async move {
             let done = work.await;
             *place.lock() = Some(done);
-            // The end of the stream tells as much.
+            // If this fails, the end of the stream makes the descriptor readable too.
             let _ = (&writable).write(&[1]);
         });
         Ok(Task { result, readable, abort: task.abort_handle(), is_connecting })
@@ -67,7 +67,7 @@ impl Task {
         }
     }
 
-    /// Gives the work up.
+    /// Cancels the work.
     fn cancel(&self) {
         self.abort.abort();
     }

@@ -1,8 +1,8 @@
 //! Waiting without the interpreter.
 //!
-//! A thread that waits in Rust returns to the interpreter when its wait is over. While the interpreter ends, that would
-//! end the thread in the middle of Rust code, which is undefined. So a thread that comes back from a wait at that time
-//! stays where it is: daemon threads, the only ones left then, end with the process.
+//! A thread that waits in Rust returns to the interpreter when its wait is over. While the interpreter ends, that
+//! would end the thread in the middle of Rust code, which is undefined behaviour. Therefore a thread that returns
+//! from a wait at that time blocks for ever: only daemon threads are left then, and they end with the process.
 
 use busrt::client::Wait;
 use busrt::{Error, ErrorKind};
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 /// True if the interpreter is about to end.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
-/// The thread that ends it.
+/// The thread that ends the interpreter.
 static ENDING_THREAD: AtomicU64 = AtomicU64::new(0);
-/// The number of threads that return to the interpreter.
+/// Number of threads that are returning to the interpreter.
 static RETURNING: AtomicUsize = AtomicUsize::new(0);
 
-/// The longest time for which the end waits for threads that return to the interpreter.
+/// Maximum time for which the end waits for threads that return to the interpreter.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 const RETURN_POLL: Duration = Duration::from_micros(200);
-/// The time between two looks at signals.
+/// Interval between two checks for signals.
 const SIGNAL_SLICE: Duration = Duration::from_millis(25);
-/// The time that the end of a process leaves to what was sent.
+/// Maximum time for which the end of a process waits for unwritten data.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `work` without the interpreter.
@@ -51,8 +51,8 @@ fn end_return() {
     RETURNING.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Waits on this thread until `poll` is ready, at most `timeout`; `None` when the time is over. The main thread looks at
-/// signals in between.
+/// Waits on this thread until `poll` is ready, at most `timeout`. Returns `None` when the time is over. The main
+/// thread checks for signals at intervals.
 ///
 /// # Errors
 /// The exception that the handler of a signal raises.
@@ -87,7 +87,7 @@ fn look_at_signals(raised: &mut Option<PyErr>) -> busrt::Result<()> {
     })
 }
 
-/// A time in seconds as programs give it: `None` and infinity are no limit, what is negative is none at all.
+/// Converts a time in seconds as programs give it: `None` and infinity mean no limit, negative times mean zero.
 pub(crate) fn seconds(seconds: Option<f64>) -> Option<Duration> {
     let seconds = seconds?;
     if seconds > 0.0 { Duration::try_from_secs_f64(seconds).ok() } else { Some(Duration::ZERO) }
@@ -113,7 +113,8 @@ fn is_main_thread() -> bool {
     true
 }
 
-/// To be called before the interpreter ends, on the thread that ends it.
+/// Prepares for the end of the interpreter. It must be called before the end, on the thread that ends the
+/// interpreter.
 #[pyfunction]
 fn _begin_exit(py: Python<'_>) {
     ENDING_THREAD.store(thread_id(), Ordering::SeqCst);
@@ -126,14 +127,14 @@ fn _begin_exit(py: Python<'_>) {
     });
 }
 
-/// To be called in a child made by fork: it has only the thread that forked.
+/// Resets the state in a child made by fork, which has only the thread that forked.
 #[pyfunction]
 fn _after_fork() {
     RETURNING.store(0, Ordering::SeqCst);
     IS_ENDING.store(false, Ordering::SeqCst);
 }
 
-/// Writes what was sent, before a process ends that runs no exit handlers.
+/// Writes unwritten data before the end of a process that runs no exit handlers.
 #[pyfunction]
 fn _shutdown(py: Python<'_>) {
     py.detach(|| busrt::runtime::shutdown(EXIT_TIMEOUT));
