@@ -1,4 +1,4 @@
-//! The README's Rust programs are the ones in `src/bin`, and they do what they say.
+//! Checks that the README contains the Rust programs of `src/bin`, and that they print the expected output.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -18,7 +18,7 @@ impl Drop for Running {
     }
 }
 
-/// Starts a program that goes on, and waits for its first line.
+/// Starts a program that keeps running, and waits for its first line.
 fn start(program: &str, address: &str, first_line: &str) -> (Running, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(program).arg(address).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -29,7 +29,7 @@ fn start(program: &str, address: &str, first_line: &str) -> (Running, BufReader<
     (running, stdout)
 }
 
-/// Runs a program to its end and returns what it printed.
+/// Runs a program until it exits, and returns its output.
 fn run(program: &str, address: &str) -> String {
     let output = Command::new(program).arg(address).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));

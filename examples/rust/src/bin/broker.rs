@@ -1,4 +1,4 @@
-//! A broker within a program of your own.
+//! A broker within a program.
 
 use busrt::QoS;
 use busrt::broker::{Broker, Options};
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     broker.listen(&address).await?;
     println!("listening on {address}, Ctrl-C ends");
 
-    // A client within the broker's own process: the same type as every client, without a socket.
+    // A client within the broker's own process has the same type as every client, but no socket.
     let clock = broker.client("clock").await?;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut uptime = 0;

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:?} from {}: {text}", frame.kind(), frame.sender());
     }
 
-    // Acknowledged operations say what became of them.
+    // Acknowledged operations report their outcome.
     match client.send("nobody", "anyone there?", QoS::Processed).await {
         Err(e) if e.kind() == ErrorKind::NotRegistered => println!("nobody is not there"),
         other => other?,

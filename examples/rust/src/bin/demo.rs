@@ -1,4 +1,4 @@
-//! A broker and a few clients that do one of everything, and say what they do.
+//! A broker and a few clients that use every feature once, and print what they do.
 
 use busrt::broker::{Broker, Options};
 use busrt::client::{Client, Config, Frames};
@@ -86,7 +86,7 @@ async fn converse(broker: &Broker, address: &str) -> Result<()> {
     let connect = async |name: &str| Client::connect(&Config::new(address, name)).await;
     let operator = connect("operator").await?;
     let pump = connect("plant.pump").await?;
-    // This one lives in the broker's process: no socket, the same type.
+    // This client lives in the broker's process: it has no socket, but the same type.
     let valve = broker.client("plant.valve").await?;
     let (mut operator_frames, mut pump_frames, mut valve_frames) =
         (operator.frames()?, pump.frames()?, valve.frames()?);

@@ -1,4 +1,4 @@
-//! A client that survives its broker.
+//! A client that survives a restart of its broker.
 
 use busrt::QoS;
 use busrt::client::{Client, Config, Event, Reconnect, WhileDown};
@@ -8,14 +8,14 @@ use std::time::Duration;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("/tmp/busrt.sock".into());
     let config = Config::new(address, "example.reconnect")
-        // Tries again after 100 ms, 200 ms and so on, at most 2 s apart, for ever.
+        // Tries again after 100 ms, 200 ms and so on, with delays of at most 2 s, without a limit.
         .reconnect(Reconnect::new().delays(Duration::from_millis(100), Duration::from_secs(2)))
         // Operations wait for the connection for at most 10 s, then fail.
         .while_down(WhileDown::Wait(Duration::from_secs(10)));
     let client = Client::connect(&config).await?;
     let mut events = client.events();
     let mut frames = client.frames()?;
-    // The client subscribes again by itself whenever it is connected anew.
+    // The client restores the subscription by itself after each reconnection.
     client.subscribe("clock/#", QoS::Processed).await?;
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! A client that calls.
+//! A client that calls methods.
 
 use busrt::client::{Client, Config};
 use busrt::rpc::Rpc;
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sum: i64 = reply.unpack()?;
     println!("40 + 2 = {sum}");
 
-    // The answer says what was expected and what came.
+    // The error says what was expected and what was found.
     if let Err(e) = rpc.call("calculator", "add", msgpack::pack("40 and 2")?, QoS::Processed).await {
         println!("{e}");
     }

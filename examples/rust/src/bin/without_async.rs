@@ -13,7 +13,7 @@ use std::time::Duration;
 const WORKERS: usize = 4;
 const CALLS: u64 = 8;
 
-/// Answers a call. The responder may be moved to any thread, kept, and used there later.
+/// Answers a call. The responder may be moved to any thread, kept, and used later.
 fn answer(call: &Call, responder: Responder) {
     let number = std::str::from_utf8(call.params()).ok().and_then(|text| text.parse::<u64>().ok());
     match (call.method(), number.and_then(|number| number.checked_mul(number))) {
@@ -38,7 +38,7 @@ fn serve(client: &Client) -> JoinHandle<busrt::Result<()>> {
         while requests.wait_batch(&mut batch, 64, Wait::forever())?.is_some() {
             for incoming in batch.drain(..) {
                 if let (Incoming::Request(call, responder), Some(worker)) = (incoming, next.next()) {
-                    // Without a worker the responder is dropped, which answers with an error.
+                    // Without a worker, the responder is dropped, which answers with an error.
                     let _ = worker.send((call, responder));
                 }
             }
@@ -47,7 +47,7 @@ fn serve(client: &Client) -> JoinHandle<busrt::Result<()>> {
     })
 }
 
-/// Sends now if there is room, and waits for room if not.
+/// Sends immediately if there is room, and waits for room otherwise.
 fn send(client: &Client, request: &Request<'_>) -> busrt::Result<()> {
     loop {
         match client.try_send(request)? {
@@ -60,10 +60,10 @@ fn send(client: &Client, request: &Request<'_>) -> busrt::Result<()> {
 /// Waits until one of the descriptors is readable.
 fn poll(descriptors: [&WakeFd; 2]) -> std::io::Result<()> {
     let mut fds = descriptors.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
-    // SAFETY: `fds` holds two descriptors, open as long as they are borrowed.
+    // SAFETY: `fds` holds two descriptors, which are open as long as they are borrowed.
     match unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) } {
         -1 => Err(std::io::Error::last_os_error()).or_else(|e| match e.kind() {
-            // By a signal: looks again.
+            // A signal interrupted the call: check again.
             std::io::ErrorKind::Interrupted => Ok(()),
             _ => Err(e),
         }),
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let client = Client::connect_blocking(&Config::new(&address, "example.without_async"))?;
     let caller = Caller::new(client.clone());
-    // The first is readable when frames wait, the second when results of calls do.
+    // The first is readable when frames are waiting, the second when results of calls are.
     let (frames_ready, results_ready) = (WakeFd::new()?, WakeFd::new()?);
     let mut frames = client.frames()?;
     frames.set_wake_up(&frames_ready);
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    // The event loop: takes what waits, and sleeps when nothing does.
+    // The event loop takes waiting items, and sleeps when there are none.
     let (mut frames_left, mut calls_left, mut sum) = (2, CALLS, 0);
     let (mut received, mut completed) = (vec![], vec![]);
     while frames_left > 0 || calls_left > 0 {
@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("the squares of 1 to {CALLS} add up to {sum}");
 
-    // One call, waited for in slices: a check between them may look for signals, or give up.
+    // One call, awaited in slices: a check between them may handle signals, or cancel the wait.
     let call = CallRequest::new("example.squares", "square", "many", QoS::Processed);
     let pending = caller.try_call(&call)?.sent().ok_or("no room")?;
     let mut slices = 0;
@@ -134,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => println!("no reply"),
     }
 
-    // What was sent is in the kernel before the end.
+    // Everything that was sent is passed to the kernel before the end.
     client.flush().wait(Wait::at_most(Duration::from_secs(5)))?;
     client.close();
     server.close();
