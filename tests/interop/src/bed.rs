@@ -1,4 +1,4 @@
-//! A broker of either make in this process, on a socket of its own.
+//! A broker of either implementation in this process, on its own socket.
 
 use crate::wait;
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ enum Broker {
     Theirs(#[expect(dead_code, reason = "held")] busrt_ref::broker::Broker),
 }
 
-/// A broker, and the runtime that it and the asynchronous clients of a test run on.
+/// A broker, and the runtime on which it and the asynchronous clients of a test run.
 pub struct Bed {
     pub address: String,
     pub maker: Maker,
@@ -34,7 +34,7 @@ pub struct Bed {
 
 impl Bed {
     pub fn new(maker: Maker, transport: Transport) -> Bed {
-        // So long that no client is cut on a busy machine.
+        // The timeout is so long that no client is disconnected on a busy machine.
         Bed::with_timeout(maker, transport, Duration::from_secs(30))
     }
 
@@ -42,7 +42,7 @@ impl Bed {
         Bed::make(maker, transport, timeout, None)
     }
 
-    /// Their broker with access rules, over TCP.
+    /// Starts their broker with access rules, over TCP.
     pub fn guarded_by_theirs(rules: busrt_ref::broker::AaaMap) -> Bed {
         Bed::make(Maker::Theirs, Transport::Tcp, Duration::from_secs(30), Some(rules))
     }
@@ -88,13 +88,13 @@ impl Bed {
         Bed { address, maker, runtime, broker: Some(broker), _folder: folder }
     }
 
-    /// A runtime for clients of a broker that is elsewhere.
+    /// Creates a runtime for clients of a broker that runs elsewhere.
     pub fn without_broker(address: &str) -> Bed {
         let (runtime, folder) = (new_runtime(), tempfile::tempdir().unwrap());
         Bed { address: address.to_owned(), maker: Maker::Ours, runtime, broker: None, _folder: folder }
     }
 
-    /// Our broker, if it is ours.
+    /// Returns our broker; panics if the broker is not ours.
     pub fn ours(&self) -> busrt::broker::Broker {
         match &self.broker {
             Some(Broker::Ours(broker)) => broker.clone(),
@@ -111,14 +111,14 @@ fn new_runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// That broker does not tell which port it took: a free one is looked for first.
+/// That broker does not report its port, so that a free one is chosen first.
 async fn spawn_tcp(
     broker: &mut busrt_ref::broker::Broker,
     config: busrt_ref::broker::ServerConfig,
 ) -> String {
     loop {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        // Another program may have taken it since.
+        // Another program may have taken the port since.
         if broker.spawn_tcp_server(&address, config.clone()).await.is_ok() {
             return address;
         }
@@ -127,7 +127,7 @@ async fn spawn_tcp(
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        // Within the runtime: what it ends may want to spawn.
+        // Within the runtime, because dropped values may spawn tasks.
         let _entered = self.runtime.enter();
         self.broker = None;
     }

@@ -1,5 +1,5 @@
-//! Our broker and clients, and those of the crate busrt 0.5.6, behind one face each, so that one suite
-//! runs over every mixture of them. Everything here blocks the calling thread, and nothing for ever.
+//! Our broker and clients, and those of the crate busrt 0.5.6 ("theirs"), behind one interface each, so that one set
+//! of tests runs over every combination of them. All functions block the calling thread, but never for ever.
 
 mod bed;
 mod ours;
@@ -15,15 +15,15 @@ pub use rpc::{Event, RpcKind, RpcPeer, RpcResult};
 
 use std::time::Duration;
 
-/// How long anything may take before it counts as hanging: no test measures time.
+/// A timeout after which anything counts as hanging. No test measures time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs a future to its end on `runtime`.
+/// Runs a future to completion on `runtime`.
 pub fn wait<T>(runtime: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("it hangs")
 }
 
-/// Tries until `attempt` yields something.
+/// Calls `attempt` until it returns a value.
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let started = std::time::Instant::now();
     loop {

@@ -19,7 +19,7 @@ pub fn config(address: &str, name: &str) -> Config {
     Config::new(address, name).timeout(PATIENCE)
 }
 
-/// Hands the operation to `run`: topics are borrowed from a text made here.
+/// Passes the operation to `run`; topics are borrowed from a text that is created here.
 fn with<T>(op: Op<'_>, run: impl FnOnce(Operation<'_, Bytes>) -> T) -> T {
     let bytes = Bytes::copy_from_slice;
     let (Op::Subscribe(topics) | Op::Unsubscribe(topics) | Op::Exclude(topics) | Op::Unexclude(topics)) = op
@@ -59,7 +59,7 @@ pub fn seen(frame: &Frame) -> Seen {
     }
 }
 
-/// The method of the API that an operation stands for, one topic and many each the way a program writes them.
+/// Calls the method of the API for an operation, with one topic and with several in the form that programs use.
 macro_rules! call {
     ($client:expr, $op:expr, $qos:expr $(, $wait:tt)?) => {{
         let (c, q) = (&$client, qos($qos));

@@ -1,4 +1,4 @@
-//! A client of any make, of which only what all of them can do is used.
+//! A client of any implementation, with the features that all implementations have.
 
 use crate::{Bed, ours, theirs};
 
@@ -26,7 +26,7 @@ pub enum Op<'a> {
 /// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// As on the wire.
+    /// The kind of the frame on the wire.
     pub kind: u8,
     pub sender: String,
     pub primary_sender: String,
@@ -36,7 +36,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What `sender` sent with `qos`.
+    /// Returns the frame that a receiver of this operation of `sender` gets.
     pub fn new(op: Op<'_>, sender: &str, qos: u8) -> Seen {
         let (kind, topic, payload) = match op {
             Op::Send(_, payload) => (0x12, None, payload),
@@ -93,7 +93,7 @@ impl<'a> Peer<'a> {
         Ok(Peer { name: name.to_owned(), bed, client })
     }
 
-    /// Does an operation and waits for its acknowledgement if `qos` asks for one.
+    /// Performs an operation, and waits for its acknowledgement if `qos` asks for one.
     pub fn run(&mut self, op: Op<'_>, qos: u8) -> Result<(), u8> {
         match &mut self.client {
             Client::Ours(c) => c.run(op, qos),
@@ -103,7 +103,7 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Sends an operation; its acknowledgement is waited for later.
+    /// Sends an operation without waiting for its acknowledgement.
     pub fn start(&mut self, op: Op<'_>, qos: u8) -> Result<Answer, u8> {
         each!(&mut self.client, c => c.start(op, qos))
     }
@@ -112,12 +112,12 @@ impl<'a> Peer<'a> {
         answer.wait(self.bed)
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub fn take(&mut self) -> Seen {
         each!(&mut self.client, c => c.take())
     }
 
-    /// Returns true if nothing was delivered that has not been taken: a message to oneself comes behind it.
+    /// Returns true if no untaken frame was delivered: a message to itself arrives behind it.
     pub fn is_quiet(&mut self) -> bool {
         let name = self.name.clone();
         let op = Op::Send(&name, b"is it quiet?");
@@ -133,7 +133,7 @@ impl<'a> Peer<'a> {
         each!(&mut self.client, c => c.ping())
     }
 
-    /// A secondary client, as this make names it.
+    /// Connects a secondary client with the name that this implementation chooses.
     pub fn secondary(&self) -> Result<Peer<'a>, u8> {
         let (name, client) = match &self.client {
             Client::Ours(c) => c.secondary().map(|(name, c)| (name, Client::Ours(c)))?,
@@ -145,7 +145,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// An acknowledgement to come.
+/// A pending acknowledgement.
 pub enum Answer {
     Ours(busrt::client::PendingOperation),
     OursBlocking(busrt::blocking::PendingOperation),

@@ -1,4 +1,4 @@
-//! The programs of both makes as processes: `busrtd`, and `busrt` on the command line.
+//! The programs of both implementations as processes: `busrtd`, and `busrt` on the command line.
 
 use crate::{Maker, PATIENCE, until};
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-/// The path of a program. Where they are is in `OUR_BIN` and `REFERENCE_BIN`, as `make test` sets them.
+/// Returns the path of a program. The directories are in `OUR_BIN` and `REFERENCE_BIN`, as `make test` sets them.
 fn program(maker: Maker, name: &str) -> PathBuf {
     let (variable, default) = match maker {
         Maker::Ours => ("OUR_BIN", "../../target/debug"),
@@ -25,13 +25,13 @@ pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only if it has ended.
+        // This fails only if the process has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A `busrtd` on a socket of its own.
+/// A `busrtd` on its own socket.
 pub struct Busrtd {
     pub address: String,
     _process: Running,
@@ -68,7 +68,7 @@ impl Cli {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it exits.
     pub fn run(&self, arguments: &[&str], stdin: &[u8]) -> Output {
         let mut child = self
             .command(arguments)
@@ -77,19 +77,19 @@ impl Cli {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // One that reads nothing may be gone already.
+        // A program that reads nothing may have exited already.
         let _ = child.stdin.take().unwrap().write_all(stdin);
         child.wait_with_output().unwrap()
     }
 
-    /// The output of a command, which must succeed.
+    /// Returns the output of a command, which must succeed.
     pub fn stdout(&self, arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
         let output = self.run(arguments, stdin);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         output.stdout
     }
 
-    /// The output of a command as text. The command must succeed.
+    /// Returns the output of a command as text. The command must succeed.
     pub fn text(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.stdout(arguments, b"")).unwrap()
     }
@@ -117,14 +117,14 @@ fn collect(mut stdout: ChildStdout, into: &Mutex<Vec<u8>>) {
     }
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Started {
     printed: Arc<Mutex<Vec<u8>>>,
     _process: Running,
 }
 
 impl Started {
-    /// Everything printed so far.
+    /// Returns everything printed so far.
     pub fn printed(&self) -> String {
         String::from_utf8_lossy(&self.printed.lock().unwrap()).into_owned()
     }

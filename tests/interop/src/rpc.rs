@@ -1,4 +1,4 @@
-//! An RPC caller and server of any make, all with the same service.
+//! An RPC caller and server of any implementation, all with the same service.
 
 use crate::{Bed, PATIENCE, ours, theirs, until};
 use async_trait::async_trait;
@@ -21,23 +21,23 @@ pub enum RpcKind {
 /// A result, or an error's code and data.
 pub type RpcResult = Result<Vec<u8>, (i16, Vec<u8>)>;
 
-/// Something that wants no answer.
+/// A received item that asks for no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Notification(String, Vec<u8>),
     /// A call without reply.
     Call0(String, Vec<u8>),
-    /// A publication's topic, or none for a broadcast.
+    /// The sender, topic (none for a broadcast) and payload of a frame.
     Frame(String, Option<String>, Vec<u8>),
 }
 
-/// The service: what it answers does not depend on who made the client.
+/// The service. Its answers do not depend on the implementation of the client.
 #[derive(Clone)]
 struct Service(Arc<Mutex<mpsc::Sender<Event>>>);
 
 impl Service {
     fn tell(&self, event: Event) {
-        // When a test is over, its listener may have been dropped.
+        // After the end of a test, its listener may have been dropped.
         let _ = self.0.lock().unwrap().send(event);
     }
 
@@ -61,7 +61,7 @@ struct Ours(Service, OnceLock<Caller>);
 impl busrt::rpc::Handlers for Ours {
     async fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
         if call.method() == "ask.back" {
-            let caller = self.1.get().expect("set before anybody calls");
+            let caller = self.1.get().expect("set before the first call");
             let reply =
                 caller.call(call.sender(), "echo", call.params_bytes(), busrt::QoS::Processed).await?;
             return Ok(reply.payload_bytes());
@@ -85,7 +85,7 @@ struct OursBlocking(Service, Arc<OnceLock<blocking::Rpc>>);
 impl blocking::Handlers for OursBlocking {
     fn on_call(&self, call: Call) -> Result<Bytes, RpcError> {
         if call.method() == "ask.back" {
-            let rpc = self.1.get().expect("set before anybody calls");
+            let rpc = self.1.get().expect("set before the first call");
             let reply = rpc.call(call.sender(), "echo", call.params_bytes(), busrt::QoS::Processed)?;
             return Ok(reply.payload_bytes());
         }
@@ -113,7 +113,7 @@ fn their_error((code, data): (i16, Vec<u8>)) -> ref_rpc::RpcError {
 impl ref_rpc::RpcHandlers for Theirs {
     async fn handle_call(&self, event: ref_rpc::RpcEvent) -> ref_rpc::RpcResult {
         if event.parse_method()? == "ask.back" {
-            let rpc = self.1.get().expect("set before anybody calls").clone();
+            let rpc = self.1.get().expect("set before the first call").clone();
             let params = event.payload().to_vec().into();
             let reply = rpc.call(event.sender(), "echo", params, busrt_ref::QoS::Processed).await?;
             return Ok(Some(reply.payload().to_vec()));
@@ -141,7 +141,7 @@ struct TheirsSync(Service);
 
 impl busrt_ref::sync::rpc::SyncRpcHandlers for TheirsSync {
     fn handle_call(&self, event: ref_rpc::RpcEvent) -> ref_rpc::RpcResult {
-        // That client is locked while it waits for a reply: it cannot be called back.
+        // That client is locked while it waits for a reply, so that it cannot be called.
         let answer = self.0.answer(
             event.sender(),
             event.parse_method()?,
@@ -238,7 +238,7 @@ impl<'a> RpcPeer<'a> {
         }
     }
 
-    /// Makes many calls at once, if this make can.
+    /// Makes many simultaneous calls, if this implementation supports it.
     pub fn call_many(&self, target: &str, method: &str, params: &[Vec<u8>]) -> Vec<RpcResult> {
         let one_by_one = || params.iter().map(|params| self.call(target, method, params, 1)).collect();
         match &self.client {
@@ -275,7 +275,7 @@ impl<'a> RpcPeer<'a> {
         }
     }
 
-    /// Does the same as [`call`](Self::call) without a reply; errors are result codes of the protocol.
+    /// Does the same as [`call`](Self::call) without a reply. Errors are result codes of the protocol.
     pub fn call0(&self, target: &str, method: &str, params: &[u8], qos: u8) -> Result<(), u8> {
         match &self.client {
             Client::Ours(rpc) => {
@@ -338,7 +338,7 @@ impl<'a> RpcPeer<'a> {
         }
     }
 
-    /// The next thing that wanted no answer.
+    /// Returns the next event.
     pub fn event(&self) -> Event {
         until("an event", || self.events.try_recv().ok())
     }

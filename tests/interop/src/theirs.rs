@@ -1,4 +1,4 @@
-//! The clients of the crate in the field.
+//! The clients of the crate busrt 0.5.6.
 
 use crate::peer::{Answer, Op, Seen};
 use crate::{Bed, PATIENCE};

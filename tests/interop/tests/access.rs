@@ -1,4 +1,4 @@
-//! Access rules of both brokers, as the clients of both see them.
+//! Access rules of both brokers, with clients of both implementations.
 
 use busrt::broker::{AccessList, ClientAccess};
 use busrt_ref::broker::{AaaMap, ClientAaa};
@@ -7,7 +7,7 @@ use interop::{Bed, Kind, Maker, Op, Peer, Seen, Transport, until};
 const KINDS: [Kind; 4] = [Kind::Ours, Kind::OursBlocking, Kind::Theirs, Kind::TheirsSync];
 const DENIED: Result<(), u8> = Err(0x79);
 
-/// The same rules on both brokers: `limited` may talk to `free.*` and about `open/#` only.
+/// The same rules on both brokers: `limited` may send only to `free.*` and only on topics in `open/#`.
 fn the_rules_hold(bed: &Bed, kind: Kind) {
     let mut free = Peer::connect(bed, Kind::Theirs, "free").unwrap();
     let mut limited = Peer::connect(bed, kind, "limited").unwrap();
@@ -79,7 +79,7 @@ fn rules_that_change_take_effect_on_their_clients() {
         peer.run(Op::Publish("a", b"x"), 1).unwrap();
         assert_eq!(peer.take(), Seen::new(Op::Publish("a", b"x"), "peer", 1));
         bed.wait(bed.ours().set_access(Some(AccessList::new())));
-        until("a client that is no longer let in is disconnected", || (!peer.is_connected()).then_some(()));
+        until("a client that is no longer admitted is disconnected", || (!peer.is_connected()).then_some(()));
     }
 }
 

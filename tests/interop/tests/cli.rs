@@ -1,8 +1,8 @@
-//! The command-line clients and brokers of both makes, as processes.
+//! The command-line clients and brokers of both implementations, as processes.
 
 use interop::{Bed, Busrtd, Cli, Event, Kind, Maker, Op, Peer, RpcKind, RpcPeer, Seen, until};
 
-/// A command-line client, and a broker with nothing else on it.
+/// A command-line client, and a broker without other clients.
 struct Pair {
     cli: Cli,
     bed: Bed,
@@ -30,7 +30,7 @@ fn the_broker_is_asked(pair: &Pair) {
     for text in [".broker", "internal", "some.peer", "local_ipc", &pair.bed.address] {
         assert!(listed.contains(text), "{text} is not in {listed}");
     }
-    // Not itself; theirs tells its own name in its log.
+    // The client does not list itself; theirs prints its own name in its log.
     assert!(!listed.lines().any(|line| line.trim_start().starts_with("the.asker")), "{listed}");
 }
 
@@ -47,7 +47,7 @@ fn messages_and_publications(pair: &Pair) {
     for (command, op) in commands {
         pair.cli.stdout(&[&from, command, &["hello there"][..]].concat(), b"");
         assert_eq!(peer.take(), Seen::new(op, "the.sender", 1));
-        // A payload left out comes from the standard input, as it is.
+        // A payload that is left out is read from the standard input, unchanged.
         pair.cli.stdout(&[&from, command].concat(), &anything);
         assert_eq!(peer.take(), Seen { payload: anything.clone(), ..Seen::new(op, "the.sender", 1) });
     }
@@ -79,7 +79,7 @@ fn rpc(pair: &Pair) {
         (0.5.into(), (-5).into(), false.into(), true.into(), "some words".into());
     assert_eq!(pairs, [("half", &half), ("n", &minus), ("off", &off), ("on", &on), ("text", &text)]);
 
-    // Parameters that are MessagePack come back as such, and are shown as JSON.
+    // MessagePack parameters are returned unchanged, and are shown as JSON.
     let output = call(&["call", "some.peer", "echo", "n=17", "text=abc"], b"");
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && shown.contains("17") && shown.contains("\"abc\""), "{shown}");
@@ -99,7 +99,7 @@ fn rpc(pair: &Pair) {
     }
 }
 
-/// How the bytes C1 00 01 are shown.
+/// Returns the form in which the bytes C1 00 01 are shown.
 fn hex(pair: &Pair) -> &'static str {
     match pair.cli.maker {
         Maker::Ours => "c1 00 01",
@@ -120,7 +120,7 @@ fn listening(pair: &Pair) {
         "--exclude",
         "a/secret/#",
     ]);
-    // It is subscribed when it shows what it is subscribed to.
+    // It is subscribed when it prints its subscriptions.
     until("it listens", || {
         peer.run(Op::Publish("b/probe", b"anybody?"), 1).unwrap();
         listener.printed().contains("b/probe").then_some(())

@@ -1,8 +1,8 @@
-//! Every operation, with every QoS, between clients of both makers on brokers of both.
+//! Every operation, with every QoS, between clients of both implementations on brokers of both.
 
 use interop::{Bed, Kind, Maker, Op, Peer, Seen, Transport};
 
-/// A broker and the kinds of the two clients that talk over it.
+/// A broker, and the kinds of the two clients that communicate over it.
 struct Mixture {
     bed: Bed,
     kinds: (Kind, Kind),
@@ -28,7 +28,7 @@ impl Mixture {
 
 const OK: Result<(), u8> = Ok(());
 
-/// The result of an operation with `qos` if the broker's answer is `code`.
+/// Returns the result of an operation with `qos` if the broker's answer is `code`.
 fn if_asked(qos: u8, code: u8) -> Result<(), u8> {
     if qos & 1 == 0 { Ok(()) } else { Err(code) }
 }
@@ -105,7 +105,7 @@ fn publications(mixture: &Mixture) {
         assert_eq!(b.run(Op::Unsubscribe(&["a/b", "never/there"]), qos), OK);
         assert!(b.is_quiet());
     }
-    // The publisher too gets what it is subscribed to.
+    // The publisher also receives the topics to which it is subscribed.
     assert_eq!(a.run(Op::Subscribe(&["own"]), 1), OK);
     assert_eq!(a.run(Op::Publish("own", b"x"), 1), OK);
     assert_eq!(a.take(), Seen::new(Op::Publish("own", b"x"), "test.a", 1));
@@ -183,7 +183,7 @@ fn names_are_refused(mixture: &Mixture) {
         for (name, code) in [("test.a", 0x76), ("nobody%%1", 0x71)] {
             assert_eq!(connect(mixture, name).err(), Some(code), "{name:?}");
         }
-        // Theirs lets these in, but for what is registered there already.
+        // Their broker accepts these names, unless they are already registered.
         if mixture.bed.maker == Maker::Ours {
             for name in ["", ".hidden", ".broker", "with\0nul"] {
                 assert_eq!(connect(mixture, name).err(), Some(0x72), "{name:?}");
@@ -277,7 +277,7 @@ fn announcements(mixture: &Mixture) {
             (seen.kind, seen.sender.as_str(), seen.topic.as_deref()),
             (1, ".broker", Some(".broker/info"))
         );
-        // Their own type reads the same, but tells no time.
+        // Their own type can be decoded too, but has no time.
         let theirs: busrt_ref::broker::BrokerEvent = rmp_serde::from_slice(&seen.payload).unwrap();
         assert_eq!((theirs.subject(), theirs.data()), (subject, Some("test.b")));
         let plain: Announcement = rmp_serde::from_slice(&seen.payload).unwrap();

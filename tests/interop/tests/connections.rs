@@ -1,4 +1,4 @@
-//! Connections that stay, end, or are handed in.
+//! Connections that stay open, end, or are attached as streams.
 
 use busrt::client::Config;
 use busrt_ref::client::AsyncClient;
@@ -6,7 +6,7 @@ use busrt_ref::rpc::Rpc as _;
 use interop::{Bed, Kind, Maker, Op, PATIENCE, Peer, RpcKind, RpcPeer, Transport, until};
 use std::time::Duration;
 
-/// Twice the time after which a broker closes a client that says nothing.
+/// Returns twice the time after which a broker closes a silent client.
 fn long_enough(bed: &Bed) {
     for name in ["silent.1", "silent.2"] {
         let silent = Peer::connect(bed, Kind::Theirs, name).unwrap();
@@ -15,12 +15,12 @@ fn long_enough(bed: &Bed) {
 }
 
 fn idle_clients_stay(maker: Maker, transport: Transport) {
-    // Our client pings once a second, whatever the broker's timeout is.
+    // Our client pings once a second, independent of the broker's timeout.
     let bed = Bed::with_timeout(maker, transport, Duration::from_secs(2));
     let mut ours = Peer::connect(&bed, Kind::Ours, "ours").unwrap();
     let mut blocking = Peer::connect(&bed, Kind::OursBlocking, "blocking").unwrap();
     let mut secondary = ours.secondary().unwrap();
-    // Theirs pings every half of its own timeout, and only if it does RPC.
+    // Theirs pings at half its own timeout, and only if it uses RPC.
     let theirs = bed.wait(async {
         let config = busrt_ref::ipc::Config::new(&bed.address, "theirs").timeout(Duration::from_secs(1));
         busrt_ref::rpc::RpcClient::new0(busrt_ref::ipc::Client::connect(&config).await.unwrap())
@@ -79,7 +79,7 @@ fn clients_notice_that_the_broker_is_gone() {
         (Maker::Theirs, Kind::OursBlocking),
     ] {
         let broker = Bed::new(maker, Transport::Unix);
-        // Clients live on another runtime than the broker that goes.
+        // The clients use another runtime than the broker that ends.
         let elsewhere = Bed::without_broker(&broker.address);
         let peer = Peer::connect(&elsewhere, kind, "x").unwrap();
         drop(broker);
@@ -88,7 +88,7 @@ fn clients_notice_that_the_broker_is_gone() {
 }
 
 #[test]
-fn what_is_pending_fails_when_their_broker_goes() {
+fn pending_operations_fail_when_their_broker_ends() {
     let bed = Bed::new(Maker::Theirs, Transport::Unix);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (client, call) = interop::wait(&runtime, async {
@@ -106,8 +106,8 @@ fn what_is_pending_fails_when_their_broker_goes() {
 }
 
 #[test]
-fn streams_that_are_connected_already() {
-    // Their client on a stream handed to our broker.
+fn connected_streams() {
+    // Their client on a stream that is attached to our broker.
     let bed = Bed::new(Maker::Ours, Transport::Unix);
     bed.wait(async {
         let broker = busrt::broker::Broker::new(busrt::broker::Options::new());
@@ -168,7 +168,7 @@ fn the_end_is_announced() {
 }
 
 #[test]
-fn what_was_sent_before_the_end_arrives() {
+fn frames_sent_before_the_shutdown_arrive() {
     for (maker, from, to) in [
         (Maker::Ours, Kind::TheirsSync, Kind::Ours),
         (Maker::Ours, Kind::Ours, Kind::Theirs),

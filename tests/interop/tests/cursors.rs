@@ -1,4 +1,4 @@
-//! Cursors of both makes, each read by the other.
+//! Cursors of both implementations, each read by the other.
 
 use async_trait::async_trait;
 use busrt::cursor::{CursorMap, CursorStream, from_iter};
@@ -107,7 +107,7 @@ async fn their_server(bed: &Bed) -> ref_rpc::RpcClient {
     ref_rpc::RpcClient::new(their_client(bed, "server").await, Theirs(cursors::Map::new(PATIENCE)))
 }
 
-/// Calls the way a program of theirs does.
+/// Makes calls like a program that uses their crate.
 struct TheirCaller(ref_rpc::RpcClient);
 
 impl TheirCaller {
@@ -211,7 +211,7 @@ fn an_unknown_cursor_is_not_found() {
         for method in ["N", "NB"] {
             assert_eq!(caller.call(method, &Reference { u: unknown }).await, Err(-32001));
         }
-        // One that has ended is gone.
+        // A cursor that has ended is unknown.
         let mut cursor = caller.cursor().await;
         cursor.set_bulk_number(100);
         caller.call("NB", &cursor).await.unwrap();

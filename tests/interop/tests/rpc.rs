@@ -1,4 +1,4 @@
-//! RPC between callers and servers of both makes, over brokers of both.
+//! RPC between callers and servers of both implementations, over brokers of both.
 
 use busrt_ref::common::{BrokerInfo, BrokerStats, ClientList};
 use interop::{Bed, Event, Maker, RpcKind, RpcPeer, Transport};
@@ -40,7 +40,7 @@ fn errors(mixture: &Mixture) {
             assert_eq!(caller.call(target, "nonsense", b"", qos), Err((-32601, b"nonsense".to_vec())));
         }
     }
-    // Their synchronous caller does not look at acknowledgements.
+    // Their synchronous caller ignores acknowledgements.
     for (caller, kind) in [(&a, mixture.kinds.0), (&b, mixture.kinds.1)] {
         if kind != RpcKind::TheirsSync {
             assert_eq!(caller.call("nobody.there", "x", b"", 1).unwrap_err().0, -32113);
@@ -100,7 +100,7 @@ fn publications_come_as_frames(mixture: &Mixture) {
     }
 }
 
-/// Only with a broker of one make and callers of the other, else there is nothing to find out.
+/// This runs only with a broker of one implementation and callers of the other; other combinations test nothing new.
 fn the_brokers_own_methods(mixture: &Mixture) {
     let (a, _b) = mixture.pair();
     let call = |method: &str, params: &[u8]| a.call(".broker", method, params, 1);
