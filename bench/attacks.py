@@ -1,4 +1,4 @@
-"""Attacks: what the probe notices of a client that asks the broker for as much work as it can."""
+"""Attacks: the effect on a probe of clients that ask the broker for as much work as possible."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from peers import Failure, Peer, Server
 from scenarios import BASE, OURS
 
 ALONE = "alone"
-# The median of the maxima may be this much above that of the probe alone.
+# The maximum for the probe during an attack may exceed that of the probe alone by this much (medians).
 BAR_MS = 20.0
-SECONDS, QUICK_SECONDS = 1.5, 0.7  # of an attack
-LEAD, TAIL = 0.2, 0.3  # for which the probe runs before the attack and after it
+SECONDS, QUICK_SECONDS = 1.5, 0.7  # duration of an attack
+LEAD, TAIL = 0.2, 0.3  # time that the probe runs before and after the attack
 PREPARATION_TIMEOUT = 60.0  # seconds
-PATIENCE = 5.0  # seconds for which the probe waits for its last answers
+PATIENCE = 5.0  # seconds that the probe waits for its last answers
 ATTACK_END_TIMEOUT = 10.0  # seconds, after the probe has ended
 QUICK_SCALE = 10
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One kind; the load generator knows it by this name."""
+    """One kind of attack, with its name in the load generator."""
 
     name: str
     meaning: str
@@ -37,22 +37,22 @@ class Attack:
 
 ATTACKS = (
     Attack("filters", r"20 `client.list` in one write of about 1 KB, each with a filter such as `\w{200}`, repeated"),
-    Attack("heavy_filters", r"45 of them in one write of about 2.7 KB, with filters such as `(\w{50}){50}`, repeated"),
+    Attack("heavy_filters", r"45 `client.list` in one write of about 2.7 KB, filters such as `(\w{50}){50}`, repeated"),
     Attack("subscribe_1m", "a million topics in one SUBSCRIBE frame, then all in one UNSUBSCRIBE frame, repeated"),
     Attack("subscribe_masks", "the same with 100,000 masks of 16 levels, half of them wildcards"),
     Attack("exclude_1m", "the same with a million exclusions"),
-    Attack("leave_1m", "four clients with a million subscriptions each leave, one after another"),
-    Attack("leave_family", "two primaries with 6,000 and 3,000 secondaries leave, one after another"),
-    Attack("resubscribe", "a client subscribes to 1,100 masks and gives them up, over and over; another holds 300,000"),
-    Attack("masks_512_levels", "2,000 masks of 512 levels in one frame, then given up, repeated"),
+    Attack("leave_1m", "four clients with a million subscriptions each disconnect, one after another"),
+    Attack("leave_family", "two primaries with 6,000 and 3,000 secondaries disconnect, one after another"),
+    Attack("resubscribe", "a client subscribes to 1,100 masks and unsubscribes, repeated; another holds 300,000"),
+    Attack("masks_512_levels", "2,000 masks of 512 levels in one frame, then unsubscribed, repeated"),
     Attack("mask_deep", "masks of 16,000 levels and publications to topics as deep; a broker may refuse both"),
     Attack("masks_all", "one client holds all 2^18 masks `{a|+}/{a|+}/…`; bursts of publications to `a/a/…`"),
     Attack("burst_1000", "bursts of 500 publications to 1,000 subscribers, all of which read"),
     Attack("burst_stuck", "bursts of 3,000 publications to 300 subscribers, of which 30 do not read"),
-    Attack("storm", "two clients connect, register and disconnect without end; 500 subscribe to `.broker/info`"),
+    Attack("storm", "two clients connect, register and disconnect continuously; 500 subscribe to `.broker/info`"),
     Attack("broadcast_names", "bursts of 10 broadcasts to `?.?.?.*`, which reaches 3,000 names of 60 parts each"),
     Attack("large_frames", "a client sends itself frames of 16 MiB"),
-    Attack("unread_acks", "four clients send acknowledged publications without end and never read"),
+    Attack("unread_acks", "four clients send acknowledged publications continuously and never read"),
     Attack("flood_unread", "two clients flood one that does not read with small frames, not acknowledged"),
     Attack("flood_self", "a client floods itself with small frames and reads slowly"),
 )  # fmt: skip
@@ -60,14 +60,14 @@ ATTACKS = (
 
 @dataclass
 class Figures:
-    """What the probe measured, run by run, in milliseconds."""
+    """The measurements of the probe, run by run, in milliseconds."""
 
     p50: list[float] = field(default_factory=list)
     p999: list[float] = field(default_factory=list)
     maximum: list[float] = field(default_factory=list)
-    own: list[float] = field(default_factory=list)  # how late the probe itself was, at most
-    rounds: list[int] = field(default_factory=list)  # what the attack did
-    cut: list[int] = field(default_factory=list)  # how often the broker ended or refused a connection of it
+    own: list[float] = field(default_factory=list)  # maximum lateness of the probe itself
+    rounds: list[int] = field(default_factory=list)  # rounds that the attack completed
+    cut: list[int] = field(default_factory=list)  # connections of the attack that the broker closed or refused
     failures: list[str] = field(default_factory=list)
 
     def add(self, probe: dict, attack: dict) -> None:
@@ -80,11 +80,11 @@ class Figures:
 
     @property
     def failed(self) -> bool:
-        """Whether there is a run that gave no figures: a broker that does not answer the probe is no outlier."""
+        """Returns whether a run gave no figures: a broker that does not answer the probe is not an outlier."""
         return bool(self.failures) or not self.maximum
 
     def medians(self) -> tuple[float, float, float]:
-        """p50, p99.9 and the maximum; NaN if there are none."""
+        """Returns p50, p99.9 and the maximum; NaN if there are none."""
         p50, p999, maximum = (
             statistics.median(values) if values else float("nan") for values in (self.p50, self.p999, self.maximum)
         )
@@ -93,7 +93,7 @@ class Figures:
 
 @dataclass
 class AttackResult:
-    """One kind: the probe alone, beside the attack, and beside the attack on the base build."""
+    """One kind of attack: the probe alone, during the attack, and during the attack on the base build."""
 
     attack: Attack
     by: dict[str, Figures] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class AttackResult:
 
     @property
     def above(self) -> float:
-        """By how many milliseconds the median of the maxima is above that of the probe alone."""
+        """Returns by how many milliseconds the median of the maxima exceeds that of the probe alone."""
         return self.get(OURS).medians()[2] - self.get(ALONE).medians()[2]
 
     @property
@@ -112,7 +112,7 @@ class AttackResult:
 
 
 def raw(results: list[AttackResult]) -> dict:
-    """Everything, for a file."""
+    """Returns all figures, for a file."""
     return {
         result.attack.name: {"holds": result.holds, "by": {who: asdict(figures) for who, figures in result.by.items()}}
         for result in results
@@ -120,7 +120,7 @@ def raw(results: list[AttackResult]) -> dict:
 
 
 def choose(names: str | None) -> tuple[Attack, ...]:
-    """The kinds named, separated by commas; all of them for None."""
+    """Returns the kinds with these names, separated by commas; all kinds for None."""
     if names is None:
         return ATTACKS
     wanted = {name.strip() for name in names.split(",") if name.strip()}
@@ -132,7 +132,7 @@ def choose(names: str | None) -> tuple[Attack, ...]:
 
 
 def measure(attacks: tuple[Attack, ...], ours: Peer, base: Peer | None, runs: int, quick: bool) -> list[AttackResult]:
-    """Every kind `runs` times; the base build, which is only shown beside it, half as often."""
+    """Measures every kind `runs` times; the base build, which is only shown for comparison, half as often."""
     results = [AttackResult(attack) for attack in attacks]
     for run in range(runs):
         for number, result in enumerate(results):
@@ -154,10 +154,10 @@ def measure(attacks: tuple[Attack, ...], ours: Peer, base: Peer | None, runs: in
 
 
 def _run_once(peer: Peer, attack: Attack | None, quick: bool) -> tuple[dict, dict]:
-    """The figures of the probe and of the attack, on a broker that is started for them."""
+    """Returns the figures of the probe and of the attack, on a broker that is started for them."""
     seconds = QUICK_SECONDS if quick else SECONDS
     with tempfile.TemporaryDirectory(prefix="busrt-bench-") as directory:
-        # The broker is killed at once afterwards: how it ends is not measured here.
+        # The broker is killed afterwards: its shutdown is not measured here.
         with Server(peer, Path(directory), stop_timeout=0) as server:
             try:
                 return _probe(server, attack, seconds, quick)
@@ -188,7 +188,7 @@ def _probe(server: Server, attack: Attack | None, seconds: float, quick: bool) -
 
 
 def _prepare(server: Server, attack: Attack, seconds: float, quick: bool) -> subprocess.Popen:
-    """An attacker that waits for the word to begin."""
+    """Starts an attacker, which then waits for the command to begin."""
     scale = QUICK_SCALE if quick else 1
     attacker = _start(
         "attack", attack.name, "--address", server.address, "--seconds", str(seconds), "--scale", str(scale)
@@ -206,7 +206,8 @@ def _prepare(server: Server, attack: Attack, seconds: float, quick: bool) -> sub
 
 
 def _start(*arguments: str) -> subprocess.Popen:
-    # Errors go to the terminal. In a session of its own: the kernel divides the cores among sessions first.
+    # Errors go to the terminal. The process has its own session, because the kernel first divides the cores among
+    # sessions.
     return subprocess.Popen(
         [LOADGEN, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )

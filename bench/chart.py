@@ -1,4 +1,4 @@
-"""The table as a picture: a bar for each ratio to the reference, on a logarithmic scale."""
+"""Draws the table: a bar for each ratio to the reference, on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from report import ABSENT, FAILED, Table, digits
 from scenarios import BASE, FLOOR, MOSQUITTO, NATS, OURS, REDIS, REFERENCE
 
 WIDTH = 900
-LEFT, RIGHT = 130, 150  # for the scenarios' names, and for what is written behind the longest bar
+LEFT, RIGHT = 130, 150  # space for the scenarios' names, and for the text behind the longest bar
 TOP, BOTTOM = 74, 20
 BAR, GAP = 13, 14  # a bar with the space below it, and the space between scenarios
 
-# Of medium lightness: to be read on white and on black.
+# Colours of medium lightness, to be readable on white and on black.
 TEXT, LINES = "#7d8590", "#7d859066"
 COLOURS = {
     OURS: "#2f81f7", BASE: "#79b8ff", REFERENCE: "#7d8590", NATS: "#2da44e",
@@ -22,10 +22,10 @@ COLOURS = {
 
 
 def draw(table: Table) -> str:
-    """An SVG file without a background, scripts or fonts of its own."""
+    """Returns an SVG file without a background, scripts or embedded fonts."""
     others = [peer for peer in table.peers if peer.name != REFERENCE]
     ratios = [cell.ratio for _, cells in table.rows for cell in cells.values() if cell.ratio]
-    # Whole powers of two, with 1 never at the very edge.
+    # The axis covers whole powers of two, with 1 never at its end.
     low = math.floor(min(-1.0, *(math.log2(r) for r in ratios))) if ratios else -1
     high = math.ceil(max(1.0, *(math.log2(r) for r in ratios))) if ratios else 1
     step = (WIDTH - LEFT - RIGHT) / (high - low)
@@ -36,7 +36,7 @@ def draw(table: Table) -> str:
     body: list[str] = []
     y = TOP
     for row, cells in table.rows:
-        # Where the reference itself has something to tell, it has a line of its own.
+        # The reference has its own line if it has more to show than the ratio 1.
         is_text = row.unit == "lost" or cells.get(REFERENCE) is None or cells[REFERENCE].kind == FAILED
         shown = [p for p in (table.peers if is_text else others) if cells[p.name].kind != ABSENT]
         if not shown:
@@ -47,7 +47,7 @@ def draw(table: Table) -> str:
             cell = cells[peer.name]
             if cell.ratio is not None and not is_text:
                 left, right = sorted((x(1), x(cell.ratio)))
-                # Never invisible, however close to 1.
+                # The bar is always visible, even if the ratio is close to 1.
                 body.append(
                     f'<rect x="{left:.1f}" y="{y + 1}" width="{max(right - left, 1.5):.1f}" height="{BAR - 2}" '
                     f'rx="1.5" fill="{COLOURS[peer.name]}"><title>{escape(f"{peer.title}: {cell.text}")}</title></rect>'

@@ -1,4 +1,4 @@
-"""One run of the load generator, or of a command line client, against a broker that runs."""
+"""Runs the load generator, or a command line client, once against a running broker."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ LOADGEN = Path(__file__).resolve().parent.parent / "target/bench/release/loadgen
 
 
 def why_failed(code: int | None, output: str, errors: str, timeout: int) -> str:
-    """The reason why a load generator gave no figures, in words fit for the table."""
+    """Returns the reason why a load generator gave no figures, as a text for the table."""
     for pattern, words in (
         (r"receiver \d+ was disconnected", "a receiver was disconnected"),
         (r"subscriber \d+ was disconnected", "a subscriber was disconnected"),
         (r"closed the connection on a write", "a sender was disconnected"),
         (r"a nack", "a message was refused"),
-        (r"handshake read|greeting|registration|CONNACK", "a client was not let in"),
+        (r"handshake read|greeting|registration|CONNACK", "a client was refused"),
     ):
         if re.search(pattern, errors + output):
             return words
-    return f"not done within {timeout} s" if code is None else f"the load ended with {code}"
+    return f"not complete within {timeout} s" if code is None else f"the load ended with {code}"
 
 
 def stages(output: str) -> dict[str, str]:
-    """Operations a second by stage, of the table that `busrt benchmark` prints, ours or the reference's."""
+    """Returns operations per second by stage, from the table of `busrt benchmark` (ours or the reference's)."""
     lines = [re.sub(r"\x1b\[[0-9;]*m|[│|┆]", " ", line).split() for line in output.splitlines()]
     # Ours: STAGE OPS SECONDS OPS/S and the times; the reference's: stage iters secs msecs iters/s.
     rates = {}
@@ -39,7 +39,7 @@ def stages(output: str) -> dict[str, str]:
 
 
 def generate(scenario: Scenario, peer: Peer, server: Server, args: str) -> dict[str, str]:
-    """One run with these arguments: its figures by their names."""
+    """Runs once with these arguments and returns the figures by name."""
     arguments = args.format(pid=server.process.pid).split()
     if scenario.cli:
         client = peer.client or server.program.with_name("busrt")

@@ -1,4 +1,4 @@
-"""What a page of figures must tell about where they come from, and no more: no names of hosts or users, no paths."""
+"""Describes the machine for a page of figures, without names of hosts or users and without paths."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _processor() -> str:
 
 
 def wake_up_cost(root: Path) -> str:
-    """How long it takes until a thread on a core that sleeps runs: the median, in microseconds."""
+    """Returns the time until a thread on a sleeping core runs: the median, in microseconds."""
     output = _run(root, str(root / "target/bench/release/loadgen"), "wakeup")
     found = re.search(r"p50_us=([\d.]+)", output)
     return f"{found[1]} us" if found else "unknown"
 
 
 def describe(root: Path, load: float, runs: int) -> dict[str, str]:
-    """The facts, in the order told."""
+    """Returns the facts, in the order of the page."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -55,7 +55,7 @@ def describe(root: Path, load: float, runs: int) -> dict[str, str]:
         "Cores": str(cores),
         "Kernel": f"{platform.system()} {platform.release()}",
         "Compiler": " ".join(_run(root, os.environ.get("RUSTC", "rustc"), "--version").split()[:2]) or "unknown",
-        "Waking a core that sleeps": wake_up_cost(root),
+        "Waking a sleeping core": wake_up_cost(root),
         "Load average before": f"{load:.1f}",
         "Runs": str(runs),
     }

@@ -1,4 +1,4 @@
-"""Pairs of runs: a second build of ours and this one, in turn and close together in time."""
+"""Pairs of runs: a second build of ours and this one, alternating and close together in time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scenarios import BASE, OURS, ROWS, Row, Scenario, select
 
 DEFAULT_ROWS = "p2p4,p2p1,p2p_1k,p2p_64k,fan100,fan1000,ping_p50,ack1,ack64,subs100k"
 DEFAULT_PAIRS = 20
-# The least upper quartile of the ratios that a row may have.
+# Minimum upper quartile of the ratios of a row.
 BAR = 0.97
 BARS = {"fan1000": 0.90}
 
@@ -30,12 +30,12 @@ class Pairs:
     failures: list[str] = field(default_factory=list)
 
     def ratios(self) -> list[float]:
-        """Ours to base in each pair, turned so that more than 1 is better."""
+        """Returns the ratio of ours to base in each pair, inverted where necessary so that more than 1 is better."""
         pairs = [(base, ours) for base, ours in zip(self.base, self.ours) if base > 0 and ours > 0]
         return [ours / base if self.row.more_is_better else base / ours for base, ours in pairs]
 
     def quartiles(self) -> tuple[float, float, float] | None:
-        """Lower quartile, median and upper quartile of the ratios; None without any."""
+        """Returns lower quartile, median and upper quartile of the ratios; None if there are none."""
         ratios = self.ratios()
         if not ratios:
             return None
@@ -50,7 +50,7 @@ class Pairs:
 
     @property
     def verdict(self) -> str:
-        """`ok`, `LOW`, or `FAILED` if too few pairs ended well for their quartiles to mean anything."""
+        """Returns `ok`, `LOW`, or `FAILED` if too few pairs succeeded for meaningful quartiles."""
         quartiles = self.quartiles()
         if quartiles is None or len(self.failures) * 2 >= len(self.base) + len(self.failures):
             return "FAILED"
@@ -72,7 +72,7 @@ class Pairs:
 
 
 def choose(names: str | None) -> tuple[list[Row], tuple[Scenario, ...]]:
-    """The rows to compare, and the scenarios that give them."""
+    """Returns the rows to compare, and the scenarios that produce them."""
     scenarios = select(names or DEFAULT_ROWS)
     wanted = {name.strip() for name in (names or DEFAULT_ROWS).split(",")}
     rows = [row for row in ROWS if row.name in wanted]
@@ -97,26 +97,26 @@ def resized(args: str, figures: dict[str, str], seconds: float) -> str:
         took = float(figures["mean_us"]) * count / 1e6
     else:
         return args
-    # A scenario divides its messages among pairs: a round number is one that all of them divide.
+    # A scenario divides its messages among pairs: the number is rounded so that all of them divide it.
     wanted = max(count * seconds / max(took, 0.001), 100)
     return args[: found.start(1)] + str(round(wanted / 100) * 100) + args[found.end(1) :]
 
 
 def run_once(scenario: Scenario, peer: Peer, args: str) -> dict[str, str]:
-    """The figures of one run against a broker that is started for it."""
+    """Returns the figures of one run against a broker that is started for it."""
     with tempfile.TemporaryDirectory(prefix="busrt-bench-") as directory:
         with Server(peer, Path(directory), scenario.tcp, scenario.options) as server:
             return generate(scenario, peer, server, args)
 
 
 def calibrate(scenario: Scenario, base: Peer, seconds: float) -> str:
-    """The arguments with which the base build is busy for about `seconds`."""
+    """Returns arguments with which a run on the base build takes about `seconds`."""
     if scenario.cli:
         return scenario.quick
-    # All but the number of messages is as in a full run.
+    # All arguments except the number of messages are those of a full run.
     short = re.search(r"\bn=\d+", scenario.quick)
     args = re.sub(r"\bn=\d+", short[0], scenario.args) if short else scenario.args
-    # Twice: a short run tells little about a long one.
+    # Twice, because a short run predicts a long one badly.
     for _ in range(2):
         args = resized(args, run_once(scenario, base, args), seconds)
     return args
@@ -131,7 +131,7 @@ def measure(
     for scenario in scenarios:
         sizes[scenario] = calibrate(scenario, base, seconds)
     for number in range(count):
-        # ABBA: neither build is always the one that runs after the other.
+        # The order is ABBA, so that neither build always runs after the other.
         order = [base, ours] if number % 2 == 0 else [ours, base]
         for scenario in scenarios:
             what = f"pair {number + 1} of {count}: {sizes[scenario].split(' pid')[0]}"

@@ -1,4 +1,4 @@
-"""The brokers that are measured: where they are found, how they are started and stopped."""
+"""The brokers that are measured: finds, starts and stops them."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ STOP_TIMEOUT = 5.0  # seconds until a broker that was told to end is killed, by 
 
 
 class Failure(Exception):
-    """Why a measurement gave no figures, in words fit for the table."""
+    """The reason why a measurement gave no figures, as a text for the table."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """A broker that can be started."""
 
-    name: str  # as in `scenarios`
-    title: str  # the table's head
+    name: str  # its name in `scenarios`
+    title: str  # the heading of its column
     version: str
-    protocol: str  # as the load generator names it
+    protocol: str  # its protocol's name in the load generator
     has_unix: bool
-    # From the program's directory for sockets and files, its UNIX socket and its port to a command line.
+    # Maps the directory for sockets and files, the UNIX socket and the port to a command line.
     command: Callable[[Path, Path, int], list]
-    client: Optional[Path] = None  # its command line client, if that is not beside the broker
+    client: Optional[Path] = None  # its command line client, if that is not in the broker's directory
 
 
 def _busrtd(program: Path) -> Callable[[Path, Path, int], list]:
-    # Load generator clients do not ping: the timeout is long enough for every scenario's silent ones.
+    # Load generator clients do not ping: the timeout must be long enough for the silent clients of every scenario.
     return lambda _, unix, port: [program, "-B", unix, "-B", f"127.0.0.1:{port}", "-w", "2", "-t", "60"]
 
 
 def with_defaults(name: str, program: Path) -> Peer:
-    """A build of ours with the options that a user gets who gives none."""
+    """Returns a build of ours with the default options."""
     return Peer(name, name, "", "busrt", True, lambda _, unix, __: [program, "-B", unix])
 
 
@@ -55,7 +55,7 @@ def _nats(program: str) -> Callable[[Path, Path, int], list]:
 
 
 def _redis(program: str) -> Callable[[Path, Path, int], list]:
-    # Nothing is stored, no subscriber is cut for being slow, and the silent clients of p2p4idle fit.
+    # Nothing is stored, slow subscribers are not disconnected, and there is room for the silent clients of p2p4idle.
     return lambda directory, unix, port: [
         program, "--dir", directory, "--bind", "127.0.0.1", "--port", str(port), "--unixsocket", unix,
         "--save", "", "--appendonly", "no", "--client-output-buffer-limit", "pubsub 0 0 0",
@@ -99,7 +99,7 @@ def find_reference(root: Path) -> tuple[Optional[Path], str]:
 
 
 def find_base() -> Optional[Path]:
-    """The second build of ours that BASE_BUSRTD names; None if it names none."""
+    """Returns the second build of ours that BASE_BUSRTD names; None if it is not set."""
     given = os.environ.get("BASE_BUSRTD")
     if not given:
         return None
@@ -110,7 +110,7 @@ def find_base() -> Optional[Path]:
 
 
 def base_peer(program: Path) -> Peer:
-    """The second build of ours as a peer; BASE_BUSRT names its command line client, BASE_VERSION says what it is."""
+    """Returns the second build of ours; BASE_BUSRT names its command line client, BASE_VERSION its version."""
     version = os.environ.get("BASE_VERSION") or _version(str(program), "--version")
     client = os.environ.get("BASE_BUSRT")
     return Peer(BASE, "base", version, "busrt", True, _busrtd(program), Path(client).resolve() if client else None)
@@ -121,7 +121,7 @@ def our_peer(program: Path, version: str) -> Peer:
 
 
 def _elf_sections(image: bytes) -> set[str]:
-    """The names of a 64-bit little-endian ELF file's sections; none for any other file."""
+    """Returns the names of the sections of a 64-bit little-endian ELF file; none for any other file."""
     if image[:6] != b"\x7fELF\x02\x01":
         return set()
     (table,) = struct.unpack_from("<Q", image, 0x28)
@@ -135,20 +135,20 @@ def _elf_sections(image: bytes) -> set[str]:
 
 
 def _version(*command: str) -> str:
-    # mosquitto -h tells its version with exit code 3.
+    # mosquitto -h prints its version and exits with code 3.
     text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
     found = re.search(r"\d+\.\d+\.\d+", text)
     return found[0] if found else "of unknown version"
 
 
 def _reference_version(program: Path) -> str:
-    # It has no option to tell; the paths of its sources do.
+    # It has no option to print its version, but contains the paths of its sources.
     found = re.search(rb"/busrt-(\d+\.\d+\.\d+)/src/", program.read_bytes())
     return found[1].decode() if found else "of unknown version"
 
 
 def discover(root: Path, our_version: str) -> tuple[list[Peer], list[str]]:
-    """Every peer that is installed, and a notice for each that is not."""
+    """Returns every peer that is installed, and a notice for each that is not."""
     peers = [our_peer(root / "target/release/busrtd", our_version)]
     notices = []
     base = find_base()
@@ -183,7 +183,7 @@ def _free_port() -> int:
 
 
 class Server:
-    """A peer that runs, from entering the `with` block to leaving it, however it is left."""
+    """A peer that runs while its `with` block is active."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         try:
-            # Somebody else may take the port before the broker does.
+            # Another program may take the port before the broker does.
             for attempt in range(3):
                 if self._start():
                     return self
@@ -228,7 +228,8 @@ class Server:
         command = [str(part) for part in [*self.peer.command(self.directory, unix, port), *self.options]]
         self.program = Path(command[0])
         with open(self.directory / "log", "wb") as log:
-            # In a session of its own: Ctrl-C is for us, who then end it in good order.
+            # The process has its own session, so that Ctrl-C reaches only this program, which then stops the broker
+            # in order.
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -241,13 +242,14 @@ class Server:
                 s.settimeout(START_TIMEOUT)
                 try:
                     s.connect(address)
-                    # Who greets is let finish: rawrelay does not stand a client that is gone before.
+                    # The check of a peer that greets is completed: rawrelay fails if a client closes before the
+                    # greeting.
                     if self.peer.protocol in ("busrt", "nats"):
                         s.recv(4096)
                 except OSError:
                     time.sleep(0.02)
                     continue
-            time.sleep(0.2)  # until it is done with starting: memory is counted from here
+            time.sleep(0.2)  # until its start is complete, since its memory is measured from here
             return self.is_alive()
         return False
 

@@ -15,9 +15,9 @@ VALUE, FAILED, ABSENT = "value", "failed", "absent"
 
 
 def number(value: float, unit: str) -> str:
-    """A figure with three digits that count: 10.2 M/s, 57.3 us, 1.42 s, 0.5 % lost."""
+    """Formats a figure with three significant digits: 10.2 M/s, 57.3 us, 1.42 s, 0.5 % lost."""
     if unit == "lost":
-        # Only nothing at all is "0 %": a few of a million must not be rounded away.
+        # Only exactly nothing is "0 %": a few of a million must not be rounded away.
         return f"{value:.3g} % lost"
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if unit == "/s" and abs(value) >= size:
@@ -30,7 +30,7 @@ def digits(value: float) -> str:
 
 
 def spread(samples: Samples, unit: str) -> str:
-    """Smallest and largest sample: 9.98–10.4 M/s; nothing if there is only one."""
+    """Formats smallest and largest sample: 9.98–10.4 M/s; nothing if there is only one."""
     if len(samples.values) < 2:
         return ""
     low, high = number(min(samples.values), unit), number(max(samples.values), unit)
@@ -40,17 +40,17 @@ def spread(samples: Samples, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one peer gave for one row."""
+    """The result of one peer in one row."""
 
     kind: str
     text: str
-    ratio: float | None = None  # to the reference, over 1 is better
-    note: str = ""  # what must be told beside it
+    ratio: float | None = None  # ratio to the reference, more than 1 is better
+    note: str = ""  # a remark to be shown with it
     spread: str = ""
 
 
 class Table:
-    """The rows of the scenarios that were run, by the peers that were there."""
+    """The results of the scenarios that were run, by row and peer."""
 
     def __init__(self, results: Results, scenarios: tuple[Scenario, ...], peers: list[Peer]):
         self.peers = peers
@@ -80,7 +80,7 @@ class Table:
         return Cell(VALUE, text, ratio, "; ".join(notes), between)
 
     def text(self) -> str:
-        """For the terminal: median, ratio to the reference, spread; what failed is told below."""
+        """Formats the table for the terminal: median, ratio to the reference, spread; failures are listed below."""
         lines = [["", *(peer.title for peer in self.peers)]]
         notes = []
         for row, cells in self.rows:
@@ -100,7 +100,7 @@ class Table:
         return "\n".join([_aligned(lines), *notes])
 
     def markdown(self) -> list[str]:
-        """The lines of a Markdown table: the spread is below each median."""
+        """Returns the lines of a Markdown table, with the spread below each median."""
         lines = [
             "| | " + " | ".join(peer.title for peer in self.peers) + " |",
             "| --- |" + " ---: |" * len(self.peers),
@@ -111,7 +111,7 @@ class Table:
 
 
 def _aligned(lines: list[list[str]]) -> str:
-    """The lines of a table for the terminal."""
+    """Aligns the lines of a table for the terminal."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(part.ljust(width) for part, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -127,7 +127,7 @@ def _markdown(cell: Cell) -> str:
 
 
 def pairs_text(results: list[Pairs]) -> str:
-    """Medians of both builds, the quartiles of the ratios, and whether the upper one reaches its bar."""
+    """Formats medians of both builds, the quartiles of the ratios, and whether the upper one reaches its bar."""
     lines = [["", "ours", "base", "lower quartile", "median", "upper quartile", "bar", ""]]
     notes = []
     for pairs in results:
@@ -145,7 +145,7 @@ def pairs_text(results: list[Pairs]) -> str:
 
 
 def attacks_text(results: list[AttackResult]) -> str:
-    """For the terminal: what the probe measured alone, beside each attack, and whether that holds the bar."""
+    """Formats the probe's figures alone and during each attack for the terminal, with a verdict."""
     lines = [["p50 / p99.9 / max", "alone", "beside it", "above", "", "base", "rounds", "probe's own"]]
     notes = []
     for result in results:
@@ -164,22 +164,22 @@ def attacks_text(results: list[AttackResult]) -> str:
 
 
 def attack_section(results: list[AttackResult], base: Peer | None) -> list[str]:
-    """The lines of the section "Under attack"."""
+    """Returns the lines of the section "Under attack"."""
     shows_base = any(BASE in result.by for result in results)
-    head = ["", "alone", "beside the attack", "above", *(["base"] if shows_base else [])]
+    head = ["", "alone", "during the attack", "above", *(["base"] if shows_base else [])]
     lines = [
         "## Under attack",
         "",
-        "A probe, a client of a process of its own, sends itself a realtime message every 2 ms and measures the round "
-        "trip; what is late counts from when it was due. Beside it one or few clients ask the broker for as much work "
-        f"as they can, for {SECONDS} s. The table has the probe's p50 / p99.9 / maximum, medians over the runs, and by "
-        f"how much the maximum is above that of the probe alone: at most {BAR_MS:.0f} ms. Each run is on a broker "
-        "started for it, with the options that it has by default.",
+        "A probe, which is a client in a separate process, sends itself a realtime message every 2 ms and measures the "
+        "round trip from the time at which the message was due. At the same time, one or a few clients ask the broker "
+        f"for as much work as possible, for {SECONDS} s. The table shows the probe's p50 / p99.9 / maximum, medians over "
+        f"the runs, and by how much the maximum exceeds that of the probe alone: at most {BAR_MS:.0f} ms. Each run has "
+        "a broker that is started for it with default options.",
         "",
     ]
     if shows_base:
         version = f", {base.version}" if base else ""
-        lines += [f"The column *base* is an earlier build of ours{version}, beside the same attack.", ""]
+        lines += [f"The column *base* is an earlier build of ours{version}, during the same attack.", ""]
     lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for result in results:
         cells = [latencies(result.get(ALONE)), latencies(result.get(OURS))]
@@ -187,13 +187,13 @@ def attack_section(results: list[AttackResult], base: Peer | None) -> list[str]:
         if shows_base:
             cells.append(latencies(result.get(BASE)))
         lines.append(f"| `{result.attack.name}` | " + " | ".join(cells) + " |")
-    # The meanings are a list, not a column: a `|` within them would end the cell of a table.
+    # The meanings are a list, not a column: a `|` in them would end the cell of a table.
     lines += ["", *(f"- `{result.attack.name}`: {result.attack.meaning}." for result in results), ""]
     return lines
 
 
 def latencies(figures: Figures) -> str:
-    """p50 / p99.9 / maximum in milliseconds."""
+    """Formats p50 / p99.9 / maximum in milliseconds."""
     if not figures.maximum:
         return "FAILED" if figures.failures else "–"
     text = " / ".join(milliseconds(value) for value in figures.medians()) + " ms"
@@ -218,16 +218,16 @@ def page(
     facts: dict[str, str],
     shortcomings: list[str],
 ) -> str:
-    """docs/performance.md."""
+    """Returns the content of docs/performance.md."""
     lines = ["# Performance", ""]
     if shortcomings:
         lines += [f"**A trial, not to be quoted: {', '.join(shortcomings)}.**", ""]
     lines += [
-        "The same load, by the same client code, on our broker and on others, on one machine and in turn. "
-        "`make bench` gives this page; it is written by the program, not by hand.",
-        "",
-        "Medians; **×** is the ratio to the reference broker, turned so that more than 1 is better in every row; "
-        "below it the smallest and the largest of all runs. What failed says so.",
+        "The same load from the same client code on our broker and on others, on one machine, in turn. `make "
+        "bench` writes this page; it is not written by hand.",
+        "The figures are medians. **×** is the ratio to the reference broker, inverted where necessary so that "
+        "more than 1 is better in every row. The smallest and the largest of all runs are below it. Failures are "
+        "marked.",
         "",
         "![Ratios to the reference broker](performance.svg)",
         "",
@@ -250,29 +250,30 @@ def page(
         *(f"| {peer.title} | {peer.version} |" for peer in peers),
         "",
         *(f"- Left out: {notice}." for notice in notices),
-        "- The load comes from `bench/loadgen`: blocking sockets and threads, on the same machine, so brokers and "
-        "load share the cores. No broker is asked to queue more than the window of a scenario, but in `flood`, and "
-        "in `ack64` and the rows `cli_…`, where only the broker's acknowledgements set the pace: for these, ours and "
-        "the reference may queue a million messages.",
-        "- All but NATS are measured over UNIX sockets, where a row does not say TCP. NATS has none: its figures "
-        "in the other rows are over TCP, which costs more; compare it in `p2p4_tcp`.",
-        "- Every figure is of a broker started for it. Ours and the reference have 2 workers each, the others "
-        "their defaults, without persistence and without bounds on what they queue where that can be set.",
+        "- The load comes from `bench/loadgen`, with blocking sockets and threads on the same machine, so that "
+        "brokers and load share the cores. No broker has to queue more than the window of a scenario, except in "
+        "`flood`, and in `ack64` and the rows `cli_…`, where only the broker's acknowledgements limit the sender: "
+        "there, ours and the reference may queue a million messages.",
+        "- All brokers except NATS are measured over UNIX sockets, unless a row says TCP. NATS does not support "
+        "them: its figures in the other rows are over TCP, which costs more. Compare it in `p2p4_tcp`.",
+        "- Every figure is from a broker that was started for it. Ours and the reference have 2 workers each, the "
+        "others their defaults, without persistence and without bounds on their queues where that can be set.",
         "- The reference is the broker of the crate `busrt` on crates.io, optimized as `cargo install` does.",
         "- The floor is `rawrelay`: one thread that copies messages from socket to socket, without queues, checks "
-        "or acknowledgements; large ones once out of the kernel and once into it. A broker can do better only "
-        "where it makes fewer system calls or spreads the work over several threads.",
-        "- The rows `cli_…` are `busrt benchmark -w 8`, each broker with its own command line client: what the Rust "
-        "clients add is in them. Eight clients, each with one operation under way where it is acknowledged: for each "
-        "a read and a write on either side, as in `echo8`, twice as many in `cli_call_handle`. The floor's `echo8`, "
-        "for that one its half, is what the kernel allows a thread on either side that does nothing else.",
-        "- Broker and load run in sessions of their own. The kernel shares the cores between sessions first, as it "
-        "does between services; started from one shell, the acknowledged rows come out differently.",
+        "or acknowledgements; it copies large ones once out of the kernel and once into it. A broker can only be "
+        "faster by making fewer system calls or by using several threads.",
+        "- The rows `cli_…` are `busrt benchmark -w 8`, each broker with its own command line client, so that they "
+        "include the cost of the Rust clients. There are eight clients, each with one operation in flight if it is "
+        "acknowledged. Each operation needs a read and a write on either side, as in `echo8`, and twice as many in "
+        "`cli_call_handle`. The floor's figure for `echo8`, or half of it for `cli_call_handle`, is the limit that "
+        "the kernel sets for one thread on either side that does nothing else.",
+        "- Broker and load run in separate sessions. The kernel first divides the cores among sessions, as among "
+        "services; if both are started from one shell, the acknowledged rows give other results.",
         "- `ping_p50` and `ping_p99` depend on whether the kernel wakes the three processes on one core or on "
-        "several: mind their spread.",
-        "- Whatever a protocol does not have is not measured: NATS, Redis and MQTT (QoS 0) carry one-to-one "
-        "messages as publications to a topic with one subscriber.",
-        "- Only ratios within one run mean something: absolute figures change with the machine and its mood.",
+        "several, so that their spread is large.",
+        "- Features that a protocol does not have are not measured: NATS, Redis and MQTT (QoS 0) carry one-to-one "
+        "messages as publications on a topic with one subscriber.",
+        "- Only ratios within one run are meaningful: absolute figures depend on the machine and its load.",
         "",
     ]
     return "\n".join(lines)
@@ -283,7 +284,7 @@ def _better(row: Row) -> str:
 
 
 def _absences(table: Table) -> list[str]:
-    """Why there is a dash, each reason once."""
+    """Returns the reasons for dashes, each reason once."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for row, cells in table.rows:
         for peer in table.peers:

@@ -1,4 +1,4 @@
-"""The samples of a run, and what they come to."""
+"""The samples of a run, and their medians."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scenarios import Row
 
 @dataclass
 class Samples:
-    """What one peer gave for one row."""
+    """The samples of one peer in one row."""
 
     values: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    cut: Counter = field(default_factory=Counter)  # in a flood: who was disconnected, how often
+    cut: Counter = field(default_factory=Counter)  # in a flood: how often the sender or the receiver was disconnected
 
     @property
     def runs(self) -> int:
@@ -23,7 +23,7 @@ class Samples:
 
     @property
     def failed(self) -> bool:
-        """Whether too few runs ended well for their median to mean anything."""
+        """Returns whether too few runs succeeded for a meaningful median."""
         return len(self.failures) * 2 >= self.runs
 
     @property
@@ -31,7 +31,7 @@ class Samples:
         return statistics.median(self.values)
 
     def reasons(self) -> str:
-        """Every failure, most frequent first."""
+        """Returns all failures, most frequent first."""
         return "; ".join(f"{why} ({n} of {self.runs})" for why, n in Counter(self.failures).most_common())
 
 
@@ -42,7 +42,7 @@ class Results:
         self._samples: defaultdict[tuple[str, str], Samples] = defaultdict(Samples)
 
     def add(self, row: Row, peer: str, figures: dict[str, str]) -> str:
-        """Takes a row's value from the load generator's figures; says what was taken."""
+        """Stores a row's value from the load generator's figures. Returns a text that describes it."""
         samples = self._samples[row.name, peer]
         if row.key not in figures:
             samples.failures.append("no figure")
@@ -51,7 +51,7 @@ class Results:
             samples.values.append(float(figures[row.key]))
             return f"{row.name} {figures[row.key]}"
         sent, received = int(figures["sent"]), int(figures["received"])
-        # A sender cut in the middle of a write may have sent more than it knows.
+        # A sender that is disconnected in the middle of a write may have sent more than it knows.
         lost = max(0, sent - received)
         samples.values.append(100 * lost / max(1, sent))
         cut = [who for who in ("receiver", "sender") if figures.get(f"{who}_disconnected") == "true"]
@@ -62,11 +62,11 @@ class Results:
         self._samples[row.name, peer].failures.append(why)
 
     def get(self, row: Row, peer: str) -> Samples | None:
-        """None if it was not measured."""
+        """Returns the samples, or None if it was not measured."""
         return self._samples.get((row.name, peer))
 
     def raw(self) -> dict[str, dict[str, dict]]:
-        """Everything, for a file."""
+        """Returns all samples, for a file."""
         out: dict[str, dict[str, dict]] = {}
         for (row, peer), samples in self._samples.items():
             out.setdefault(row, {})[peer] = {

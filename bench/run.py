@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures our broker side by side with its peers: `make bench`, or bench/run.py --help.
+"""Measures our broker in comparison with its peers: `make bench`, or bench/run.py --help.
 
 Builds what is needed, runs every scenario of bench/scenarios.py on every peer that is installed, several times
 over and in turn, and prints the medians. A complete run also writes docs/performance.md and
@@ -39,7 +39,7 @@ FULL_RUNS = 5
 
 
 def build(ours: bool) -> None:
-    """Builds the load generator, and the broker if it is not a program given by hand."""
+    """Builds the load generator, and the broker unless --ours names a program."""
     cargo = os.environ.get("CARGO", "cargo")
     builds = [("target/bench", ["--locked", "--manifest-path", "bench/loadgen/Cargo.toml"])]
     if ours:
@@ -55,7 +55,7 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
     done = 0
     for run in range(runs):
         for scenario in scenarios:
-            # Peers take turns, close together in time, and none is always the one after a certain other.
+            # The peers alternate, close together in time, and their order changes with every run.
             turn = run % len(peers)
             for peer in peers[turn:] + peers[:turn]:
                 if not runs_on(scenario, peer.name):
@@ -65,7 +65,7 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
                 what = f"[{done}/{total}] run {run + 1}: {work}{' over TCP' * scenario.tcp}, {peer.title}"
                 print(what, end=" ... ", file=sys.stderr, flush=True)
                 rows = [row for row in scenario.rows if absence(scenario, row, peer.name) is None]
-                # A broker of its own for each: nobody inherits what the one before left behind.
+                # Each run has its own broker, so that no state of an earlier run remains.
                 with tempfile.TemporaryDirectory(prefix="busrt-bench-") as directory:
                     try:
                         with Server(peer, Path(directory), scenario.tcp, scenario.options) as server:
@@ -81,28 +81,28 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measures our broker side by side with its peers, with a second build of ours, and under attack.",
-        epilog="BASE_BUSRTD names the second build, BASE_BUSRT its command line client if that is not beside it, "
-        "BASE_VERSION what is written about it.",
+        description="Measures our broker beside its peers and a second build of ours, and under attack."
+        epilog="BASE_BUSRTD names the second build, BASE_BUSRT its command line client if that is in another directory, "
+        "BASE_VERSION its version for the page.",
     )
-    parser.add_argument("--runs", type=int, help=f"times each scenario is run ({FULL_RUNS}; 1 with --quick)")
+    parser.add_argument("--runs", type=int, help=f"number of runs of each scenario ({FULL_RUNS}; 1 with --quick)")
     names = ", ".join(row.name for row in ROWS)
-    parser.add_argument("--scenarios", metavar="NAME,...", help=f"only these, and no attacks: {names}")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: does it all run?")
+    parser.add_argument("--scenarios", metavar="NAME,...", help=f"measure only these, and no attacks: {names}")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, once, to check that everything runs")
     parser.add_argument(
         "--pairs", metavar="N", type=int, nargs="?", const=pairs.DEFAULT_PAIRS,
-        help=f"compare with the build BASE_BUSRTD names, in N pairs of runs ({pairs.DEFAULT_PAIRS})",
+        help=f"compare with the build that BASE_BUSRTD names, in N pairs of runs ({pairs.DEFAULT_PAIRS})",
     )  # fmt: skip
     parser.add_argument("--rows", metavar="NAME,...", help=f"rows for --pairs ({pairs.DEFAULT_ROWS})")
     parser.add_argument(
-        "--busy", metavar="N", type=int, default=0, help="with --pairs: beside N programs that are always busy (0)"
+        "--busy", metavar="N", type=int, default=0, help="with --pairs: N busy programs run beside it (0)"
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long a run of --pairs takes, about (1.0)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="approximate duration of a run of --pairs (1.0)")
     parser.add_argument("--ours", metavar="FILE", type=Path, help="busrtd to measure instead of target/release/busrtd")
     kinds = ", ".join(attack.name for attack in attacks.ATTACKS)
     parser.add_argument(
         "--attack", metavar="NAME,...", nargs="?", const="",
-        help=f"measure only what others notice of attacks, all of them or some of these: {kinds}",
+        help=f"measure only the effect of attacks on other clients, of all attacks or some of these: {kinds}",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures of --pairs or --attack here")
     arguments = parser.parse_args()
@@ -129,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """--pairs: 0 if no row is below its bar."""
+    """Runs --pairs. Returns 0 if no row is below its bar."""
     program = find_base()
     if program is None:
         raise Failure("BASE_BUSRTD must name the build to compare with")
@@ -138,15 +138,15 @@ def compare(arguments: argparse.Namespace) -> int:
     with busy_programs(arguments.busy):
         results = pairs.measure(rows, scenarios, base_peer(program), ours, arguments.pairs, arguments.seconds)
     print(f"\n{report.pairs_text(results)}")
-    beside = f", beside {arguments.busy} busy programs" if arguments.busy else ""
-    print(f"Waking a core that sleeps takes {machine.wake_up_cost(ROOT)}{beside}.")
+    beside = f", with {arguments.busy} busy programs" if arguments.busy else ""
+    print(f"Waking a sleeping core takes {machine.wake_up_cost(ROOT)}{beside}.")
     write_json(arguments.json, {result.row.name: result.raw() for result in results})
     return 0 if all(result.verdict == "ok" for result in results) else 1
 
 
 @contextlib.contextmanager
 def busy_programs(count: int) -> Iterator[None]:
-    """Programs that always want a core, while the context lasts."""
+    """Runs programs that always use a core, while the context lasts."""
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -157,7 +157,7 @@ def busy_programs(count: int) -> Iterator[None]:
 
 
 def attack(arguments: argparse.Namespace) -> int:
-    """--attack: 0 if every kind holds the bar."""
+    """Runs --attack. Returns 0 if every kind is within the bar."""
     results = measure_attacks(arguments)
     print(f"\n{report.attacks_text(results)}")
     write_json(arguments.json, attacks.raw(results))
@@ -181,7 +181,7 @@ def write_json(path: Path | None, figures: dict) -> None:
 
 
 def end(number: int, _frame: object) -> NoReturn:
-    # The first signal unwinds, which stops what runs; more of them must not get in the way of that.
+    # The first signal raises an exception, which stops everything that runs; further signals must not interrupt that.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     print("\nInterrupted: everything is stopped, nothing is written.", file=sys.stderr)
@@ -192,7 +192,7 @@ def main() -> int:
     arguments = parse_arguments()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, end)
-    # Thousands of clients: the brokers inherit this.
+    # The brokers inherit this limit, for thousands of clients.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     load = os.getloadavg()[0]  # before the build adds to it
@@ -209,7 +209,7 @@ def main() -> int:
 
 
 def measure_all(arguments: argparse.Namespace, load: float) -> int:
-    """Everything that the page shows, or the scenarios that were asked for."""
+    """Measures everything that the page shows, or the selected scenarios."""
     peers, notices = discover(ROOT, machine.our_version(ROOT))
     for notice in notices:
         print(f"Notice: {notice}", file=sys.stderr)
