@@ -1,4 +1,4 @@
-"""Starts busrtd (its path is in BUSRTD) for the tests, on sockets of its own, and stops it."""
+"""Starts busrtd (BUSRTD is its path) for the tests, on separate sockets, and stops it."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from wire import Wire  # noqa: E402
 
-# How long anything may take before it counts as hanging: no test measures time.
+# A timeout in seconds, after which anything counts as hanging. No test measures time.
 PATIENCE = 20
 
 
 def until(condition, what):
-    """Waits until `condition()` holds and returns what it returned."""
+    """Waits until `condition()` returns a true value, and returns that value."""
     deadline = time.monotonic() + PATIENCE
     while True:
         result = condition()
@@ -31,7 +31,7 @@ def until(condition, what):
 
 
 class Busrtd:
-    """One busrtd process. Its first address is `socket`, a path; `tcp` is host:port if asked for."""
+    """One busrtd process. Its first address is `socket`, a path; `tcp` is host:port if requested."""
 
     def __init__(self, program, folder, *options, tcp=False, socket=True):
         self.folder = Path(folder)
@@ -57,7 +57,7 @@ class Busrtd:
         return Wire(self.socket, name, **options)
 
     def terminate(self, with_signal=signal.SIGTERM):
-        """Sends a signal and returns the exit code."""
+        """Sends a signal, waits for the exit and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         return self.process.wait(PATIENCE)
@@ -83,7 +83,7 @@ def program():
 
 @pytest.fixture
 def folder():
-    # A path short enough for a UNIX socket, whatever the name of the test.
+    # The path is short enough for a UNIX socket, independent of the name of the test.
     path = tempfile.mkdtemp(prefix='busrt-')
     yield Path(path)
     shutil.rmtree(path)
@@ -91,7 +91,7 @@ def folder():
 
 @pytest.fixture
 def start(program):
-    """A function that starts a broker with options; all of them are stopped at the end."""
+    """Returns a function that starts a broker with options; all brokers are stopped at the end."""
     started, folders = [], []
 
     def start(*options, folder=None, **kwargs):
@@ -113,7 +113,7 @@ def start(program):
 
 @pytest.fixture(scope='module')
 def broker(program):
-    """A broker with the default options, shared by the tests of a module."""
+    """Returns a broker with the default options, shared by the tests of a module."""
     path = tempfile.mkdtemp(prefix='busrt-')
     broker = Busrtd(program, path, tcp=True)
     yield broker
@@ -128,5 +128,5 @@ def address(broker, request):
 
 @pytest.fixture
 def name(request):
-    """A client name that no other test of the module has."""
+    """Returns a client name that no other test of the module uses."""
     return ''.join(c if c.isalnum() else '-' for c in request.node.name)

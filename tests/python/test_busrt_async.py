@@ -16,7 +16,7 @@ PAYLOADS = {'bytes': b'hello', 'empty': b'', 'long': b'\0\xff' * 5000, 'str': 'a
 
 
 class Bus:
-    """Connects clients, whose frames go to their attribute `received`, and disconnects them."""
+    """Connects clients, which store frames in their attribute `received`, and disconnects them."""
 
     def __init__(self, address, name):
         self.address, self.name, self.connected = address, name, []
@@ -42,7 +42,7 @@ class Bus:
 
 
 def on_a_bus(test):
-    """Runs a coroutine test(bus, ...) in a loop of its own."""
+    """Runs a coroutine test(bus, ...) in its own event loop."""
 
     async def body(address, name, **kwargs):
         async with Bus(address, name) as bus:
@@ -52,7 +52,7 @@ def on_a_bus(test):
     def run(address, name, **kwargs):
         asyncio.run(body(address, name, **kwargs))
 
-    # What pytest is to pass: everything but the bus, which is made of the first two.
+    # Pytest must pass all parameters except the bus, which is created from the first two.
     own = list(inspect.signature(test).parameters.values())[1:]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     run.__signature__ = inspect.Signature([inspect.Parameter('address', kind), inspect.Parameter('name', kind), *own])
@@ -69,8 +69,8 @@ async def taken(client):
 
 
 async def is_quiet(client):
-    """Whether nothing has been delivered that is not read yet: the answer to something harmless comes
-    behind it."""
+    """Returns whether no unread frame has been delivered: the answer to a harmless operation comes
+    after any such frame."""
     frame = c.Frame(tp=c.OP_UNSUBSCRIBE, qos=1)
     frame.topic = 'never/subscribed'
     assert await done(client.send(None, frame)) == c.RESPONSE_OK
@@ -187,14 +187,14 @@ async def test_disconnect_and_connect_again(bus):
             try:
                 await a.connect()
             except RuntimeError as e:
-                # The broker has not seen the end of the old connection yet.
+                # The broker has not noticed the end of the old connection yet.
                 assert str(e) == 'Server response: 0x76'
         assert await done(a.send(b.name, c.Frame(b'again', qos=1))) == c.RESPONSE_OK
         assert (await taken(b)).payload == b'again'
 
 
 @on_a_bus
-async def test_the_broker_goes_and_comes_back(bus, start, folder):
+async def test_the_broker_is_restarted(bus, start, folder):
     broker = start(folder=folder)
     a = await bus.connect('a', broker.socket)
     await asyncio.to_thread(broker.stop)
@@ -214,7 +214,7 @@ async def test_the_broker_goes_and_comes_back(bus, start, folder):
 async def test_an_idle_client_stays(bus, start):
     broker = start('-t', '1')
     idle = await bus.connect('idle', broker.socket)
-    # Twice the time after which a silent client is gone.
+    # Twice the time after which a silent client is disconnected.
     for round in range(2):
         with broker.wire(f'silent{round}') as silent:
             assert await asyncio.to_thread(silent.ended)
@@ -276,7 +276,7 @@ async def test_rpc(bus):
     assert await call(a, target, 'nothing') == b''
     assert await call(a, target, b'text') == b'a str'
     assert await call(a, target, 'ask.back', b'around') == b'around'
-    # Oneself.
+    # The client itself.
     assert await call(a, a.rpc.client.name, 'echo', b'me') == b'me'
 
 
@@ -302,7 +302,7 @@ async def test_rpc_errors(bus, method, code, payload):
 
 
 @on_a_bus
-async def test_rpc_to_nobody(bus):
+async def test_rpc_to_an_unknown_client(bus):
     a, _, _ = await two_services(bus)
     with pytest.raises(r.RpcException) as e:
         await call(a, 'nobody.there', 'x')

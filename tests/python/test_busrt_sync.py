@@ -16,7 +16,7 @@ PAYLOADS = {'bytes': b'hello', 'empty': b'', 'long': b'\0\xff' * 5000, 'str': 'a
 
 @pytest.fixture
 def connect(address, name):
-    """A function that connects a client, whose frames go to its attribute `received`."""
+    """Returns a function that connects a client, which stores frames in its attribute `received`."""
     connected = []
 
     def connect(suffix, to=address):
@@ -42,8 +42,8 @@ def taken(client):
 
 
 def is_quiet(client):
-    """Whether nothing has been delivered that is not read yet: the answer to something harmless comes
-    behind it, and is read by the same thread."""
+    """Returns whether no unread frame has been delivered: the answer to a harmless operation comes
+    after any such frame, and is read by the same thread."""
     frame = c.Frame(tp=c.OP_UNSUBSCRIBE, qos=1)
     frame.topic = 'never/subscribed'
     assert done(client.send(None, frame)) == c.RESPONSE_OK
@@ -84,7 +84,7 @@ def test_publish(connect, qos, name):
         frame = taken(b)
         assert (frame.type, frame.sender, frame.topic) == (c.OP_PUBLISH, a.name, f'{name}/{topic}')
         assert frame.payload == topic.encode()
-    # Both that of QoS 0 and that of a frame of one's own.
+    # Unsubscribes through the method, and with a frame that the program makes.
     assert done(b.unsubscribe([f'{name}/one/#', f'{name}/+/two'])) == c.RESPONSE_OK
     frame = c.Frame(tp=c.OP_UNSUBSCRIBE, qos=qos)
     frame.topic = f'{name}/three'
@@ -146,8 +146,8 @@ def test_many_threads_over_one_client(connect):
         assert [i for n, i in received if n == number] == list(range(200))
 
 
-# A client of 0.1.2 that connects twice shares its socket with the reader it had before: a program that is to
-# stay makes a new one.
+# When a client of 0.1.2 connects twice, it shares its socket with its earlier reader: a long-running program must
+# create a new client.
 def test_disconnect_and_connect_again(connect):
     a, b = connect('a'), connect('b')
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_disconnect_and_connect_again(connect):
         assert taken(b).payload == b'again'
 
 
-def test_the_broker_goes_and_comes_back(start, folder, connect):
+def test_the_broker_is_restarted(start, folder, connect):
     broker = start(folder=folder)
     a = connect('a', broker.socket)
     broker.stop()
@@ -186,7 +186,7 @@ def test_the_broker_goes_and_comes_back(start, folder, connect):
 def test_an_idle_client_stays(start, connect):
     broker = start('-t', '1')
     idle = connect('idle', broker.socket)
-    # Twice the time after which a silent client is gone.
+    # Twice the time after which a silent client is disconnected.
     for round in range(2):
         with broker.wire(f'silent{round}') as silent:
             assert silent.ended()
@@ -241,7 +241,7 @@ def test_rpc(services):
     assert call(a, target, 'nothing').is_empty()
     assert call(a, target, b'text').get_payload() == b'a str'
     assert call(a, target, 'ask.back', b'around').get_payload() == b'around'
-    # Oneself.
+    # The client itself.
     assert call(a, a.rpc.client.name, 'echo', b'me').get_payload() == b'me'
 
 
@@ -265,7 +265,7 @@ def test_rpc_errors(services, method, code, payload):
     assert (e.value.rpc_error_code, e.value.rpc_error_payload) == (code, payload)
 
 
-def test_rpc_to_nobody(services):
+def test_rpc_to_an_unknown_client(services):
     with pytest.raises(r.RpcException) as e:
         call(services[0], 'nobody.there', 'x')
     assert e.value.rpc_error_code == -32113

@@ -1,4 +1,4 @@
-"""busrtd as a process: its options, its files, how it starts and ends."""
+"""busrtd as a process: its options, its files, its start and its end."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from wire import MESSAGE, Wire, delivery, operation
 
 
 def run(program, *arguments):
-    """Runs busrtd to its end."""
+    """Runs busrtd until it exits."""
     return subprocess.run([program, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=PATIENCE)
 
 
 @pytest.mark.parametrize('with_signal', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_removes_what_was_made_and_ends_it(start, folder, with_signal):
+def test_a_signal_removes_its_files_and_ends_it(start, folder, with_signal):
     made = [folder / name for name in ('bus.sock', 'two.sock', 'fifo', 'pid')]
     broker = start('-B', folder / 'two.sock', '-B', f'fifo:{folder}/fifo', '-P', folder / 'pid', folder=folder)
     assert all(path.exists() for path in made)
@@ -72,7 +72,7 @@ def test_a_stale_socket_is_replaced(start, folder):
     broker.wire('a').close()
 
 
-def test_what_a_killed_broker_left_is_replaced(start, folder):
+def test_files_of_a_killed_broker_are_replaced(start, folder):
     broker = start('-B', f'fifo:{folder}/fifo', '-P', folder / 'pid', folder=folder)
     broker.terminate(signal.SIGKILL)
     assert (folder / 'bus.sock').exists()
@@ -103,14 +103,14 @@ def test_a_port_that_is_taken_is_an_error(start, program):
     assert broker.tcp in one_line_error(run(program, '-B', broker.tcp))
 
 
-def test_a_file_that_is_no_socket_is_not_replaced(program, folder):
+def test_a_file_that_is_not_a_socket_is_not_replaced(program, folder):
     for name, address in (('file.sock', folder / 'file.sock'), ('file', f'fifo:{folder}/file')):
         (folder / name).write_text('precious')
         assert str(folder / name) in one_line_error(run(program, '-B', address))
         assert (folder / name).read_text() == 'precious'
 
 
-def test_what_was_made_before_an_error_is_removed(program, folder):
+def test_files_made_before_an_error_are_removed(program, folder):
     one_line_error(run(program, '-B', folder / 'a.sock', '-B', f'fifo:{folder}/fifo', '-B', '/no/such/folder/b.sock'))
     one_line_error(run(program, '-B', folder / 'a.sock', '-P', '/no/such/folder/pid'))
     assert list(folder.iterdir()) == []
@@ -125,7 +125,7 @@ def test_a_wrong_command_line_is_exit_code_2(program, arguments):
 
 
 @pytest.mark.parametrize('address', ['nonsense', 'host:port', ':', 'localhost:99999'])
-def test_what_is_no_address_is_an_error(program, address):
+def test_an_invalid_address_is_an_error(program, address):
     assert address in one_line_error(run(program, '-B', address))
 
 
@@ -145,7 +145,7 @@ def test_socket_mode(start, mode):
     assert stat.S_IMODE(os.stat(broker.socket).st_mode) == int(mode, 8)
 
 
-def test_every_option_in_the_field_is_taken(start, folder):
+def test_every_option_in_use_is_accepted(start, folder):
     broker = start('--bind', folder / 'x.socket', '--pid-file', folder / 'pid', '--verbose', '--force-register', '-w', '1',
                    '-t', '2.5', '--buf-size', '8192', '--buf-ttl', '20', '--queue-size', '100', '--queue-bytes',
                    '100000', '--slow', 'block', '--stall-ms', '100', '--max-payload', '1000000')
@@ -154,7 +154,7 @@ def test_every_option_in_the_field_is_taken(start, folder):
 
 
 def alive(pid):
-    """Whether a process runs: one that has ended may stay in the table until somebody collects it."""
+    """Returns whether a process runs: one that has exited may stay in the table until its parent reaps it."""
     try:
         with open(f'/proc/{pid}/stat') as file:
             return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
@@ -164,7 +164,7 @@ def alive(pid):
 
 def test_daemonize(program, folder):
     path, pid_file = folder / 'bus.sock', folder / 'pid'
-    # Its own standard streams must be closed, or this would not return.
+    # Its own standard streams must be closed; otherwise this would not return.
     result = run(program, '-D', '-P', pid_file, '-B', path)
     assert (result.returncode, result.stdout) == (0, '')
     pid = int(pid_file.read_text())
@@ -179,7 +179,7 @@ def test_daemonize(program, folder):
     assert not path.exists() and not pid_file.exists()
 
 
-def test_daemonize_tells_what_is_wrong(start, program, folder):
+def test_daemonize_reports_errors(start, program, folder):
     broker = start()
     assert broker.socket in one_line_error(run(program, '-D', '-P', folder / 'pid', '-B', broker.socket))
     assert not (folder / 'pid').exists()

@@ -19,7 +19,7 @@ from conftest import PATIENCE
 FRAMES = int(os.environ.get('BUSY_FRAMES', 2000))
 SIZE = int(os.environ.get('BUSY_SIZE', 4000))
 OPTIONS = () if 'BUSY_FRAMES' in os.environ else ('--queue-size', '200')
-# What fits the broker's queue and the socket must be little against what is sent.
+# The data sent must be much more than the broker's queue and the socket hold.
 assert 'BUSY_FRAMES' in os.environ or FRAMES * SIZE > 6_000_000
 
 TIMES = pytest.mark.parametrize('time_of_work', [0.0005, 0.002], ids=['500us', '2ms'])
@@ -38,7 +38,7 @@ def payload(number):
 
 
 def send_all(broker, kind):
-    """Sends on a thread, and returns the client. It stays: the frames of one that goes while it is held are lost."""
+    """Sends on a thread, and returns the client, which must stay: if it left while held, its frames would be lost."""
     sender = connected(broker, 'sender')
 
     def send():
@@ -54,7 +54,7 @@ def send_all(broker, kind):
 
 
 class Dropped:
-    """Asks the broker for the frames that it has dropped."""
+    """Asks the broker for the number of frames that it has dropped."""
 
     def __init__(self, broker):
         from busrt import rpc as r
@@ -67,7 +67,7 @@ class Dropped:
 
 
 def check(broker, kind, receiver, taken, wait):
-    """Waits until everything has been taken or dropped; `taken` is a list of the numbers that have come."""
+    """Waits until everything has been taken or dropped; `taken` is the list of the received numbers."""
     sender, dropped = send_all(broker, kind), Dropped(broker)
     last, moved = 0, time.monotonic()
     while len(taken) + dropped() < FRAMES:
@@ -111,7 +111,7 @@ def test_the_sync_client(start, kind, time_of_work):
 @TIMES
 @KINDS
 def test_the_async_client(start, kind, time_of_work):
-    """Its handlers are tasks: what keeps it busy is work that holds up its loop."""
+    """Its handlers are tasks: only work that blocks its event loop keeps it busy."""
     broker = start(*OPTIONS)
     loop, taken = asyncio.new_event_loop(), []
     thread = threading.Thread(target=loop.run_forever, daemon=True)

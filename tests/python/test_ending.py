@@ -1,4 +1,4 @@
-"""How busrtd ends, its pid file, what it logs when the log is not read, and the limits of its numbers."""
+"""The end of busrtd, its pid file, a log that is not read, and the limits of its numeric options."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def test_sighup_ends_it_in_order(start, folder):
     assert [entry.name for entry in folder.iterdir()] == ['log']
 
 
-def test_sighup_that_was_ignored_stays_so(program, folder):
+def test_sighup_that_was_ignored_stays_ignored(program, folder):
     path = folder / 'bus.sock'
     process = subprocess.Popen([program, '-B', path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -42,7 +42,7 @@ def test_sighup_that_was_ignored_stays_so(program, folder):
 
 @pytest.mark.parametrize('first, second', [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGINT),
                                            (signal.SIGINT, signal.SIGTERM)])
-def test_a_second_signal_ends_it_at_once(start, folder, first, second):
+def test_a_second_signal_ends_it_immediately(start, folder, first, second):
     broker = start('--drain-ms', '600000', '-P', folder / 'pid', folder=folder)
     with broker.wire('stuck'), broker.wire('sender') as sender:
         for _ in range(8):
@@ -100,7 +100,7 @@ def free_port():
 def test_both_families_on_one_port(start, families):
     port = free_port()
     broker = start(*(word for host in families for word in ('-B', f'{host}:{port}')))
-    # Two names: the first may still be in use just after its connection is closed.
+    # Two names, because the first may still be in use just after its connection is closed.
     for host, name in (('127.0.0.1', 'a'), ('::1', 'b')):
         Wire(f'{host}:{port}', name).close()
     for host in families:
@@ -145,19 +145,19 @@ def test_an_ipv4_address_in_ipv6_form(start):
     Wire(f'127.0.0.1:{port}', 'a').close()
 
 
-def test_a_log_that_is_not_read_stops_nothing(program, folder):
+def test_a_log_that_is_not_read_delays_nothing(program, folder):
     path = folder / 'bus.sock'
     environment = {k: v for k, v in os.environ.items() if k != 'RUST_LOG'}
     process = subprocess.Popen([program, '-B', path, '--verbose'], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                env=environment)
     try:
         until(path.exists, 'it listens')
-        # Each logs two lines; the pipe holds 64 KiB, the queue 1024 lines.
+        # Each registration logs two lines; the pipe holds 64 KiB, the queue 1024 lines.
         for i in range(1500):
             Wire(str(path), f'client.{i}').close()
         with Wire(str(path), 'last') as wire:
             assert wire.is_quiet()
-        # The reader comes back: what there is room for is there, and the rest is a number.
+        # The log is read again: the lines for which there was room arrive, and the number of the others.
         os.set_blocking(process.stderr.fileno(), False)
         said = b''
 
@@ -165,10 +165,10 @@ def test_a_log_that_is_not_read_stops_nothing(program, folder):
             nonlocal said
             said += process.stderr.read() or b''
             return b' log lines were dropped' in said
-        until(read, 'the dropped lines are told')
+        until(read, 'the dropped lines are reported')
         assert b'client registered: client.0' in said
         assert said.count(b' registered: ') < 1500
-        # It stops reading again.
+        # The log is not read again.
         for i in range(1500):
             Wire(str(path), f'client.{i}').close()
         process.terminate()
@@ -179,7 +179,7 @@ def test_a_log_that_is_not_read_stops_nothing(program, folder):
         process.stderr.close()
 
 
-# Runs in a mount namespace of its own, where it is syslog: one that reads nothing until it is told to.
+# This runs in its own mount namespace, as a syslog that reads nothing until it is told to.
 SYSLOG = """
 import os, socket, subprocess, sys
 sys.path.insert(0, sys.argv[3])
@@ -206,7 +206,7 @@ finally:
 """
 
 
-def test_a_syslog_that_does_not_read_stops_nothing(program, folder):
+def test_a_syslog_that_does_not_read_delays_nothing(program, folder):
     prefix = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh']
     try:
         probe = subprocess.run([*prefix, 'sh', '-c', 'test /run -ef /var/run && ! test -e /dev/log'], capture_output=True)
@@ -220,7 +220,7 @@ def test_a_syslog_that_does_not_read_stops_nothing(program, folder):
     assert result.returncode == 0, result.stderr
 
 
-def test_an_error_is_told_although_the_output_is_full(program):
+def test_an_error_is_reported_although_the_output_is_full(program):
     reader, writer = os.pipe()
     try:
         os.set_blocking(writer, False)
@@ -266,7 +266,7 @@ def test_fifo_lines_that_are_refused(start, folder):
     assert max(map(len, log.splitlines())) < 400
 
 
-def test_a_flood_of_lines_does_not_hold_a_worker(start, folder):
+def test_a_flood_of_lines_does_not_block_a_worker(start, folder):
     broker = start('-w', '1', '-B', f'fifo:{folder}/fifo', folder=folder)
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The FIFO: a line a command (docs/protocol.md section 10)."""
+"""The FIFO: one command per line (docs/protocol.md section 10)."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def message(payload):
     return delivery(MESSAGE, b'.broker', payload, realtime=0)
 
 
-def test_anybody_may_write(fifo):
+def test_every_user_may_write(fifo):
     mode = os.stat(fifo.fifo).st_mode
     assert stat.S_ISFIFO(mode)
     assert stat.S_IMODE(mode) == 0o622
@@ -104,7 +104,7 @@ LINES = {
 
 
 @pytest.mark.parametrize('line', LINES.values(), ids=LINES.keys())
-def test_what_cannot_be_done_is_logged_and_the_next_line_counts(fifo, client, line):
+def test_an_invalid_line_is_logged_and_the_next_one_is_executed(fifo, client, line):
     write(fifo, line)
     write(fifo, f'{client.name} still here\n')
     assert client.frame() == message(b'still here')

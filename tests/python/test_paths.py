@@ -1,4 +1,4 @@
-"""The files at which busrtd listens: who gets a path, how long it may be, and what deletes a file."""
+"""The files on which busrtd listens: contention for a path, the length of paths, and deleted files."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from conftest import PATIENCE, until
 from test_busrtd import one_line_error, run
 from wire import MESSAGE, Wire, delivery, operation
 
-# Delays every step by which a file can get its name.
+# Delays every system call by which a file can get its name.
 SLOW_NAMES = r'''
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +32,7 @@ int linkat(int f, const char *a, int g, const char *b, int flags) {
 
 
 def race(program, address, count=3, **environment):
-    """Starts several brokers on one address at once; returns the one that serves and the errors of the others."""
+    """Starts several brokers on one address together; returns the one that serves and the errors of the others."""
     processes = [subprocess.Popen([program, '-B', address], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
                  for _ in range(count)]
@@ -63,7 +63,7 @@ def serves(path):
 @pytest.mark.parametrize('kind', ['socket', 'fifo'])
 @pytest.mark.parametrize('left', ['nothing', 'stale'])
 @pytest.mark.parametrize('delayed', [False, True], ids=['as-it-is', 'delayed'])
-def test_of_several_brokers_at_once_one_gets_the_path(program, folder, kind, left, delayed):
+def test_one_of_several_simultaneous_brokers_gets_the_path(program, folder, kind, left, delayed):
     environment = {}
     if delayed:
         if not shutil.which('cc'):
@@ -98,7 +98,7 @@ def test_a_live_socket_without_a_lock_is_not_taken_over(program, folder):
     assert [entry.name for entry in folder.iterdir()] == ['foreign.sock']
 
 
-def test_the_lock_of_a_killed_broker_holds_up_nothing(start, folder):
+def test_the_lock_of_a_killed_broker_is_released(start, folder):
     broker = start(folder=folder)
     broker.terminate(signal.SIGKILL)
     assert (folder / '.bus.sock.lock').exists()
@@ -145,7 +145,7 @@ def test_a_socket_that_was_deleted_is_put_back(start, folder):
     assert sorted(entry.name for entry in folder.iterdir()) == ['log']
 
 
-def test_a_folder_that_was_deleted_is_told_of_and_taken_again(start, folder):
+def test_a_deleted_folder_is_reported_and_used_again(start, folder):
     (folder / 'sub').mkdir()
     broker = start('-B', folder / 'sub' / 'two.sock')
     shutil.rmtree(folder / 'sub')
@@ -160,9 +160,9 @@ def test_another_file_at_the_path_is_left_alone(start, folder):
     for name in ('bus.sock', 'fifo'):
         (folder / 'new').write_text('precious')
         (folder / 'new').rename(folder / name)
-    until(lambda: broker.log().count('another file took its place') == 2, 'it is logged')
+    until(lambda: broker.log().count('another file is at its path') == 2, 'it is logged')
     time.sleep(2.5)
-    assert broker.log().count('another file took its place') == 2
+    assert broker.log().count('another file is at its path') == 2
     assert broker.terminate() == 0
     for name in ('bus.sock', 'fifo'):
         assert (folder / name).read_text() == 'precious'
@@ -173,7 +173,7 @@ def test_nothing_is_put_back_while_draining(start, folder):
     with broker.wire('stuck'), broker.wire('sender') as sender:
         for _ in range(8):
             sender.send(operation(MESSAGE, b'stuck\0' + bytes(1_000_000)))
-        # Everything before has been read by the broker when this is answered.
+        # The broker has read everything before when it answers this.
         assert sender.is_quiet()
         broker.process.send_signal(signal.SIGTERM)
         until(lambda: not (folder / 'bus.sock').exists(), 'the socket goes')
@@ -190,7 +190,7 @@ def test_a_fifo_that_was_deleted_is_put_back(start, folder):
         old.write(b'a one\n')
         assert wire.frame() == delivery(MESSAGE, b'.broker', b'one')
         path.unlink()
-        # What a shell writes to the pipe that it has open is not lost.
+        # Data that a shell writes to the pipe that it still has open is not lost.
         old.write(b'a two\n')
         assert wire.frame() == delivery(MESSAGE, b'.broker', b'two')
         until(path.exists, 'it is put back')

@@ -1,5 +1,5 @@
-"""The synchronous client of PyPI, whose socket gives a write up after one second, sends to receivers that do not keep
-up: it is never held for that long, and stays connected."""
+"""The synchronous client of PyPI, whose writes fail after one second, sends to receivers that do not keep
+up: the broker never holds it for that long, and it stays connected."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from busrt import client as c
 from conftest import until
 from wire import SUBSCRIBE, OK, Wire
 
-# Above the kernel's buffers and this, a receiver is full. Everything else has its default.
+# A receiver is full above the kernel's buffers plus this. All other options have their defaults.
 OPTIONS = ('--queue-bytes', '1000000')
 DEFAULT_BUDGET = 16 * 1024 * 1024
 PAYLOAD = bytes(16000)
@@ -18,7 +18,7 @@ SECONDS = 8
 
 
 class Receiver:
-    """Reads at most so many bytes a second on a thread of its own; 0: nothing at all."""
+    """Reads at most this many bytes per second on its own thread; 0: nothing at all."""
 
     def __init__(self, broker, rate):
         self.wire = Wire(broker.socket, 'receiver')
@@ -77,12 +77,12 @@ def test_the_sender_survives(start, rate, kind):
             sender.send('t', c.Frame(PAYLOAD, tp=c.OP_PUBLISH))
         longest = max(longest, time.monotonic() - before)
         sent += 1
-        # Fast enough for the receiver to be full nearly all the time, slow enough for a loaded machine.
+        # Fast enough that the receiver is full nearly all the time, slow enough for a loaded machine.
         time.sleep(0.0005)
     assert sent * len(PAYLOAD) > DEFAULT_BUDGET, 'the receiver was never full'
     assert longest < 1
     assert sender.is_connected()
-    # It is as good as new: what it sends to another one arrives.
+    # The sender works normally: its messages to another client arrive.
     with broker.wire('other') as other:
         result = sender.send('other', c.Frame(b'hello', qos=1))
         assert result.wait_completed(timeout=10) == c.RESPONSE_OK

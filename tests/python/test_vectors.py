@@ -14,7 +14,7 @@ KINDS = {'publication': PUBLISH, 'message': MESSAGE, 'broadcast': BROADCAST, 'ac
 
 
 def vectors(file, condition=lambda vector: True):
-    """The vectors of a file for which the condition holds, each with its name as the name of the test."""
+    """Returns the vectors of a file that meet the condition, each with its name as the name of the test."""
     listed = filter(condition, json.loads((FOLDER / f'{file}.json').read_text())['vectors'])
     return pytest.mark.parametrize('vector', [pytest.param(vector, id=vector['name']) for vector in listed])
 

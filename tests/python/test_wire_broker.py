@@ -14,7 +14,7 @@ def request(method, params=b'', call_id=5):
 
 
 def call(wire, method, params=b'', qos=1):
-    """The body of the reply without the sender and the call id: kind byte and result."""
+    """Returns the body of the reply without the sender and the call id: kind byte and result."""
     wire.next_id += 1
     wire.send(operation(MESSAGE, request(method, params), qos, wire.next_id))
     frames = wire.frames(1 + (qos & 1))
@@ -63,7 +63,7 @@ def test_stats_count_frames_and_their_bodies(start):
         a.send(operation(MESSAGE, b'a\0hello'), bytes(9))
         a.frame()
         second = result(a, b'stats')
-        # Meanwhile: the message and the second call in, the message and its acknowledgement out, and the
+        # Counted in between: the message and the second call in, the message and its acknowledgement out, and the
         # reply and acknowledgement of the first call unless they were counted before.
         assert second['r_frames'] - first['r_frames'] == 2
         assert second['r_bytes'] - first['r_bytes'] == len(b'a\0hello') + len(request(b'stats'))
@@ -88,7 +88,7 @@ def test_client_list(start):
             assert (internal['kind'], internal['source'], internal['port']) == ('internal', None, None)
             assert (tcp['kind'], tcp['instances']) == ('tcp', 1)
             assert tcp['source'] == '%s:%d' % a.socket.getsockname()
-            # As it was given to the broker.
+            # The address as it was given to the broker.
             assert tcp['port'] == '127.0.0.1:0'
             assert (unix['kind'], unix['source'], unix['port'], unix['instances']) == \
                 ('local_ipc', None, broker.socket, 3)
@@ -116,7 +116,7 @@ def test_errors(wire, method, params, code):
 
 @pytest.mark.parametrize('payload', [b'', b'\x02', b'\x01', b'\x01abcd', b'\x01abcdmethod', b'\x11\x01\0\0\0x', b'\x12', b'\0hi',
                                      request(b'test', call_id=0)[8:], b'\xff' * 100])
-def test_what_is_no_request_is_dropped_and_the_connection_stays(wire, payload):
+def test_an_invalid_request_is_dropped_and_the_connection_stays(wire, payload):
     assert wire.do(MESSAGE, b'.broker\0' + payload) == 1
     assert wire.is_quiet()
     assert result(wire, b'test') == {'ok': True}
@@ -140,7 +140,7 @@ def test_registrations_are_announced(start):
         assert watcher.is_quiet()
 
 
-def test_every_client_hears_of_the_shutdown(start):
+def test_every_client_is_told_of_the_shutdown(start):
     broker = start(tcp=True)
     with broker.wire('a') as a, broker.wire('a%%1') as secondary, broker.wire('deaf') as deaf:
         assert deaf.do(UNSUBSCRIBE, b'.broker/warn') == 1

@@ -27,7 +27,7 @@ def test_a_wrong_magic_or_version_is_75_and_closed(address, greeting):
 
 
 @pytest.mark.parametrize('bad', [b'', b'.', b'.broker', b'.mine', b'\xff\xfe', b'a\x00b', b'\x00'])
-def test_what_is_no_name_is_72_and_closed(address, bad):
+def test_an_invalid_name_is_72_and_closed(address, bad):
     with Wire(address) as wire:
         assert wire.greet() == OK
         assert wire.register(bad) == DATA
@@ -45,7 +45,7 @@ def test_a_name_may_have_up_to_1024_bytes(broker):
             assert wire.ended()
 
 
-def test_a_taken_name_is_76_and_closed_and_free_again_when_its_owner_goes(broker, name):
+def test_a_taken_name_is_76_and_closed_and_free_again_when_its_owner_leaves(broker, name):
     first = broker.wire(name)
     with broker.wire() as second:
         assert second.greet() == OK
@@ -53,7 +53,7 @@ def test_a_taken_name_is_76_and_closed_and_free_again_when_its_owner_goes(broker
         assert second.ended()
     assert first.is_quiet()
     first.socket.shutdown(socket.SHUT_WR)
-    # The broker has unregistered a client when it closes its connection.
+    # The broker has unregistered a client when it closes the connection.
     assert first.ended()
     first.close()
     broker.wire(name).close()
@@ -83,7 +83,7 @@ def test_the_primarys_name_ends_at_the_first_separator(broker, name):
         assert primary.frame() == delivery(MESSAGE, f'{name}%%a%%b'.encode(), b'hi')
 
 
-def test_secondaries_go_with_their_primary(broker, name):
+def test_secondaries_are_disconnected_with_their_primary(broker, name):
     primary = broker.wire(name)
     with broker.wire(f'{name}%%1') as secondary, broker.wire(f'{name}%%2') as another:
         primary.close()
@@ -103,7 +103,7 @@ def test_bytes_of_the_handshake_may_come_one_by_one(address, name):
         assert wire.is_quiet()
 
 
-def test_everything_may_come_at_once(address, name):
+def test_everything_may_come_in_one_write(address, name):
     """The greeting, the name and the first frames in one write, without waiting for any answer."""
     encoded = name.encode()
     with Wire(address) as wire:
@@ -130,11 +130,11 @@ def test_force_register_evicts_the_old_client(start):
     with broker.wire('x') as new:
         assert old.ended()
         assert old_secondary.ended()
-        # Its subscriptions went with it.
+        # Its subscriptions were removed with it.
         new.send(operation(1, b'topic\0x'))
         assert new.is_quiet()
         with broker.wire('x%%1'), broker.wire() as duplicate:
-            # Even then a duplicate secondary is refused.
+            # A duplicate secondary is refused also with forced registration.
             assert duplicate.greet() == OK
             assert duplicate.register('x%%1') == BUSY
             # Only `reg` is announced.

@@ -1,4 +1,4 @@
-"""Peers that misbehave, and limits: they hurt themselves and nobody else."""
+"""Peers that misbehave, and limits: only their own connections are affected."""
 
 import os
 import random
@@ -27,7 +27,7 @@ def test_a_declared_length_allocates_nothing(start):
         for hostile in wires:
             hostile.send(struct.pack('<IBI', 1, MESSAGE, 1 << 28), b'ab')
         for i, hostile in enumerate(wires):
-            # The broker has read what they sent: the connection is alive and takes more of it.
+            # The broker has read the bytes: the connection is open and accepts more.
             hostile.send(b'x')
         assert wire.is_quiet()
         assert resident_kb(broker.process.pid) - before < 8 * 1024
@@ -43,7 +43,7 @@ def test_a_frame_that_stalls_is_cut_and_one_that_moves_is_not(start):
         moving.send(frame[:-1])
         stalled.socket.settimeout(0.02)
         sent = 0
-        # Pings would be bytes of the frame: what moves here is a second, long one.
+        # Pings would be bytes of the frame; the connection that makes progress sends a second, long frame.
         long = operation(MESSAGE, b'moving\0' + bytes(1_000_000))
         moving.send(frame[-1:])
         while True:
@@ -97,7 +97,7 @@ def test_random_bytes_at_every_stage_end_that_connection_alone(start):
                         wire.send(operation(PUBLISH, b'a/topic\0' + bytes(50))[:30])
                     try:
                         wire.send(random_bytes(300))
-                        # Either it is cut, or it is taken for the beginning of something long.
+                        # The connection is closed, or the bytes are taken for the beginning of a long frame.
                         wire.socket.shutdown(1)
                         while wire.socket.recv(4096):
                             pass
@@ -116,7 +116,7 @@ def test_a_receiver_that_does_not_read_does_not_hurt_others(start):
             sender.send(operation(PUBLISH, b'flood\0' + payload))
             assert well.frame() == delivery(PUBLISH, b'sender', b'flood', payload)
         assert sender.is_quiet()
-        # The stuck one was disconnected.
+        # The stuck client was disconnected.
         while stuck.frame():
             pass
 
@@ -130,7 +130,7 @@ def test_queued_messages_of_a_receiver_that_does_not_read_stay(start, policy):
         assert codes[0] == 1
         assert codes[-1] == 0x77
         assert set(codes) == {1, 0x77}
-        # It is still there and gets whole frames, as many as were acknowledged.
+        # It is still connected and receives complete frames, as many as were acknowledged.
         frames = 0
         sender.send(operation(PUBLISH, b'x\0'))
         stuck.next_id = 1
@@ -141,7 +141,7 @@ def test_queued_messages_of_a_receiver_that_does_not_read_stay(start, policy):
         assert frames == codes.count(1)
 
 
-def test_an_honest_flood_loses_nothing(start):
+def test_a_flood_to_a_reading_receiver_loses_nothing(start):
     broker = start('--queue-size', '100')
     count = 20_000
     with broker.wire('sink') as sink, broker.wire('source') as source:
@@ -173,7 +173,7 @@ def test_a_storm_of_connections_leaves_nothing_behind(start):
 
 
 def test_a_large_frame_does_not_delay_others(start):
-    """16 MiB from one client to a second that reads slowly: frames to others go their way."""
+    """16 MiB from one client to a second that reads slowly: frames to others are delivered normally."""
     broker = start()
     with broker.wire('big') as big, broker.wire('slow') as slow, broker.wire('small') as small:
         payload = bytes(16 * 1024 * 1024)

@@ -1,4 +1,4 @@
-"""What each operation delivers, byte by byte (docs/protocol.md sections 3, 4 and 7)."""
+"""The deliveries of each operation, byte by byte (docs/protocol.md sections 3, 4 and 7)."""
 
 import itertools
 import threading
@@ -19,7 +19,7 @@ def pair(address, name):
 
 
 def answered(wire, qos, op_id=7, code=1):
-    """Whether the operation was acknowledged if, and only if, its QoS asks for it."""
+    """Returns whether the operation was acknowledged if, and only if, its QoS asks for it."""
     if qos & 1:
         return wire.frame() == ack(op_id, code)
     return wire.is_quiet()
@@ -35,7 +35,7 @@ def test_message(pair, qos):
 
 
 @ALL_QOS
-def test_message_to_nobody(pair, qos):
+def test_message_to_an_unknown_client(pair, qos):
     a, _ = pair
     a.send(operation(MESSAGE, b'nobody.there\0x', qos, 7))
     assert answered(a, qos, code=0x71)
@@ -95,7 +95,7 @@ def test_publish(pair, qos):
     assert answered(a, qos)
 
 
-def test_publish_reaches_the_publisher_and_nobody_twice(pair):
+def test_publish_reaches_the_publisher_and_each_client_once(pair):
     a, b = pair
     for wire in pair:
         assert wire.do(SUBSCRIBE, b'twice/x\0twice/+\0#\0twice/#\0twice/x') == 1
@@ -103,7 +103,7 @@ def test_publish_reaches_the_publisher_and_nobody_twice(pair):
     for wire in pair:
         assert wire.frame() == delivery(PUBLISH, a.name, b'twice/x', b'p')
         assert wire.is_quiet()
-        # Else the subscription to everything would disturb other tests.
+        # Otherwise the subscription to everything would disturb other tests.
         assert wire.do(UNSUBSCRIBE, b'#') == 1
 
 
@@ -117,7 +117,7 @@ def test_publish_for(pair, broker):
         for wire in (b, secondary):
             assert wire.frame() == delivery(PUBLISH, a.name, b'for/x', b'pay\0load', realtime=1)
         assert other.is_quiet()
-        # A receiver written as a secondary reaches nobody, and so does one that is not there.
+        # A receiver that is written as a secondary matches no client, nor does an unknown receiver.
         for receiver in (b.name + b'%%1', b'nobody', b''):
             a.send(operation(PUBLISH_FOR, b'for/x\0' + receiver + b'\0x', 1, 8))
             assert a.frame() == ack(8)
@@ -222,9 +222,9 @@ def test_operation_0_with_qos_bits_has_a_body_and_does_nothing(pair, qos):
     (MESSAGE, b'\xff\xfe\0x'), (BROADCAST, b'\xff\0x'), (PUBLISH, b'\xc3\0x'), (PUBLISH_FOR, b'ok\0\xff\0x'),
     (SUBSCRIBE, b'fine\0\xff'), (UNSUBSCRIBE, b'\xff'), (EXCLUDE, b'\xff'), (UNEXCLUDE, b'\xff'),
 ])
-def test_what_cannot_be_read_ends_that_connection_alone(broker, code, body, qos, name):
+def test_an_invalid_frame_ends_only_its_connection(broker, code, body, qos, name):
     with broker.wire(f'{name}.bad') as bad, broker.wire(f'{name}.good') as good:
-        # What came before it still counts; what comes after does not.
+        # Frames before it are handled; frames after it are not.
         before = operation(MESSAGE, f'{name}.good'.encode() + b'\0before', 0)
         after = operation(MESSAGE, f'{name}.good'.encode() + b'\0after', 0)
         bad.send(before, operation(code, body, qos), after)
@@ -252,7 +252,7 @@ def test_acknowledgements_come_in_order_and_echo_any_id(pair):
         expected.append(ack(op_id, result))
     a.send(*sent)
     assert a.frames(len(expected)) == expected
-    # Seen by the receiver too, so that it does not hold anybody back.
+    # The receiver must read them too, so that it does not hold the sender back.
     assert len(b.frames(100)) == 100
 
 
@@ -290,7 +290,7 @@ def test_a_stream_may_be_cut_anywhere(address, name):
         assert a.frames(3 * len(stream)) == [ack(1), ack(2), ack(3)] * len(stream)
 
 
-def test_what_was_written_before_the_end_is_delivered(address, name):
+def test_frames_written_before_the_end_are_delivered(address, name):
     """Publish with QoS 0 and exit."""
     topic = name.encode()
     with Wire(address, name) as subscriber:

@@ -1,4 +1,4 @@
-"""docs/protocol.md byte by byte: what a test writes and reads when there is no client in between."""
+"""Reads and writes the protocol of docs/protocol.md byte by byte, for tests without a client library."""
 
 import socket
 import struct
@@ -11,12 +11,12 @@ MESSAGE, BROADCAST, ACK = 0x12, 0x13, 0xFE
 
 
 def operation(code, body=b'', qos=0, op_id=1):
-    """A frame from a client to the broker."""
+    """Returns a frame from a client to the broker."""
     return struct.pack('<IBI', op_id, code | qos << 6, len(body)) + body
 
 
 def delivery(kind, *parts, realtime=0):
-    """A frame from the broker to a client: parts are sender, (topic,) payload."""
+    """Returns a frame from the broker to a client: parts are sender, (topic,) payload."""
     body = b'\0'.join(parts)
     return struct.pack('<BIB', kind, len(body), realtime) + body
 
@@ -26,7 +26,7 @@ def ack(op_id=1, code=1):
 
 
 class Wire:
-    """A connection that is registered if it is given a name."""
+    """A connection, which registers if a name is given."""
 
     def __init__(self, address, name=None, timeout=20):
         if address.startswith('/'):
@@ -55,7 +55,7 @@ class Wire:
         self.socket.sendall(b''.join(chunks))
 
     def read(self, count):
-        """Exactly `count` bytes, or fewer at the end of the stream."""
+        """Reads exactly `count` bytes, or fewer at the end of the stream."""
         data = b''
         while len(data) < count:
             try:
@@ -78,7 +78,7 @@ class Wire:
         return self.read(1)
 
     def frame(self):
-        """The bytes of the next frame that is no ping; none at the end of the stream."""
+        """Returns the bytes of the next frame other than a ping; none at the end of the stream."""
         while True:
             header = self.read(6)
             if header[:1] == bytes([NOP]):
@@ -92,7 +92,7 @@ class Wire:
         return [self.frame() for _ in range(count)]
 
     def do(self, code, body=b'', qos=1):
-        """Does an operation and returns the code of its acknowledgement, the next frame."""
+        """Performs an operation and returns the code of its acknowledgement, which must be the next frame."""
         self.next_id += 1
         self.send(operation(code, body, qos, self.next_id))
         frame = self.frame()
@@ -100,12 +100,12 @@ class Wire:
         return frame[5]
 
     def is_quiet(self):
-        """Whether nothing has been delivered that is not read yet: what comes next is the answer to
-        something harmless."""
+        """Returns whether no unread frame has been delivered: the next frame must be the answer to
+        a harmless operation."""
         self.next_id += 1
         self.send(operation(UNSUBSCRIBE, b'never/subscribed', 1, self.next_id))
         return self.frame() == ack(self.next_id)
 
     def ended(self):
-        """Whether the broker has closed the connection (waits for it), without a frame before."""
+        """Waits for the end of the stream, and returns whether no frame came before it."""
         return self.frame() == b''
