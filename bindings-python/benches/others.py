@@ -47,7 +47,7 @@ def counted(count):
 
 
 def in_a_child(work):
-    """Runs the other side of a measurement in a process of its own."""
+    """Runs the other side of a measurement in a separate process."""
     if os.fork() == 0:
         parent = os.getppid()
         threading.Thread(target=lambda: wait_for_the_end_of(parent), daemon=True).start()
@@ -67,7 +67,7 @@ class Redis:
         self.connect = lambda: redis.Redis(unix_socket_path=address)
 
     def publish(self):
-        # The client has no publication without an answer; a pipeline is the nearest.
+        # The client has no publication without an answer; a pipeline is the closest equivalent.
         client = self.connect()
 
         def rounds():

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 START_TIMEOUT = 15
 RUN_TIMEOUT = 60
 
-# Name, title, other side, rows that PyPI's clients have, factor over PyPI that is asked for: sync, asyncio.
+# Name, title, other side, whether PyPI's clients have the row, required factor over PyPI: sync, asyncio.
 ROWS = [
     ('publish', 'publish, QoS 0', None, True, ('8x', '4x')),
     ('acknowledged', 'publish, acknowledged, one by one', None, True, ('1x', '2x')),
@@ -46,7 +46,7 @@ SAMPLE = {'operations', 'seconds', 'processor'}
 
 
 class Server:
-    """A broker, or another system's server, on a socket of its own."""
+    """A broker, or another system's server, on its own socket."""
 
     def __init__(self, command, is_ready):
         null = subprocess.DEVNULL
@@ -83,7 +83,7 @@ def ended(process):
 
 
 def sample(worker, other):
-    """Runs a worker, with the other side once it is ready. Returns operations and processor microseconds for each."""
+    """Runs a worker, and the other side after it is ready. Returns operations and microseconds of processor per operation."""
     process = subprocess.Popen(
         [str(word) for word in worker], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True)
@@ -177,7 +177,7 @@ class Bench:
             Path(os.path.join(self.folder, 'other.sock')).unlink(missing_ok=True)
 
     def idle(self):
-        """Wake-ups a second of the threads of a client that does nothing, but for its pings."""
+        """Measures the wake-ups per second of the threads of an idle client, including its pings."""
         for style in ('sync',):
             self.note(('idle', style, 'ours'), lambda: self.ours_or_pypi('idle', None, style, 'ours'))
 

@@ -16,7 +16,7 @@ WARM_UP = 0.2
 PAYLOAD = b'x' * 100
 LARGE = b'x' * 1024 * 1024
 WINDOW = 64
-# Between two looks at the clock.
+# Number of operations between two readings of the clock.
 ROUND = 50
 
 
@@ -28,7 +28,7 @@ def connected(path):
 
 
 def measure(rounds, finish):
-    """Calls `rounds()`, which returns the number of its operations, for a while."""
+    """Calls `rounds()`, which returns the number of its operations, repeatedly for the measured time."""
     def run(seconds):
         done, end = 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
@@ -48,7 +48,7 @@ def sending(client, make, per_round=ROUND):
         return per_round
 
     def finish():
-        # The broker has taken what was sent before.
+        # Its acknowledgement shows that the broker has handled everything that was sent before.
         client.send('bench', Frame(b'', qos=1)).wait_completed(60)
     return measure(rounds, finish)
 
@@ -70,7 +70,7 @@ def windowed(start, wait):
 
 
 def counted(count):
-    """Measures what a handler counts, once there is something."""
+    """Measures the count of a handler, starting with the first item."""
     print('ready', flush=True)
     while count() == 0:
         time.sleep(0.01)
@@ -179,7 +179,7 @@ def idle(path):
 
 
 def wake_ups():
-    """Voluntary context switches of all threads but this one."""
+    """Returns the voluntary context switches of all threads except this one."""
     import os
     total = 0
     for thread in os.listdir('/proc/self/task'):
@@ -192,7 +192,7 @@ def wake_ups():
 row, address, SECONDS = sys.argv[1], sys.argv[2], float(sys.argv[3])
 operations, seconds, processor = globals()[row](address)
 print(json.dumps({'operations': operations, 'seconds': seconds, 'processor': processor}), flush=True)
-# Not the end of the interpreter: that of the clients of PyPI can hang in a flood.
+# The interpreter does not exit normally, because the clients of PyPI can hang in a flood at its end.
 import os  # noqa: E402
 
 os.kill(os.getpid(), 9)

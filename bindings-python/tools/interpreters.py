@@ -27,13 +27,13 @@ def candidates():
 
 
 def version_of(path):
-    """The version of a Python that runs, has venv and pip, and has a lock of the interpreter; else None."""
+    """Returns the version of a Python that runs and has venv, pip and a GIL; otherwise None."""
     try:
         run = subprocess.run([path, '-c', PROBE], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.match(r'3\.(\d+)\.(\d+) (True|False)$', run.stdout.strip())
-    # Without sys._is_gil_enabled there is a lock; `bool()` says False for that.
+    # Without sys._is_gil_enabled there is a lock; `bool()` is False then.
     if run.returncode != 0 or not match or int(match[1]) < OLDEST:
         return None
     if int(match[1]) >= 13 and match[3] == 'False':

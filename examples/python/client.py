@@ -8,7 +8,7 @@ address = sys.argv[1] if len(sys.argv) > 1 else '/tmp/busrt.sock'
 
 with busrt.connect(address, 'example.client') as client:
     client.subscribe('plant/#').wait_completed()
-    # Acknowledged by the broker unless told otherwise.
+    # Acknowledged by the broker by default.
     client.publish('plant/boiler/temperature', '87.5')
     client.publish('plant/boiler/pressure', b'\x02\x01', qos=busrt.QoS.REALTIME)
     client.send_message('example.client', 'a message to myself')

@@ -1,4 +1,4 @@
-"""A client of asyncio: subscribes, publishes, and takes what comes."""
+"""A client of asyncio: subscribes, publishes, and takes received frames."""
 
 import asyncio
 import sys

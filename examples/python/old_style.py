@@ -1,4 +1,4 @@
-"""A program as it was written for the packages `busrt` and `busrt-async` of PyPI. It runs on ours unchanged."""
+"""A program for the packages `busrt` and `busrt-async` of PyPI. It runs with ours unchanged."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""A client whose connection is lost comes back, with its subscriptions."""
+"""A client that reconnects after its connection is lost, and restores its subscriptions."""
 
 import os
 import tempfile
@@ -6,12 +6,12 @@ import time
 
 import busrt
 
-# A broker of this program, which can be ended.
+# A broker within this program, which can be shut down.
 address = os.path.join(tempfile.mkdtemp(), 'bus.sock')
 broker = busrt.Broker()
 broker.listen(address)
 
-# Tries to reconnect after 0.01 s, at last every 0.1 s, without an end.
+# Tries to reconnect after 0.01 s, with delays of up to 0.1 s, without a limit of attempts.
 with busrt.connect(address, 'example.persistent', reconnect=(0.01, 0.1, None)) as client:
     client.subscribe('news')
     broker.shutdown()
@@ -27,7 +27,7 @@ with busrt.connect(address, 'example.persistent', reconnect=(0.01, 0.1, None)) a
             time.sleep(0.01)
         client.publish('news', 'back again')
         for frame in client:
-            # The first broker has announced its end.
+            # The first broker has announced its shutdown.
             if frame.sender != '.broker':
                 print(frame.topic, frame.payload.decode())
                 break

@@ -13,7 +13,7 @@ with busrt.connect(address, 'example.math') as client:
 
     @rpc.method('square')
     def square(event: Event) -> str:
-        # What is returned is the reply; what is raised is an error reply.
+        # The returned value is the reply; a raised exception is an error reply.
         return str(int(event.get_payload()) ** 2)
 
     @rpc.method('divide')
@@ -27,6 +27,6 @@ with busrt.connect(address, 'example.math') as client:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        # Calls under way are answered first.
+        # Calls in progress are answered first.
         client.drain(5)
         print('drained')
