@@ -12,7 +12,7 @@ WHEELS := target/wheels
 TEST_WHEELS := target/wheels-test
 TOOLS := tests/.tools
 DENY_VERSION := 0.20.2
-# Where cargo builds: elsewhere if the environment or a configuration file says so.
+# Cargo's target directory, which the environment or a configuration file may set.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps --offline | \
 	sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
@@ -30,21 +30,21 @@ run: ## Builds and starts the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl
 	@echo 'Starting the broker on /tmp/busrt.sock and 127.0.0.1:9924; Ctrl-C ends it.'
 	@exec '$(TARGET)/release/busrtd' -B /tmp/busrt.sock -B 127.0.0.1:9924
 
-demo: ## A broker, a few clients, one of everything, and what they say
+demo: ## Runs a broker and a few clients that use every feature once
 	@echo 'Building the demonstration. The first build takes one to two minutes.'
 	@$(CARGO) run --release -p busrt-examples --bin demo
 
-test: ## Sets up what is missing and runs every check and test; ends with the counts
+test: ## Installs missing tools, runs every check and test, and prints the counts
 	@tests/run
 
-soak: ## Five minutes of faults and kills, two at full speed; SOAK_SECONDS, FLOOD_SECONDS, BUSRT_SEED
+soak: ## Runs five minutes of faults and kills, and two at full speed; SOAK_SECONDS, FLOOD_SECONDS, BUSRT_SEED
 	SOAK_SECONDS=$${SOAK_SECONDS:-300} FLOOD_SECONDS=$${FLOOD_SECONDS:-120} $(CARGO) test --release --no-fail-fast -p busrt \
 		--features server --test soak --test hostile_soak --test flood -- --ignored --nocapture
 
-fuzz: ## Runs every fuzz target for FUZZ_SECONDS (600 each); FUZZ_TARGETS names some of them
+fuzz: ## Runs every fuzz target for FUZZ_SECONDS (600 each); FUZZ_TARGETS selects targets
 	@fuzz/run $${FUZZ_SECONDS:-600} $${FUZZ_TARGETS:-}
 
-lint: ## Formatting, clippy with every feature set, documentation, dependencies
+lint: ## Checks formatting, clippy with every feature set, documentation, dependencies
 	@tests/run lint
 
 fmt: ## Formats all Rust code
@@ -52,23 +52,23 @@ fmt: ## Formats all Rust code
 	$(CARGO) fmt --manifest-path tests/interop/Cargo.toml
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
-install: ## Installs busrtd and busrt, stripped, to $(DESTDIR)$(PREFIX)/bin; PREFIX is /usr/local unless set
+install: ## Installs busrtd and busrt, stripped, to $(DESTDIR)$(PREFIX)/bin; default PREFIX: /usr/local
 	$(CARGO) build --release -p busrt --features server,cli --bins
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -s -m 755 '$(TARGET)/release/busrtd' '$(TARGET)/release/busrt' '$(DESTDIR)$(PREFIX)/bin'
 
-wheel: binding-venvs ## Builds wheel (any Python from 3.9 on) and source distribution of the Python modules in target/wheels
+wheel: binding-venvs ## Builds the wheel (Python 3.9 or later) and the source distribution of the Python modules in target/wheels
 	rm -rf '$(WHEELS)'
 	'$(BINDING_VENVS)/newest/bin/maturin' sdist --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)'
 	'$(BINDING_VENVS)/newest/bin/maturin' build --release --manifest-path bindings-python/Cargo.toml --out '$(WHEELS)'
 	@ls '$(WHEELS)'
 
-clean: ## Removes everything that was built or set up here
+clean: ## Removes everything that was built or installed in this directory
 	$(CARGO) clean --quiet
 	rm -rf '$(VENV)' '$(BINDING_VENVS)' '$(REFERENCE)' '$(TOOLS)' fuzz/target fuzz/corpus tests/python/__pycache__ tests/python/.pytest_cache
 
-# What the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv. Debian's package
-# manager is only asked when something is missing.
+# Installs the tools that the tests need besides Rust: a C compiler, a C++ compiler (for libFuzzer), and Python with venv.
+# Debian's package manager is only called if something is missing.
 packages:
 	@missing=; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
@@ -81,7 +81,7 @@ packages:
 	$$sudo apt-get update -q && \
 		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
 
-# The Python clients of PyPI, in an environment of their own.
+# Installs the Python clients of PyPI in a separate environment.
 venv: packages $(VENV)/.complete
 
 $(VENV)/.complete: tests/python/requirements.txt
@@ -90,8 +90,8 @@ $(VENV)/.complete: tests/python/requirements.txt
 	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# What the Python binding is built and tested with: an environment of the oldest Python that can be found, and one of the
-# newest. With one Python only there is no environment `oldest`.
+# Creates the environments in which the Python binding is built and tested: one with the oldest Python that is found, and
+# one with the newest. If there is only one Python, there is no environment `oldest`.
 binding-venvs: packages $(BINDING_VENVS)/.complete
 
 $(BINDING_VENVS)/.complete: bindings-python/tests/requirements.txt bindings-python/tools/interpreters.py
@@ -106,7 +106,7 @@ $(BINDING_VENVS)/.complete: bindings-python/tests/requirements.txt bindings-pyth
 	done
 	touch $@
 
-# The wheel that the tests use: not optimized, as the rest of what is tested, so that the build has most of it already.
+# Builds the wheel that the tests use. It is not optimized, like the other tested programs, so that their build is reused.
 test-wheel: binding-venvs
 	rm -rf '$(TEST_WHEELS)'
 	'$(BINDING_VENVS)/newest/bin/maturin' build --quiet --profile dev --manifest-path bindings-python/Cargo.toml \
@@ -115,8 +115,7 @@ test-wheel: binding-venvs
 		"$${venv}bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps '$(TEST_WHEELS)'/*.whl; \
 	done
 
-# The programs of the crate in the field, to test against. How fast they are does not matter here: not
-# optimizing them halves the time to build.
+# Installs the programs of the crate busrt 0.5.6, to test against. They are not optimized, which halves the build time.
 reference: packages $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION)
 
 $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION):
@@ -125,7 +124,8 @@ $(REFERENCE)/bin/busrtd-$(REFERENCE_VERSION):
 	rm -rf '$(REFERENCE)/target'
 	ln -sf busrtd $@
 
-# cargo-deny checks the dependencies. Built without optimization, which halves the time: it runs for a second.
+# Installs cargo-deny, which checks the dependencies. It is not optimized, which halves the build time: it runs for a
+# second.
 deny: packages $(TOOLS)/bin/cargo-deny-$(DENY_VERSION)
 
 $(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
@@ -134,23 +134,23 @@ $(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
 	rm -rf '$(TOOLS)/target'
 	ln -sf cargo-deny $@
 
-# Benchmarks: bench/README.md. The reference broker is built anew for them, optimized.
+# Benchmarks: see bench/README.md. They need an optimized build of the reference broker.
 BENCH_REFERENCE := target/bench/reference
 .PHONY: bench bench-attack bench-micro bench-pairs bench-reference
 
-bench: ## Measures our broker beside its peers and writes docs/performance.md; BENCH=--quick for a trial
+bench: ## Compares our broker with its peers and writes docs/performance.md; BENCH=--quick for a trial
 	@$(PYTHON) bench/run.py $(BENCH)
 
-bench-attack: ## What others notice of hostile clients; BENCH='--attack KIND,...' takes some kinds only
+bench-attack: ## Measures the effect of hostile clients on others; BENCH='--attack KIND,...' selects kinds
 	@$(PYTHON) bench/run.py --attack $(BENCH)
 
 bench-pairs: ## Compares with the build that BASE_BUSRTD names, in 20 pairs of runs; fails if a row is slower
 	@$(PYTHON) bench/run.py --pairs $(BENCH)
 
-bench-micro: ## Criterion: codec, matching, routing and fan-out; BENCH=... goes to criterion
+bench-micro: ## Runs the criterion benchmarks: codec, matching, routing and fan-out; BENCH=... is passed to criterion
 	$(CARGO) bench -p busrt --features full --bench codec --bench matching --bench routing -- $(BENCH)
 
-# The Python modules, optimized, in an environment of their own, beside the packages of PyPI and the clients of others.
+# Compares the optimized Python modules, in a separate environment, with the packages of PyPI and with other systems.
 BENCH_PYTHON := target/bench/python
 .PHONY: bench-python
 bench-python: venv ## Measures the Python modules and writes docs/performance-python.md; BENCH='--runs 1 --rows ...' for a trial
@@ -163,7 +163,7 @@ bench-python: venv ## Measures the Python modules and writes docs/performance-py
 	@$(PYTHON) bindings-python/benches/run.py --broker '$(TARGET)/release/busrtd' --ours '$(BENCH_PYTHON)/bin/python' \
 		--pypi '$(VENV)/bin/python' $(if $(BENCH),$(BENCH),--write docs/performance-python.md)
 
-bench-reference: $(BENCH_REFERENCE)/bin/busrtd ## Installs the reference broker that `make bench` compares with
+bench-reference: $(BENCH_REFERENCE)/bin/busrtd ## Installs the reference broker for `make bench`
 
 $(BENCH_REFERENCE)/bin/busrtd:
 	CARGO_TARGET_DIR='$(BENCH_REFERENCE)/target' $(CARGO) install --quiet busrt --version '=$(REFERENCE_VERSION)' \

@@ -222,21 +222,21 @@ def cell(figures):
 
 PAGE = '''# Performance of the Python modules
 
-`make bench-python` writes this page. Operations a second, and in parentheses the processor time of the client's process for
-each operation, in microseconds. Payloads have 100 bytes unless the row says otherwise. Every run is a process of its own with a
-broker of its own (`busrtd -B SOCKET`, release build, UNIX socket); figures are medians of {runs} runs of {seconds} s. The
-programs are the same for the packages of PyPI (`busrt` 0.1.2, `busrt-async` 0.1.3) and for ours:
+`make bench-python` writes this page. The figures are operations per second, and in parentheses the processor time of the client's
+process for each operation, in microseconds. Payloads have 100 bytes unless the row says otherwise. Every run is a separate
+process with its own broker (`busrtd -B SOCKET`, release build, UNIX socket); figures are medians of {runs} runs of {seconds} s.
+The programs are the same for the packages of PyPI (`busrt` 0.1.2, `busrt-async` 0.1.3) and for ours:
 `bindings-python/benches/work_sync.py` and `work_asyncio.py`. The other side of a receiver or a sender is a bare socket
-(`raw.py`); calls go to the method `test` of the broker. "Asked for" is what the project has set as its least aim: a ratio, or
-operations a second.
+(`raw.py`); calls go to the method `test` of the broker. "Asked for" is the project's minimum target: a ratio, or operations per
+second.
 
 {table}
 
 ## Beside others
 
-For perspective: each with its usual client, in its own terms. redis-py has no publication without an answer: its first row is a
-pipeline of 50. nats-py is asyncio over TCP. pyzmq has no broker: its rows are PUSH/PULL and REQ/REP between two processes. A call
-to NATS is answered by a second Python process, one of ours by the broker.
+For comparison: other systems, each with its usual client and its own operations. redis-py has no publication without an answer:
+its first row is a pipeline of 50. nats-py is asyncio over TCP. pyzmq has no broker: its rows are PUSH/PULL and REQ/REP between
+two processes. A call to NATS is answered by a second Python process, a call to ours by the broker.
 
 {others}
 {idle}

@@ -30,7 +30,7 @@ pub enum SlowPolicy {
 #[non_exhaustive]
 pub struct Options {
     /// Maximum duration of a step of the handshake and of a pause within a frame. A client that sends nothing for
-    /// 1.25 times this is disconnected; clients are pinged at half this interval. Time in which the broker holds the
+    /// 1.25 times this is disconnected; clients are pinged at intervals of half this time. Time in which the broker holds the
     /// client back does not count. Default: 5 s.
     pub timeout: Duration,
     /// Number of frames that may wait for one receiver before its senders are held back. A client within the process
