@@ -42,7 +42,7 @@ fn sink(index: usize) -> String {
     format!("sink.{index}")
 }
 
-/// What a receiver knows of one sender.
+/// A receiver's record of one sender.
 #[derive(Default)]
 struct Book {
     /// The position of its last frame among all frames that the sender has sent.

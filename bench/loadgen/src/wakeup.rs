@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Number of measurements.
 const ROUNDS: usize = 300;
 
-/// How long both cores rest before each measurement, so that they really sleep.
+/// Time for which both cores rest before each measurement, so that they really sleep.
 const REST: Duration = Duration::from_millis(2);
 
 /// Prints the median and the 90th percentile in microseconds. Prints nothing on a machine with one core.

@@ -51,7 +51,7 @@ pub struct ClientInfo {
     /// IP address of the peer; `None` if it is on this machine.
     pub source: Option<String>,
     /// The broker's address that the client connected to, as given to the broker; `None` for in-process clients,
-    /// empty for connections that the program handed in.
+    /// empty for connections that the program attached.
     pub port: Option<String>,
     /// Frames read from the client, without pings.
     pub r_frames: u64,

@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Maximum interval between two looks at all clients: short enough to disconnect a client in time, long enough to
+/// Maximum interval between two checks of all clients: short enough to disconnect a client in time, long enough to
 /// cost almost nothing.
 const SLOWEST_TICK: Duration = Duration::from_millis(250);
-/// Maximum interval between two looks at receivers that do not keep up.
+/// Maximum interval between two checks of receivers that do not keep up.
 const WATCH_TICK: Duration = Duration::from_millis(50);
 const FASTEST_TICK: Duration = Duration::from_millis(5);
 
@@ -30,12 +30,12 @@ pub(super) fn start(core: &Arc<Core>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The interval between two looks at all clients.
+/// Returns the interval between two checks of all clients.
 fn tick(timeout: Duration) -> Duration {
     (timeout / 16).clamp(FASTEST_TICK, SLOWEST_TICK)
 }
 
-/// The interval between two looks at receivers that do not keep up.
+/// Returns the interval between two checks of receivers that do not keep up.
 fn watch_tick(core: &Core) -> Duration {
     let shortest = core.options.hold.min(core.options.stall);
     (shortest / 8).clamp(FASTEST_TICK, WATCH_TICK)

@@ -1,4 +1,4 @@
-//! A client within the broker's process: frames are handed over without encoding them to bytes.
+//! A client within the broker's process: frames are passed on without encoding them to bytes.
 
 use super::core::Core;
 use super::dispatcher::{Deferred, Detached, Dispatcher};

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The interval at which a held client is pinged, in milliseconds. Existing client implementations give up when
 /// nothing arrives for a second.
 const HELD_PING: u64 = 1_000;
-/// How long the frames of a held client may still be read after it has closed its connection, in milliseconds.
+/// Time in milliseconds for which the frames of a held client may still be read after it has closed its connection.
 const HANG_UP_GRACE: u64 = 300;
 /// A client that has sent nothing for this many milliseconds releases its caches.
 const IDLE: u64 = 1_000;

@@ -86,7 +86,7 @@ pub struct Options {
     pub socket_buffers: Buffers,
     /// Permissions of UNIX socket files, as for `chmod`. Default: the permissions that the process's umask leaves.
     pub socket_mode: Option<u32>,
-    /// How long [`shutdown`](super::Broker::shutdown) waits for queues and the kernel's buffers to empty. Default: 1
+    /// Maximum time that [`shutdown`](super::Broker::shutdown) waits for queues and the kernel's buffers to empty. Default: 1
     /// s.
     pub drain: Duration,
 }

@@ -12,7 +12,7 @@ pub(super) struct ReplyTracker {
     /// The time at which the client was last given something; 0 after a stream, or after it has answered.
     given: AtomicU64,
     prompt: AtomicBool,
-    /// How long to poll for its next answer.
+    /// Time to poll for its next answer, in nanoseconds.
     limit: AtomicU64,
     /// Only the task that reads from the client locks it.
     tuner: Mutex<PollTuner>,
@@ -38,7 +38,7 @@ impl ReplyTracker {
         self.prompt.load(Relaxed)
     }
 
-    /// Returns how long to poll for the client's next answer, in nanoseconds; 0 if polling does not pay.
+    /// Returns the time to poll for the client's next answer, in nanoseconds; 0 if polling does not pay.
     pub(super) fn limit(&self) -> u64 {
         if self.is_prompt() { self.limit.load(Relaxed) } else { 0 }
     }

@@ -46,7 +46,7 @@ pub(super) enum Wanted {
     Message,
     /// A one-to-one message whose sender asked for an acknowledgement.
     AcknowledgedMessage {
-        /// How long the message has waited so far, in milliseconds.
+        /// Time for which the message has waited so far, in milliseconds.
         waited: u64,
     },
 }

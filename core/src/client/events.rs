@@ -105,7 +105,7 @@ struct Callback {
 #[derive(Default)]
 struct CallbackState {
     events: Queue,
-    /// The thread that calls the function now. It also delivers the events that come meanwhile.
+    /// The thread that calls the function now. It also delivers the events that come during the call.
     running: Option<ThreadId>,
     /// True if the last event says that the function itself made the client drop frames. It is delivered with the
     /// next event, because a function that sends would otherwise be called for ever.

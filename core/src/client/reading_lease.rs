@@ -46,7 +46,7 @@ pub(crate) trait Readable: Send + Sync {
     fn is_awaited(&self, except: Option<usize>) -> bool;
 }
 
-/// What a polling thread waits for, in order to distinguish it from what others wait for.
+/// The answer or frame for which a polling thread waits, which must be distinguished from those of other waiters.
 pub(crate) trait Awaited {
     /// Returns true if something other than the polling thread waits for data that arrives over the connection.
     fn is_awaited_by_others(&self, connection: &dyn Readable) -> bool;

@@ -71,7 +71,7 @@ impl<'a> From<&'a Bytes> for Payload<'a> {
     }
 }
 
-/// How long an operation or a call waits for its answer, counted from the first attempt to send it.
+/// The time for which an operation or a call waits for its answer, counted from the first attempt to send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deadline {
     /// The client's [`timeout`](super::Config::timeout).
@@ -251,7 +251,7 @@ impl AnswerTo<'_> {
     }
 }
 
-/// Whether the bound of the queue applies to a request.
+/// Determines whether the bound of the queue applies to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// The bound applies.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Whether a client has room for another operation.
+/// The state of a client's room for another operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RoomState {
     /// There is room.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Default interval between two checks.
 pub const DEFAULT_SLICE: Duration = Duration::from_millis(50);
 
-/// How long a plain thread waits, and a check that it runs at intervals.
+/// The time limit of a plain thread's wait, and a check that the thread runs at intervals.
 ///
 /// Without a check, the thread sleeps until it is woken or its time is over. With one, it sleeps in slices of 50 ms
 /// by default, and runs the check after each. A language with its own signal handling can run it there.

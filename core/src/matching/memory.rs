@@ -39,7 +39,7 @@ pub(super) fn advise_large_pages(_start: *const u8, _bytes: usize) {}
 #[cfg(all(target_os = "linux", feature = "_io"))]
 pub(super) fn discard(items: &mut [[u32; 2]]) {
     let Some((first, len)) = whole_pages(items.as_ptr().cast(), size_of_val(items)) else { return };
-    // SAFETY: the range is borrowed exclusively, and plain numbers are valid whatever the kernel leaves in them.
+    // SAFETY: the range is borrowed exclusively, and plain numbers are valid with any content.
     let discarded = unsafe { rustix::mm::madvise(first.cast(), len, rustix::mm::Advice::LinuxDontNeed) };
     if let Err(e) = discarded {
         log::trace!("pages not given back early: {e}");

@@ -36,7 +36,7 @@ const NO_STAMP: [u8; STAMP_LEN] = [0; STAMP_LEN];
 struct Worker {
     caller: Caller,
     /// A name that no client has.
-    nobody: String,
+    unregistered: String,
     iters: u64,
     payload: Payload,
     timeout: Duration,
@@ -124,7 +124,7 @@ impl Worker {
         let (workers, index) = (u64::from(load.workers), u64::from(number - 1));
         Ok(Worker {
             caller: Caller::new(crate::connection::connect_as(args, &name).await?),
-            nobody: format!("{name}-null"),
+            unregistered: format!("{name}-null"),
             iters: load.iters() / workers + u64::from(index < load.iters() % workers),
             payload,
             timeout: args.timeout,
@@ -143,8 +143,8 @@ impl Worker {
         for number in 0..self.iters {
             let begun = number.is_multiple_of(timed).then(Instant::now);
             match kind {
-                StageKind::Send(QoS::No) => client.send(&self.nobody, payload(), QoS::No).await?,
-                StageKind::Send(qos) => unheard(client.send(&self.nobody, payload(), qos).await)?,
+                StageKind::Send(QoS::No) => client.send(&self.unregistered, payload(), QoS::No).await?,
+                StageKind::Send(qos) => unheard(client.send(&self.unregistered, payload(), qos).await)?,
                 StageKind::SendRecv(qos) => {
                     let stamped = begun.map_or_else(payload, |begun| self.payload.stamped(begun));
                     client.send(own, stamped, qos).await?;
@@ -152,7 +152,7 @@ impl Worker {
                 StageKind::CallBroker => self.call(BROKER_NAME, "benchmark.test").await?,
                 StageKind::CallPeer => self.call(own, SELFTEST).await?,
                 StageKind::Call0 => {
-                    unheard(self.caller.call0(&self.nobody, SELFTEST, payload(), ACKNOWLEDGED).await)?
+                    unheard(self.caller.call0(&self.unregistered, SELFTEST, payload(), ACKNOWLEDGED).await)?
                 }
             }
             match begun {

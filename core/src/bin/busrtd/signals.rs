@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// How long the main thread has to react to a second signal before the process is ended without it.
+/// Time that the main thread has to react to a second signal before the process is ended without it.
 const SECOND_SIGNAL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The received signals.

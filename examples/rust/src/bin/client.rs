@@ -21,8 +21,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // Acknowledged operations report their outcome.
-    match client.send("nobody", "anyone there?", QoS::Processed).await {
-        Err(e) if e.kind() == ErrorKind::NotRegistered => println!("nobody is not there"),
+    match client.send("no.such.client", "hello", QoS::Processed).await {
+        Err(e) if e.kind() == ErrorKind::NotRegistered => println!("no.such.client is not registered"),
         other => other?,
     }
     client.disconnect().await;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Maximum time that the end of the process waits for the log to be written.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
-/// How long the writer waits if a non-blocking output is full.
+/// Time for which the writer waits if a non-blocking output is full.
 const OUTPUT_PAUSE: Duration = Duration::from_millis(10);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
