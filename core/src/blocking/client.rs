@@ -272,7 +272,9 @@ impl Client {
 
     /// Does the same as [`secondary`](Client::secondary), but waits at most for the time of `wait`.
     ///
-    /// # Errors The errors of [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the check in `wait`.
+    /// # Errors
+    /// The errors of [`secondary`](Client::secondary), [`Timeout`](ErrorKind::Timeout) when the time is over, and the
+    /// error of the check in `wait`.
     pub fn secondary_with(&self, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let inner = self.inner.clone();
@@ -290,8 +292,8 @@ impl Client {
     /// Does the same as [`secondary_named`](Client::secondary_named), but waits at most for the time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is over,
-    /// and the error of the check in `wait`.
+    /// The errors of [`secondary_named`](Client::secondary_named), [`Timeout`](ErrorKind::Timeout) when the time is
+    /// over, and the error of the check in `wait`.
     pub fn secondary_named_with(&self, suffix: &str, wait: Wait<'_>) -> Result<Client> {
         self.owner.check()?;
         let (inner, suffix) = (self.inner.clone(), suffix.to_owned());

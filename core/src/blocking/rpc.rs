@@ -253,8 +253,8 @@ impl Caller {
     /// Does the same as [`call0`](Caller::call0), but waits at most for the time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
-    /// check in `wait`. The request may have been sent then.
+    /// The errors of [`call0`](Caller::call0), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error
+    /// of the check in `wait`. The request may have been sent then.
     pub fn call0_with(
         &self,
         target: &str,
@@ -284,8 +284,8 @@ impl Caller {
     /// Does the same as [`notify`](Caller::notify), but waits at most for the time of `wait`.
     ///
     /// # Errors
-    /// The errors of [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error of the
-    /// check in `wait`. The notification may have been sent then.
+    /// The errors of [`notify`](Caller::notify), [`Timeout`](ErrorKind::Timeout) when the time is over, and the error
+    /// of the check in `wait`. The notification may have been sent then.
     pub fn notify_with(
         &self,
         target: &str,

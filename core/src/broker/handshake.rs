@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Time for which the input of a refused peer is discarded before the connection is closed. If it were closed earlier, the
-/// peer might not receive the answer.
+/// Time for which the input of a refused peer is discarded before the connection is closed. If it were closed
+/// earlier, the peer might not receive the answer.
 const LINGER: Duration = Duration::from_secs(1);
 /// The batch number for the answers of a handshake, which are flushed immediately after they are queued.
 const NO_BATCH: u32 = u32::MAX - 4;

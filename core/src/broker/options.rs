@@ -30,8 +30,8 @@ pub enum SlowPolicy {
 #[non_exhaustive]
 pub struct Options {
     /// Maximum duration of a step of the handshake and of a pause within a frame. A client that sends nothing for
-    /// 1.25 times this is disconnected; clients are pinged at intervals of half this time. Time in which the broker holds the
-    /// client back does not count. Default: 5 s.
+    /// 1.25 times this is disconnected; clients are pinged at intervals of half this time. Time in which the broker
+    /// holds the client back does not count. Default: 5 s.
     pub timeout: Duration,
     /// Number of frames that may wait for one receiver before its senders are held back. A client within the process
     /// instead has the bound of its own [`Config`](crate::client::Config), in bytes. Default: 8192.
@@ -86,8 +86,8 @@ pub struct Options {
     pub socket_buffers: Buffers,
     /// Permissions of UNIX socket files, as for `chmod`. Default: the permissions that the process's umask leaves.
     pub socket_mode: Option<u32>,
-    /// Maximum time that [`shutdown`](super::Broker::shutdown) waits for queues and the kernel's buffers to empty. Default: 1
-    /// s.
+    /// Maximum time that [`shutdown`](super::Broker::shutdown) waits for queues and the kernel's buffers to empty.
+    /// Default: 1 s.
     pub drain: Duration,
 }
 

@@ -221,7 +221,8 @@ impl CompletionQueue {
     /// While all operations that were started with the queue are of one client, the thread polls its connection for a
     /// short time before it sleeps; see [`Config::busy_poll`](super::Config::busy_poll).
     ///
-    /// # Errors The error of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
+    /// # Errors
+    /// The error of the check in `wait`, and [`NotSupported`](crate::ErrorKind::NotSupported) in a child made by fork.
     pub fn wait(&self, wait: Wait<'_>) -> Result<bool> {
         self.0.process.check()?;
         let ready = match self.lease() {

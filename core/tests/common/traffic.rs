@@ -1,5 +1,5 @@
-//! The traffic of a storm's clients (messages, publications, calls, changes of subscriptions), and a record of it to compare
-//! with what others have received.
+//! The traffic of a storm's clients (messages, publications, calls, changes of subscriptions), and a record of it to
+//! compare with what others have received.
 
 use super::random::Random;
 use busrt::client::{Client, Config, Reconnect};
