@@ -275,7 +275,7 @@ async fn calls() {
     assert!(
         call(&["rpc", "call", "peer", "echo", "novalue"], b"")
             .usage()
-            .contains("\"novalue\" invalid parameter")
+            .contains("invalid parameter \"novalue\"")
     );
     assert_eq!(call(&["rpc", "call0", "nobody", "x"], b"").error(), "client not registered: nobody");
 
