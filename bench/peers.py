@@ -91,7 +91,7 @@ def find_reference(root: Path) -> tuple[Optional[Path], str]:
     for path in candidates:
         if not path.is_file():
             continue
-        # Cargo leaves debug information out of what it optimizes, and only there.
+        # Cargo leaves debug information out of optimized programs only.
         if ".debug_info" not in _elf_sections(path.read_bytes()):
             return path.resolve(), ""
         hint = f"the reference broker at hand is a debug build, which must not be measured: {hint}"

@@ -1,6 +1,6 @@
 """The same measurements for other systems: nats-py, redis-py and pyzmq.
 
-    others.py SYSTEM ROW ADDRESS SECONDS      prints as work_sync.py
+    others.py SYSTEM ROW ADDRESS SECONDS      prints the same JSON as work_sync.py
 """
 
 import asyncio

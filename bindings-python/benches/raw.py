@@ -1,6 +1,6 @@
-"""The other side of a measurement: a bare socket that costs next to nothing, so that what is measured is the client.
+"""The other side of a measurement: a bare socket that costs almost nothing, so that only the client is measured.
 
-    raw.py PATH flood TARGET KIND BYTES    sends frames as fast as they are taken
+    raw.py PATH flood TARGET KIND BYTES    sends frames as fast as they are read
     raw.py PATH sink NAME                  reads and discards
 """
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the Python modules beside the packages of PyPI and other systems, and prints the table of
-docs/performance-python.md. `make bench-python` builds and installs what is needed, and writes that page.
+"""Compares the Python modules with the packages of PyPI and other systems, and prints the table of
+docs/performance-python.md. `make bench-python` builds and installs everything, and writes that page.
 
     run.py --broker FILE --ours PYTHON --pypi PYTHON [--runs 5] [--seconds 1] [--rows NAME,...] [--write FILE]
 """

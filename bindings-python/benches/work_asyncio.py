@@ -1,4 +1,4 @@
-"""One measurement of the client for asyncio, of ours or of PyPI: the program is the same. As work_sync.py."""
+"""One measurement of the client for asyncio, ours or that of PyPI, with the same program. The usage is that of work_sync.py."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One measurement of the synchronous client, of ours or of PyPI: the program is the same.
+"""One measurement of the synchronous client, ours or that of PyPI, with the same program.
 
     work_sync.py ROW PATH SECONDS      prints operations, seconds and processor seconds as JSON
 """

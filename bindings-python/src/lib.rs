@@ -4,7 +4,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `waiting` | waits without the interpreter and checks for signals; the end of the interpreter |
-//! | `errors` | the one mapping of errors |
+//! | `errors` | maps errors to exceptions |
 //! | `frame` | the class `Frame` |
 //! | `outgoing` | reads frames that a program sends |
 //! | `operation`, `call` | operations and calls for which a plain thread waits |

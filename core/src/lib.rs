@@ -19,13 +19,13 @@
 //! | to | see | feature |
 //! | --- | --- | --- |
 //! | connect to a broker | [`client`] | `ipc` (default) |
-//! | call and be called | [`rpc`] | `rpc` (default) |
+//! | make calls and serve them | [`rpc`] | `rpc` (default) |
 //! | do so without an async runtime | [`blocking`] | `blocking` |
 //! | connect from a plain thread, for bindings | [`runtime`] | `runtime` |
 //! | pack and unpack parameters and results | [`msgpack`] | `msgpack` |
 //! | return long results item by item | [`cursor`] | `cursors` |
 //! | run a broker within a program | [`broker`] | `broker` |
-//! | speak the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
+//! | encode and decode the protocol yourself | [`proto`], [`matching`] | none: no runtime, no sockets |
 //!
 //! `full` is `ipc`, `rpc`, `broker` and `msgpack`. The features `server` and `cli` build the binaries `busrtd` and
 //! `busrt`, `std-alloc` makes them use the system's allocator. The wire protocol is specified in docs/protocol.md in

@@ -230,7 +230,7 @@ async fn calls() {
     let (_rpc, mut told) = peer(&bus).await;
     let call = |args: &[&str], stdin: &[u8]| busrt_with(&[&[&*bus.path][..], args].concat(), stdin);
 
-    // Results in MessagePack, text, JSON, bytes and empty; for people, for programs, and alone.
+    // Results in MessagePack, text, JSON and bytes, and an empty one; for people, for programs, and as payloads only.
     let map = call(&["rpc", "call", "peer", "echo", "n=5", "on=true", "text=a=b"], b"");
     assert_eq!(map.text(), "{\n  \"n\": 5,\n  \"on\": true,\n  \"text\": \"a=b\"\n}\n");
     let shown: [(&[u8], &str, Value, &[u8]); 5] = [

@@ -32,10 +32,10 @@
 //! | file | |
 //! | --- | --- |
 //! | `client`, `pending` | operations and their outcomes |
-//! | `frames`, `events` | what a client receives, and what happens to its connection |
+//! | `frames`, `events` | received frames, and events of the connection |
 //! | `rpc`, `cursor` | calls, long results |
-//! | `handlers`, `server`, `source`, `pool` | serving: requests taken by the threads that handle them |
-//! | `owner`, `poll` | where a client may be used, and how a thread waits |
+//! | `handlers`, `server`, `source`, `pool` | serving: threads that take requests and handle them |
+//! | `owner`, `poll` | checks of the process and the thread; waiting on a thread |
 
 mod client;
 #[cfg(feature = "cursors")]

@@ -22,17 +22,17 @@
 //! | --- | --- |
 //! | `core` | the state that all sessions share; how clients register and leave |
 //! | `leaving`, `unregister` | clients that leave; the task that unregisters them |
-//! | `listener`, `accept` | what the broker listens on: `unix_listener`, `tcp_listener`, `fifo`; the accept loop |
+//! | `listener`, `accept` | opening addresses: `unix_listener`, `tcp_listener`, `fifo`; the accept loop |
 //! | `registry`, `audience`, `audience_walk` | names, subscriptions, rules; receivers; searches in several steps |
 //! | `connection`, `handshake`, `handshakes` | one connection; its registration; the bound for those not registered |
-//! | `dispatcher`, `distributor`, `pending_writes` | operations; their frames; what is still to be flushed |
-//! | `frame_batch`, `encoded_frames`, `outbound_frame` | frames in a row; encoded; one for many receivers |
+//! | `dispatcher`, `distributor`, `pending_writes` | routing of operations; delivery of their frames; pending flushes |
+//! | `frame_batch`, `encoded_frames`, `outbound_frame` | consecutive frames for the same receivers; their encoded bytes; one frame for many receivers |
 //! | `outbox`, `slow_receiver` | the queue of a receiver; the rules for those that do not keep up |
-//! | `route_cache`, `budget` | where recent frames went; what a poll may cost |
-//! | `supervisor`, `housekeeping`, `keepalive` | the way to the broker's own thread; its work; pings and silence |
-//! | `admin`, `questions`, `client_list`, `stats` | `.broker`: its RPC methods; those that take long |
+//! | `route_cache`, `budget` | receivers of recent frames; the work that one poll may do |
+//! | `supervisor`, `housekeeping`, `keepalive` | access to the broker's own thread; its work; pings and silent clients |
+//! | `admin`, `questions`, `client_list`, `stats` | the RPC methods of `.broker`; those that take long |
 //! | `announce`, `counters` | announcements of the broker; the counters of clients |
-//! | `busy_poller`, `reply_tracker` | keeps a worker awake while an answer is due |
+//! | `busy_poller`, `reply_tracker` | keeps a worker awake while an answer is expected |
 
 mod accept;
 mod access;

@@ -21,7 +21,7 @@ pub(crate) async fn connect(config: &Config, client: Arc<ClientState>) -> Result
     timeout(config.timeout, work).await.unwrap_or_else(|_| Err(late(config)))
 }
 
-/// Connects for the first time, and tries again if the configuration says so.
+/// Connects for the first time, and tries again if it is configured.
 pub(crate) async fn connect_first(config: &Config, client: Arc<ClientState>) -> Result<Connection> {
     let plan = config.reconnect.as_ref().filter(|plan| plan.retries_first && config.reconnects());
     let mut attempt = 0;

@@ -4,15 +4,15 @@
 //! | --- | --- |
 //! | [`topics`] | the subscribers to a topic |
 //! | [`names`] | the clients whose name matches a mask |
-//! | [`walk`], [`name_walk`] | the same searches in steps, where one call would take too long |
-//! | [`search`] | how far a search has come |
-//! | [`acl`] | whether a set of permissions allows a topic, name or mask |
+//! | [`walk`], [`name_walk`] | the same searches in steps, for searches that are too long for one call |
+//! | [`search`] | the results of a search or of one of its steps |
+//! | [`acl`] | checks a topic, name or mask against a set of permissions |
 //! | [`cache`] | recent results |
 //!
 //! In both flavours a wildcard counts only as a whole level, everything else is exact text, and empty
 //! levels are levels:
 //!
-//! | | levels are split at | any one level | one level or more, to the end |
+//! | | levels are split at | any one level | one or more levels, at the end |
 //! | --- | --- | --- | --- |
 //! | topics | `/` | `+` | `#` |
 //! | names | `.` | `?` | `*` |

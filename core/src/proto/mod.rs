@@ -1,13 +1,13 @@
-//! The wire protocol, version 1: bytes in, values out. No sockets, no runtime, no clock.
+//! The wire protocol, version 1: encodes and decodes bytes. It uses no sockets, no runtime and no clock.
 //!
-//! | module | what travels | docs/protocol.md |
+//! | module | content | docs/protocol.md |
 //! | --- | --- | --- |
-//! | [`op`] | every constant of the wire | 2-5 |
+//! | [`op`] | the constants of the protocol | 2-5 |
 //! | [`handshake`] | greeting and registration | 2 |
 //! | [`request`] | operations, client to broker | 3 |
 //! | [`delivery`] | frames and acknowledgements, broker to client | 4 |
-//! | [`decoder`] | whole frames out of a byte stream, either direction | 3, 4 |
-//! | [`rpc`] | the RPC envelope inside a message's payload | 8 |
+//! | [`decoder`] | complete frames from a byte stream, in either direction | 3, 4 |
+//! | [`rpc`] | the RPC envelope in the payload of a message | 8 |
 //!
 //! ```text
 //! client -> broker   | op id: 4 | flags: 1 | len: 4 | body: len |     all integers little-endian

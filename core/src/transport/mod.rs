@@ -2,15 +2,15 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | [`address`] | what `--bind` and clients take, as a value |
+//! | [`address`] | parses the addresses of brokers |
 //! | `resolve` | the addresses of a host |
-//! | `connect` | opens a connection: the first address that answers |
-//! | `socket` / `portable` | one connected stream; the first for Unix, the second on tokio's own types |
+//! | `connect` | connects to the first address of a host that answers |
+//! | `socket` / `portable` | one connected stream: for Unix, and with tokio's own types for other systems |
 //! | [`queue`] | encoded frames that wait to be written |
-//! | [`queue_totals`] | how much waits in all queues of a broker |
-//! | `handover` | which thread writes: a state machine, tried in every order of steps |
-//! | `watch` | whether any of many sockets has something to read |
-//! | [`writer`] | writes a queue to a socket, from any thread that has something to write |
+//! | [`queue_totals`] | the load of all queues of a broker |
+//! | `handover` | decides which thread writes: a state machine, tested in every order of steps |
+//! | `readiness_set` | checks whether any of many sockets has unread input |
+//! | [`writer`] | writes a queue to a socket, from any thread |
 
 pub mod address;
 pub mod queue;

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: &Args, load: &Load, out: &mut Output) -> Result<()
     Report { workers: load.workers, payload_size: load.payload_size, iters: load.iters(), stages }.show(out)
 }
 
-/// Tasks of workers, each with what it measured and when it was done.
+/// Tasks of workers, each of which returns its measurements and the time of its end.
 type Tasks = JoinSet<Result<(Meter, Instant)>>;
 
 async fn run_stage(kind: StageKind, workers: &[Arc<Worker>], total: u64, out: &Output) -> Result<Stage> {
