@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_and_where() {
+    fn display_shows_kind_context_and_source() {
         let e =
             Error::new(ErrorKind::Io, "/run/bus.sock").with_source(std::io::Error::other("no such thing"));
         assert_eq!(e.to_string(), "I/O error: /run/bus.sock: no such thing");

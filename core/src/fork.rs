@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inherited_says_so() {
+    fn inherited_values_return_an_error() {
         let process = Process::of_another();
         let error = process.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotSupported);

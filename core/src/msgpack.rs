@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_expected_and_what_came() {
+    fn errors_say_what_was_expected_and_found() {
         let map = BTreeMap::from([("a", "x"), ("b", "y")]);
         assert_eq!(error::<Sum>(&packed(&map)), "a: expected i64, got string \"x\"");
         assert_eq!(

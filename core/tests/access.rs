@@ -13,7 +13,7 @@ fn kind(result: busrt::Result<()>) -> Option<ErrorKind> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_register_and_from_where() {
+async fn registration_by_name_and_address() {
     for transport in [Transport::Unix, Transport::Tcp] {
         let bus = Bus::start_for(transport, Options::default()).await;
         let list = AccessList::new()

@@ -48,7 +48,7 @@ async fn connections_in_the_backlog_of_a_deleted_socket_are_served() {
         let connecting: Vec<_> =
             (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
         std::fs::remove_file(&path).unwrap();
-        eventually("it is put back", || std::path::Path::new(&path).exists()).await;
+        eventually("the file is put back", || std::path::Path::new(&path).exists()).await;
         for mut stream in connecting {
             let greeted = tokio::task::spawn_blocking(move || {
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();

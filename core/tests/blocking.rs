@@ -202,7 +202,7 @@ mod rpc {
     }
 
     #[test]
-    fn no_more_calls_at_once_than_allowed() {
+    fn no_more_concurrent_calls_than_allowed() {
         const CALLS: u8 = 100;
         let (_runtime, bus) = bus();
         let caller = Client::connect(&bus.config("caller")).unwrap();

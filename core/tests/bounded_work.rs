@@ -72,7 +72,7 @@ fn topics(count: u32) -> Vec<u8> {
 
 /// One SUBSCRIBE frame of half a million topics, then one UNSUBSCRIBE frame of them.
 #[test]
-fn subscribing_to_many_topics_at_once() {
+fn subscribing_to_many_topics_in_one_frame() {
     let bench = Bench::start();
     let mut client = Raw::register(&bench.path, "client");
     let body = topics(MANY);

@@ -98,7 +98,7 @@ async fn a_deadline_holds_while_a_call_waits_for_a_connection() {
         let config = listener.config().reconnect(Reconnect::new()).while_down(policy);
         let (client, broker, listener) = connected(listener, &config).await;
         drop((broker, listener));
-        common::eventually("the loss is noticed", || !client.is_connected()).await;
+        common::eventually("the loss of the connection is noticed", || !client.is_connected()).await;
         let caller = Caller::new(client);
         let started = Instant::now();
         let late = caller.call_with_deadline("srv", "m", "", QoS::No, SHORT).await.unwrap_err();

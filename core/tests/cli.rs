@@ -351,7 +351,10 @@ async fn listens_silently_until_the_broker_exits() {
     let mut stdout = busrt.0.stdout.take().unwrap();
     let sender = bus.client("a").await;
     // A silent client does not report when it listens, but receives everything from its registration on.
-    common::eventually("me is there", || bus.broker.clients().clients.iter().any(|c| c.name == "me")).await;
+    common::eventually("the client `me` is registered", || {
+        bus.broker.clients().clients.iter().any(|c| c.name == "me")
+    })
+    .await;
     sender.send("me", &b"\x00\xff\x00"[..], QoS::Processed).await.unwrap();
     sender.send("me", "[1, 2]", QoS::Processed).await.unwrap();
     let mut got = [0; 9];

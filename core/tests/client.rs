@@ -181,7 +181,7 @@ async fn operations_from_many_tasks_are_answered_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secondaries_are_numbered_and_go_with_their_primary() {
+async fn secondaries_are_numbered_and_end_with_their_primary() {
     on_every_transport(async |bus| {
         let a = bus.client("a").await;
         let first = a.secondary().await.unwrap();

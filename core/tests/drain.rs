@@ -57,7 +57,7 @@ async fn handlers_finish_and_newcomers_are_refused() {
         while server.client().stats().dropped == 0 {
             caller.call0("server", "m", "", QoS::Processed).await.unwrap();
             received += 1;
-            eventually("it came", || server.client().stats().r_frames == received).await;
+            eventually("the frame has arrived", || server.client().stats().r_frames == received).await;
         }
         let late = call("late");
         eventually("the last call was received", || server.client().stats().r_frames == received + 1).await;

@@ -160,7 +160,7 @@ async fn a_callback_that_holds_its_client_does_not_keep_it_for_ever() {
     drop(client);
     assert!(is_registered());
     drop(callback);
-    eventually("the client is gone", || !is_registered()).await;
+    eventually("the client is unregistered", || !is_registered()).await;
 
     // A weak handle does not keep the client alive, however long the callback exists.
     let client = bus.client(NAME).await;
@@ -169,7 +169,7 @@ async fn a_callback_that_holds_its_client_does_not_keep_it_for_ever() {
     let weak = client.downgrade();
     drop(client);
     assert!(weak.upgrade().is_none());
-    eventually("the client is gone", || !is_registered()).await;
+    eventually("the client is unregistered", || !is_registered()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,7 +45,7 @@ async fn arrived(how: &str) -> usize {
     run(&bus, how).await;
     // When the name is free again, the broker has read everything that the program's socket accepted.
     let name = format!("program.{how}");
-    common::eventually("the program is gone", || {
+    common::eventually("the program has exited", || {
         !bus.broker.clients().clients.iter().any(|client| client.name == name)
     })
     .await;
@@ -209,7 +209,7 @@ async fn a_blocking_client_that_is_dropped_has_written_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_exit_of_the_process_writes_what_blocking_clients_sent() {
+async fn the_exit_of_the_process_writes_data_of_blocking_clients() {
     for kind in
         ["", "-reconnects", "-small", "-small-reconnects", "-secondary", "-secondary-reconnects", "-tcp"]
     {

@@ -56,8 +56,8 @@ fn a_callback_that_disconnects_another_client() {
             })
             .detach();
         assert!(broker.disconnect("first"));
-        eventually("both are gone", || !first.is_connected() && !second.is_connected()).await;
-        eventually("it was called", || called.load(Ordering::SeqCst) == 1).await;
+        eventually("both clients have left", || !first.is_connected() && !second.is_connected()).await;
+        eventually("the callback was called", || called.load(Ordering::SeqCst) == 1).await;
         broker.client("first").await.unwrap();
     });
 }
@@ -85,7 +85,7 @@ fn callbacks_that_disconnect_in_a_chain() {
             clients.push(client);
         }
         broker.disconnect("c0");
-        eventually("all are gone", || clients.iter().all(|client| !client.is_connected())).await;
+        eventually("all clients have left", || clients.iter().all(|client| !client.is_connected())).await;
         assert_eq!(broker.clients().clients.len(), 1);
     });
 }
@@ -104,7 +104,7 @@ fn a_callback_that_owns_the_last_handle_of_a_client() {
             .detach();
         assert!(broker.disconnect("first"));
         drop(first);
-        eventually("both are gone", || broker.clients().clients.len() == 1).await;
+        eventually("both clients have left", || broker.clients().clients.len() == 1).await;
         broker.client("second").await.unwrap();
     });
 }
@@ -128,7 +128,7 @@ fn owners_of_handles_at_every_kind_of_end() {
                 2 => broker.shutdown().await,
                 _ => drop(broker),
             }
-            eventually("the first is gone", || !first.is_connected()).await;
+            eventually("the first client has left", || !first.is_connected()).await;
             drop(first);
         }
     });
@@ -151,7 +151,7 @@ fn a_callback_that_owns_the_last_handle_of_the_broker() {
             .detach();
         first.disconnect().await;
         drop(first);
-        eventually("the broker is gone", || !second.is_connected()).await;
+        eventually("the broker has ended", || !second.is_connected()).await;
     });
 }
 
@@ -179,7 +179,7 @@ fn a_callback_while_a_client_is_flooded() {
             flood.send(MESSAGE, &payload(b"local\0", i, 100));
         }
         broker.disconnect("local");
-        eventually("both are gone", || broker.clients().clients.len() == 1).await;
+        eventually("both clients have left", || broker.clients().clients.len() == 1).await;
     });
 }
 
@@ -284,7 +284,7 @@ fn payloads_that_call_back_when_they_are_released() {
         // Some were dropped, some wait in both queues. One client disconnects by itself, one is disconnected.
         broker.disconnect("local");
         drop(receiver);
-        eventually("the receiver is gone", || broker.clients().clients.len() == 2).await;
+        eventually("the receiver is unregistered", || broker.clients().clients.len() == 2).await;
         drop(local);
         let e = sender.send("nobody", large(), QoS::Processed).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NotRegistered);

@@ -259,7 +259,7 @@ async fn a_half_closed_peer_is_closed() {
         let (raw, received) = receiver.finish();
         assert_eq!(numbers(&received), (0..500).collect::<Vec<_>>());
         drop(raw);
-        common::eventually("both are gone", || bus.broker.clients().clients.len() == 1).await;
+        common::eventually("both clients have left", || bus.broker.clients().clients.len() == 1).await;
     }
 }
 

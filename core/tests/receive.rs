@@ -182,7 +182,7 @@ fn others_run_while_frames_are_handled() {
                 })
                 .await
                 .unwrap();
-            eventually("all have come", || client.stats().r_frames as usize == COUNT).await;
+            eventually("all frames have arrived", || client.stats().r_frames as usize == COUNT).await;
             let _rpc = with_rpc.then(|| Rpc::new(client.clone(), Busy(time, handled.clone())));
             if !with_rpc {
                 let (mut frames, handled) = (client.frames().unwrap(), handled.clone());
@@ -237,7 +237,7 @@ async fn a_slow_handler_of_frames_does_not_hold_up_calls() {
             }
             publisher
         });
-        eventually("frames wait", || client.stats().queue > 200).await;
+        eventually("frames are waiting", || client.stats().queue > 200).await;
         if !local {
             flood.await.unwrap().disconnect().await;
         } else {
@@ -270,14 +270,14 @@ impl Handlers for Gate {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_over_handles_what_the_former_one_did_not() {
+async fn a_server_that_takes_over_handles_the_remaining_frames() {
     let bus = Bus::start(Options::new()).await;
     let client = bus.client("server").await;
     let peer = Caller::new(bus.client("peer").await);
     for _ in 0..100 {
         peer.notify("server", "n", QoS::Processed).await.unwrap();
     }
-    eventually("all have come", || client.stats().r_frames == 100).await;
+    eventually("all frames have arrived", || client.stats().r_frames == 100).await;
     let (closed, open) =
         (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(1000)));
     let (a, b) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -342,7 +342,7 @@ async fn nothing_is_lost_or_done_twice_by_take_overs() {
             peer.call0("server", "m", number, QoS::Processed).await.unwrap();
         }
         let all = 3 * COUNT as usize;
-        eventually("all have come", || client.stats().r_frames as usize == all).await;
+        eventually("all frames have arrived", || client.stats().r_frames as usize == all).await;
         let options = |in_order| busrt::rpc::Options::default().in_order(in_order).max_concurrent(2);
         let (first, second, third) = (Notes::new(false), Notes::new(false), Notes::new(true));
         // In lanes, two calls, a notification and a publication are in progress; in order, one frame is.
@@ -382,7 +382,7 @@ async fn a_take_over_from_frames_and_by_a_plain_thread() {
     for i in 0..100u32 {
         peer.notify("server", i.to_le_bytes().to_vec(), QoS::Processed).await.unwrap();
     }
-    eventually("all have come", || client.stats().r_frames == 100).await;
+    eventually("all frames have arrived", || client.stats().r_frames == 100).await;
     assert_eq!(frames.recv().await.unwrap().payload()[1..], 0u32.to_le_bytes());
     let mut serving = busrt::rpc::Serving::new(&client);
     // Frames that the former consumer has taken but not yielded come back when it is dropped.
@@ -401,7 +401,7 @@ async fn a_take_over_from_frames_and_by_a_plain_thread() {
     // An RPC server takes over from the thread.
     let notes = Notes::new(true);
     let _rpc = Rpc::new(client.clone(), notes.clone());
-    eventually("all are handled", || notes.count() + numbers.len() >= 100).await;
+    eventually("all frames are handled", || notes.count() + numbers.len() >= 100).await;
     numbers.extend(notes.1.lock().iter().map(|(_, number)| *number));
     assert!(numbers.iter().copied().eq(0..100), "{numbers:?}");
     assert_eq!(serving.notifications.take_batch(&mut batch, 7), None);

@@ -158,7 +158,7 @@ async fn refused_operations_do_not_wait_for_a_connection() {
         let client = Client::connect(&config).await.unwrap();
         let (broker, listener) = accepting.await.unwrap();
         drop(broker);
-        eventually("the loss is noticed", || !client.is_connected()).await;
+        eventually("the loss of the connection is noticed", || !client.is_connected()).await;
         for len in [0, 4095, 4096] {
             for request in requests(&forged(len), QoS::No) {
                 let result = client.try_send(&request);

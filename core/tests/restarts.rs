@@ -216,7 +216,7 @@ async fn sigterm_drains_queues_and_refuses_new_clients() {
     }
     daemon.signal(Signal::TERM);
     assert_eq!(next(&mut warnings).await.topic(), Some(".broker/warn"));
-    eventually("the socket is gone", || !std::path::Path::new(&path).exists()).await;
+    eventually("the socket is removed", || !std::path::Path::new(&path).exists()).await;
     assert!(early.is_closed(), "a connection that has not registered stays open");
     for _ in 0..LARGE_FRAMES {
         assert_eq!(receiver.next().1.len(), "sender\0".len() + payload.len());

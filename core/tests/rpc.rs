@@ -325,7 +325,7 @@ async fn deadlines_and_cancellation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_fails_calls_at_once() {
+async fn a_lost_connection_fails_calls_immediately() {
     on_every_transport(async |bus| {
         let _served = serve(bus.client("plant").await, Options::default());
         let caller = Caller::new(bus.client("caller").await);

@@ -27,7 +27,7 @@ fn raise_descriptor_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_clients_at_once() {
+async fn two_thousand_simultaneous_clients() {
     raise_descriptor_limit();
     let bus = Bus::start(Options::default().timeout(common::PATIENCE)).await;
     let mut clients = vec![];
@@ -49,7 +49,7 @@ async fn two_thousand_clients_at_once() {
         }
     }
     drop(clients);
-    eventually("all are gone", || bus.broker.stats().clients == 1).await;
+    eventually("all clients have left", || bus.broker.stats().clients == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +83,7 @@ async fn a_storm_of_reconnects_leaves_nothing_behind() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let before = open_descriptors();
     storm(50).await;
-    eventually("descriptors are back", || open_descriptors() <= before).await;
+    eventually("all descriptors are closed", || open_descriptors() <= before).await;
     assert_eq!(bus.broker.clients().clients.len(), 1, "only the broker's own client is left");
 }
 

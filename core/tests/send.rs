@@ -90,7 +90,7 @@ fn waiting_for_a_connection_outside_of_a_runtime() {
     let config = config.while_down(WhileDown::Wait(3 * SHORT));
     let (client, broker, listener) = runtime.block_on(connected(listener, &config));
     drop(broker);
-    runtime.block_on(eventually("the loss is noticed", || !client.is_connected()));
+    runtime.block_on(eventually("the loss of the connection is noticed", || !client.is_connected()));
     let started = Instant::now();
     let mut publish = pin!(client.publish("t", "lost", QoS::No));
     let lost = Wait::forever().on(|cx| publish.as_mut().poll(cx)).unwrap().unwrap().unwrap_err();
@@ -321,7 +321,7 @@ async fn operations_wait_for_a_connection_within_their_bounds() {
         .while_down(WhileDown::Wait(Duration::from_millis(300)));
     let (client, broker, listener) = connected(listener, &config).await;
     drop(broker);
-    eventually("the loss is noticed", || !client.is_connected()).await;
+    eventually("the loss of the connection is noticed", || !client.is_connected()).await;
     let request = Request::publish("t", "x", QoS::No);
     assert!(!client.try_send(&request).unwrap().is_sent());
     let started = Instant::now();
@@ -438,7 +438,7 @@ async fn flushing_waits_for_a_connection_and_queued_operations() {
         .while_down(WhileDown::Queue(1 << 20));
     let (client, broker, listener) = connected(listener, &config).await;
     drop(broker);
-    eventually("the loss is noticed", || !client.is_connected()).await;
+    eventually("the loss of the connection is noticed", || !client.is_connected()).await;
     for i in 0..10u8 {
         assert!(client.try_send(&Request::publish("t", &[i], QoS::No)).unwrap().is_sent());
     }

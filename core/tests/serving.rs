@@ -113,7 +113,7 @@ fn kinds_apart_or_all_in_order() {
                 peer.notify("server", vec![i], QoS::Processed).await.unwrap();
                 peer.call0("server", "m", vec![i], QoS::Processed).await.unwrap();
             }
-            eventually("all have come", || client.stats().r_frames == 9).await;
+            eventually("all frames have arrived", || client.stats().r_frames == 9).await;
             peer
         });
         let mut serving = if in_order { Serving::in_order(&client) } else { Serving::new(&client) };
@@ -288,6 +288,6 @@ fn parts_that_a_server_dropped_take_no_room() {
         });
         serving.join().unwrap();
         runtime.block_on(client.disconnect());
-        runtime.block_on(eventually("the clients are gone", || no_client_is_left(&bus)));
+        runtime.block_on(eventually("the clients have left", || no_client_is_left(&bus)));
     }
 }

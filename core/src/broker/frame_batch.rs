@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_what_was_added() {
+    fn undelivered_frames_are_those_that_were_added() {
         let (audience, options) = (audience(1), Options::default());
         let mut batch = batch_of(OP_MESSAGE, "you", None, &audience, &options);
         assert!(batch.add_alike(OP_MESSAGE, b"you\0second", 7));

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_file_is_told_of_once_and_left_alone() {
+    async fn another_file_is_reported_once_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         let file = PublishedFile::reserve(&path).await.unwrap();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_failed_start_made_is_removed() {
+    async fn files_of_a_failed_start_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "precious").unwrap();

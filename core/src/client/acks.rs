@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_fails_what_waits_and_what_comes() {
+    async fn the_end_fails_waiting_and_later_operations() {
         let acks = table();
         let (_, pending) = register(&acks, None);
         acks.end();

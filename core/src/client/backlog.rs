@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_never_be_sent_is_refused() {
+    fn operations_that_can_never_be_sent_are_refused() {
         let wrong = Request::message("a\0b", "", QoS::No);
         assert_eq!(Entry::new(&wrong).unwrap_err().kind(), ErrorKind::Data);
         let topics = ["a", "b"];

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_write_is_no_gap() {
+    fn the_time_of_a_write_is_not_a_gap() {
         let mut sender = Sender::new();
         for _ in 0..100 {
             sender.after(3_000, false);

@@ -93,7 +93,7 @@ async fn eventually(mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn handles_can_go_anywhere() {
+fn handles_are_send_and_sync() {
     fn check<T: Send + Sync>() {}
     fn check_future<T: Send>(_: impl FnOnce(Client) -> T) {}
     check::<Client>();
@@ -142,7 +142,7 @@ async fn peers_that_are_not_brokers() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn connecting_without_a_broker_fails() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("none.sock").display().to_string();
     let e = Client::connect(&Config::new(path.clone(), "me")).await.unwrap_err();
@@ -369,7 +369,7 @@ async fn frames_have_one_consumer() {
     let first = client.frames().unwrap();
     assert_eq!(client.frames().unwrap_err().kind(), ErrorKind::Busy);
     drop(first);
-    broker.send(&message(b"nobody")).await;
+    broker.send(&message(b"dropped")).await;
     eventually(|| client.stats().r_frames == 1).await;
     assert_eq!(client.stats().queue, 0);
     let mut second = client.frames().unwrap();

@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unused_cursors_are_unknown_before_they_go() {
+    async fn expired_cursors_are_unknown_before_they_are_dropped() {
         let map = CursorMap::new(Duration::from_secs(3600));
         let ids = [map.add(ints(1..9)), map.add(ints(1..9))];
         let age = |id: &Uuid, by: u64| {
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unused_cursors_go_and_slow_ones_stay() {
+    async fn unused_cursors_are_dropped_and_slow_ones_stay() {
         struct Slow(Arc<tokio::sync::Notify>);
         impl Cursor for Slow {
             async fn next(&mut self) -> Result<Option<Bytes>, RpcError> {

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_what_others_read() {
+    fn lists_are_readable_by_other_implementations() {
         for len in [0, 3, 15, 16, 70_000] {
             let parts: Vec<_> = (0..len).map(|i| packed(&Value::from(i))).collect();
             let whole = list(&parts);

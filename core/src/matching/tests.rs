@@ -194,7 +194,7 @@ fn each_call_does_little_work_with_a_million_subscriptions() {
 }
 
 #[test]
-fn memory_comes_back_in_steps() {
+fn memory_is_released_in_steps() {
     let (mut trie, _) = a_million();
     let before = trie.capacity();
     while !trie.remove_client_some(0, &mut 1000) {}

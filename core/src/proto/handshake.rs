@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_byte_by_byte_and_at_once() {
+    fn registers_byte_by_byte_and_in_one_piece() {
         let stream = b"\xeb\x01\0\x03\0a.b";
         let wanted = [ServerStep::Greeted, ServerStep::Register("a.b".into())];
         assert_eq!(server(&stream.chunks(1).collect::<Vec<_>>()), wanted);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_what_follows_the_name() {
+    fn leaves_the_bytes_after_the_name() {
         let mut machine = Server::new();
         let mut input = &b"\xeb\x01\0\x01\0amore"[..];
         assert_eq!(machine.next(&mut input), ServerStep::Greeted);

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_writes() {
+    fn decodes_its_own_encoding() {
         let payload = &b"\0\xffpayload"[..];
         let ops = [
             Operation::Publish { topic: "", payload },
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_read() {
+    fn refuses_invalid_bodies() {
         assert_eq!(Operation::parse(0x12, b"no separator"), Err(DecodeError::MissingNul("target")));
         assert_eq!(Operation::parse(0x06, b"t\0r"), Err(DecodeError::MissingNul("receiver")));
         assert_eq!(Operation::parse(0x01, b"\xff\0"), Err(DecodeError::NotUtf8("topic")));

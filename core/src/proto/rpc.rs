@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn decodes_its_own_encoding() {
         let request = [&request_header(7, "get")[..], b"params"].concat();
         assert_eq!(request, b"\x01\x07\0\0\0get\0params");
         assert_eq!(
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rpc_frame() {
+    fn invalid_rpc_frames() {
         for (bytes, error) in [
             (&b""[..], DecodeError::Short("an RPC frame")),
             (b"\x02abcdef", DecodeError::UnknownOperation(2)),

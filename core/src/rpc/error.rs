@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_and_which() {
+    fn display_shows_text_and_code() {
         assert_eq!(RpcError::method_not_found().to_string(), "method not found (code: -32601)");
         assert_eq!(RpcError::new(5, "").to_string(), "RPC error (code: 5)");
         assert_eq!(RpcError::new(5, &b"\xff"[..]).to_string(), "\\xff (code: 5)");

@@ -56,7 +56,7 @@ mod epoll {
         use std::os::unix::net::UnixStream;
 
         #[tokio::test]
-        async fn tells_of_what_came_and_is_not_read_once() {
+        async fn reports_unread_input_once() {
             let watch = ReadinessSet::new().unwrap();
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let socket = Socket::from_unix(ours.try_clone().unwrap()).unwrap();

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_resolve_is_an_error() {
+    async fn unresolvable_addresses_are_errors() {
         for text in
             ["", "x", "host:99999", "[fe80::1%no-such-zone]:9", "a\0b:9", ":9", "[]:9", "host.invalid:9"]
         {

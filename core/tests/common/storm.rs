@@ -332,7 +332,7 @@ impl Storm {
         let publisher = &self.steady[0];
         for ((node, marker), lost) in self.steady.iter().chain(&self.flaky).zip(markers).zip(lost) {
             let got = || node.log.lock().last.get(publisher.name()) == Some(&marker);
-            eventually("it gets the marker", || got() || node.lost() > lost).await;
+            eventually("the client receives the marker", || got() || node.lost() > lost).await;
             if node.lost() > lost {
                 return false;
             }

@@ -83,7 +83,7 @@ fn clients_notice_that_the_broker_is_gone() {
         let elsewhere = Bed::without_broker(&broker.address);
         let peer = Peer::connect(&elsewhere, kind, "x").unwrap();
         drop(broker);
-        until("the loss is noticed", || (!peer.is_connected()).then_some(()));
+        until("the loss of the connection is noticed", || (!peer.is_connected()).then_some(()));
     }
 }
 

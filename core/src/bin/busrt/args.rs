@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_scripts_in_the_field_pass() {
+    fn accepts_the_options_of_existing_scripts() {
         let args =
             parse("busrt /b.sock -n me --buf-size 8192 --queue-size 7 --timeout 0.5 -v -s listen -t a b -t c --exclude d e")
                 .unwrap();

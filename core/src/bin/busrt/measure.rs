@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_counted_has_no_times() {
+    fn operations_that_are_only_counted_have_no_times() {
         let mut meter = Meter::new(ProgressBar::hidden()).unwrap();
         meter.count();
         let stage = meter.report("x", Duration::ZERO);

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_payloads_are() {
+    fn formats_of_payloads() {
         for (bytes, format, compact) in [
             (&b""[..], "text", ""),
             (b"hello", "text", "hello"),

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_scripts_in_the_field_pass() {
+    fn accepts_the_options_of_existing_scripts() {
         let line = "busrtd -B /a.sock -B 127.0.0.1:1 --bind fifo:/f -P /p --verbose -D --log-syslog --force-register \
                     -w 3 -t 0.5 --buf-size 100 --buf-ttl 20 --queue-size 7 --queue-bytes 9 --slow drop-old --stall-ms 5 \
                     --max-payload 10 --socket-mode 660 --drain-ms 70";

@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::AtomicU64;
 
 #[test]
-fn all_streams_are_told_from_the_present_on() {
+fn all_streams_start_with_the_present_state() {
     let hub = Hub::default();
     hub.tell(Event::Connected);
     let mut early = hub.subscribe();

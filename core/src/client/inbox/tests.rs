@@ -123,7 +123,7 @@ fn an_awaited_answer_extends_the_bound() {
 }
 
 #[tokio::test]
-async fn a_reader_that_waits_for_room_goes_on() {
+async fn a_reader_that_waits_for_room_continues() {
     type Act = fn(&Client, &mut Frames);
     let acts: [Act; 4] = [
         |_, frames| assert!(frames.try_recv().is_some()),
@@ -177,7 +177,7 @@ fn a_sealed_inbox_yields_the_waiting_frames() {
 }
 
 #[test]
-fn nobody_takes_frames() {
+fn frames_without_a_consumer_are_bounded_or_dropped() {
     let inbox = Client::new(&room_for(3));
     append(&inbox, 0..10);
     assert!(!must_wait(&inbox));
