@@ -128,6 +128,8 @@ pub(super) struct Registered {
     pub(super) op_id: u32,
     /// The deadline of the entry, if it is earlier than those of all others.
     pub(super) next_deadline: Option<Instant>,
+    /// True if the program waits for no other acknowledgement.
+    pub(super) is_alone: bool,
 }
 
 impl Acks {
@@ -163,6 +165,7 @@ impl Acks {
         // Operations without acknowledgement have the id 0.
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
+        let is_alone = table.awaited == 0;
         table.awaited += usize::from(waiter.is_awaited());
         if let Some(queue) = waiter.queue() {
             table.queued.add(queue);
@@ -170,7 +173,7 @@ impl Acks {
         table.entries.push_back(Entry { op_id, deadline, waiter });
         let next_deadline = deadline.filter(|at| table.next_deadline.is_none_or(|next| *at < next));
         table.next_deadline = next_deadline.or(table.next_deadline);
-        Ok(Registered { op_id, next_deadline })
+        Ok(Registered { op_id, next_deadline, is_alone })
     }
 
     /// Delivers the acknowledgements in `acks` (op id, result code) to their waiters, and empties it. Effects that

@@ -188,7 +188,7 @@ impl Batch {
     /// Wakes the tasks that wait for the delivered items. All acknowledgements and replies cause one wake-up per
     /// task. It runs wakers and loggers: the caller must hold no lock.
     pub(crate) fn settle(&mut self) {
-        std::mem::take(&mut self.effects).settle();
+        self.effects.settle_now();
         self.answered.settle();
     }
 }

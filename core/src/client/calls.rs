@@ -10,8 +10,9 @@ use crate::frame::Frame;
 use crate::proto::op::{FrameKind, primary_name};
 use crate::proto::rpc::Envelope;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
@@ -33,7 +34,8 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 struct Table {
     last_id: u32,
-    waiting: HashMap<u32, Waiting>,
+    /// The calls by id. The client chooses the ids, so that a fast hash is safe.
+    waiting: FxHashMap<u32, Waiting>,
     /// Number of calls whose outcomes go to completion queues.
     queued: QueueCounts,
     /// Calls that have ended without a reply, the oldest first.
@@ -152,7 +154,7 @@ impl Calls {
     pub(crate) fn new() -> Calls {
         let table = Table {
             last_id: 0,
-            waiting: HashMap::new(),
+            waiting: FxHashMap::default(),
             queued: QueueCounts::default(),
             late: VecDeque::new(),
             next_deadline: None,
@@ -211,6 +213,11 @@ impl Calls {
     /// Returns true if the call of that id waits for its reply. After it has ended, its request must not be sent.
     pub(crate) fn is_waiting(&self, id: u32) -> bool {
         self.table.lock().waiting.contains_key(&id)
+    }
+
+    /// Returns true if at most one call waits for its reply.
+    pub(crate) fn is_single(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) <= 1
     }
 
     /// Returns true if any call waits for its reply.

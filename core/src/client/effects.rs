@@ -64,17 +64,38 @@ impl DeferredEffects {
     }
 
     /// Performs the effects. The caller must hold no lock.
-    pub(crate) fn settle(self) {
-        drop(self);
+    pub(crate) fn settle(mut self) {
+        self.settle_now();
     }
-}
 
-impl Drop for DeferredEffects {
-    fn drop(&mut self) {
-        wake_all(self.wakers.take());
+    /// Performs the effects collected so far. The caller must hold no lock.
+    pub(super) fn settle_now(&mut self) {
+        if !self.wakers.is_empty() {
+            wake_all(self.wakers.take());
+        }
+        if self.has_more() {
+            self.settle_more();
+        }
+    }
+
+    /// Returns true if there are effects other than wake-ups.
+    fn has_more(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        let has_replies = !self.replies.is_empty();
+        #[cfg(not(feature = "rpc"))]
+        let has_replies = false;
+        has_replies
+            || !self.discarded.is_empty()
+            || !self.unhandled.is_empty()
+            || !self.dropped.is_empty()
+            || self.queue_overflowed
+    }
+
+    #[inline(never)]
+    fn settle_more(&mut self) {
         #[cfg(feature = "rpc")]
         super::calls::answer_all(self.replies.take());
-        if self.queue_overflowed {
+        if std::mem::take(&mut self.queue_overflowed) {
             contain("the logger", || {
                 log::warn!("client inbox full: frames are dropped until the program takes some");
             });
@@ -96,6 +117,12 @@ impl Drop for DeferredEffects {
     }
 }
 
+impl Drop for DeferredEffects {
+    fn drop(&mut self) {
+        self.settle_now();
+    }
+}
+
 /// A collection that usually has no value or one; these need no allocation.
 struct Few<T> {
     first: Option<T>,
@@ -109,6 +136,10 @@ impl<T> Default for Few<T> {
 }
 
 impl<T> Few<T> {
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn push(&mut self, value: T) {
         match self.first {
             None => self.first = Some(value),

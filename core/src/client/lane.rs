@@ -231,7 +231,12 @@ impl<H: Held> Lane<H> {
     /// Takes the next batch from the inbox, when no frames are held. Returns `Ready(false)` if there will be no more.
     fn poll_refill(&mut self, waker: Option<&Waker>) -> Poll<bool> {
         let frames = self.tempo.next_batch();
-        self.inbox.poll_take(self.epoch, self.lane, frames, &mut self.held, waker)
+        let taken = self.inbox.poll_take(self.epoch, self.lane, frames, &mut self.held, waker);
+        match taken {
+            Poll::Ready(_) => self.tempo.took_batch(),
+            Poll::Pending => self.tempo.found_none(),
+        }
+        taken
     }
 }
 

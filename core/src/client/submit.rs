@@ -24,6 +24,8 @@ enum Queued {
         next_deadline: Option<Instant>,
         /// Number of bytes that wait to be written.
         waiting: usize,
+        /// True if this is the only request whose answer the program awaits.
+        is_alone: bool,
     },
     NoRoom,
     /// The call has ended, and its outcome has been delivered.
@@ -56,8 +58,8 @@ impl Shared {
         let write_now = self.must_write_now(qos, now);
         let (waiter, pending) = self.waiter(request, qos, to);
         let deadline = now.and_then(|now| self.deadline(request, now)).filter(|_| waiter.is_some());
-        let (next_deadline, waiting) = match self.queue(&mut encoded, to, bound, waiter, deadline) {
-            Queued::Done { next_deadline, waiting } => (next_deadline, waiting),
+        let (next_deadline, waiting, is_alone) = match self.queue(&mut encoded, to, bound, waiter, deadline) {
+            Queued::Done { next_deadline, waiting, is_alone } => (next_deadline, waiting, is_alone),
             Queued::NoRoom => return Ok(TrySend::NoRoom),
             #[cfg(feature = "rpc")]
             Queued::CallEnded => return Ok(TrySend::Sent(pending)),
@@ -69,7 +71,10 @@ impl Shared {
         }
         if write_now || waiting >= COALESCE_BYTES {
             self.writer.flush();
-            self.burst.wrote(self.now());
+            // What the program sends after the answer of a single request is no burst: its time does not matter.
+            if !is_alone {
+                self.burst.wrote(self.now());
+            }
         } else {
             self.flush_soon();
         }
@@ -102,11 +107,14 @@ impl Shared {
             }
             // The entry is added before the bytes can be written, and in the order of the bytes.
             let registered = match waiter.take() {
-                None => Registered { op_id: 0, next_deadline: None },
+                None => Registered { op_id: 0, next_deadline: None, is_alone: false },
                 Some(waiter) => self.acks.register(deadline, waiter)?,
             };
             encoded.push(registered.op_id, backlog.queue());
-            Ok(Queued::Done { next_deadline: registered.next_deadline, waiting: backlog.queue().bytes() })
+            let Registered { next_deadline, is_alone, .. } = registered;
+            #[cfg(feature = "rpc")]
+            let is_alone = is_alone && self.client.calls.is_single();
+            Ok(Queued::Done { next_deadline, waiting: backlog.queue().bytes(), is_alone })
         });
         // A waiter that was not registered is dropped here, without the lock.
         queued.and_then(std::result::Result::ok).unwrap_or(Queued::Lost)

@@ -34,13 +34,25 @@ impl Default for Tempo {
 }
 
 impl Tempo {
-    /// Returns the number of frames of the next batch, which begins now.
+    /// Returns the number of frames of the next batch. The caller then calls [`took_batch`](Tempo::took_batch) or
+    /// [`found_none`](Tempo::found_none).
     pub(crate) fn next_batch(&mut self) -> usize {
-        let now = Instant::now();
-        if let Some(began) = self.batch_began.replace(now) {
+        if let Some(began) = self.batch_began {
+            let now = Instant::now();
             self.adapt(now.duration_since(began));
+            self.batch_began = Some(now);
         }
         self.batch
+    }
+
+    /// Notes that a batch was taken.
+    pub(crate) fn took_batch(&mut self) {
+        self.batch_began.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that no frame was there. The time until there is one does not count for the program.
+    pub(crate) fn found_none(&mut self) {
+        self.batch_began = None;
     }
 
     fn adapt(&mut self, took: Duration) {
@@ -51,10 +63,10 @@ impl Tempo {
         }
     }
 
-    /// Notes that the task has waited, so that other tasks have run.
+    /// Notes that the task has waited, so that other tasks have run, and has taken at most one batch since.
     pub(crate) fn has_waited(&mut self) {
-        self.slice_began = None;
-        self.untimed = 0;
+        self.slice_began = self.batch_began;
+        self.untimed = self.most_untimed - 1;
     }
 
     fn has_yielded(&mut self, now: Instant) {

@@ -73,15 +73,8 @@ fn split_text<'a>(body: &'a [u8], what: &'static str) -> Result<(&'a str, &'a [u
     Ok((text, &body[nul + 1..]))
 }
 
-/// Returns the position of the first NUL. Names and topics are short, so that a plain loop is fast; longer texts are
-/// searched word by word, since a hostile body may have no NUL.
+/// Returns the position of the first NUL.
+#[inline]
 pub(crate) fn find_nul(bytes: &[u8]) -> Option<usize> {
-    const SHORT: usize = 256;
-    const PIECE: usize = 4096;
-    let (short, long) = bytes.split_at(bytes.len().min(SHORT));
-    let position = |bytes: &[u8]| bytes.iter().position(|byte| *byte == 0);
-    position(short).or_else(|| {
-        let piece = long.chunks(PIECE).position(|piece| piece.contains(&0))?;
-        Some(SHORT + piece * PIECE + position(&long[piece * PIECE..])?)
-    })
+    memchr::memchr(0, bytes)
 }

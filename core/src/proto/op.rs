@@ -50,7 +50,10 @@ pub const TOPIC_WARN: &str = ".broker/warn";
 /// assert_eq!(busrt::proto::op::primary_name("plant.a"), "plant.a");
 /// ```
 pub fn primary_name(name: &str) -> &str {
-    name.split_once(SECONDARY_SEPARATOR).map_or(name, |(primary, _)| primary)
+    // Names are short: a plain loop is faster than preparing a search for a string.
+    let separator = SECONDARY_SEPARATOR.as_bytes();
+    let end = name.as_bytes().windows(separator.len()).position(|pair| pair == separator);
+    end.map_or(name, |end| &name[..end])
 }
 
 /// The quality of service of an operation (docs/protocol.md section 3).

@@ -269,6 +269,9 @@ impl State {
 
     /// Moves the next frames of a lane to `batch` until they reach `most`. Returns their number.
     pub(super) fn take(&mut self, lane: usize, batch: &mut VecDeque<Frame>, most: Amount) -> usize {
+        if self.lanes[lane].is_empty() {
+            return 0;
+        }
         let taken = self.lanes[lane].take(batch, most);
         self.waiting.sub(taken);
         taken.frames
