@@ -49,6 +49,11 @@ impl BurstDetector {
         self.burst.store(self.burst.load(Relaxed).saturating_add(1), Relaxed);
     }
 
+    /// Returns the time of the last request, or of the end of the write that followed it.
+    pub(super) fn last(&self) -> Duration {
+        Duration::from_nanos(self.last.load(Relaxed))
+    }
+
     /// Notes that requests have been written, because the duration of the write does not count as a gap between
     /// requests.
     #[inline]

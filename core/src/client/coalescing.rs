@@ -1,6 +1,7 @@
 //! The state of requests that wait to be written together with later ones. `flusher.rs` flushes them.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The requests of one connection that wait for a flush.
 #[derive(Debug, Default)]
@@ -13,6 +14,10 @@ pub(super) struct Coalescing {
     is_flushed_by_threads: AtomicBool,
     /// True while a task checks at regular intervals, so that no burst needs to wake it.
     is_watched: AtomicBool,
+    /// True if a sender has written a part of its burst itself since the last call of `take_stream`.
+    is_stream: AtomicBool,
+    /// No stream is watched before this time, in ns since the connection began.
+    no_stream_before: AtomicU64,
 }
 
 impl Coalescing {
@@ -37,6 +42,32 @@ impl Coalescing {
     pub(super) fn take(&self) -> bool {
         // Ordered after the store of `end_watch`: a burst that saw the watch is seen here.
         self.waits.load(Ordering::SeqCst) && self.waits.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Streams: bursts so long that the sender writes most of them itself.
+impl Coalescing {
+    /// Notes that the sender has written a part of its burst.
+    #[inline]
+    pub(super) fn written_by_sender(&self) {
+        if self.waits() && !self.is_stream.load(Ordering::Relaxed) {
+            self.is_stream.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if the sender has written a part of its burst since the last call.
+    pub(super) fn take_stream(&self) -> bool {
+        self.is_stream.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns true if a stream may be watched `now`.
+    pub(super) fn may_watch_stream(&self, now: Duration) -> bool {
+        now.as_nanos() as u64 >= self.no_stream_before.load(Ordering::Relaxed)
+    }
+
+    /// Forbids watching a stream before `time`.
+    pub(super) fn watch_no_stream_before(&self, time: Duration) {
+        self.no_stream_before.store(time.as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -71,6 +102,20 @@ impl Coalescing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_a_burst_that_its_sender_writes() {
+        let coalescing = Coalescing::default();
+        coalescing.written_by_sender();
+        assert!(!coalescing.take_stream());
+        coalescing.begin();
+        coalescing.written_by_sender();
+        assert!(coalescing.take_stream() && !coalescing.take_stream());
+        let at = Duration::from_secs(1);
+        assert!(coalescing.may_watch_stream(Duration::ZERO));
+        coalescing.watch_no_stream_before(at);
+        assert!(coalescing.may_watch_stream(at) && !coalescing.may_watch_stream(at / 2));
+    }
 
     #[test]
     fn the_first_request_of_a_burst_wakes_the_task() {

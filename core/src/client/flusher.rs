@@ -4,6 +4,10 @@
 //! then waits for the answers flushes the burst itself before it waits, and waking the task would cost more than the
 //! burst. Therefore, once threads have flushed before the task ran, bursts no longer wake the task. Instead it checks
 //! every millisecond, for as long as there are bursts, and flushes the requests that no thread has flushed.
+//!
+//! The same holds for a stream. Its sender writes a part of the burst whenever enough bytes have gathered, so that only
+//! the last part needs the task. If the task finds that the sender has paused before the last part was written, bursts
+//! wake the task again for a while, because the sender may be waiting for an answer to that part.
 
 use super::shared::Shared;
 use std::sync::Arc;
@@ -12,6 +16,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Maximum time for which requests of a burst wait (approximately).
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
+/// A sender that has not written for this long has paused.
+const PAUSE: Duration = Duration::from_micros(250);
+/// Time for which streams are not watched after the last part of one has waited for the task.
+const DISTRUST: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Makes sure that the requests in the queue are flushed within about a millisecond.
@@ -19,8 +27,12 @@ impl Shared {
         if self.coalescing.begin() {
             let shared = self.clone();
             self.writer.runtime().spawn(async move {
+                let is_stream = shared.coalescing.take_stream();
                 if shared.flush_waiting() {
                     shared.coalescing.set_flushed_by_threads(false);
+                    if is_stream && shared.coalescing.may_watch_stream(shared.now()) {
+                        shared.watch().await;
+                    }
                 } else if shared.coalescing.is_flushed_by_threads() {
                     shared.watch().await;
                 }
@@ -59,16 +71,81 @@ impl Shared {
             coalescing.set_flushed_by_threads(false);
             ticks.tick().await;
             let former = std::mem::replace(&mut bursts, coalescing.bursts());
-            let by_threads = coalescing.is_flushed_by_threads();
-            let flushed = self.flush_waiting();
-            if bursts == former || (flushed && !by_threads) {
-                // After a pause, threads are expected to flush again; a burst that no thread has flushed needs the
-                // task.
-                coalescing.set_flushed_by_threads(!flushed);
-                break;
+            let findings = Findings {
+                has_bursts: bursts != former,
+                is_stream: coalescing.take_stream(),
+                has_paused: self.now().saturating_sub(self.burst.last()) > PAUSE,
+                by_threads: coalescing.is_flushed_by_threads(),
+                flushed: self.flush_waiting(),
+            };
+            match findings.next() {
+                Next::Check => continue,
+                Next::Stop => {}
+                Next::StopAndDistrust => coalescing.watch_no_stream_before(self.now() + DISTRUST),
             }
+            // After a pause, threads are expected to flush again; a burst that no thread has flushed needs the
+            // task.
+            coalescing.set_flushed_by_threads(!findings.flushed);
+            break;
         }
         coalescing.end_watch();
         self.flush_waiting();
+    }
+}
+
+/// The findings of one check.
+#[derive(Debug, Clone, Copy)]
+struct Findings {
+    /// True if bursts have begun since the last check.
+    has_bursts: bool,
+    /// True if the sender has written a part of a burst itself since the last check.
+    is_stream: bool,
+    /// True if the sender has not written for a while.
+    has_paused: bool,
+    /// True if a thread has flushed before it waited, since the last check.
+    by_threads: bool,
+    /// True if this check had something to flush.
+    flushed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Check,
+    Stop,
+    /// The last part of a stream has waited for this check although its sender had paused.
+    StopAndDistrust,
+}
+
+impl Findings {
+    fn next(self) -> Next {
+        if self.is_stream {
+            return if self.flushed && self.has_paused { Next::StopAndDistrust } else { Next::Check };
+        }
+        if !self.has_bursts || (self.flushed && !self.by_threads) { Next::Stop } else { Next::Check }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_checks_as_long_as_senders_and_threads_flush() {
+        let quiet = Findings {
+            has_bursts: false,
+            is_stream: false,
+            has_paused: true,
+            by_threads: false,
+            flushed: false,
+        };
+        assert_eq!(quiet.next(), Next::Stop);
+        let thread = Findings { has_bursts: true, by_threads: true, ..quiet };
+        assert_eq!(thread.next(), Next::Check);
+        assert_eq!(Findings { flushed: true, ..thread }.next(), Next::Check);
+        assert_eq!(Findings { flushed: true, by_threads: false, ..thread }.next(), Next::Stop);
+        let stream = Findings { is_stream: true, flushed: true, has_paused: false, ..quiet };
+        assert_eq!(stream.next(), Next::Check);
+        assert_eq!(Findings { has_paused: true, ..stream }.next(), Next::StopAndDistrust);
+        assert_eq!(Findings { has_paused: true, flushed: false, ..stream }.next(), Next::Check);
     }
 }

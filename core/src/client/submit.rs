@@ -71,6 +71,9 @@ impl Shared {
         }
         if write_now || waiting >= COALESCE_BYTES {
             self.writer.flush();
+            if !write_now {
+                self.coalescing.written_by_sender();
+            }
             // What the program sends after the answer of a single request is no burst: its time does not matter.
             if !is_alone {
                 self.burst.wrote(self.now());
