@@ -3,16 +3,17 @@
 //!
 //! A session's reader owns one [`Dispatcher`] and begins a [`Batch`] with every read. A client in this process begins
 //! one with every operation. Nearly every operation is finished by a plain function call. If a receiver has no room, or
-//! the budget of this poll is used up, the operation is returned as [`Dispatch::Deferred`], and [`Batch::resume`]
+//! the budget of this poll is used up, the operation is returned as [`Dispatch::Deferred`]. `dispatcher/resume.rs`
 //! finishes it.
 
-use super::admin;
-use super::audience::{Audience, Miss};
+mod deferred;
+mod resume;
+
+use super::audience::Audience;
 use super::budget::price;
 use super::core::Core;
-use super::distributor::{Distributor, Sent};
+use super::distributor::Distributor;
 use super::frame_batch::{FrameBatch, Receivers, Route, Undelivered};
-use super::outbound_frame::{OutboundFrame, Scratch};
 use super::registry::{Progress, TopicChange, TopicSet};
 use super::route_cache::RouteCache;
 use super::session::Session;
@@ -23,8 +24,11 @@ use crate::proto::op::{BROKER_NAME, FrameKind, QoS, RESULT_OK};
 use crate::proto::request::{Header, Operation, Topics};
 use crate::shown::shown;
 use bytes::Bytes;
+use deferred::{Routed, Step};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+pub(super) use deferred::{Deferred, Detached};
 
 /// The state of one client's operations, kept from batch to batch.
 pub(super) struct Dispatcher {
@@ -64,94 +68,6 @@ impl std::fmt::Display for Rejection {
             Rejection::OverBound => f.write_str(
                 "an unacknowledged operation has a topic or mask over the bounds, or too many subscriptions",
             ),
-        }
-    }
-}
-
-/// An operation that is not done yet.
-pub(super) struct Deferred<'a> {
-    pub(super) op_id: u32,
-    pub(super) qos: QoS,
-    op: Operation<'a, &'a [u8]>,
-    step: Step<'a>,
-}
-
-/// The part of a deferred operation that is left to do.
-enum Step<'a> {
-    /// Earlier frames must be delivered first. The operation has not begun.
-    AfterEarlier(Box<Undelivered<'a>>),
-    /// It is refused. The refusal is acknowledged after earlier frames are delivered.
-    Reject(Box<Undelivered<'a>>, ErrorKind),
-    /// Its frame must be delivered to these.
-    Receivers(Vec<Arc<Session>>),
-    /// The search for its receivers takes several steps.
-    Search,
-    /// Topics of the frame are left: the change, all topics, how many are done, and the result so far.
-    Topics(TopicChange, Topics<'a>, usize, Result<(), ErrorKind>),
-    /// It is for the broker's own client.
-    Broker,
-}
-
-/// [`Deferred`] without the operation, to outlive the call that began it.
-pub(super) struct Detached {
-    qos: QoS,
-    step: DetachedStep,
-}
-
-enum DetachedStep {
-    Receivers(Vec<Arc<Session>>),
-    Search,
-    Topics(TopicChange, usize, Result<(), ErrorKind>),
-    Broker,
-}
-
-impl<'a> Deferred<'a> {
-    /// Separates what is left to do from the operation. `None` if earlier frames of the batch are left, which is
-    /// never so for an operation of a client in this process.
-    pub(super) fn detach(self) -> Option<Detached> {
-        let step = match self.step {
-            Step::AfterEarlier(_) | Step::Reject(..) => return None,
-            Step::Receivers(receivers) => DetachedStep::Receivers(receivers),
-            Step::Search => DetachedStep::Search,
-            Step::Topics(change, _, done, result) => DetachedStep::Topics(change, done, result),
-            Step::Broker => DetachedStep::Broker,
-        };
-        Some(Detached { qos: self.qos, step })
-    }
-
-    /// Puts together what [`detach`](Deferred::detach) has separated. `op` is the same operation.
-    pub(super) fn attach(detached: Detached, op: Operation<'a, &'a [u8]>) -> Deferred<'a> {
-        let step = match (detached.step, &op) {
-            (DetachedStep::Receivers(receivers), _) => Step::Receivers(receivers),
-            (
-                DetachedStep::Topics(change, done, result),
-                Operation::Subscribe(topics)
-                | Operation::Unsubscribe(topics)
-                | Operation::Exclude(topics)
-                | Operation::Unexclude(topics),
-            ) => Step::Topics(change, *topics, done, result),
-            (DetachedStep::Broker, _) => Step::Broker,
-            (DetachedStep::Search | DetachedStep::Topics(..), _) => Step::Search,
-        };
-        Deferred { op_id: 0, qos: detached.qos, op, step }
-    }
-}
-
-/// The result of routing an operation.
-enum Routed<'a> {
-    Done,
-    Refused(ErrorKind),
-    Deferred(Step<'a>),
-}
-
-impl<'a> From<Sent<'a>> for Routed<'a> {
-    #[inline]
-    fn from(sent: Sent<'a>) -> Routed<'a> {
-        match sent {
-            Sent::Done => Routed::Done,
-            Sent::Refused(kind) => Routed::Refused(kind),
-            Sent::AfterEarlier(rest) => Routed::Deferred(Step::AfterEarlier(rest)),
-            Sent::Remaining(receivers) => Routed::Deferred(Step::Receivers(receivers)),
         }
     }
 }
@@ -293,138 +209,6 @@ impl<'a> Batch<'_, 'a> {
         }
     }
 
-    /// Finishes an operation that came over the wire.
-    ///
-    /// # Errors
-    /// The connection must end.
-    pub(super) async fn resume(
-        &mut self,
-        deferred: Box<Deferred<'a>>,
-        owner: Option<&Bytes>,
-    ) -> Result<(), Rejection> {
-        self.deliver().await;
-        let (op_id, qos, op) = (deferred.op_id, deferred.qos, deferred.op.clone());
-        if let (Step::Broker, Operation::Message { payload, .. }) = (&deferred.step, &op) {
-            let distributor = &self.dispatcher.distributor;
-            let result = distributor.core.registry.permit_message(&distributor.session, BROKER_NAME);
-            // The acknowledgement goes before the answer.
-            self.acknowledge(op_id, qos, result);
-            match result {
-                Ok(()) => self.ask_broker(qos, payload).await,
-                Err(kind) => self.note_refusal(kind, &op),
-            }
-            return Ok(());
-        }
-        match self.complete(*deferred, owner).await {
-            Ok(()) => self.acknowledge(op_id, qos, Ok(())),
-            Err(kind) => {
-                if let Dispatch::Rejected(rejection) = self.reject(op_id, qos, &op, kind) {
-                    return Err(rejection);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Finishes an operation without acknowledging it; waits for its receivers if necessary.
-    ///
-    /// # Errors
-    /// The refusal that its acknowledgement reports.
-    pub(super) async fn complete(
-        &mut self,
-        deferred: Deferred<'a>,
-        owner: Option<&Bytes>,
-    ) -> Result<(), ErrorKind> {
-        let Deferred { qos, op, mut step, .. } = deferred;
-        loop {
-            step = match step {
-                Step::Broker => {
-                    if let Operation::Message { payload, .. } = op {
-                        self.ask_broker(qos, payload).await;
-                    }
-                    return Ok(());
-                }
-                Step::Reject(rest, kind) => {
-                    self.dispatcher.distributor.deliver_rest(rest).await;
-                    return Err(kind);
-                }
-                Step::AfterEarlier(rest) => {
-                    self.dispatcher.distributor.deliver_rest(rest).await;
-                    match self.route(qos, &op, false, owner) {
-                        Routed::Done => return Ok(()),
-                        Routed::Refused(kind) => return Err(kind),
-                        Routed::Deferred(next) => next,
-                    }
-                }
-                Step::Search => Step::Receivers(self.search(&op).await?),
-                Step::Receivers(receivers) => return self.send_waiting(&receivers, &op, qos, owner).await,
-                Step::Topics(change, topics, done, result) => {
-                    return self.change_rest(change, topics, done, result).await;
-                }
-            };
-        }
-    }
-
-    async fn send_waiting(
-        &mut self,
-        receivers: &[Arc<Session>],
-        op: &Operation<'a, &'a [u8]>,
-        qos: QoS,
-        owner: Option<&Bytes>,
-    ) -> Result<(), ErrorKind> {
-        let Some(frame) = frame_of(op, qos, self.frames.sender()) else { return Ok(()) };
-        let mut scratch = Scratch::default();
-        let outbound = match frame.kind {
-            FrameKind::Message => OutboundFrame::new(frame, owner),
-            _ => OutboundFrame::for_many(frame, owner, &mut scratch),
-        };
-        self.dispatcher.distributor.send_waiting(receivers, &outbound, qos).await
-    }
-
-    /// The receivers of an operation whose search takes several steps.
-    async fn search(&mut self, op: &Operation<'a, &'a [u8]>) -> Result<Vec<Arc<Session>>, ErrorKind> {
-        let distributor = &mut self.dispatcher.distributor;
-        let (found, only) = match *op {
-            Operation::Broadcast { mask, .. } => (distributor.find(FrameKind::Broadcast, mask).await?, None),
-            Operation::Publish { topic, .. } => {
-                (distributor.find(FrameKind::Publication, topic).await?, None)
-            }
-            Operation::PublishFor { topic, receiver, .. } => {
-                (distributor.find(FrameKind::Publication, topic).await?, Some(receiver))
-            }
-            _ => return Ok(vec![]),
-        };
-        Ok(found
-            .iter()
-            .filter(|session| only.is_none_or(|name| session.primary() == name))
-            .cloned()
-            .collect())
-    }
-
-    async fn change_rest(
-        &mut self,
-        change: TopicChange,
-        topics: Topics<'a>,
-        done: usize,
-        mut result: Result<(), ErrorKind>,
-    ) -> Result<(), ErrorKind> {
-        let distributor = &mut self.dispatcher.distributor;
-        let mut topics = topics.iter().skip(done);
-        loop {
-            distributor.pause().await;
-            let (core, budget) = (&distributor.core, &mut distributor.budget);
-            let session = &distributor.session;
-            let (progress, next) =
-                core.registry.change_topics(session, change, &mut topics, &core.options, budget);
-            if result != Err(ErrorKind::AccessDenied) && next.is_err() {
-                result = next;
-            }
-            if progress == Progress::Done {
-                return result;
-            }
-        }
-    }
-
     #[inline]
     pub(super) fn acknowledge(&mut self, op_id: u32, qos: QoS, result: Result<(), ErrorKind>) {
         if qos.needs_ack() {
@@ -562,36 +346,6 @@ impl<'a> Batch<'_, 'a> {
         self.dispatcher.distributor.pause().await;
     }
 
-    /// Answers a message to the broker's own client.
-    async fn ask_broker(&mut self, qos: QoS, payload: &[u8]) {
-        let distributor = &mut self.dispatcher.distributor;
-        let core = distributor.core.clone();
-        core.counters.count_read(payload);
-        let answer = match admin::answer(&core, payload) {
-            admin::Answer::None => return,
-            admin::Answer::Ready(answer) => answer,
-            admin::Answer::Later(pending) => {
-                // The answer may take long: everything so far is flushed first.
-                distributor.flush_all().await;
-                let Some(answer) = pending.await else { return };
-                distributor.budget.renew();
-                answer
-            }
-        };
-        let frame = Delivery {
-            kind: FrameKind::Message,
-            realtime: qos.is_realtime(),
-            sender: BROKER_NAME,
-            topic: None,
-            payload: &answer,
-        };
-        // The acknowledgement comes first.
-        distributor.queue_acks();
-        let receiver = distributor.session.clone();
-        let outbound = OutboundFrame::new(frame, None);
-        let _ = distributor.send_waiting(std::slice::from_ref(&receiver), &outbound, QoS::No).await;
-    }
-
     /// Delivers what is in the batch and flushes all queues. If the client does not read its acknowledgements, waits
     /// until it does. `frames` is the number of frames that were read together.
     pub(super) async fn finish(mut self, frames: u64) {
@@ -626,14 +380,5 @@ impl<'a> Batch<'_, 'a> {
             shown(session.name().as_bytes()),
             shown(subject.as_bytes()),
         );
-    }
-}
-
-impl<'a> From<Miss> for Routed<'a> {
-    fn from(miss: Miss) -> Routed<'a> {
-        match miss {
-            Miss::Refused(kind) => Routed::Refused(kind),
-            Miss::OverBudget => Routed::Deferred(Step::Search),
-        }
     }
 }

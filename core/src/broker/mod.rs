@@ -23,11 +23,14 @@
 //! | `core` | the state that all sessions share; how clients register and leave |
 //! | `leaving`, `unregister` | clients that leave; the task that unregisters them |
 //! | `listener`, `accept` | opening addresses: `unix_listener`, `tcp_listener`, `fifo`; the accept loop |
-//! | `registry`, `audience`, `audience_walk` | names, subscriptions, rules; receivers; searches in several steps |
+//! | `registry` | names, subscriptions and access rules: `membership`, `topic_changes`, `rules`, `bounds` below it |
+//! | `audience`, `audience_walk` | the receivers of a frame; searches for them in several steps |
 //! | `connection`, `handshake`, `handshakes` | one connection; its registration; the bound for those not registered |
-//! | `dispatcher`, `distributor`, `pending_writes` | routing of operations; delivery of their frames; pending flushes |
+//! | `dispatcher` | routing of operations; `resume` finishes those that are `deferred` |
+//! | `distributor`, `pending_writes` | delivery of frames, by `waiting` if they wait; pending flushes |
 //! | `frame_batch`, `encoded_frames`, `outbound_frame` | consecutive frames for the same receivers; their encoded bytes; one frame for many receivers |
 //! | `outbox`, `slow_receiver` | the queue of a receiver; the rules for those that do not keep up |
+//! | `held_sender`, `hold_back` | a sender that waits for room; its session, which is not read from during that time |
 //! | `route_cache`, `budget` | receivers of recent frames; the work that one poll may do |
 //! | `supervisor`, `housekeeping`, `keepalive` | access to the broker's own thread; its work; pings and silent clients |
 //! | `admin`, `questions`, `client_list`, `stats` | the RPC methods of `.broker`; those that take long |
@@ -59,6 +62,8 @@ pub(crate) mod fifo_lines;
 mod frame_batch;
 mod handshake;
 mod handshakes;
+mod held_sender;
+mod hold_back;
 mod housekeeping;
 pub(crate) mod in_process;
 mod keepalive;
@@ -212,7 +217,7 @@ impl Broker {
         self.check_open()?;
         let state = crate::client::client_state::ClientState::new(config);
         let link = LocalLink::take_over(&self.inner.core, config.name(), state.clone()).await?;
-        Ok(Client::local(config.name().to_owned(), link, state, config.clone()))
+        Ok(Client::local(link, state, config.clone()))
     }
 
     /// Sets or removes the access rules, for new clients and for connected ones. Operations that the rules forbid are

@@ -1,6 +1,6 @@
-//! The queue of one receiver, the budget of that queue, and what happens when the budget is used up.
+//! The queue of one receiver, with its budget and its counters.
 //!
-//! When the queue is over its budget, the sender waits until a little is free, or the frame is dropped:
+//! When the queue is over its budget, the sender waits until a little is free (`held_sender`), or the frame is dropped:
 //! `slow_receiver` decides.
 
 use super::counter::Counter;
@@ -15,13 +15,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
 
-/// Held senders are read again when this many bytes are free, or a sixteenth of the budget if that is less.
-const RESUME_BYTES: usize = 64 * 1024;
-const RESUME_PART: usize = 16;
 /// The batch number for frames that are flushed immediately after they are queued.
-const NO_BATCH: u32 = u32::MAX - 1;
+pub(super) const NO_BATCH: u32 = u32::MAX - 1;
 
 /// The destination of the frames for a client.
 #[derive(Debug)]
@@ -82,14 +78,6 @@ pub(super) enum Push {
     Gone,
 }
 
-/// The result for a frame that found the queue full and then waited or was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LatePush {
-    Queued,
-    Dropped,
-    Gone,
-}
-
 impl Outbox {
     pub(super) fn new(sink: Sink, options: &Options, limits: QueueLimits) -> Outbox {
         let budget = match &sink {
@@ -132,7 +120,7 @@ impl Outbox {
 
     /// The current budget: fewer bytes than configured while the queues of all clients together are over their bound.
     #[inline]
-    fn budget(&self) -> Load {
+    pub(super) fn budget(&self) -> Load {
         let share = self.limits.totals.share(self.limits.total).unwrap_or(usize::MAX);
         Load { bytes: self.bounds.budget.bytes.min(share), ..self.bounds.budget }
     }
@@ -346,16 +334,20 @@ impl Outbox {
         self.held_senders.load(Relaxed)
     }
 
-    /// Counts a sender that waits for room, until the value is dropped. Senders with earlier tickets are woken first.
-    pub(super) fn hold_sender(&self, ticket: u64) -> HeldSender<'_> {
+    /// Counts one more sender that waits for room.
+    pub(super) fn add_held_sender(&self) {
         self.held_senders.fetch_add(1, Relaxed);
-        HeldSender { outbox: self, ticket, waker: None }
+    }
+
+    /// Counts one sender less that waits for room.
+    pub(super) fn remove_held_sender(&self) {
+        self.held_senders.fetch_sub(1, Relaxed);
     }
 
     /// Notes that a frame found the queue full. Returns true when the supervisor must begin to watch the receiver.
     ///
-    /// A sender that waits calls it once more after [`hold_sender`](Outbox::hold_sender): in between the supervisor may
-    /// have ended the watch of a receiver for which no sender waited.
+    /// A sender that waits calls it once more after it is counted: before that, the supervisor may have ended the watch
+    /// of a receiver for which no sender waited.
     pub(super) fn note_full(&self) -> bool {
         let (progress, reports) = (self.progress(), self.reports.load(Relaxed));
         self.slow.lock().note_full(progress, reports, &self.bounds)
@@ -402,7 +394,7 @@ impl Outbox {
     /// Drops the oldest publications and broadcasts until `frame` fits, and queues it. Returns false when none is left
     /// to drop. While frames are being written they cannot be dropped: if only such frames are left, `frame` is queued
     /// over the budget.
-    fn push_over_oldest(&self, frame: &OutboundFrame<'_>) -> bool {
+    pub(super) fn push_over_oldest(&self, frame: &OutboundFrame<'_>) -> bool {
         loop {
             match self.push(frame, NO_BATCH) {
                 Push::Full => {}
@@ -441,95 +433,5 @@ impl Outbox {
                 None => return pushed,
             }
         }
-    }
-}
-
-/// A sender that waits for room in an outbox.
-pub(super) struct HeldSender<'a> {
-    outbox: &'a Outbox,
-    ticket: u64,
-    /// The waker that is registered with the inbox of a client in this process.
-    waker: Option<Waker>,
-}
-
-impl HeldSender<'_> {
-    /// Queues a frame that found the queue full, or drops and counts it, or registers the waker and waits.
-    pub(super) fn poll_push(
-        &mut self,
-        frame: &OutboundFrame<'_>,
-        wanted: Wanted,
-        cx: &mut Context<'_>,
-    ) -> Poll<LatePush> {
-        let outbox = self.outbox;
-        loop {
-            match outbox.push(frame, NO_BATCH) {
-                Push::Queued | Push::QueuedFirst => {
-                    outbox.flush();
-                    return Poll::Ready(LatePush::Queued);
-                }
-                Push::Gone => return Poll::Ready(LatePush::Gone),
-                Push::Full => {}
-            }
-            match outbox.verdict(wanted) {
-                Verdict::Wait => {}
-                Verdict::DropOldest if outbox.push_over_oldest(frame) => {
-                    return Poll::Ready(LatePush::Queued);
-                }
-                Verdict::Drop | Verdict::DropOldest => {
-                    outbox.count_dropped(1, frame.wire_len() as u64);
-                    return Poll::Ready(LatePush::Dropped);
-                }
-            }
-            // Ready means that there may be room now.
-            match self.poll_room(Some(frame), cx) {
-                Poll::Ready(true) => {}
-                Poll::Ready(false) => return Poll::Ready(LatePush::Gone),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Ready with true when there is room for `frame` and a little more, and with false when the client has left. Else
-    /// the waker is woken when there may be room.
-    pub(super) fn poll_room(
-        &mut self,
-        frame: Option<&OutboundFrame<'_>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<bool> {
-        match &self.outbox.sink {
-            Sink::Socket(writer) => {
-                let budget = self.outbox.budget();
-                let frames = budget.frames - budget.frames / RESUME_PART;
-                let len = frame.map_or(0, OutboundFrame::wire_len);
-                let spare = RESUME_BYTES.min(budget.bytes / RESUME_PART).max(len);
-                let bytes = budget.bytes.saturating_sub(spare);
-                writer.poll_below(self.ticket, Load { frames: frames.max(1), bytes: bytes.max(1) }, cx)
-            }
-            Sink::InProcess(client) => {
-                let Some(frame) = frame else { return Poll::Ready(true) };
-                if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    self.forget();
-                    self.waker = Some(cx.waker().clone());
-                }
-                let (kind, first) = frame.lane_key();
-                client.poll_room(kind, first, cx)
-            }
-            Sink::Broker => Poll::Ready(true),
-        }
-    }
-
-    fn forget(&mut self) {
-        match (&self.outbox.sink, self.waker.take()) {
-            (Sink::Socket(writer), _) => writer.forget_waiter(self.ticket),
-            (Sink::InProcess(client), Some(waker)) => client.inbox.forget_room(&waker),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for HeldSender<'_> {
-    fn drop(&mut self) {
-        self.outbox.held_senders.fetch_sub(1, Relaxed);
-        self.forget();
     }
 }

@@ -1,6 +1,6 @@
 //! The orderly end of a client.
 
-use super::{Client, Link};
+use super::Client;
 use std::time::Duration;
 use tokio::time::timeout;
 #[cfg(feature = "rpc")]
@@ -71,12 +71,7 @@ impl Client {
 
     /// Begins to close the connection without waiting.
     fn begin_close(&self, why: &'static str) {
-        match &self.0.link {
-            Link::Wire(connection) => connection.begin_close(why),
-            Link::Reconnecting(link) => link.begin_close(why),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.disconnect(),
-        }
+        self.0.link.begin_close(why);
     }
 }
 

@@ -6,7 +6,6 @@
 use super::ack_target::AckTarget;
 use super::backlog::Entry;
 use super::client_state::{ClientState, Finishing};
-use super::config::Config;
 use super::contain::wake_all;
 use super::inbox::End;
 use super::outcome::{Answer, Failure};
@@ -14,7 +13,6 @@ use super::pending::PendingOperation;
 use super::request::{AnswerTo, Bound, Deadline, Request, Submitted, TrySend};
 use super::room::RoomState;
 use super::waker_set::WakerSet;
-use super::{Client, Link};
 use crate::broker::in_process::{Begun, LocalLink, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::op::QoS;
@@ -30,21 +28,6 @@ use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-
-impl Client {
-    /// Creates a client within the broker's process.
-    pub(crate) fn local(
-        name: String,
-        link: LocalLink,
-        state: Arc<ClientState>,
-        mut config: Config,
-    ) -> Client {
-        config.name = name;
-        state.events.tell(super::Event::Connected);
-        let link = Link::Local(Local::new(link, state.clone()));
-        Client::new(config, link, state, Arc::default())
-    }
-}
 
 /// A [`LocalLink`] from the point of view of a client.
 pub(crate) struct Local(Arc<Shared>);
@@ -115,7 +98,7 @@ pub(crate) enum LocalSubmit<'a> {
 }
 
 impl Local {
-    fn new(link: LocalLink, client: Arc<ClientState>) -> Local {
+    pub(super) fn new(link: LocalLink, client: Arc<ClientState>) -> Local {
         let runtime = Handle::try_current().ok();
         Local(Arc::new(Shared { link, client, runtime, queue: Mutex::default() }))
     }
@@ -152,7 +135,7 @@ impl Local {
             Begun::Waits(unfinished) => unfinished,
         };
         let (target, pending) = target(to, request.qos, &shared.client);
-        if let Some(entry) = Entry::copy(&super::shared(&operation, request.qos)) {
+        if let Some(entry) = Entry::copy(&Request::shared(&operation, request.qos)) {
             let (target, alarm) = shared.expiring(target, request.deadline);
             shared.defer(Deferred { entry, to: target, begun: Some(unfinished) })?;
             shared.set_alarm(alarm);

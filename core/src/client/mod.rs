@@ -19,11 +19,13 @@
 //! | `coalescing`, `flusher` | requests that wait to be written together, and their flush |
 //! | `secondary` | clients that share the name of another one, with a suffix |
 //! | `connect`, `connect_blocking`, `alive` | registration, also without a runtime of the program, whose end is then awaited |
-//! | `connection`, `shared` | one connection: its handle, and the state that the next two rows share |
+//! | `link` | the connection of a client: over a socket, over one after another, or within the process |
+//! | `connection`, `shared` | one connection over a socket: its handle, and the state that the next two rows share |
 //! | `submit`, `encode`, `burst` | the write path: checks, encoding, coalescing of small requests |
 //! | `reader`, `reading`, `input`, `batch` | the task that reads, one read, the decoder's state, the frames of one read |
 //! | `heartbeat`, `liveness` | pings, deadlines, and the decision when a silent broker is given up |
-//! | `request`, `send`, `topics` | operations, and the methods that send them |
+//! | `operations`, `topics` | the operations of the bus as async methods; lists of topics |
+//! | `request`, `send` | an operation with its options, and the ways to send it: now, in order, or when there is room |
 //! | `room`, `flush` | waiting for room in the queue, and until everything is written |
 //! | `acks`, `ack_target`, `calls`, `timer` | operations and RPC calls that wait for their answer, and their deadlines |
 //! | `reading_lease`, `answer_poller`, `poll_policy` | polling the socket for answers, by threads that wait and by the reader |
@@ -34,6 +36,7 @@
 //! | `reconnect`, `subscriptions`, `resume`, `backlog` | a client that reconnects, and what it restores |
 //! | `contain`, `effects` | wakers, callbacks and drops, which never run under a lock |
 //! | `events`, `policy` | events of the connection, and the choices of a program |
+//! | `stats`, `queue_counts` | the counters of a client |
 //! | `deadline` | durations of any length |
 //! | `wake` | wakes the taker of a queue, by a waker or a descriptor |
 //! | `drain`, `under_way` | an orderly end: work that was begun is finished |
@@ -64,7 +67,9 @@ mod heartbeat;
 mod input;
 mod lane;
 mod lanes;
+mod link;
 mod liveness;
+mod operations;
 mod outcome;
 mod pending;
 mod policy;
@@ -82,6 +87,7 @@ mod secondary;
 mod send;
 mod shared;
 mod slot;
+mod stats;
 mod submit;
 mod subscriptions;
 mod tempo;
@@ -120,6 +126,7 @@ pub use pending::PendingOperation;
 pub use policy::{Overflow, Reconnect, WhileDown};
 pub use request::{Deadline, Payload, Request, TrySend};
 pub use room::Room;
+pub use stats::Stats;
 pub use topics::AsTopics;
 pub use wait::{DEFAULT_SLICE, Wait};
 #[cfg(unix)]
@@ -135,9 +142,8 @@ pub(crate) use connect_blocking::{check_plain_thread, run};
 pub(crate) use lane::{Attached, Lane, Took};
 #[cfg(feature = "rpc")]
 pub(crate) use outcome::{Failure, Outcome};
-pub(crate) use request::AnswerTo;
 #[cfg(feature = "rpc")]
-pub(crate) use request::Bound;
+pub(crate) use request::{AnswerTo, Bound};
 #[cfg(feature = "rpc")]
 pub(crate) use slot::Slot;
 #[cfg(feature = "blocking")]
@@ -147,14 +153,14 @@ pub(crate) use under_way::UnderWay;
 #[cfg(feature = "rpc")]
 pub(crate) use waker_set::WakerSet;
 
+#[cfg(feature = "broker")]
+use crate::broker::in_process::LocalLink;
 use crate::error::{Error, Result};
 use crate::fork::Process;
-use crate::proto::op::QoS;
-use crate::proto::request::{Operation, Topics};
 use crate::transport::Socket;
-use bytes::Bytes;
 use client_state::ClientState;
 use connection::Connection;
+use link::Link;
 use reconnect::ReconnectingLink;
 use std::fmt;
 use std::sync::Arc;
@@ -169,7 +175,7 @@ use std::time::Duration;
 /// [`NotSupported`](crate::ErrorKind::NotSupported), queries tell of a client that is not connected, and a drop leaves
 /// the parent's connection alone.
 ///
-/// An operation whose [`QoS`] asks for an acknowledgement is over when the broker has answered, any
+/// An operation whose [`QoS`](crate::QoS) asks for an acknowledgement is over when the broker has answered, any
 /// other when it is queued or written; dropping its future takes back nothing that is under way. When the
 /// last clone is dropped, what was sent is still written, by a task if it does not fit the socket
 /// immediately; [`disconnect`](Client::disconnect) waits for it. If the runtime is dropped too, its drop writes the
@@ -186,35 +192,6 @@ struct Inner {
     state: Arc<ClientState>,
     /// The number of the last secondary, shared by a primary and all its secondaries.
     secondaries: Arc<AtomicU32>,
-}
-
-/// The connection of a client.
-enum Link {
-    Wire(Connection),
-    /// The same, and after it another.
-    Reconnecting(ReconnectingLink),
-    #[cfg(feature = "broker")]
-    Local(local::Local),
-}
-
-/// The counters of a client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Frames received; acknowledgements and pings are not counted, here and below.
-    pub r_frames: u64,
-    /// The bytes of their bodies: names and payload.
-    pub r_bytes: u64,
-    /// Operations sent.
-    pub w_frames: u64,
-    /// The bytes of their bodies.
-    pub w_bytes: u64,
-    /// Received frames that wait for the program.
-    pub queue: usize,
-    /// Received frames dropped because the program did not take them.
-    pub dropped: u64,
-    /// Received messages that an RPC server could not handle: they are no RPC frames, or replies to no call.
-    pub unhandled: u64,
 }
 
 impl Client {
@@ -268,6 +245,14 @@ impl Client {
         Client::new(config, link, state, secondaries)
     }
 
+    /// A client within the broker's process.
+    #[cfg(feature = "broker")]
+    pub(crate) fn local(link: LocalLink, state: Arc<ClientState>, config: Config) -> Client {
+        state.events.tell(Event::Connected);
+        let link = Link::Local(local::Local::new(link, state.clone()));
+        Client::new(config, link, state, Arc::default())
+    }
+
     fn new(config: Config, link: Link, state: Arc<ClientState>, secondaries: Arc<AtomicU32>) -> Client {
         Client(Arc::new(Inner { process: Process::current(), config, link, state, secondaries }))
     }
@@ -275,109 +260,6 @@ impl Client {
     /// The name this client has registered.
     pub fn name(&self) -> &str {
         &self.0.config.name
-    }
-
-    /// Sends `payload` to the client of exactly the name `target`.
-    ///
-    /// # Errors
-    /// When the QoS asks for an acknowledgement: [`NotRegistered`](crate::ErrorKind::NotRegistered) if no client
-    /// has that name, [`NotDelivered`](crate::ErrorKind::NotDelivered) if the receiver's queue refuses it,
-    /// [`AccessDenied`](crate::ErrorKind::AccessDenied), [`Timeout`](crate::ErrorKind::Timeout). In any case:
-    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost), [`Data`](crate::ErrorKind::Data) for a name with a NUL,
-    /// and [`Timeout`](crate::ErrorKind::Timeout) when the broker takes nothing more from this client.
-    pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(&Operation::Message { target, payload: payload.into() }, qos).await
-    }
-
-    /// Sends `payload` to every client whose name matches `mask`. It is no error if there is none.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(&Operation::Broadcast { mask, payload: payload.into() }, qos).await
-    }
-
-    /// Sends `payload` to every client with a subscription that matches `topic`. That none has is no
-    /// error.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Result<()> {
-        self.run(&Operation::Publish { topic, payload: payload.into() }, qos).await
-    }
-
-    /// Does the same as [`publish`](Client::publish), but only for `receiver` and its secondaries.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn publish_for(
-        &self,
-        topic: &str,
-        receiver: &str,
-        payload: impl Into<Bytes>,
-        qos: QoS,
-    ) -> Result<()> {
-        self.run(&Operation::PublishFor { topic, receiver, payload: payload.into() }, qos).await
-    }
-
-    /// Subscribes to topic masks, one or many.
-    ///
-    /// # Errors
-    /// [`AccessDenied`](crate::ErrorKind::AccessDenied) if any of them is denied, the others being subscribed
-    /// all the same; else as [`send`](Client::send), except the first two.
-    pub async fn subscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
-        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(&Operation::Subscribe(Topics::Joined(&joined)), qos).await
-    }
-
-    /// Ends subscriptions, to the same masks that were subscribed.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn unsubscribe(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
-        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(&Operation::Unsubscribe(Topics::Joined(&joined)), qos).await
-    }
-
-    /// Excludes topic masks from what the subscriptions match.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn exclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
-        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(&Operation::Exclude(Topics::Joined(&joined)), qos).await
-    }
-
-    /// Ends exclusions.
-    ///
-    /// # Errors
-    /// The errors of [`send`](Client::send), except the first two.
-    pub async fn unexclude(&self, topics: impl AsTopics, qos: QoS) -> Result<()> {
-        let Some(joined) = topics::join(&topics)? else { return Ok(()) };
-        self.run(&Operation::Unexclude(Topics::Joined(&joined)), qos).await
-    }
-
-    async fn run(&self, operation: &Operation<'_, Bytes>, qos: QoS) -> Result<()> {
-        self.run_request(&shared(operation, qos)).await
-    }
-
-    /// Sends a request and waits for its outcome.
-    #[inline]
-    pub(crate) async fn run_request(&self, request: &Request<'_>) -> Result<()> {
-        let pending = self.submit_to(request, AnswerTo::Handle).await?;
-        if !request.qos.needs_ack() {
-            return Ok(());
-        }
-        pending.await.map_err(|e| e.with_subject(request.operation.subject()))
-    }
-
-    /// Sends an operation and hands out its outcome as a future of its own, so that many can be under
-    /// way. It waits only for room to send: as [`submit_request`](Client::submit_request).
-    ///
-    /// # Errors
-    /// The errors of [`submit_request`](Client::submit_request).
-    pub async fn submit(&self, operation: Operation<'_, Bytes>, qos: QoS) -> Result<PendingOperation> {
-        self.submit_to(&shared(&operation, qos), AnswerTo::Handle).await
     }
 
     /// The frames this client receives. Frames that come before it is called wait, up to
@@ -391,15 +273,6 @@ impl Client {
         Frames::attach(&self.0.state.inbox)
     }
 
-    /// Tells the broker that this client is alive. It does so by itself at every
-    /// [`ping_interval`](Config::ping_interval).
-    ///
-    /// # Errors
-    /// [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
-    pub async fn ping(&self) -> Result<()> {
-        self.submit_to(&Request::new(Operation::Nop, QoS::No), AnswerTo::Nothing).await.map(drop)
-    }
-
     /// Ends the connection for all clones, after what was sent is written and the broker has taken it, or
     /// after the timeout. Operations that the broker has not answered by then, and calls immediately, fail
     /// with [`ConnectionLost`](crate::ErrorKind::ConnectionLost).
@@ -407,12 +280,7 @@ impl Client {
         if self.check_process().is_err() {
             return;
         }
-        match &self.0.link {
-            Link::Wire(connection) => connection.disconnect().await,
-            Link::Reconnecting(link) => link.disconnect().await,
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.disconnect(),
-        }
+        self.0.link.disconnect().await;
     }
 
     /// The events of the connection, beginning with its present state: a stream of its own for each caller.
@@ -447,13 +315,7 @@ impl Client {
         if self.check_process().is_err() {
             return false;
         }
-        let link = match &self.0.link {
-            Link::Wire(connection) => connection.is_connected(),
-            Link::Reconnecting(link) => link.is_connected(),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.is_connected(),
-        };
-        link && !self.0.state.inbox.has_ended()
+        self.0.link.is_connected() && !self.0.state.inbox.has_ended()
     }
 
     /// Waits until the connection has ended and tells why. A client that reconnects ends when the program ends
@@ -464,27 +326,6 @@ impl Client {
         }
         self.0.state.inbox.wait_end().await
     }
-
-    /// The client's counters.
-    pub fn stats(&self) -> Stats {
-        if self.check_process().is_err() {
-            return Stats::default();
-        }
-        let (w_frames, w_bytes) = match &self.0.link {
-            Link::Wire(connection) => connection.sent(),
-            Link::Reconnecting(link) => link.sent(),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.sent(),
-        };
-        let (r_frames, r_bytes, queue, dropped) = self.0.state.inbox.counters();
-        let unhandled = self.0.state.inbox.unhandled();
-        Stats { r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled }
-    }
-}
-
-/// A request with a payload that is shared.
-fn shared<'a>(operation: &'a Operation<'a, Bytes>, qos: QoS) -> Request<'a> {
-    Request::new(operation.by_ref().map_payload(Payload::Shared), qos)
 }
 
 impl Client {
@@ -503,7 +344,7 @@ impl Client {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The link sees to itself.
+        // The link checks the process itself.
         self.process.leak_if_inherited(&self.state);
     }
 }

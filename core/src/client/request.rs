@@ -133,6 +133,11 @@ impl<'a> Request<'a> {
         Request { operation, envelope: &[], prefix: &[], qos, deadline: Deadline::Default }
     }
 
+    /// Creates a request whose payload is shared.
+    pub(super) fn shared(operation: &'a Operation<'a, Bytes>, qos: QoS) -> Request<'a> {
+        Request::new(operation.by_ref().map_payload(Payload::Shared), qos)
+    }
+
     /// Creates a message to the client whose name is `target`.
     pub fn message(target: &'a str, payload: impl Into<Payload<'a>>, qos: QoS) -> Request<'a> {
         Request::new(Operation::Message { target, payload: payload.into() }, qos)

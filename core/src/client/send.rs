@@ -2,13 +2,15 @@
 
 use super::flush::Flush;
 #[cfg(feature = "broker")]
+use super::link::Link;
+#[cfg(feature = "broker")]
 use super::local::LocalSubmit;
 use super::pending::PendingOperation;
 #[cfg(feature = "broker")]
 use super::request::Deadline;
 use super::request::{AnswerTo, Bound, Request, Submitted, TrySend};
 use super::room::{Room, Sending};
-use super::{Client, CompletionQueue, Link};
+use super::{Client, CompletionQueue};
 use crate::error::Result;
 use crate::proto::request::Operation;
 use std::future::poll_fn;
@@ -117,12 +119,7 @@ impl Client {
         if self.check_process().is_err() {
             return;
         }
-        match &self.0.link {
-            Link::Wire(connection) => connection.close(WHY),
-            Link::Reconnecting(link) => link.close(WHY),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.disconnect(),
-        }
+        self.0.link.close(WHY);
     }
 
     /// Sends an operation when there is room.
@@ -172,14 +169,9 @@ impl Client {
     pub(crate) fn attempt(&self, request: &Request<'_>, to: AnswerTo<'_>, bound: Bound) -> Result<Submitted> {
         self.check_process()?;
         if let Operation::Nop = request.operation {
-            return self.try_ping().map(|()| TrySend::Sent(PendingOperation::done(Ok(()))));
+            return self.0.link.ping().map(|()| TrySend::Sent(PendingOperation::done(Ok(()))));
         }
-        let submitted = match &self.0.link {
-            Link::Wire(connection) => connection.try_submit(request, to, bound),
-            Link::Reconnecting(link) => link.try_submit(request, to, bound),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.try_submit(request, to, bound),
-        }?;
+        let submitted = self.0.link.try_submit(request, to, bound)?;
         #[cfg(feature = "rpc")]
         if let (TrySend::NoRoom, AnswerTo::Call(id)) = (&submitted, to) {
             self.0.state.calls.set_unsent(id, true);
@@ -197,14 +189,5 @@ impl Client {
             return Err(super::shared::lost());
         }
         self.attempt(request, to, Bound::Bounded)
-    }
-
-    fn try_ping(&self) -> Result<()> {
-        match &self.0.link {
-            Link::Wire(connection) => connection.ping(),
-            Link::Reconnecting(link) => link.ping(),
-            #[cfg(feature = "broker")]
-            Link::Local(local) => local.ping(),
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! The last write of a connection whose runtime has ended, so that no task can write the remaining data.
 
-use super::{ANY_SIZE, Load, Socket, State, WriteQueue, Writer, wake};
-use crate::transport::queue::Written;
+use super::{ANY_SIZE, State, Writer, wake};
+use crate::transport::queue::{WriteQueue, Written};
+use crate::transport::{Load, Socket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ impl Writer {
                 let taken = self.take_last(&mut state);
                 let waiters = std::mem::take(&mut state.waiters);
                 drop(state);
-                wake(waiters.into_iter().map(|waiter| waiter.waker));
+                wake(waiters.into_wakers());
                 break taken;
             }
             drop(state);
