@@ -145,7 +145,7 @@ async fn waits_for_the_connection_and_delays_before_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lives_of_cursors() {
     for duration in ODD {
         let map = CursorMap::new(duration);
@@ -168,7 +168,7 @@ async fn lives_of_cursors() {
 }
 
 /// A cursor in use is not dropped, and looking after it takes no processor.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cursor_in_use_outlasts_the_shortest_life() {
     struct Slow;
     impl cursor::Cursor for Slow {

@@ -1,4 +1,5 @@
-//! Senders that are held back: they are pinged, their silence does not count, and a closed connection is noticed.
+//! Senders that are held back: they hinder no others, and nothing of them is lost. Their pings, their silence and their
+//! end are tested with a moved clock in `core/src/broker/tests/`.
 #![cfg(all(unix, feature = "broker", feature = "ipc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -7,9 +8,12 @@ mod common;
 use busrt::broker::SlowPolicy;
 use common::raw::{ACK, MESSAGE, PUBLISH, Raw, numbered, payload};
 use common::slow::{ENOUGH, FULL_SPEED, SIZE, Taker, numbers, options};
-use common::{Bus, PATIENCE, Peer, eventually};
+use common::{Bus, PATIENCE, Peer};
 use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// How long clients flood each other.
+const FLOOD: Duration = Duration::from_millis(1000);
 
 /// Fills the queue of a client that reads nothing, and disconnects.
 fn fill(bus: &Bus, name: &str) {
@@ -22,69 +26,6 @@ fn fill(bus: &Bus, name: &str) {
 
 fn is_connected(bus: &Bus, name: &str) -> bool {
     bus.broker.clients().clients.iter().any(|client| client.name == name)
-}
-
-/// When a held sender closes its connection, its name is free within about a second, under every policy and even if
-/// the receiver stays stuck. Its unread frames are counted as dropped.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_held_sender_that_dies_frees_its_name() {
-    for policy in [SlowPolicy::Block, SlowPolicy::Disconnect, SlowPolicy::DropOld] {
-        let bus = Bus::start(options(policy).hold(PATIENCE).stall(PATIENCE)).await;
-        let _stuck = Raw::register(&bus.path, "stuck");
-        fill(&bus, "stuck");
-        let mut sender = Raw::register(&bus.path, "sender");
-        sender.stream.write_all(&numbered(MESSAGE, b"stuck\0", 0..20, SIZE)).unwrap();
-        // This is long enough for the broker to have read it, and to be held by its first frame.
-        std::thread::sleep(Duration::from_millis(500));
-        drop(sender);
-        let started = Instant::now();
-        let mut again = Raw::connect(&bus.path);
-        while again.try_register("sender") != Some(1) {
-            assert!(started.elapsed() < Duration::from_secs(4), "{policy:?}: the name is not freed");
-            std::thread::sleep(Duration::from_millis(20));
-            again = Raw::connect(&bus.path);
-        }
-        eventually("the undelivered frames are counted", || bus.broker.stats().dropped > 0).await;
-    }
-}
-
-/// A held sender is pinged about once a second, independent of the timeout.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_senders_are_pinged() {
-    let bus = Bus::start(options(SlowPolicy::Block)).await;
-    let _stuck = Raw::register(&bus.path, "stuck");
-    fill(&bus, "stuck");
-    let mut sender = Raw::register(&bus.path, "sender");
-    sender.send(MESSAGE, &payload(b"stuck\0", 1, SIZE));
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(3500) {
-        sender.receive(Duration::from_millis(100));
-    }
-    assert!((2..=8).contains(&sender.nops), "{} pings in 3.5 s", sender.nops);
-}
-
-/// A held sender does not count as silent; nor does it immediately after it is read again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_silence_of_a_held_sender_does_not_count() {
-    let timeout = Duration::from_millis(500);
-    let bus = Bus::start(options(SlowPolicy::Block).timeout(timeout)).await;
-    let mut stuck = Raw::register(&bus.path, "stuck");
-    let mut pings = stuck.stream.try_clone();
-    // The receiver is alive, but reads nothing.
-    std::thread::spawn(move || {
-        while pings.write_all(&[0; 9]).is_ok() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    });
-    fill(&bus, "stuck");
-    let mut sender = Raw::register(&bus.path, "sender");
-    let asked = sender.send(MESSAGE | ACK, &payload(b"stuck\0", 1, SIZE));
-    std::thread::sleep(timeout * 5);
-    assert!(is_connected(&bus, "sender"), "disconnected as silent");
-    stuck.waiting.clear();
-    let taker = Taker::start(stuck, FULL_SPEED);
-    assert_eq!(sender.ack(asked, PATIENCE / 4), Some(1));
-    drop(taker.stop());
 }
 
 /// Clients that flood each other and read nothing do not stop the others: an unrelated pair continues, and the broker
@@ -110,14 +51,14 @@ async fn clients_that_flood_each_other_do_not_affect_others() {
             .concat();
             threads.push(std::thread::spawn(move || {
                 let started = Instant::now();
-                while started.elapsed() < Duration::from_millis(2000) && stream.write_all(&batch).is_ok() {}
+                while started.elapsed() < FLOOD && stream.write_all(&batch).is_ok() {}
             }));
         }
         let mut alive = Raw::register(&bus.path, "alive");
         let started = Instant::now();
         let mut rounds = 0;
         let mut longest = Duration::ZERO;
-        while started.elapsed() < Duration::from_millis(2000) {
+        while started.elapsed() < FLOOD {
             let sent = Instant::now();
             assert_eq!(alive.ask(MESSAGE, &payload(b"alive\0", rounds, 10)), 1);
             assert!(alive.delivery(PATIENCE / 4).is_some());

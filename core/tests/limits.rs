@@ -257,7 +257,7 @@ async fn all_queues_together() {
 #[test]
 fn clients_at_rest() {
     const CLIENTS: usize = 60;
-    const ROUNDS: usize = 4;
+    const ROUNDS: usize = 3;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let daemon = Daemon::start(std::slice::from_ref(&path), &["-t", "60", "-w", "2"]);
@@ -278,7 +278,7 @@ fn clients_at_rest() {
             clients.push(client);
         }
         // This is long enough for the broker to find them idle.
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(2000));
         if round == 0 {
             after_first = daemon.size().memory;
         }

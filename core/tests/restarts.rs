@@ -110,7 +110,7 @@ async fn traffic(members: Vec<Arc<Member>>, index: usize, stop: Arc<AtomicBool>)
                 lost += 1;
             }
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (number, acknowledged, lost)
 }

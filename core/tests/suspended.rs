@@ -1,5 +1,5 @@
-//! A client's process that is suspended for a while, as by Ctrl-Z, a debugger, or a laptop's lid: this very
-//! program, started again, is that process.
+//! A client's process that is suspended for a while, as by Ctrl-Z, a debugger, or a closed laptop. The test program
+//! starts itself again as that process.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -19,15 +19,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// What tells this program that it is to be a client, and of which broker.
+/// The variables that tell this program that it is to be a client, and of which broker.
 const ADDRESS: &str = "BUSRT_SUSPENDED_ADDRESS";
 const NAME: &str = "BUSRT_SUSPENDED_NAME";
-/// Of the suspended client; both together are less than it is suspended for.
+/// The settings of the suspended client. Both together are less than the time for which it is suspended.
 const SILENCE: Duration = Duration::from_millis(300);
-const TIMEOUT: Duration = Duration::from_secs(2);
-const SUSPENDED: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const SUSPENDED: Duration = Duration::from_millis(1600);
 
-/// What the process says is a line of its own, whatever the test runner prints around it.
+/// Prints a line for the test. It begins with a mark, because the test runner prints other lines.
 fn say(line: &str) {
     println!("\n> {line}");
 }
@@ -36,7 +36,7 @@ fn say(line: &str) {
 #[ignore = "the process that the others suspend"]
 async fn client() {
     let (Ok(address), Ok(name)) = (std::env::var(ADDRESS), std::env::var(NAME)) else { return };
-    // It does not outlive who started it.
+    // It ends with the program that started it.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut vec![]);
         std::process::exit(0);
@@ -75,7 +75,7 @@ async fn client() {
     }
 }
 
-/// Has an operation under way whenever it is suspended.
+/// Always has an operation under way, also at the moment when the process is suspended.
 async fn always_ask(client: Client) {
     loop {
         if let Err(e) = client.unsubscribe("nothing", QoS::Processed).await {
@@ -85,7 +85,7 @@ async fn always_ask(client: Client) {
     }
 }
 
-/// That process, and what it has said.
+/// The process that is suspended, and the lines that it has printed.
 struct Program {
     child: Child,
     name: String,
@@ -116,7 +116,7 @@ impl Program {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Returns when all of its threads stand still.
+    /// Suspends it. Returns when all of its threads are stopped.
     async fn suspend(&self) {
         self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.child.id());
@@ -131,7 +131,7 @@ impl Program {
         self.signal(Signal::CONT);
     }
 
-    /// How often it has said that.
+    /// How many times it has printed that line.
     fn count(&self, what: &str) -> usize {
         self.lines.lock().iter().filter(|line| *line == what).count()
     }
@@ -142,7 +142,7 @@ impl Program {
         self.lines.lock().iter().filter_map(number).collect()
     }
 
-    /// The last it has said of its connection.
+    /// Returns whether it is connected, by the last line about its connection.
     fn is_connected(&self) -> bool {
         let of_connection = |line: &&String| line.ends_with("connect") || line.ends_with("connected");
         self.lines.lock().iter().rev().find(of_connection).is_some_and(|line| line == "connected")
@@ -151,13 +151,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Suspended or not.
+        // This ends a suspended process too.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Holds every call until the test lets go of it.
+/// Answers a call only when the test permits it.
 struct Gated {
     asked: Arc<Semaphore>,
     gate: Arc<Semaphore>,
@@ -172,8 +172,8 @@ impl Handlers for Gated {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn for_less_than_the_broker_waits_it_misses_nothing() {
-    // More than sockets hold, less than the broker would cut it for.
+async fn a_short_suspension_loses_nothing() {
+    // More than sockets hold, and less than what makes the broker disconnect it.
     const NUMBERS: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
@@ -188,7 +188,7 @@ async fn for_less_than_the_broker_waits_it_misses_nothing() {
         rpc.client().send(&program.name, "ask", QoS::Processed).await.unwrap();
     }
     asked.acquire_many(2).await.unwrap().forget();
-    // They wait for an answer, and ask whether the broker is alive: the answers come when they stand still.
+    // They wait for an answer, and probe whether the broker is alive: the answers come while they are suspended.
     daemon.signal(Signal::STOP);
     tokio::time::sleep(SILENCE * 2).await;
     for program in &programs {
@@ -208,7 +208,7 @@ async fn for_less_than_the_broker_waits_it_misses_nothing() {
             rpc.client().send(&program.name, payload.clone(), qos).await.unwrap();
         }
     }
-    // Longer than it takes a client to find a broker dead.
+    // Longer than a client waits for a silent broker.
     tokio::time::sleep(SUSPENDED).await;
     assert!(programs.iter().all(|program| program.numbers().is_empty()), "it was not suspended");
     for program in &programs {
@@ -219,7 +219,7 @@ async fn for_less_than_the_broker_waits_it_misses_nothing() {
         assert!(program.numbers().into_iter().eq(0..NUMBERS), "{:?}", program.numbers());
         eventually("the call is answered", || program.count("reply Ok([33])") == 1).await;
     }
-    // Time enough for it to have second thoughts.
+    // Enough time for it to give the connection up after all.
     tokio::time::sleep(SILENCE + TIMEOUT).await;
     for program in &programs {
         assert_eq!((program.count("connected"), program.count("disconnected")), (1, 0), "{}", program.name);
@@ -230,7 +230,7 @@ async fn for_less_than_the_broker_waits_it_misses_nothing() {
     }
 }
 
-/// A broker of little patience, programs, and somebody who is well.
+/// A broker with a short timeout, two programs that are suspended, and a client that is not.
 struct Impatient {
     daemon: Daemon,
     path: String,
@@ -252,7 +252,7 @@ impl Impatient {
         Impatient { daemon, path, programs, sender, number: 0, _dir: dir }
     }
 
-    /// Of a client that comes back even if the machine is so loaded that it is cut itself.
+    /// The configuration of a client that reconnects if it is disconnected too, on a loaded machine.
     fn config(path: &str, name: &str) -> Config {
         let reconnect = Reconnect::new().delays(Duration::from_millis(10), Duration::from_millis(100));
         let config = Config::new(path, name).reconnect(reconnect).while_down(WhileDown::Wait(PATIENCE));
@@ -271,7 +271,7 @@ impl Impatient {
         }
     }
 
-    /// The broker has cut those that stand still.
+    /// Waits until the broker has disconnected the suspended programs.
     async fn cut(&mut self) {
         let started = Instant::now();
         for index in 0..self.programs.len() {
@@ -288,7 +288,7 @@ impl Impatient {
         }
     }
 
-    /// They have noticed by themselves, are there again, and their subscriptions and exclusions are.
+    /// Waits until the programs have noticed that, are connected again, and have their subscriptions and exclusions.
     async fn are_back(&mut self) {
         for program in &self.programs {
             eventually("it notices", || program.count("disconnected") > 0).await;
@@ -298,7 +298,7 @@ impl Impatient {
         loop {
             for topic in ["news/not", "news/all"] {
                 let payload = self.next();
-                // An error: this one was cut itself.
+                // This fails if the client itself was disconnected.
                 let _ = self.sender.publish(topic, payload, QoS::Processed).await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -311,7 +311,7 @@ impl Impatient {
         for program in &self.programs {
             let excluded = program.lines.lock().iter().any(|line| line.starts_with("news/not"));
             assert!(!excluded, "{} gets what it excluded", program.name);
-            // What was on its way when it was cut may have come or not.
+            // Frames that were under way when it was disconnected may have come or not.
             let numbers = program.numbers();
             assert!(numbers.is_sorted_by(|a, b| a < b), "{}: {numbers:?}", program.name);
         }
@@ -319,7 +319,7 @@ impl Impatient {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn for_longer_it_is_cut_and_comes_back() {
+async fn after_a_long_suspension_it_reconnects() {
     let mut bus = Impatient::start().await;
     for _ in 0..2 {
         bus.suspend().await;
@@ -330,7 +330,7 @@ async fn for_longer_it_is_cut_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_broker_is_killed_meanwhile() {
+async fn the_broker_is_killed_during_the_suspension() {
     let mut bus = Impatient::start().await;
     bus.suspend().await;
     bus.daemon.kill();
@@ -340,7 +340,7 @@ async fn the_broker_is_killed_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn somebody_else_has_its_name_meanwhile() {
+async fn another_client_takes_its_name() {
     let mut bus = Impatient::start().await;
     bus.suspend().await;
     bus.cut().await;

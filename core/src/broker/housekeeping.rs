@@ -5,6 +5,7 @@
 
 use super::core::Core;
 use super::keepalive;
+use super::options::{Options, SlowPolicy};
 use super::session::Session;
 use super::slow_receiver::Change;
 use crate::shown::shown;
@@ -30,50 +31,80 @@ pub(super) fn start(core: &Arc<Core>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the interval between two checks of all clients.
-fn tick(timeout: Duration) -> Duration {
-    (timeout / 16).clamp(FASTEST_TICK, SLOWEST_TICK)
-}
-
-/// Returns the interval between two checks of receivers that do not keep up.
-fn watch_tick(core: &Core) -> Duration {
-    let shortest = core.options.hold.min(core.options.stall);
-    (shortest / 8).clamp(FASTEST_TICK, WATCH_TICK)
-}
-
 fn run(core: &Weak<Core>) {
     let Some(strong) = core.upgrade() else { return };
-    let (tick, watch_tick) = (tick(strong.options.timeout), watch_tick(&strong));
+    let mut housekeeper = Housekeeper::new(&strong.options, Instant::now());
     drop(strong);
-    let mut time = Time { last: Instant::now(), remainder: Duration::ZERO };
-    let mut since_look = Duration::ZERO;
-    let (mut is_fast, mut has_more, mut announces) = (false, false, false);
     loop {
-        let pause = if is_fast { watch_tick } else { tick };
-        if !has_more && !announces {
-            std::thread::park_timeout(pause.saturating_sub(time.last.elapsed()));
+        let pause = housekeeper.pause(Instant::now());
+        match pause.is_zero() {
+            true => std::thread::yield_now(),
+            false => std::thread::park_timeout(pause),
         }
         let Some(core) = core.upgrade() else { return };
-        announces = core.announcements.deliver_rest(&core.registry, &core.counters);
-        let was_fast = std::mem::replace(&mut is_fast, core.supervisor.has_watched());
-        if time.last.elapsed() >= pause || is_fast != was_fast {
-            let (step, milliseconds) = time.step(pause * 2);
+        housekeeper.poll(&core, Instant::now());
+    }
+}
+
+/// What the thread does and when. It reads no clock: the time is a parameter.
+pub(super) struct Housekeeper {
+    /// The interval between two looks at all clients.
+    tick: Duration,
+    /// The interval between two looks at receivers that do not keep up.
+    watch_tick: Duration,
+    time: Time,
+    /// The time since the last look at all clients.
+    since_look: Duration,
+    /// True while there are receivers that do not keep up.
+    is_fast: bool,
+    /// True if announcements, or subscriptions of clients that have left, wait for the next poll.
+    has_more: bool,
+}
+
+impl Housekeeper {
+    pub(super) fn new(options: &Options, now: Instant) -> Housekeeper {
+        let shortest = options.hold.min(options.stall);
+        Housekeeper {
+            tick: (options.timeout / 16).clamp(FASTEST_TICK, SLOWEST_TICK),
+            watch_tick: (shortest / 8).clamp(FASTEST_TICK, WATCH_TICK),
+            time: Time { last: now, remainder: Duration::ZERO },
+            since_look: Duration::ZERO,
+            is_fast: false,
+            has_more: false,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        if self.is_fast { self.watch_tick } else { self.tick }
+    }
+
+    /// The time until the next poll, unless the thread is woken before.
+    fn pause(&self, now: Instant) -> Duration {
+        match self.has_more {
+            true => Duration::ZERO,
+            false => self.interval().saturating_sub(now.saturating_duration_since(self.time.last)),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn poll(&mut self, core: &Arc<Core>, now: Instant) {
+        let announces = core.announcements.deliver_rest(&core.registry, &core.counters);
+        let interval = self.interval();
+        let was_fast = std::mem::replace(&mut self.is_fast, core.supervisor.has_watched());
+        if now.saturating_duration_since(self.time.last) >= interval || self.is_fast != was_fast {
+            let (step, milliseconds) = self.time.step(now, interval * 2);
             let now = core.clock.advance(milliseconds);
             if was_fast {
-                look_at_receivers(&core, milliseconds);
+                look_at_receivers(core, milliseconds);
             }
-            since_look += step;
-            if since_look >= tick {
-                since_look = Duration::ZERO;
-                keepalive::look(&core, now);
+            self.since_look += step;
+            if self.since_look >= self.tick {
+                self.since_look = Duration::ZERO;
+                keepalive::look(core, now);
             }
         }
-        has_more = core.registry.sweep();
-        // A part at a time, until the next tick is due.
-        while has_more && !announces && time.last.elapsed() < pause {
-            std::thread::yield_now();
-            has_more = core.registry.sweep();
-        }
+        // One part: clients that register get the lock before the next one.
+        self.has_more = core.registry.sweep() || announces;
     }
 }
 
@@ -87,8 +118,7 @@ struct Time {
 impl Time {
     /// Returns the time since the last step, also in milliseconds. The part that exceeds `most` does not count,
     /// because the process did not run in that time.
-    fn step(&mut self, most: Duration) -> (Duration, u64) {
-        let now = Instant::now();
+    fn step(&mut self, now: Instant, most: Duration) -> (Duration, u64) {
         let step = now.saturating_duration_since(self.last).min(most);
         self.last = now;
         self.remainder += step;
@@ -138,7 +168,6 @@ fn look_at_receivers(core: &Arc<Core>, step: u64) {
 }
 
 fn stuck(core: &Arc<Core>, session: &Arc<Session>) {
-    use super::options::SlowPolicy;
     let name = shown(session.name().as_bytes());
     let stall = core.options.stall;
     if core.options.slow != SlowPolicy::Disconnect || session.outbox.is_in_process() {

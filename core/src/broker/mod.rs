@@ -90,6 +90,8 @@ mod slow_receiver;
 mod stats;
 mod supervisor;
 mod tcp_listener;
+#[cfg(all(test, unix, not(busrt_portable)))]
+mod tests;
 #[cfg(unix)]
 mod unix_listener;
 mod unregister;
@@ -152,14 +154,19 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     /// Creates a broker without listeners. It has its own thread, which pings clients and watches slow receivers.
     pub fn new(options: Options) -> Broker {
-        let core = Arc::new(Core::new(options));
-        if let Err(e) = housekeeping::start(&core) {
+        let broker = Broker::without_thread(options);
+        if let Err(e) = housekeeping::start(&broker.inner.core) {
             log::error!(
                 "cannot start the broker's thread, so that clients are not pinged and slow ones not watched: {e}"
             );
         }
+        broker
+    }
+
+    /// A broker whose thread is not started.
+    fn without_thread(options: Options) -> Broker {
         let inner = Inner {
-            core,
+            core: Arc::new(Core::new(options)),
             listeners: Mutex::default(),
             is_shut_down: tokio::sync::Mutex::default(),
             rules: tokio::sync::Mutex::default(),

@@ -215,7 +215,7 @@ impl Chunks {
     /// All bytes that wait.
     #[cfg(test)]
     pub(super) fn content(&self) -> Vec<u8> {
-        self.list.iter().flat_map(|chunk| chunk.rest().to_vec()).collect()
+        self.list.iter().map(Chunk::rest).collect::<Vec<_>>().concat()
     }
 }
 

@@ -122,7 +122,7 @@ proptest::proptest! {
             if action < 2 {
                 model.push_back((action == 1, frame));
             }
-            let wanted: Vec<u8> = model.iter().flat_map(|(_, frame)| frame.clone()).collect();
+            let wanted = model.iter().map(|(_, frame)| &frame[..]).collect::<Vec<_>>().concat();
             proptest::prop_assert_eq!(content(&queue), wanted);
             proptest::prop_assert_eq!((queue.frames(), queue.is_empty()), (model.len(), model.is_empty()));
         }

@@ -6,7 +6,8 @@ use crate::transport::queue::{WriteBounds, WriteQueue, Written};
 use crate::transport::{Load, Socket, WriteInterest};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A write is tried again after this time even if the kernel does not report the socket as writable: the kernel does so
 /// only when a good part of its buffer is free, and a slow but steady reader frees little at a time.
