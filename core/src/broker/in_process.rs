@@ -81,7 +81,7 @@ impl LocalLink {
         }
         let payload = op.payload_ref();
         let borrowed = borrow(op);
-        let (traffic, len) = (&self.session.traffic, body_len(&borrowed) as u64);
+        let (traffic, len) = (&self.session.traffic, borrowed.body_len() as u64);
         let mut dispatchers = self.dispatchers.lock();
         // Counted under the lock, since several threads may call.
         traffic.r_frames.add(1);
@@ -250,24 +250,4 @@ impl fmt::Debug for LocalLink {
 
 fn borrow<'a>(op: &'a Operation<'a, Bytes>) -> Operation<'a, &'a [u8]> {
     op.by_ref().map_payload(|payload| &payload[..])
-}
-
-/// Returns the length that the body would have on the wire.
-fn body_len(op: &Operation<'_, &[u8]>) -> usize {
-    let topics_len = |topics: &crate::proto::request::Topics<'_>| {
-        topics.iter().map(|topic| topic.len() + 1).sum::<usize>().saturating_sub(1)
-    };
-    match op {
-        Operation::Nop => 0,
-        Operation::Publish { topic: name, payload }
-        | Operation::Message { target: name, payload }
-        | Operation::Broadcast { mask: name, payload } => name.len() + 1 + payload.len(),
-        Operation::PublishFor { topic, receiver, payload } => {
-            topic.len() + receiver.len() + 2 + payload.len()
-        }
-        Operation::Subscribe(topics)
-        | Operation::Unsubscribe(topics)
-        | Operation::Exclude(topics)
-        | Operation::Unexclude(topics) => topics_len(topics),
-    }
 }

@@ -4,7 +4,7 @@ use super::encode::EncodedRequest;
 use super::request::{Payload, Request};
 use crate::error::Result;
 use crate::proto::op::QoS;
-use crate::proto::request::{Operation, Topics};
+use crate::proto::request::Operation;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -20,24 +20,13 @@ pub(super) struct Backlog {
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    kind: Kind,
-    name: Box<str>,
+    /// The operation's code.
+    code: u8,
+    /// The operation's texts, joined by NUL.
+    texts: Box<str>,
     payload: Bytes,
     prefix: Box<[u8]>,
     qos: QoS,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Publish,
-    PublishFor(Box<str>),
-    Message,
-    Broadcast,
-    // Changes of topics; the name holds the joined masks.
-    Subscribe,
-    Unsubscribe,
-    Exclude,
-    Unexclude,
 }
 
 impl Entry {
@@ -57,50 +46,26 @@ impl Entry {
 
     /// Copies any request; returns `None` for a ping.
     pub(super) fn copy(request: &Request<'_>) -> Option<Entry> {
-        let (kind, name) = match &request.operation {
-            Operation::Publish { topic, .. } => (Kind::Publish, Box::from(*topic)),
-            Operation::PublishFor { topic, receiver, .. } => {
-                (Kind::PublishFor(Box::from(*receiver)), Box::from(*topic))
-            }
-            Operation::Message { target, .. } => (Kind::Message, Box::from(*target)),
-            Operation::Broadcast { mask, .. } => (Kind::Broadcast, Box::from(*mask)),
-            Operation::Subscribe(topics) => (Kind::Subscribe, joined(topics)),
-            Operation::Unsubscribe(topics) => (Kind::Unsubscribe, joined(topics)),
-            Operation::Exclude(topics) => (Kind::Exclude, joined(topics)),
-            Operation::Unexclude(topics) => (Kind::Unexclude, joined(topics)),
-            Operation::Nop => return None,
-        };
-        let payload = request.operation.payload_ref().map_or(Bytes::new(), |payload| payload.to_shared());
+        let operation = &request.operation;
+        if matches!(operation, Operation::Nop) {
+            return None;
+        }
+        let texts = operation.texts().collect::<Vec<_>>().join("\0").into();
+        let payload = operation.payload_ref().map_or(Bytes::new(), |payload| payload.to_shared());
         let prefix = [request.envelope, request.prefix].concat().into();
-        Some(Entry { kind, name, payload, prefix, qos: request.qos })
+        Some(Entry { code: operation.code(), texts, payload, prefix, qos: request.qos })
     }
 
     pub(super) fn request(&self) -> Request<'_> {
         let payload = Payload::Shared(&self.payload);
-        let operation = match &self.kind {
-            Kind::Publish => Operation::Publish { topic: &self.name, payload },
-            Kind::PublishFor(receiver) => Operation::PublishFor { topic: &self.name, receiver, payload },
-            Kind::Message => Operation::Message { target: &self.name, payload },
-            Kind::Broadcast => Operation::Broadcast { mask: &self.name, payload },
-            Kind::Subscribe => Operation::Subscribe(Topics::Joined(&self.name)),
-            Kind::Unsubscribe => Operation::Unsubscribe(Topics::Joined(&self.name)),
-            Kind::Exclude => Operation::Exclude(Topics::Joined(&self.name)),
-            Kind::Unexclude => Operation::Unexclude(Topics::Joined(&self.name)),
-        };
+        // The code and the texts are those of an operation, so that it is never a ping.
+        let operation = Operation::from_texts(self.code, &self.texts, payload).unwrap_or(Operation::Nop);
         Request::new(operation, self.qos).prefix(&self.prefix)
     }
 
     fn cost(&self) -> usize {
-        let receiver = match &self.kind {
-            Kind::PublishFor(receiver) => receiver.len(),
-            _ => 0,
-        };
-        ENTRY + self.name.len() + receiver + self.prefix.len() + self.payload.len()
+        ENTRY + self.texts.len() + self.prefix.len() + self.payload.len()
     }
-}
-
-fn joined(topics: &Topics<'_>) -> Box<str> {
-    topics.iter().collect::<Vec<_>>().join("\0").into()
 }
 
 impl Backlog {
@@ -142,6 +107,7 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::proto::request::Topics;
 
     fn entry(payload: &'static [u8]) -> Entry {
         Entry::new(&Request::message("b", payload, QoS::No)).unwrap().unwrap()

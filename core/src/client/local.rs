@@ -416,18 +416,7 @@ fn target(to: AnswerTo<'_>, qos: QoS, client: &ClientState) -> (Target, PendingO
 /// than 4 GiB.
 fn check(request: &Request<'_>) -> Result<()> {
     let has_nul = |text: &str| text.as_bytes().contains(&0);
-    let is_wrong = match &request.operation {
-        Operation::Publish { topic, .. } => has_nul(topic),
-        Operation::PublishFor { topic, receiver, .. } => has_nul(topic) || has_nul(receiver),
-        Operation::Message { target, .. } => has_nul(target),
-        Operation::Broadcast { mask, .. } => has_nul(mask),
-        Operation::Subscribe(topics)
-        | Operation::Unsubscribe(topics)
-        | Operation::Exclude(topics)
-        | Operation::Unexclude(topics) => topics.iter().any(has_nul),
-        _ => false,
-    };
-    if is_wrong {
+    if request.operation.texts().any(has_nul) {
         return Err(Error::new(ErrorKind::Data, "a name or topic with a NUL"));
     }
     if u32::try_from(request.payload_len()).is_err() {

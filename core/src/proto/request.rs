@@ -204,6 +204,16 @@ impl<P: AsRef<[u8]>> Operation<'_, P> {
     pub fn payload(&self) -> Option<&[u8]> {
         self.payload_ref().map(P::as_ref)
     }
+
+    /// Returns the length of the body, in bytes.
+    pub fn body_len(&self) -> usize {
+        let texts: usize = self.texts().map(|text| text.len() + 1).sum();
+        match self.payload() {
+            Some(payload) => texts + payload.len(),
+            // No NUL follows the last topic.
+            None => texts.saturating_sub(1),
+        }
+    }
 }
 
 impl<P> Operation<'_, P> {
@@ -300,18 +310,52 @@ impl<'a, P> Operation<'a, P> {
         }
     }
 
-    /// Returns the subject of the operation: the receiver, the mask, or the (first) topic.
-    pub fn subject(&self) -> &'a str {
+    /// Returns the topics, if the operation changes subscriptions or exclusions.
+    pub const fn topics(&self) -> Option<Topics<'a>> {
         match self {
-            Operation::Nop => "",
-            Operation::Publish { topic, .. } | Operation::PublishFor { topic, .. } => topic,
-            Operation::Message { target, .. } => target,
-            Operation::Broadcast { mask, .. } => mask,
             Operation::Subscribe(topics)
             | Operation::Unsubscribe(topics)
             | Operation::Exclude(topics)
-            | Operation::Unexclude(topics) => topics.iter().next().unwrap_or_default(),
+            | Operation::Unexclude(topics) => Some(*topics),
+            _ => None,
         }
+    }
+
+    /// Returns the texts of the operation in the order of its body: a receiver, a mask, or topics.
+    pub fn texts(&self) -> impl Iterator<Item = &'a str> + use<'a, P> {
+        let (first, second) = match self {
+            Operation::Publish { topic, .. } => (Some(*topic), None),
+            Operation::PublishFor { topic, receiver, .. } => (Some(*topic), Some(*receiver)),
+            Operation::Message { target, .. } => (Some(*target), None),
+            Operation::Broadcast { mask, .. } => (Some(*mask), None),
+            _ => (None, None),
+        };
+        let topics = self.topics().into_iter().flat_map(|topics| topics.iter());
+        first.into_iter().chain(second).chain(topics)
+    }
+
+    /// Returns the subject of the operation: the receiver, the mask, or the (first) topic.
+    pub fn subject(&self) -> &'a str {
+        self.texts().next().unwrap_or_default()
+    }
+
+    /// Puts an operation together from its code, its [`texts`](Operation::texts) joined by NUL, and its payload, which
+    /// is dropped if the operation has none. Returns `None` if there is no such operation, or a text is missing.
+    pub fn from_texts(code: u8, texts: &'a str, payload: P) -> Option<Operation<'a, P>> {
+        Some(match code {
+            OP_PUBLISH => Operation::Publish { topic: texts, payload },
+            OP_PUBLISH_FOR => {
+                let (topic, receiver) = texts.split_once('\0')?;
+                Operation::PublishFor { topic, receiver, payload }
+            }
+            OP_SUBSCRIBE => Operation::Subscribe(Topics::Joined(texts)),
+            OP_UNSUBSCRIBE => Operation::Unsubscribe(Topics::Joined(texts)),
+            OP_EXCLUDE => Operation::Exclude(Topics::Joined(texts)),
+            OP_UNEXCLUDE => Operation::Unexclude(Topics::Joined(texts)),
+            OP_MESSAGE => Operation::Message { target: texts, payload },
+            OP_BROADCAST => Operation::Broadcast { mask: texts, payload },
+            _ => return None,
+        })
     }
 
     /// Returns the operation's code on the wire.
@@ -404,6 +448,9 @@ mod tests {
                 (9, QoS::Processed, all.len() - HEADER_LEN)
             );
             assert_eq!(Operation::parse(header.flags, &all[HEADER_LEN..]).unwrap(), op);
+            assert_eq!(op.body_len(), all.len() - HEADER_LEN);
+            let texts = op.texts().collect::<Vec<_>>().join("\0");
+            assert_eq!(Operation::from_texts(op.code(), &texts, payload), Some(op));
         }
     }
 

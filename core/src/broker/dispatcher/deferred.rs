@@ -63,15 +63,11 @@ impl<'a> Deferred<'a> {
 
     /// Puts together what [`detach`](Deferred::detach) has separated. `op` is the same operation.
     pub(crate) fn attach(detached: Detached, op: Operation<'a, &'a [u8]>) -> Deferred<'a> {
-        let step = match (detached.step, &op) {
+        let step = match (detached.step, op.topics()) {
             (DetachedStep::Receivers(receivers), _) => Step::Receivers(receivers),
-            (
-                DetachedStep::Topics(change, done, result),
-                Operation::Subscribe(topics)
-                | Operation::Unsubscribe(topics)
-                | Operation::Exclude(topics)
-                | Operation::Unexclude(topics),
-            ) => Step::Topics(change, *topics, done, result),
+            (DetachedStep::Topics(change, done, result), Some(topics)) => {
+                Step::Topics(change, topics, done, result)
+            }
             (DetachedStep::Broker, _) => Step::Broker,
             (DetachedStep::Search | DetachedStep::Topics(..), _) => Step::Search,
         };
