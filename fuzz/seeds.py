@@ -2,7 +2,9 @@
 """Writes the first inputs of the fuzz targets, from the wire vectors and from fuzz/seeds/TARGET, to fuzz/corpus/TARGET."""
 
 import hashlib
+import itertools
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -29,13 +31,19 @@ def handshakes():
 
 
 def sessions():
-    """Registrations of three clients, then the raw bytes of a vector as those of one of them."""
+    """A broker of roomy queues, registrations of three clients, then the raw bytes of a vector as those of one of them."""
     registrations = b''.join(bytes([0, name, 0, 0]) for name in (0, 1, 2))
     for vector in vectors('requests'):
         frame = bytes.fromhex(vector['bytes'])
         if len(frame) < 250:
             padded = frame + bytes(9 * 4)
-            yield b'\0' + registrations + bytes([7, 0, (len(frame) + 3) // 4 + 8]) + padded[:(len(frame) + 3) // 4 * 4 + 32]
+            yield b'\0\0' + registrations + bytes([7, 0, (len(frame) + 3) // 4 + 8]) + padded[:(len(frame) + 3) // 4 * 4 + 32]
+
+
+def long_sessions():
+    """Sessions of many steps, the same in every run: a third of them with small queues."""
+    for number in range(48):
+        yield random.Random(number).randbytes(2000)
 
 
 INPUTS = {
@@ -44,7 +52,7 @@ INPUTS = {
     'handshake': handshakes,
     'rpc_envelope': lambda: [bytes.fromhex(vector['bytes']) for vector in vectors('rpc')],
     'fifo_lines': lambda: [bytes.fromhex(vector['line']) + b'\n' for vector in vectors('fifo')],
-    'session': sessions,
+    'session': lambda: itertools.chain(sessions(), long_sessions()),
     'topic_matcher': list,
     'name_matcher': list,
 }

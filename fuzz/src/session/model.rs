@@ -1,19 +1,24 @@
 //! A model of a broker, as plain as possible: no tries, no caches, no queues.
 
+use super::access::{Access, Rules};
 use super::wire::*;
 use crate::naive::{name_matches, topic_matches, until_tail};
 use std::collections::{BTreeMap, BTreeSet};
 
-const OK: u8 = 0x01;
-const NOT_REGISTERED: u8 = 0x71;
-const DATA: u8 = 0x72;
-const BUSY: u8 = 0x76;
-const DENIED: u8 = 0x79;
-
 #[derive(Debug, Default)]
 struct Client {
+    /// True if it is within the broker's process. No rules bind it.
+    is_local: bool,
     subscriptions: BTreeSet<String>,
     exclusions: BTreeSet<String>,
+}
+
+/// A frame for a receiver.
+#[derive(Debug)]
+pub struct Delivery {
+    pub frame: Vec<u8>,
+    /// The index of the acknowledgement that says whether it was delivered; `None`: none says so.
+    pub ack: Option<usize>,
 }
 
 /// The expected outcome of a stream of operations.
@@ -22,7 +27,7 @@ pub struct Outcome {
     /// Acknowledgements to the sender.
     pub acks: Vec<(u32, u8)>,
     /// Deliveries by receiver.
-    pub deliveries: BTreeMap<String, Vec<Vec<u8>>>,
+    pub deliveries: BTreeMap<String, Vec<Delivery>>,
     /// The stream has something that cannot be read, so that the connection ends.
     pub is_broken: bool,
     /// The stream ends within a frame.
@@ -33,7 +38,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Model {
     clients: BTreeMap<String, Client>,
-    pub force_register: bool,
+    force_register: bool,
+    access: Option<Access>,
 }
 
 /// The name before the first `%%`.
@@ -49,7 +55,7 @@ fn text(body: &[u8]) -> Option<(&str, &[u8])> {
 
 impl Model {
     pub fn new(force_register: bool) -> Self {
-        Model { clients: BTreeMap::new(), force_register }
+        Model { clients: BTreeMap::new(), force_register, access: None }
     }
 
     /// Returns true if a client of that name is registered.
@@ -57,10 +63,47 @@ impl Model {
         self.clients.contains_key(name)
     }
 
-    /// Registers a name. Returns the result code, and the names of those that have to go.
+    /// Puts rules in force. Returns the names of the clients that have to go.
+    pub fn set_access(&mut self, access: Option<Access>) -> Vec<String> {
+        self.access = access;
+        let Some(access) = &self.access else { return vec![] };
+        let mut gone = vec![];
+        self.clients.retain(|name, client| {
+            if client.is_local {
+                return true;
+            }
+            let Some(rules) = access.rules(primary(name)) else {
+                gone.push(name.clone());
+                return false;
+            };
+            client.subscriptions.retain(|mask| rules.may_subscribe_to(mask));
+            true
+        });
+        gone
+    }
+
+    /// Returns whether the rules allow something to a client.
+    fn allows(&self, name: &str, is_allowed: impl Fn(&Rules) -> bool) -> bool {
+        match (&self.access, self.clients.get(name)) {
+            (Some(access), Some(client)) if !client.is_local => {
+                access.rules(primary(name)).is_some_and(is_allowed)
+            }
+            _ => true,
+        }
+    }
+
+    /// Registers a client within the broker's process.
+    pub fn register_local(&mut self, name: &str) {
+        self.clients.insert(name.to_owned(), Client { is_local: true, ..Client::default() });
+    }
+
+    /// Registers a connection. Returns the result code, and the names of those that have to go.
     pub fn register(&mut self, name: &str) -> (u8, Vec<String>) {
         if name.is_empty() || name.starts_with('.') || name.contains('\0') || name.len() > 1024 {
             return (DATA, vec![]);
+        }
+        if self.access.as_ref().is_some_and(|access| access.rules(primary(name)).is_none()) {
+            return (DENIED, vec![]);
         }
         let mut evicted = vec![];
         if name != primary(name) {
@@ -114,7 +157,7 @@ impl Model {
                 break;
             };
             stream = rest;
-            let Some(result) = self.operation(sender, code, flags & 0x80 != 0, body, &mut outcome) else {
+            let Some(result) = self.operation(sender, flags, body, &mut outcome) else {
                 outcome.is_broken = true;
                 break;
             };
@@ -126,15 +169,9 @@ impl Model {
     }
 
     /// Does one operation. `None`: its body cannot be read.
-    fn operation(
-        &mut self,
-        sender: &str,
-        code: u8,
-        realtime: bool,
-        body: &[u8],
-        outcome: &mut Outcome,
-    ) -> Option<u8> {
+    fn operation(&mut self, sender: &str, flags: u8, body: &[u8], outcome: &mut Outcome) -> Option<u8> {
         let sent_by = sender.as_bytes();
+        let (code, realtime) = (flags & 0x3f, flags & 0x80 != 0);
         match code {
             NOP => body.contains(&0).then_some(OK),
             PUBLISH | PUBLISH_FOR => {
@@ -144,7 +181,7 @@ impl Model {
                     let (name, rest) = text(payload)?;
                     (receiver, payload) = (Some(name), rest);
                 }
-                if topic.starts_with(".broker/") {
+                if topic.starts_with(".broker/") || !self.allows(sender, |rules| rules.may_publish(topic)) {
                     return Some(DENIED);
                 }
                 let frame = delivery(PUBLISH, realtime, &[sent_by, topic.as_bytes(), payload]);
@@ -152,34 +189,47 @@ impl Model {
                     let is_receiver = receiver.is_none_or(|receiver| receiver == primary(name));
                     let any = |masks: &BTreeSet<String>| masks.iter().any(|mask| topic_matches(mask, topic));
                     if is_receiver && any(&client.subscriptions) && !any(&client.exclusions) {
-                        outcome.deliver(name, &frame);
+                        outcome.deliver(name, &frame, None);
                     }
                 }
                 Some(OK)
             }
             MESSAGE => {
                 let (target, payload) = text(body)?;
+                if !self.allows(sender, |rules| rules.may_send_to(target)) {
+                    return Some(DENIED);
+                }
                 if target == ".broker" {
                     return Some(OK);
                 }
                 if !self.has(target) {
                     return Some(NOT_REGISTERED);
                 }
-                outcome.deliver(target, &delivery(MESSAGE, realtime, &[sent_by, payload]));
+                let ack = (flags & 0x40 != 0).then_some(outcome.acks.len());
+                outcome.deliver(target, &delivery(MESSAGE, realtime, &[sent_by, payload]), ack);
                 Some(OK)
             }
             BROADCAST => {
                 let (mask, payload) = text(body)?;
+                if !self.allows(sender, |rules| rules.may_broadcast_to(mask)) {
+                    return Some(DENIED);
+                }
                 let frame = delivery(BROADCAST, realtime, &[sent_by, payload]);
                 for name in self.clients.keys().filter(|name| name_matches(mask, name)) {
-                    outcome.deliver(name, &frame);
+                    outcome.deliver(name, &frame, None);
                 }
                 Some(OK)
             }
             _ => {
                 let topics = std::str::from_utf8(body).ok()?;
-                let client = self.clients.get_mut(sender)?;
+                let mut result = OK;
                 for topic in topics.split('\0').map(until_tail) {
+                    if code == SUBSCRIBE && !self.allows(sender, |rules| rules.may_subscribe_to(&topic)) {
+                        // The others are subscribed all the same.
+                        result = DENIED;
+                        continue;
+                    }
+                    let client = self.clients.get_mut(sender)?;
                     match code {
                         SUBSCRIBE => client.subscriptions.insert(topic),
                         UNSUBSCRIBE => client.subscriptions.remove(&topic),
@@ -187,14 +237,15 @@ impl Model {
                         _ => client.exclusions.remove(&topic),
                     };
                 }
-                Some(OK)
+                Some(result)
             }
         }
     }
 }
 
 impl Outcome {
-    fn deliver(&mut self, name: &str, frame: &[u8]) {
-        self.deliveries.entry(name.to_owned()).or_default().push(frame.to_owned());
+    fn deliver(&mut self, name: &str, frame: &[u8], ack: Option<usize>) {
+        let delivery = Delivery { frame: frame.to_owned(), ack };
+        self.deliveries.entry(name.to_owned()).or_default().push(delivery);
     }
 }

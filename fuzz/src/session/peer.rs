@@ -70,15 +70,22 @@ impl Peer {
     /// Sends a stream of valid operations; over a connection in pieces of these sizes.
     pub async fn send(&mut self, stream: &[u8], pieces: &[usize]) {
         match self {
-            Peer::Wire(wire) => wire.write(stream, pieces).await,
+            Peer::Wire(wire) => wire.write(stream, pieces),
             Peer::Local(local) => local.submit(stream).await,
         }
     }
 
-    /// Everything up to now.
-    pub async fn barrier(&mut self, number: u32) -> Received {
+    /// Sends a barrier.
+    pub fn send_barrier(&mut self, number: u32) {
+        if let Peer::Wire(wire) = self {
+            wire.send_barrier(number);
+        }
+    }
+
+    /// Everything up to the barrier that was sent.
+    pub async fn read_barrier(&mut self, number: u32) -> Received {
         match self {
-            Peer::Wire(wire) => wire.barrier(number).await,
+            Peer::Wire(wire) => wire.read_barrier(number).await,
             Peer::Local(local) => {
                 let harmless = local.client.unsubscribe("never", QoS::Processed).await;
                 assert!(harmless.is_ok(), "{harmless:?}");
@@ -90,7 +97,7 @@ impl Peer {
     /// Ends the direction to the broker.
     pub async fn end(&mut self) {
         match self {
-            Peer::Wire(wire) => wire.end().await,
+            Peer::Wire(wire) => wire.end(),
             Peer::Local(local) => local.client.disconnect().await,
         }
     }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 pub const NOP: u8 = 0x00;
@@ -15,6 +17,13 @@ pub const PUBLISH_FOR: u8 = 0x06;
 pub const MESSAGE: u8 = 0x12;
 pub const BROADCAST: u8 = 0x13;
 pub const ACK: u8 = 0xfe;
+
+pub const OK: u8 = 0x01;
+pub const NOT_REGISTERED: u8 = 0x71;
+pub const DATA: u8 = 0x72;
+pub const BUSY: u8 = 0x76;
+pub const NOT_DELIVERED: u8 = 0x77;
+pub const DENIED: u8 = 0x79;
 
 pub const GREETING: [u8; 3] = [0xeb, 1, 0];
 /// The operation id of a barrier: an operation without effect, whose acknowledgement comes after everything before it.
@@ -48,45 +57,54 @@ pub struct Received {
     pub deliveries: Vec<Vec<u8>>,
 }
 
-/// One end of a connection to the broker.
+/// One end of a connection to the broker. Tasks write and read it, so that a broker that holds the client back, or waits
+/// until it reads, does not stop the session.
 #[derive(Debug)]
 pub struct Wire {
-    stream: UnixStream,
+    /// `None`: the direction to the broker is ended when everything is written.
+    outgoing: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    incoming: mpsc::UnboundedReceiver<Vec<u8>>,
+    is_reading: watch::Sender<bool>,
     unread: Vec<u8>,
 }
 
 impl Wire {
     pub fn new(stream: UnixStream) -> Self {
-        Wire { stream, unread: vec![] }
+        let (reader, writer) = stream.into_split();
+        let (outgoing, pieces) = mpsc::unbounded_channel();
+        let (received, incoming) = mpsc::unbounded_channel();
+        let (is_reading, may_read) = watch::channel(true);
+        tokio::spawn(write_all(writer, pieces));
+        tokio::spawn(read_all(reader, may_read, received));
+        Wire { outgoing: Some(outgoing), incoming, is_reading, unread: vec![] }
     }
 
     /// Writes in pieces of the sizes given, and the rest as one. A connection that the broker has closed takes no more.
-    pub async fn write(&mut self, mut bytes: &[u8], pieces: &[usize]) {
+    pub fn write(&mut self, mut bytes: &[u8], pieces: &[usize]) {
+        let Some(outgoing) = &self.outgoing else { return };
         for size in pieces {
             let (piece, rest) = bytes.split_at((*size).min(bytes.len()));
             bytes = rest;
-            if self.stream.write_all(piece).await.is_err() {
-                return;
-            }
-            // The broker may read the piece before the next one is written.
-            tokio::task::yield_now().await;
+            let _ = outgoing.send(piece.to_vec());
         }
-        let _ = self.stream.write_all(bytes).await;
+        let _ = outgoing.send(bytes.to_vec());
     }
 
     /// Ends the direction to the broker.
-    pub async fn end(&mut self) {
-        let _ = self.stream.shutdown().await;
+    pub fn end(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Stops reading, or begins again. A read that has begun is ended.
+    pub fn set_reading(&self, is_reading: bool) {
+        self.is_reading.send_replace(is_reading);
     }
 
     /// Exactly `len` bytes; `None` at the end of the stream.
     pub async fn read(&mut self, len: usize) -> Option<Vec<u8>> {
         while self.unread.len() < len {
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
-            match read.expect("the broker sends nothing") {
-                Ok(0) | Err(_) => return None,
-                Ok(_) => {}
-            }
+            let piece = timeout(PATIENCE, self.incoming.recv()).await.expect("the broker sends nothing")?;
+            self.unread.extend_from_slice(&piece);
         }
         Some(self.unread.drain(..len).collect())
     }
@@ -116,11 +134,41 @@ impl Wire {
         }
     }
 
-    /// Everything up to now.
-    pub async fn barrier(&mut self, number: u32) -> Received {
-        self.write(&operation(BARRIER_ID + number, UNSUBSCRIBE, 1, b"never"), &[]).await;
+    /// Sends a barrier.
+    pub fn send_barrier(&mut self, number: u32) {
+        self.write(&operation(BARRIER_ID + number, UNSUBSCRIBE, 1, b"never"), &[]);
+    }
+
+    /// Everything up to the barrier that was sent.
+    pub async fn read_barrier(&mut self, number: u32) -> Received {
         let mut received = Received::default();
         assert!(self.read_until(Some(BARRIER_ID + number), &mut received).await, "the broker has closed it");
         received
+    }
+}
+
+async fn write_all(mut stream: OwnedWriteHalf, mut pieces: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(piece) = pieces.recv().await {
+        if stream.write_all(&piece).await.is_err() {
+            return;
+        }
+        // The broker may read the piece before the next one is written.
+        tokio::task::yield_now().await;
+    }
+    let _ = stream.shutdown().await;
+}
+
+async fn read_all(
+    mut stream: OwnedReadHalf,
+    mut may_read: watch::Receiver<bool>,
+    received: mpsc::UnboundedSender<Vec<u8>>,
+) {
+    // This fails when the wire is dropped.
+    while may_read.wait_for(|may_read| *may_read).await.is_ok() {
+        let mut piece = Vec::with_capacity(16 * 1024);
+        match stream.read_buf(&mut piece).await {
+            Ok(1..) if received.send(piece).is_ok() => {}
+            _ => return,
+        }
     }
 }
