@@ -1,4 +1,4 @@
-//! Durations of any size are taken: no panic, no disconnect, no endless loop.
+//! Durations of any length are accepted: they cause no panic, no disconnect and no endless loop.
 #![cfg(all(
     unix,
     feature = "broker",
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use common::{Bus, PATIENCE, next};
 use std::time::Duration;
 
-/// The longest, the shortest, and some at which arithmetic breaks.
+/// The longest, the shortest, and some with which arithmetic could overflow.
 const ODD: [Duration; 6] = [
     Duration::MAX,
     Duration::from_secs(u64::MAX),
@@ -38,12 +38,12 @@ impl Handlers for Echo {
     }
 }
 
-/// The client works, and is still there after some of its timers have run.
+/// Checks that the client works, and is still connected after some of its timers have fired.
 async fn works(client: &Client) {
     let mut frames = client.frames().unwrap();
     for _ in 0..2 {
         client.send(client.name(), "x", QoS::No).await.unwrap();
-        // A broker that ends says so before.
+        // The announcement of a broker that shuts down may come before.
         while next(&mut frames).await.payload() != b"x" {}
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
@@ -65,7 +65,7 @@ async fn ping_intervals_and_silence() {
 async fn timeouts() {
     let bus = Bus::start(Default::default()).await;
     for (i, duration) in ODD.into_iter().enumerate() {
-        // A short one may be over before the client is connected; then it says so.
+        // A short one may end before the client is connected: then it fails with a timeout.
         let config = bus.config(&format!("a{i}")).timeout(duration).silence(Duration::from_millis(10));
         match Client::connect(&config).await {
             Ok(client) => {
@@ -167,7 +167,7 @@ async fn lives_of_cursors() {
     }
 }
 
-/// A cursor in use is not dropped, and looking after it takes no processor.
+/// A cursor is not dropped while it is used.
 #[tokio::test(start_paused = true)]
 async fn a_cursor_in_use_outlasts_the_shortest_life() {
     struct Slow;
@@ -178,7 +178,7 @@ async fn a_cursor_in_use_outlasts_the_shortest_life() {
         }
     }
     let map = CursorMap::new(Duration::ZERO);
-    // The call begins within the millisecond that an unused cursor lives, sooner or later.
+    // The call must begin within the millisecond for which an unused cursor is kept, so it is tried again.
     let item = loop {
         let id = map.add(Slow);
         match map.next(&CursorMap::reply(id)).await {
@@ -189,7 +189,7 @@ async fn a_cursor_in_use_outlasts_the_shortest_life() {
     assert_eq!(item, &b"\x01"[..]);
 }
 
-/// A program may use a map in one runtime after another: the task that drops cursors goes with the first.
+/// A program may use a map in one runtime after another. The task that drops cursors ends with the first runtime.
 #[test]
 fn cursors_outlast_a_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

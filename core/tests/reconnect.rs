@@ -1,4 +1,4 @@
-//! A client that survives: it comes back under its name, with its subscriptions, and says what was lost.
+//! A client that reconnects: it registers its name again, restores its subscriptions, and reports what was lost.
 #![cfg(all(unix, feature = "broker", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A broker that comes and goes.
+/// A broker that a test stops and starts again on the same socket.
 struct Site {
     path: String,
     broker: Option<Broker>,
@@ -97,7 +97,7 @@ async fn subscriptions_exclusions_and_frames_stay() {
 }
 
 #[tokio::test]
-async fn what_is_told_while_it_happens() {
+async fn events_and_callbacks_of_a_reconnection() {
     let mut site = Site::start().await;
     let client = site.client("a").await;
     let mut events = client.events();
@@ -146,7 +146,7 @@ impl Handlers for Slow {
 }
 
 #[tokio::test]
-async fn what_is_under_way_fails_at_once_and_servers_stay() {
+async fn calls_under_way_fail_immediately_and_servers_stay() {
     let mut site = Site::start().await;
     let started = Arc::new(tokio::sync::Notify::new());
     let server = Rpc::new(site.client("server").await, Slow(started.clone()));
@@ -170,7 +170,7 @@ async fn what_is_under_way_fails_at_once_and_servers_stay() {
 }
 
 #[tokio::test]
-async fn operations_fail_at_once_unless_told_otherwise() {
+async fn operations_fail_immediately_by_default() {
     let mut site = Site::start().await;
     let client = site.client("a").await;
     let mut events = client.events();
@@ -245,9 +245,9 @@ async fn operations_are_queued_up_to_a_bound() {
     nothing_waits(&client, &mut frames).await;
 }
 
-/// Of the operations that were queued, one is being handed to the new connection when the program ends the client.
+/// The program ends the client while one of the queued operations is being handed to the new connection.
 #[tokio::test]
-async fn what_was_being_handed_over_is_counted() {
+async fn an_operation_that_was_being_handed_over_is_counted() {
     const LEN: usize = 256 << 10;
     let listener = Arc::new(FakeListener::new());
     let accept = |listener: &Arc<FakeListener>| {
@@ -261,7 +261,7 @@ async fn what_was_being_handed_over_is_counted() {
     connected(&mut events).await;
     drop(first.await.unwrap());
     while !matches!(event(&mut events).await, Some(Event::Disconnected { .. })) {}
-    // The sockets and the queue take a few of them at most: nothing is read.
+    // The sockets and the queue hold only a few of them, because nothing is read.
     for _ in 0..20 {
         client.send("x", vec![7; LEN], QoS::No).await.unwrap();
     }
@@ -276,7 +276,7 @@ async fn what_was_being_handed_over_is_counted() {
             Some(_) => {}
         }
     }
-    // What was handed over before may still come.
+    // The operations that were handed over before may still arrive.
     let received = tokio::task::spawn_blocking(move || {
         let mut bytes = vec![];
         let _ = second.stream.read_to_end(&mut bytes);
@@ -288,7 +288,7 @@ async fn what_was_being_handed_over_is_counted() {
 }
 
 #[tokio::test]
-async fn what_was_queued_and_never_sent_is_counted() {
+async fn queued_operations_that_were_never_sent_are_counted() {
     let mut site = Site::start().await;
     let client = Client::connect(&site.config("a").while_down(WhileDown::Queue(1 << 20))).await.unwrap();
     let mut events = client.events();
@@ -308,7 +308,7 @@ async fn a_name_that_is_still_held_is_tried_until_it_is_free() {
     let client = site.client("a").await;
     let mut events = client.events();
     connected(&mut events).await;
-    // Somebody takes the name meanwhile, as a dead connection would that the broker has not noticed.
+    // Another client holds the name, like a dead connection that the broker has not noticed.
     site.down();
     while !matches!(event(&mut events).await, Some(Event::Reconnecting { attempt: 1, .. })) {}
     let other = std::path::PathBuf::from(&site.path).with_file_name("other.sock").display().to_string();
@@ -344,7 +344,7 @@ async fn secondaries_come_back_after_their_primary() {
         primary.publish("t", "x", QoS::Processed).await.unwrap();
         assert_eq!(next(&mut frames).await.topic(), Some("t"));
     }
-    // And go with it.
+    // They end with their primary.
     primary.disconnect().await;
     assert_eq!(secondary.closed().await.kind(), ErrorKind::ConnectionLost);
     drop(primary);
@@ -352,7 +352,7 @@ async fn secondaries_come_back_after_their_primary() {
 }
 
 #[tokio::test]
-async fn it_gives_up_after_so_many_tries() {
+async fn it_gives_up_after_the_configured_number_of_attempts() {
     let mut site = Site::start().await;
     let config = site.config("a").reconnect(quick().tries(3)).while_down(WhileDown::Wait(PATIENCE));
     let client = Client::connect(&config).await.unwrap();
@@ -365,7 +365,7 @@ async fn it_gives_up_after_so_many_tries() {
 }
 
 #[tokio::test]
-async fn one_that_is_dropped_while_it_tries_stops_trying() {
+async fn a_dropped_client_stops_reconnecting() {
     let mut site = Site::start().await;
     let client = site.client("a").await;
     let mut events = client.events();
@@ -382,7 +382,7 @@ async fn one_that_is_dropped_while_it_tries_stops_trying() {
     assert!(site.broker.as_ref().unwrap().clients().clients.iter().all(|client| client.name != "a"));
 }
 
-/// A broker of a few lines, to see the bytes.
+/// Accepts a connection and registers it as a broker does, so that the test sees the bytes of the client.
 fn accept(listener: &std::os::unix::net::UnixListener, name: &str) -> std::os::unix::net::UnixStream {
     let mut stream = accept_but_for_the_answer(listener, name);
     stream.write_all(&[1]).unwrap();
@@ -409,12 +409,12 @@ fn expect(stream: &mut std::os::unix::net::UnixStream, wanted: &[u8]) {
 }
 
 #[tokio::test]
-async fn one_that_is_dropped_just_as_it_comes_back_does_not_stay() {
+async fn a_client_dropped_while_it_registers_does_not_stay_connected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let listener = Arc::new(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let config = Config::new(&path, "me").reconnect(quick()).ping_interval(PATIENCE * 2).silence(None);
-    // Chance has it which of two things that happen at once is looked at first.
+    // The order in which the task notices the drop and the answer is random: it is tried several times.
     for _ in 0..20 {
         let (go, gone) = std::sync::mpsc::channel::<()>();
         let broker = tokio::task::spawn_blocking({
@@ -430,7 +430,7 @@ async fn one_that_is_dropped_just_as_it_comes_back_does_not_stay() {
         go.send(()).unwrap();
         let mut stream = broker.await.unwrap();
         stream.write_all(&[1]).unwrap();
-        // The answer is noticed, but not seen by the task that waits for it.
+        // The socket is readable now, but the task that waits for the answer has not read it.
         tokio::task::yield_now().await;
         drop(client);
         let mut peer = Peer { stream };
@@ -456,7 +456,7 @@ async fn everything_is_restored_in_few_frames_before_anything_else() {
         drop(stream);
         let mut stream = accept(&listener, "me");
         expect(&mut stream, b"\x01\0\0\0\xc4\x01\0\0\0x\x02\0\0\0\xc2\x05\0\0\0a\0b\0c");
-        // What waits for the connection is not sent before the broker has acknowledged that.
+        // Operations that wait for the connection are not sent before the broker has acknowledged this.
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         stream.read_exact(&mut [0]).unwrap_err();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -483,7 +483,7 @@ async fn everything_is_restored_in_few_frames_before_anything_else() {
 }
 
 #[tokio::test]
-async fn a_broker_that_says_nothing_is_given_up() {
+async fn a_silent_broker_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus.sock").display().to_string();
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -491,10 +491,10 @@ async fn a_broker_that_says_nothing_is_given_up() {
         let mut first = accept(&listener, "me");
         let probe = b"\x01\0\0\0\xc3\x0c\0\0\0.busrt/alive";
         expect(&mut first, probe);
-        // Any byte will do.
+        // Any byte counts as an answer.
         first.write_all(&[0; 6]).unwrap();
         expect(&mut first, b"\x02\0\0\0\xc3\x0c\0\0\0.busrt/alive");
-        // Now it says no more. The client comes again.
+        // It sends nothing more, so that the client connects again.
         (first, accept(&listener, "me"))
     });
     let config = Config::new(&path, "me").ping_interval(PATIENCE).timeout(Duration::from_millis(200));
@@ -508,7 +508,7 @@ async fn a_broker_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_half_open_connection_is_noticed_though_the_program_takes_no_frames() {
+async fn a_half_open_connection_is_noticed_with_a_full_inbox() {
     let mut site = Site::start().await;
     let config = site.config("a").inbox_bytes(4 * common::held_by(3)).ping_interval(Duration::from_millis(5));
     let client = Client::connect(&config).await.unwrap();

@@ -1,6 +1,6 @@
-//! Receivers that read are never taken for stuck, by the real clock: not by many senders at the same time, not while the
-//! broker's process is suspended, not when their link is away for a moment. What depends on time alone is tested with a
-//! moved clock in `core/src/broker/tests/`.
+//! Receivers that read are never treated as stuck, by the real clock: not with many senders at the same time, not while the
+//! broker's process is suspended, not when their link is interrupted for a moment. Rules that depend on time alone are
+//! tested with a moved clock in `core/src/broker/tests/`.
 #![cfg(all(target_os = "linux", feature = "server", feature = "rpc"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -51,8 +51,8 @@ async fn a_queue_of_one_frame_and_many_senders() {
     assert_eq!(state.dropped, 0);
 }
 
-/// Time in which the broker's process is stopped is no receiver's fault: after SIGSTOP and SIGCONT under a flood no
-/// reader is disconnected and none loses anything.
+/// Time in which the broker's process is stopped does not count: after SIGSTOP and SIGCONT under a flood, no reader is
+/// disconnected and none loses a frame.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suspended_broker_blames_no_reader() {
     const READERS: usize = 12;
@@ -99,7 +99,7 @@ async fn a_suspended_broker_blames_no_reader() {
     }
 }
 
-/// Carries the bytes of one TCP connection, but for pauses.
+/// Forwards the bytes of one TCP connection, except while the test interrupts it.
 struct Link {
     address: String,
     away: Arc<AtomicBool>,
@@ -136,9 +136,9 @@ fn carry(mut from: TcpStream, mut to: TcpStream, away: &AtomicBool) {
     let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
-/// A TCP receiver whose link is away for 0.3 s, again and again, is not disconnected, and loses no message.
+/// A TCP receiver whose link is interrupted for 0.3 s several times is not disconnected, and loses no message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_is_away_for_a_moment() {
+async fn an_interrupted_link() {
     const COUNT: u32 = 10_000;
     let options = options(SlowPolicy::Disconnect)
         .queue_bytes(64 * 1024)
