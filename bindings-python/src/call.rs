@@ -8,8 +8,8 @@ use busrt::rpc::{PendingCall, Reply, RpcError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// The outcome of a call: the reply, or an error with its code, its text, and true if the error came from the peer.
-type Outcome = (Option<Py<Frame>>, i16, Py<PyBytes>, bool);
+/// The outcome of a call: the message that answers it, if there is one, and code and data of an error.
+type Outcome = (Option<Py<Frame>>, i16, Option<Py<PyBytes>>);
 
 /// A call that was sent. It is forgotten when this is dropped. May be used from any thread.
 #[pyclass(module = "busrt._busrt", frozen)]
@@ -41,24 +41,26 @@ impl Call {
         self.call.is_completed()
     }
 
-    /// Waits for the reply, at most `timeout` seconds. Returns None after that time. Otherwise returns the frame of
-    /// the reply with code 0, or the code and the text of the failure and whether the peer sent it.
+    /// Waits for the reply, at most `timeout` seconds. Returns None, or the frame of the reply, or that of the peer's error
+    /// reply with its code and data, or code and text of another failure without a frame.
     #[pyo3(signature = (timeout = None))]
     fn outcome(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Outcome>> {
         let result = match self.call.result() {
             Some(result) => Some(result),
             None => waiting::wait(py, waiting::seconds(timeout), |cx| self.call.poll_result(cx))?,
         };
-        result.map(|result| outcome(py, result)).transpose()
+        result.map(|result| outcome(py, &result, self.call.reply_frame())).transpose()
     }
 }
 
-fn outcome(py: Python<'_>, result: Result<Reply, RpcError>) -> PyResult<Outcome> {
-    match result {
-        Ok(reply) => {
-            let frame = Py::new(py, Frame::of(reply.frame().clone()))?;
-            Ok((Some(frame), 0, PyBytes::new(py, b"").unbind(), true))
-        }
-        Err(e) => Ok((None, e.code(), PyBytes::new(py, e.data()).unbind(), e.bus_error().is_none())),
-    }
+fn outcome(
+    py: Python<'_>,
+    result: &Result<Reply, RpcError>,
+    frame: Option<busrt::Frame>,
+) -> PyResult<Outcome> {
+    let frame = frame.map(|frame| Frame::object(py, frame)).transpose()?;
+    Ok(match result {
+        Ok(_) => (frame, 0, None),
+        Err(e) => (frame, e.code(), Some(PyBytes::new(py, e.data()).unbind())),
+    })
 }

@@ -40,7 +40,7 @@ impl Completions {
 fn object(py: Python<'_>, completion: Completion) -> PyResult<(u64, Py<PyAny>)> {
     let object = match completion.result {
         Completed::Operation(result) => result_code(&result).into_pyobject(py)?.into_any().unbind(),
-        Completed::Call(Ok(frame)) => Py::new(py, Frame::of(frame))?.into_any(),
+        Completed::Call(Ok(frame)) => Frame::object(py, frame)?.into_any(),
         Completed::Call(Err(e)) => {
             (e.kind().rpc_code(), e.to_string()).into_pyobject(py)?.into_any().unbind()
         }

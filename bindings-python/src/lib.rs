@@ -34,6 +34,7 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
 fn _busrt(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<frame::FrameBase>()?;
     module.add_class::<frame::Frame>()?;
     module.add_class::<operation::ClientFrame>()?;
     module.add_class::<operation::Completed>()?;

@@ -122,7 +122,7 @@ impl Link {
         let (parts, target, receiver) = read(target, frame, receiver)?;
         let qos = parts.qos;
         if parts.is_nothing() {
-            return Ok(ClientFrame::of(busrt::QoS::No, None));
+            return Ok(ClientFrame::completed(qos));
         }
         let (target, receiver) = (as_str(&target), as_str(&receiver));
         match self.client.try_send(&parts.request(target, receiver)) {
@@ -308,11 +308,9 @@ impl Link {
         LoopSource::new(py, Taker::Frames(self.client.frames().map_err(|e| errors::of(py, &e))?))
     }
 
-    /// Returns frames, notifications and requests, each for an event loop.
-    fn loop_serve(&self, py: Python<'_>) -> PyResult<(LoopSource, LoopSource, LoopSource)> {
-        let Serving { frames, notifications, requests, .. } = Serving::new(&self.client);
-        let source = |intake| LoopSource::new(py, Taker::Intake(intake));
-        Ok((source(frames)?, source(notifications)?, source(requests)?))
+    /// Frames, notifications and requests in the order received, for an event loop.
+    fn loop_serve(&self, py: Python<'_>) -> PyResult<LoopSource> {
+        LoopSource::new(py, Taker::Intake(Serving::in_order(&self.client).frames))
     }
 }
 

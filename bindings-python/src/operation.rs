@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub(crate) struct ClientFrame {
     /// `None`: no acknowledgement is awaited, or the program has created this object itself.
     pending: Option<PendingOperation>,
+    /// True if there was nothing to send: it is completed.
+    is_nothing: bool,
     qos: AtomicU8,
     /// The result that the program has set.
     result: Mutex<Option<Py<PyAny>>>,
@@ -28,10 +30,21 @@ impl ClientFrame {
     pub(crate) fn of(qos: QoS, pending: Option<PendingOperation>) -> ClientFrame {
         ClientFrame {
             pending: pending.filter(|_| qos.needs_ack()),
+            is_nothing: false,
             qos: AtomicU8::new(qos as u8),
             result: Mutex::new(None),
             completed: Mutex::new(None),
         }
+    }
+
+    /// An operation that had nothing to send.
+    pub(crate) fn completed(qos: QoS) -> ClientFrame {
+        ClientFrame { is_nothing: true, ..ClientFrame::of(qos, None) }
+    }
+
+    /// Returns true if the program completes it, by the event that it has.
+    fn is_of_program(&self) -> bool {
+        self.pending.is_none() && !self.is_nothing && self.needs_ack()
     }
 
     fn needs_ack(&self) -> bool {
@@ -42,7 +55,7 @@ impl ClientFrame {
     fn code(&self) -> Option<u8> {
         match &self.pending {
             Some(pending) => pending.result().map(|result| result_code(&result)),
-            None => (!self.needs_ack()).then_some(RESULT_OK),
+            None => (!self.is_of_program()).then_some(RESULT_OK),
         }
     }
 
@@ -88,7 +101,8 @@ impl ClientFrame {
         if let Some(set) = &*self.result.lock() {
             return Ok(set.clone_ref(py));
         }
-        let code = if self.pending.is_some() { self.code() } else { None };
+        let code =
+            if self.pending.is_some() || (self.is_nothing && self.needs_ack()) { self.code() } else { None };
         Ok(code.unwrap_or(0).into_pyobject(py)?.into_any().unbind())
     }
 
@@ -98,21 +112,22 @@ impl ClientFrame {
         drop(before);
     }
 
-    /// Returns an event that is set when the operation is completed.
-    #[getter]
-    fn completed(slf: &Bound<'_, ClientFrame>) -> PyResult<Py<PyAny>> {
+    /// An event that is set when the operation is completed.
+    #[getter(completed)]
+    fn event(slf: &Bound<'_, ClientFrame>) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         if let Some(made) = &*this.completed.lock() {
             return Ok(made.clone_ref(py));
         }
-        let made = if this.pending.is_some() || !this.needs_ack() {
+        let made = if !this.is_of_program() {
             Bound::new(py, Completed(slf.clone().unbind()))?.into_any().unbind()
         } else {
             py.import(intern!(py, "threading"))?.getattr(intern!(py, "Event"))?.call0()?.unbind()
         };
-        if this.pending.is_none() {
-            // A strong reference in both directions would keep both objects alive.
-            *this.completed.lock() = Some(made.clone_ref(py));
+        if this.is_of_program() {
+            // Else the two would keep each other.
+            // Another thread may have made one at the same time.
+            return Ok(this.completed.lock().get_or_insert(made).clone_ref(py));
         }
         Ok(made)
     }
@@ -129,10 +144,10 @@ impl ClientFrame {
         if let Some(pending) = &this.pending {
             return Ok(pending.is_completed());
         }
-        if !this.needs_ack() {
+        if !this.is_of_program() {
             return Ok(true);
         }
-        let event = ClientFrame::completed(slf)?;
+        let event = ClientFrame::event(slf)?;
         event.bind(slf.py()).call_method0(intern!(slf.py(), "is_set"))?.is_truthy()
     }
 
@@ -141,8 +156,8 @@ impl ClientFrame {
     #[pyo3(signature = (timeout = None))]
     fn wait_completed(slf: &Bound<'_, ClientFrame>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
-        if this.pending.is_none() && this.needs_ack() {
-            let event = ClientFrame::completed(slf)?;
+        if this.is_of_program() {
+            let event = ClientFrame::event(slf)?;
             let is_set = event.bind(py).call_method1(intern!(py, "wait"), (timeout,))?.is_truthy()?;
             return if is_set { this.result(py) } else { Err(errors::new(py, ErrorKind::Timeout, "")) };
         }

@@ -109,7 +109,7 @@ impl<'py> Parts<'py> {
     pub(crate) fn of(frame: &Bound<'py, PyAny>) -> PyResult<Parts<'py>> {
         let py = frame.py();
         let [payload, tp, qos, header] = match frame.cast_exact::<Frame>() {
-            Ok(frame) => frame.borrow_mut().outgoing(py)?,
+            Ok(frame) => Frame::outgoing(frame)?,
             Err(_) => {
                 let optional = |name| frame.getattr_opt(name).map(|value| value.unwrap_or_else(|| none(py)));
                 [

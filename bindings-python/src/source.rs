@@ -166,15 +166,15 @@ impl LoopSource {
         self.fd.as_raw_fd()
     }
 
-    /// Returns up to `most` waiting frames; None if there will be no more. If it returns fewer than `most`, the
-    /// descriptor becomes readable with the next frame.
+    /// Up to `most` frames that wait; None when there will be no more. After fewer than `most` the descriptor becomes
+    /// readable with the next frame. Of a server also notifications, each a tuple of its frame, and requests.
     fn take(&self, py: Python<'_>, most: usize) -> PyResult<Option<Vec<Py<PyAny>>>> {
         let mut batch = Batch::default();
         let taken = self.taker.lock().as_mut().and_then(|taker| taker.take(&mut batch, most));
         if taken.is_none() {
             return Ok(None);
         }
-        batch.into_objects(py).map(Some)
+        batch.into_ordered_objects(py).map(Some)
     }
 
     /// Takes no more.

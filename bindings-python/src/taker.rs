@@ -59,10 +59,27 @@ impl Batch {
     pub(crate) fn into_objects(self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         let mut objects = Vec::with_capacity(self.frames.len() + self.incoming.len());
         for frame in self.frames {
-            objects.push(Py::new(py, Frame::of(frame))?.into_any());
+            objects.push(Frame::object(py, frame)?.into_any());
         }
         for incoming in self.incoming {
             objects.extend(object(py, incoming)?);
+        }
+        Ok(objects)
+    }
+
+    /// The same for a part that has everything in the order received: the frame of a notification is in a tuple of one.
+    pub(crate) fn into_ordered_objects(mut self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let incoming = std::mem::take(&mut self.incoming);
+        let mut objects = self.into_objects(py)?;
+        objects.reserve(incoming.len());
+        for incoming in incoming {
+            let is_notification = matches!(incoming, Incoming::Notification(_));
+            let Some(object) = object(py, incoming)? else { continue };
+            objects.push(if is_notification {
+                (object,).into_pyobject(py)?.into_any().unbind()
+            } else {
+                object
+            });
         }
         Ok(objects)
     }
@@ -76,12 +93,10 @@ impl Batch {
 /// its parameters.
 pub(crate) fn object(py: Python<'_>, incoming: Incoming) -> PyResult<Option<Py<PyAny>>> {
     Ok(Some(match incoming {
-        Incoming::Frame(frame) => Py::new(py, Frame::of(frame))?.into_any(),
-        Incoming::Notification(notification) => {
-            Py::new(py, Frame::of(notification.frame().clone()))?.into_any()
-        }
+        Incoming::Frame(frame) => Frame::object(py, frame)?.into_any(),
+        Incoming::Notification(notification) => Frame::object(py, notification.frame().clone())?.into_any(),
         Incoming::Request(call, responder) => {
-            let frame = Py::new(py, Frame::of(call.frame().clone()))?;
+            let frame = Frame::object(py, call.frame().clone())?;
             let method = PyBytes::new(py, call.method().as_bytes());
             let at = call.frame().payload().len() - call.params().len();
             let responder = Py::new(py, Responder::new(responder))?;

@@ -14,6 +14,8 @@ from ._constants import (
 from ._errors import BusConnectionError, of_code
 
 logger = logging.getLogger('busrt.client')
+# What the handlers of an Rpc raise.
+_rpc_logger = logging.getLogger('busrt.rpc')
 
 _life.install()
 
@@ -30,15 +32,25 @@ def on_frame_default(frame):
 
 
 class _CallFrame:
-    """The request of a call on its way through `Client.send`, which may be overridden."""
+    """The request of a call on its way through `Client.send`, which may be overridden: to that it is the request."""
 
     def __init__(self, request, event):
+        self._request = request
         self.payload = request.payload
         self.type = OP_MESSAGE
         self.qos = request.qos
         self.method = request.method
-        self.header = request.header
+        self.header = getattr(request, 'header', None)
         self._event = event
+
+    @property
+    def __class__(self):
+        return type(self._request)
+
+    def __getattr__(self, name):
+        if name.startswith('__') or name == '_request':
+            raise AttributeError(name)
+        return getattr(self._request, name)
 
 
 class Client:
@@ -98,8 +110,10 @@ class Client:
 
     @connected.setter
     def connected(self, value):
-        if not value:
-            self._drop_link()
+        link = self._link
+        if not value and link is not None:
+            self._link = None
+            link.close()
 
     def is_connected(self):
         """Whether the client is connected."""
@@ -242,7 +256,7 @@ class Client:
                     try:
                         handle(frame)
                     except BaseException:
-                        logger.exception('a handler has raised')
+                        _rpc_logger.exception('a handler has raised')
             # Nothing is kept while this waits.
             frame = batch = None
             spent = clock() - began

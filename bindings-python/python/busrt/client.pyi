@@ -40,7 +40,6 @@ class _HasFileno(Protocol):
 
 def on_frame_default(frame: Frame) -> None: ...
 
-@disjoint_base
 class Frame:
     payload: Any
     type: int

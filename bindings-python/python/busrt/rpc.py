@@ -92,10 +92,11 @@ class Rpc:
     def _handle_frame(self, frame):
         """Handles a frame that came through another client, or before the client knew of this."""
         kind = parse(frame)
-        if kind is None:
-            self.on_frame(frame)
-        elif kind.tp == RPC_NOTIFICATION:
-            self.on_notification(kind)
+        if kind is None or kind.tp == RPC_NOTIFICATION:
+            try:
+                self.on_frame(frame) if kind is None else self.on_notification(kind)
+            except BaseException:
+                logger.exception('a handler has raised')
         elif kind.tp == RPC_REQUEST:
             threading.Thread(
                 target=self._answer, args=(kind, _SentReply(self, frame.sender, kind.call_id)), name='busrt',
@@ -220,13 +221,13 @@ class RpcCallEvent:
         outcome = call.outcome(timeout)
         if outcome is None:
             return False
-        frame, code, data, is_peers = outcome
+        frame, code, data = outcome
         if not self._done:
-            if frame is not None:
-                self._frame = frame
+            self._frame = frame
+            if data is None:
                 self._finish()
             else:
-                self._fail(RpcException(data if is_peers else data.decode(), code=code))
+                self._fail(RpcException(data.decode() if frame is None else data, code=code))
         return True
 
     def _own_event(self):

@@ -66,7 +66,9 @@ class Session:
         self.loop = loop
         self.completions = Completions()
         self.pending = {}
-        self.sources = ()
+        # What hands over frames, and whether it has all of them.
+        self.source = None
+        self.is_plain = False
         self.serving = None
         self.tasks = set()
         self.token = 0
@@ -141,10 +143,22 @@ class Session:
         task.add_done_callback(tasks.discard)
 
     def unwatch(self):
-        for source in self.sources:
+        source, self.source = self.source, None
+        self.is_plain = False
+        if source is not None:
             self.loop.remove_reader(source.fileno())
             source.stop()
-        self.sources = ()
+
+    def end_soon(self):
+        """Does the same as `end`, from any thread."""
+        try:
+            is_here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            is_here = False
+        if is_here or self.loop.is_closed():
+            self.end()
+        else:
+            self.loop.call_soon_threadsafe(self.end)
 
     def end(self):
         """Stops handing over. Results that are still under way are told that the connection is lost."""

@@ -136,7 +136,11 @@ class Client:
 
     @connected.setter
     def connected(self, value):
-        pass
+        session = self._session
+        if not value and session is not None:
+            self._session = None
+            session.link.close()
+            session.end_soon()
 
     def is_connected(self):
         """Whether the client is connected."""
@@ -190,7 +194,8 @@ class Client:
         operation = ClientFrame(frame.qos)
         if operation.qos & 1:
             if frame.type in _CHANGES and frame.topic == []:
-                return ClientFrame(0)
+                operation._complete(RESPONSE_OK)
+                return operation
             operation._is_ours = True
             token = session.register(operation)
         else:
@@ -226,25 +231,26 @@ class Client:
         serving = _server_of(self.on_frame)
         if self._keeps and self.on_frame is on_frame_default:
             return
-        if session.sources and serving is session.serving:
+        if session.source is not None and serving is session.serving:
             return
         session.serving = serving
         if serving is None:
             self._take_plain(session, self._start_handlers)
             return
-        sources = session.link.loop_serve()
+        # One source for all, so that tasks are started in the order received.
+        source = session.link.loop_serve()
         session.unwatch()
-        session.sources = sources
-        frames, notifications, calls = sources
-        session.watch(frames, serving._frames_of(session))
-        session.watch(notifications, serving._notifications_of(session))
-        session.watch(calls, serving._calls_of(session))
+        session.source, session.is_plain = source, False
+        session.watch(source, serving._starter(session))
 
     def _take_plain(self, session, handle):
-        if len(session.sources) != 1:
+        session.watch(self._plain_source(session), handle)
+
+    def _plain_source(self, session):
+        if not session.is_plain:
             session.unwatch()
-            session.sources = (session.link.loop_frames(),)
-        session.watch(session.sources[0], handle)
+            session.source, session.is_plain = session.link.loop_frames(), True
+        return session.source
 
     def _start_handlers(self, frames):
         session = self._session
@@ -354,12 +360,9 @@ class Client:
 
     def _take_over(self, session):
         if session.serving is not _ITERATION:
-            if len(session.sources) != 1:
-                session.unwatch()
-                session.sources = (session.link.loop_frames(),)
-            session.loop.remove_reader(session.sources[0].fileno())
+            session.loop.remove_reader(self._plain_source(session).fileno())
             session.serving = _ITERATION
-        return session.sources[0]
+        return session.source
 
 
 # Marks a session whose frames are iterated over.

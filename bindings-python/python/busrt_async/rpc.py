@@ -114,22 +114,15 @@ class Rpc:
             if event.call_id != 0:
                 await self.client.send(frame.sender, reply.made(event.call_id))
 
-    def _frames_of(self, session):
-        def start(frames):
-            for frame in frames:
-                session.start(self._run_frame, frame)
-        return start
-
-    def _notifications_of(self, session):
-        def start(frames):
-            for frame in frames:
-                session.start(self._run_notification, frame)
-        return start
-
-    def _calls_of(self, session):
-        def start(requests):
-            for request in requests:
-                session.start(self._run_call, request)
+    def _starter(self, session):
+        def start(received):
+            for each in received:
+                if type(each) is not tuple:
+                    session.start(self._run_frame, each)
+                elif len(each) == 1:
+                    session.start(self._run_notification, each[0])
+                else:
+                    session.start(self._run_call, each)
         return start
 
     def _run_frame(self, frame):

@@ -55,7 +55,14 @@ impl PendingCall {
         self.slot.get().map(read)
     }
 
-    /// Does the same as awaiting it, for hand-written futures.
+    /// The message that answers the call, which may be an error reply; `None` as long as there is none, and if the call
+    /// has failed otherwise.
+    pub fn reply_frame(&self) -> Option<Frame> {
+        self.client.check_process().ok()?;
+        self.slot.get()?.ok()
+    }
+
+    /// Does the same as awaiting it, for futures that are written by hand.
     pub fn poll_result(&self, cx: &mut Context<'_>) -> Poll<Result<Reply, RpcError>> {
         self.client.check_process()?;
         self.poll_slot(cx).map(read)
