@@ -6,11 +6,11 @@ import sys
 import textwrap
 import threading
 
-# The longest time that a program may need.
-PROGRAM_TIMEOUT = 60
 # What the tests need that are not for every run: `full` scale, `packages`.
 ASKED_FOR = set(filter(None, os.environ.get('BUSRT_TESTS', '').split(',')))
 IS_FULL = 'full' in ASKED_FOR
+# The longest time that a program may need, in seconds.
+PROGRAM_TIMEOUT = 1800 if IS_FULL else 60
 
 # Since Python 3.12, a fork of a process with threads warns: it is what these tests are about.
 FORK_WARNING = 'ignore:This process:DeprecationWarning'

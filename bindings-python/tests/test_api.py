@@ -2,6 +2,7 @@
 PyPI. test_api_async.py is the same for asyncio."""
 
 import copy
+import logging
 import pickle
 import time
 import types
@@ -232,3 +233,56 @@ def test_a_call_and_the_timeout_of_its_time(fake, name):
     assert 0.2 <= time.monotonic() - began < 5 and event.is_completed() and event.frame is None
     fake.close()
     client.disconnect()
+
+
+def test_handlers_may_end_and_restore_the_connection(connect, name):
+    a, b, got = connect(name + '.a'), connect(name + '.b'), []
+
+    def on_frame(frame):
+        a.disconnect()
+        got.append(a.is_connected())
+        a.connect()
+        got.append(a.send(b.name, Frame(b'', qos=1)).wait_completed(5))
+
+    a.on_frame = on_frame
+    for _ in range(3):
+        b.send(a.name, Frame(b'', qos=1)).wait_completed(5)
+        until(lambda: len(got) == 2)
+        assert got == [False, 1]
+        got.clear()
+
+    server, caller = Rpc(a), Rpc(b)
+    server.on_call = server.on_notification = lambda event: (a.disconnect(), got.append(a.is_connected())) and None
+    event = caller.call(a.name, Request('x'))
+    with pytest.raises((RpcException, TimeoutError)):
+        event.wait_completed(0.2)
+    assert got == [False]
+    a.connect()
+    caller.notify(a.name, Notification()).wait_completed(5)
+    until(lambda: got == [False] * 2)
+
+
+def test_a_log_filter_that_raises_ends_no_thread(connect, name):
+    class Filter(logging.Filter):
+        def filter(self, record):
+            raise ValueError('from a filter')
+
+    def handler(payload):
+        got.append(payload)
+        raise ValueError('from a handler')
+
+    a, b, got, own = connect(name + '.a'), connect(name + '.b'), [], Filter()
+    a.on_frame = lambda frame: handler(frame.payload)
+    rpc = Rpc(b)
+    rpc.on_notification = lambda event: handler(event.get_payload())
+    loggers = [logging.getLogger('busrt.client'), logging.getLogger('busrt.rpc')]
+    for logger in loggers:
+        logger.addFilter(own)
+    try:
+        for n in range(3):
+            a.send(a.name, Frame(b'%d' % n))
+            rpc.notify(b.name, Notification(b'%d' % n))
+        until(lambda: len(got) == 6)
+    finally:
+        for logger in loggers:
+            logger.removeFilter(own)

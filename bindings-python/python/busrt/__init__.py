@@ -1,5 +1,7 @@
 """Client of the message bus BUS/RT, for plain threads. `busrt_async` is the same for asyncio."""
 
+# First: it refuses interpreters in which the extension module must not be loaded.
+from . import _life
 from ._busrt import Broker, __version__
 
 from . import client, rpc

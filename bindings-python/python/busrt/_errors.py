@@ -100,13 +100,18 @@ def of_code(code, what):
     return error
 
 
+def _reduce(error):
+    """Pickles an error of a class that is made when it is needed."""
+    return _os_error, (error.errno, error.filename)
+
+
 def _os_error(errno, subject):
     """An error of the operating system: the subclass that Python has for its number, and a BusError."""
     import os
     base = type(OSError(errno, ''))
     made = _os_errors.get(base)
     if made is None:
-        made = type(base.__name__, (BusOSError, base), {'__module__': __name__})
+        made = type(base.__name__, (BusOSError, base), {'__module__': __name__, '__reduce__': _reduce})
         _os_errors[base] = made
     arguments = (errno, os.strerror(errno)) + ((subject,) if subject else ())
     return made(*arguments)

@@ -1,8 +1,28 @@
-"""The end of the interpreter, and fork."""
+"""The beginning and the end of the interpreter, and fork."""
 
 import atexit
 import os
 import sys
+
+
+def _is_main_interpreter():
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        try:
+            # Before Python 3.13.
+            import _xxsubinterpreters as interpreters
+        except ImportError:
+            return True
+    ids = interpreters.get_current(), interpreters.get_main()
+    current, main = (int(each[0] if isinstance(each, tuple) else each) for each in ids)
+    return current == main
+
+
+# Python may hand the objects of an extension module to other interpreters, and the end of any of them would be taken for the
+# end of the process.
+if not _is_main_interpreter():
+    raise ImportError('busrt can be imported by the main interpreter of a process only')
 
 from . import _busrt
 

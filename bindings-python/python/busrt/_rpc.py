@@ -2,9 +2,10 @@
 
 from ._constants import (
     OP_MESSAGE, RPC_ERROR_CODE_INTERNAL, RPC_NOTIFICATION, RPC_NOTIFICATION_HEADER, RPC_REQUEST)
+from ._errors import BusError
 
 
-class RpcException(Exception):
+class RpcException(BusError):
     """The failure of a call. `rpc_error_code` is its code, `rpc_error_payload` what came with it: bytes from a peer."""
 
     def __init__(self, msg='', code=RPC_ERROR_CODE_INTERNAL):

@@ -1,8 +1,9 @@
 from typing import Any
 
+from ._errors import BusError
 from .client import Frame, _Payload
 
-class RpcException(Exception):
+class RpcException(BusError):
     rpc_error_code: int
     rpc_error_payload: Any
     def __init__(self, msg: _Payload = "", code: int = -32603) -> None: ...

@@ -31,6 +31,14 @@ def on_frame_default(frame):
     pass
 
 
+def _log(logger, text):
+    """Logs the exception that is handled. What a filter of the program raises ends no thread of ours."""
+    try:
+        logger.exception(text)
+    except BaseException:
+        pass
+
+
 class _CallFrame:
     """The request of a call on its way through `Client.send`, which may be overridden: to that it is the request."""
 
@@ -250,13 +258,13 @@ class Client:
                     try:
                         self.on_frame(frame)
                     except BaseException:
-                        logger.exception('the handler of a frame has raised')
+                        _log(logger, 'the handler of a frame has raised')
             else:
                 for frame in batch:
                     try:
                         handle(frame)
                     except BaseException:
-                        _rpc_logger.exception('a handler has raised')
+                        _log(_rpc_logger, 'a handler has raised')
             # Nothing is kept while this waits.
             frame = batch = None
             spent = clock() - began

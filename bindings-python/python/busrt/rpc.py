@@ -10,7 +10,7 @@ from ._constants import (
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
 from ._errors import BusTimeoutError
 from ._rpc import Event, Notification, Reply, Request, RpcException, error_of, format_rpc_e_msg, parse
-from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, on_frame_default
+from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, _log, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
 
@@ -96,7 +96,7 @@ class Rpc:
             try:
                 self.on_frame(frame) if kind is None else self.on_notification(kind)
             except BaseException:
-                logger.exception('a handler has raised')
+                _log(logger, 'a handler has raised')
         elif kind.tp == RPC_REQUEST:
             threading.Thread(
                 target=self._answer, args=(kind, _SentReply(self, frame.sender, kind.call_id)), name='busrt',
@@ -133,7 +133,7 @@ class Rpc:
                 responder.reply(result)
         except BaseException as e:
             if event.call_id == 0:
-                logger.exception('the handler of a call has raised')
+                _log(logger, 'the handler of a call has raised')
                 return
             try:
                 responder.error(*error_of(e))

@@ -50,6 +50,16 @@ async def within(timeout, future):
         timer.cancel()
 
 
+async def wait_among(timeout, waiters):
+    """Waits, at most `timeout` seconds, for a new future in `waiters`, a dict without values, and takes it out."""
+    future = asyncio.get_running_loop().create_future()
+    waiters[future] = None
+    try:
+        await within(timeout, future)
+    finally:
+        waiters.pop(future, None)
+
+
 async def wait_event(timeout, event):
     """Waits for an event that a program sets, at most `timeout` seconds; 0 and None are no limit."""
     try:

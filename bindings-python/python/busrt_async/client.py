@@ -15,7 +15,7 @@ from busrt._errors import BusConnectionError, of_code
 from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
 
 from . import _session
-from ._session import Session, finished, wait_event, within
+from ._session import Session, finished, wait_among, wait_event
 
 logger = logging.getLogger('busrt.client')
 
@@ -74,12 +74,9 @@ class ClientFrame:
             return RESPONSE_OK
         if not self._done:
             if self._is_ours:
-                future = asyncio.get_running_loop().create_future()
                 if self._waiters is None:
-                    self._waiters = [future]
-                else:
-                    self._waiters.append(future)
-                await within(timeout, future)
+                    self._waiters = {}
+                await wait_among(timeout, self._waiters)
             else:
                 await wait_event(timeout, self.completed)
         return self.result

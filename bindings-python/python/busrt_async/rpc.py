@@ -9,7 +9,7 @@ from busrt._constants import (
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
 from busrt._rpc import Event, Notification, Reply, Request, RpcException, error_of, format_rpc_e_msg, parse
 
-from ._session import wait_event, within
+from ._session import wait_among, wait_event
 from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame, _CallFrame, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
@@ -332,12 +332,9 @@ class RpcCallEvent:
             if reply is None:
                 await wait_event(timeout, self.completed)
             else:
-                future = asyncio.get_running_loop().create_future()
                 if reply.waiters is None:
-                    reply.waiters = [future]
-                else:
-                    reply.waiters.append(future)
-                await within(timeout, future)
+                    reply.waiters = {}
+                await wait_among(timeout, reply.waiters)
                 self._look()
         if self._error is not None:
             raise self._error
