@@ -228,3 +228,31 @@ def test_one_client_in_many_loops_at_the_same_time(path, name):
         thread.join(30)
     assert sorted(ends) == list(range(LOOPS))
     assert busrt_async.Client is Client
+
+
+def test_an_iteration_lets_other_tasks_run(path, name):
+    """Also one that awaits nothing else and always finds a frame."""
+    async def main():
+        async with busrt_async.connect(path, name) as client:
+            for _ in range(1000):
+                await client.send(name, Frame(b''))
+            turns, got = 0, 0
+
+            async def other():
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.ensure_future(other())
+            await client.send_message(name, b'')
+            turns = 0
+            async for _ in client:
+                got += 1
+                if got == 1000:
+                    break
+            # Batches have up to 64 frames.
+            assert turns >= 1000 // 64, turns
+            task.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -12,7 +12,7 @@ import pytest
 import busrt_async
 from busrt.client import OP_PUBLISH, OP_SUBSCRIBE, Client, Frame
 from busrt.rpc import Notification, Rpc
-from conftest import dropped, subscribed
+from conftest import Busrtd, dropped, subscribed
 from running import IS_FULL
 
 INBOX_BYTES = 1024 * 1024
@@ -29,10 +29,10 @@ class Receiver:
 
     def __init__(self, path, name, way, delay):
         self.got, self.way, self.loop = [], way, None
-        make = busrt_async.Client if way == 'asyncio' else Client
+        make = busrt_async.Client if 'asyncio' in way else Client
         self.client = client = make(path, name, inbox_bytes=INBOX_BYTES)
         self.name = name
-        if way == 'asyncio':
+        if 'asyncio' in way:
             self.loop = asyncio.new_event_loop()
             threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
@@ -40,8 +40,14 @@ class Receiver:
             async def on_frame(frame):
                 time.sleep(delay)
                 self.got.append(int(frame.payload[:8]))
-            client.on_frame = on_frame
+            if way == 'asyncio':
+                client.on_frame = on_frame
             self.run(client.connect())
+            if way == 'iteration with asyncio':
+                async def iterate():
+                    async for frame in client:
+                        await on_frame(frame)
+                self.iteration = asyncio.run_coroutine_threadsafe(iterate(), self.loop)
             topics = Frame(tp=OP_SUBSCRIBE, qos=1)
             topics.topic = 'slow'
             assert self.run(self.run(client.send(None, topics)).wait_completed()) == 1
@@ -52,6 +58,10 @@ class Receiver:
             self.got.append(int(payload[:8]))
 
         client.connect()
+        if way == 'iteration':
+            subscribed(client, 'slow')
+            threading.Thread(target=lambda: [handle(frame.payload) for frame in client], daemon=True).start()
+            return
         if way == 'Client.on_frame':
             client.on_frame = lambda frame: handle(frame.payload)
         else:
@@ -133,3 +143,39 @@ def test_publications_arrive_or_are_counted(sender, receiver, way, delay):
     assert len(receiver.got) + dropped(sender, receiver.name) == count
     assert receiver.got == sorted(set(receiver.got))
     assert receiver.client.is_connected()
+
+
+@pytest.mark.parametrize('way', [
+    'Client.on_frame', 'Rpc.on_notification', 'iteration', 'asyncio', 'iteration with asyncio'])
+def test_slow_handlers_take_few_frames_at_a_time(name, way):
+    """A broker drops messages for a receiver that takes nothing for the hold time, which is shorter here than many frames
+    need: to the broker, what was taken is handled. There is more to send than anything holds."""
+    broker = Busrtd('--hold-ms', '150', '--queue-bytes', '65536')
+    receiver = Receiver(broker.path, name + '.to', way, 0.02)
+    client, observer = Client(broker.path, name + '.from'), Client(broker.path, name + '.observer')
+    client.timeout = observer.timeout = 30
+
+    def send():
+        sent = Notification() if way == 'Rpc.on_notification' else Frame()
+        sent.qos = 0
+        try:
+            for number in range(20_000):
+                sent.payload = b'%08d' % number + bytes(1000)
+                client.send(receiver.name, sent)
+            ends.append('everything was sent')
+        except OSError:
+            pass
+
+    client.connect()
+    observer.connect()
+    ends, thread = [], threading.Thread(target=send)
+    thread.start()
+    try:
+        receiver.wait(lambda: len(receiver.got) >= 100)
+        assert dropped(Rpc(observer), receiver.name) == 0 and not ends
+        assert receiver.got == list(range(len(receiver.got)))
+    finally:
+        broker.kill()
+        thread.join(30)
+        receiver.close()
+        broker.stop()

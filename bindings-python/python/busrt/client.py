@@ -12,6 +12,7 @@ from ._constants import (
     ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
     OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
 from ._errors import BusConnectionError, of_code
+from ._pace import next_size
 
 logger = logging.getLogger('busrt.client')
 # What the handlers of an Rpc raise.
@@ -354,7 +355,8 @@ class Client:
 
     def batches(self, most=_MAX_BATCH, timeout=None):
         """Iterates over received frames in lists of up to `most`, until the connection ends, or until none has come for
-        `timeout` seconds. `on_frame` gets none from here on. One thread at a time may iterate."""
+        `timeout` seconds. `on_frame` gets none from here on. One thread at a time may iterate. A broker takes all frames of
+        a list for handled: one that takes long should be short."""
         source = self._take_over()
         while True:
             batch = source.take(most, timeout)
@@ -364,8 +366,14 @@ class Client:
 
     def __iter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
-        for batch in self.batches():
+        source, size = self._take_over(), 1
+        while True:
+            batch = source.take(size)
+            if not batch:
+                return
+            began = time.monotonic()
             yield from batch
+            size = next_size(size, time.monotonic() - began, _MAX_BATCH)
 
     def _take_over(self):
         with self._mutex():

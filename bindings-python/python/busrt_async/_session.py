@@ -1,9 +1,11 @@
 """One connection within one event loop."""
 
 import asyncio
+from time import monotonic
 
 from busrt._busrt import Completions
 from busrt._errors import AsyncTimeoutError, BusConnectionError, BusTimeoutError
+from busrt._pace import next_size
 
 # Results and frames that are handled before the loop does something else.
 _RESULTS = 256
@@ -128,15 +130,38 @@ class Session:
     def watch(self, source, handle):
         """Has `handle` called with each list of frames from a source."""
         fd = source.fileno()
+        # Tasks that keep the loop for long get smaller batches. While more frames wait, this is called right after them.
+        most, was_full, began = 1, False, 0
 
         def take():
-            batch = source.take(_FRAMES)
+            nonlocal most, was_full, began
+            if was_full:
+                most = next_size(most, monotonic() - began, _FRAMES)
+            batch = source.take(most)
             if batch is None:
                 self.loop.remove_reader(fd)
-            elif batch:
+                return
+            was_full = len(batch) == most
+            if was_full:
+                began = monotonic()
+            if batch:
                 handle(batch)
 
         self.loop.add_reader(fd, take)
+
+    async def next_batch(self, source, most):
+        """Waits for up to `most` frames of a source; None when there will be no more. Lets other tasks run in any case."""
+        await asyncio.sleep(0)
+        while True:
+            batch = source.take(most)
+            if batch or batch is None:
+                return batch
+            future = self.loop.create_future()
+            self.loop.add_reader(source.fileno(), _set, future)
+            try:
+                await future
+            finally:
+                self.loop.remove_reader(source.fileno())
 
     def start(self, handler, argument):
         """Starts a task with what a handler returns."""

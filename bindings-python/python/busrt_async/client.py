@@ -4,6 +4,7 @@ another one."""
 import asyncio
 import logging
 import os
+from time import monotonic
 
 from busrt._busrt import Frame, Link
 from busrt import _life  # noqa: F401
@@ -12,12 +13,16 @@ from busrt._constants import (
     ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
     OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
 from busrt._errors import BusConnectionError, of_code
+from busrt._pace import next_size
 from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
 
 from . import _session
 from ._session import Session, finished, wait_among, wait_event
 
 logger = logging.getLogger('busrt.client')
+
+# The frames that an iteration takes at once.
+_MAX_BATCH = 64
 
 
 async def on_frame_default(frame):
@@ -331,29 +336,28 @@ class Client:
 
     async def batches(self, most=64):
         """Iterates over received frames in lists of up to `most`, until the connection ends. `on_frame` gets none from
-        here on. One task at a time may iterate."""
+        here on. One task at a time may iterate. A broker takes all frames of a list for handled: one that takes long
+        should be short."""
         session = _session.of(self)
         source = self._take_over(session)
-        loop, fd = session.loop, source.fileno()
         while True:
-            batch = source.take(most)
+            batch = await session.next_batch(source, most)
             if batch is None:
                 return
-            if batch:
-                yield batch
-                continue
-            future = loop.create_future()
-            loop.add_reader(fd, _session._set, future)
-            try:
-                await future
-            finally:
-                loop.remove_reader(fd)
+            yield batch
 
     async def __aiter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
-        async for batch in self.batches():
+        session = _session.of(self)
+        source, size = self._take_over(session), 1
+        while True:
+            batch = await session.next_batch(source, size)
+            if batch is None:
+                return
+            began = monotonic()
             for frame in batch:
                 yield frame
+            size = next_size(size, monotonic() - began, _MAX_BATCH)
 
     def _take_over(self, session):
         if session.serving is not _ITERATION:
