@@ -108,7 +108,7 @@ def test_waits_that_are_given_up_leave_nothing(path, name):
         # Each of the 100 waits is a task and a future; besides them there are the tasks of this test and of the handler.
         assert len(futures) < 220, len(futures)
         release.set()
-        operation._complete(1)
+        operation._bus_complete(1)
         assert await asyncio.gather(*ends) == [call] * 50 + [1] * 50
         await client.disconnect()
 
@@ -136,7 +136,7 @@ def test_calls_that_are_cancelled_are_forgotten(path, name):
             with pytest.raises(asyncio.CancelledError):
                 await call
         await asyncio.sleep(0.05)
-        assert not client._session.pending
+        assert not client._bus_session.pending
         release.set()
         await client.disconnect()
 

@@ -210,7 +210,7 @@ async def test_the_new_style(path, name):
         assert e.value.rpc_error_code == -32601
         with pytest.raises(asyncio.TimeoutError):
             await caller.call_method(server.client.name, 'slow', timeout=0.05)
-        assert not caller.client._session.pending
+        assert not caller.client._bus_session.pending
 
 
 @run

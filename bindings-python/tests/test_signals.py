@@ -150,6 +150,11 @@ def test_a_call_to_a_broker_that_does_not_answer(stuck, interrupted):
     interrupted(event.wait_completed)
 
 
+def test_a_secondary_client(stuck, interrupted):
+    interrupted(stuck.secondary)
+    assert stuck.is_connected()
+
+
 def test_other_signals(stuck, name, interrupted):
     """What a handler raises ends a wait; when it returns, the wait goes on."""
     pending, count = stuck.send(name, Frame(b'', qos=1)), []

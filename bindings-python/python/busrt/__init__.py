@@ -9,5 +9,6 @@ from ._constants import QoS
 from ._errors import (
     AccessError, BusConnectionError, BusError, BusOSError, BusTimeoutError, InvalidDataError, NotDeliveredError,
     NotRegisteredError, NotSupportedError, RegistrationError)
-from .client import Client, ClientFrame, Frame, connect
+from ._connect import connect
+from .client import Client, ClientFrame, Frame
 from .rpc import Rpc, RpcException

@@ -14,7 +14,8 @@ from ._errors import (
     NotSupportedError as NotSupportedError,
     RegistrationError as RegistrationError,
 )
-from .client import Client as Client, ClientFrame as ClientFrame, Frame as Frame, connect as connect
+from ._connect import connect as connect
+from .client import Client as Client, ClientFrame as ClientFrame, Frame as Frame
 from .rpc import Rpc as Rpc, RpcException as RpcException
 from typing_extensions import Self, final
 

@@ -2,14 +2,14 @@
 
 import logging
 import threading
-import time
+import time as _time
 
 from ._constants import (
     RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
     RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
-from ._errors import BusTimeoutError
-from ._rpc import Event, Notification, Reply, Request, RpcException, error_of, format_rpc_e_msg, parse
+from ._errors import BusTimeoutError as _BusTimeoutError
+from ._rpc import Event, Notification, Reply, Request, RpcException, error_of as _error_of, format_rpc_e_msg, parse as _parse
 from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, _log, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
@@ -32,11 +32,11 @@ class Rpc:
     threads of the client.
     """
 
-    _is_busrt_rpc = True
+    _bus_is_busrt_rpc = True
     on_frame = staticmethod(on_frame_default)
     on_call = staticmethod(on_call_default)
     on_notification = staticmethod(on_notification_default)
-    _methods = None
+    _bus_methods = None
 
     def __init__(self, client):
         self.client = client
@@ -61,7 +61,7 @@ class Rpc:
         try:
             # How long the acknowledgement is awaited, and how long that takes from now on.
             timeout = self.client.timeout
-            event._until = None if timeout is None else time.monotonic() + timeout
+            event._until = None if timeout is None else _time.monotonic() + timeout
             self.client.send(target, _CallFrame(request, event))
         except Exception as e:
             event._fail(RpcException(str(e), code=-32000 - ERR_IO))
@@ -81,9 +81,9 @@ class Rpc:
         """Decorator: the function answers calls of that method. It is called with the event; what it returns is the
         reply. Calls of other methods go to `on_call`."""
         def register(function):
-            methods = dict(self._methods or {})
+            methods = dict(self._bus_methods or {})
             methods[(name or function.__name__).encode()] = function
-            self._methods = methods
+            self._bus_methods = methods
             return function
         return register
 
@@ -91,7 +91,7 @@ class Rpc:
 
     def _handle_frame(self, frame):
         """Handles a frame that came through another client, or before the client knew of this."""
-        kind = parse(frame)
+        kind = _parse(frame)
         if kind is None or kind.tp == RPC_NOTIFICATION:
             try:
                 self.on_frame(frame) if kind is None else self.on_notification(kind)
@@ -99,34 +99,34 @@ class Rpc:
                 _log(logger, 'a handler has raised')
         elif kind.tp == RPC_REQUEST:
             threading.Thread(
-                target=self._answer, args=(kind, _SentReply(self, frame.sender, kind.call_id)), name='busrt',
+                target=self._bus_answer, args=(kind, _SentReply(self, frame.sender, kind.call_id)), name='busrt',
                 daemon=True).start()
 
-    def _on_frame_of(self, client):
+    def _bus_on_frame_of(self, client):
         return lambda frame: self.on_frame(frame)
 
-    def _on_notification_of(self, client):
+    def _bus_on_notification_of(self, client):
         return lambda frame: self.on_notification(Event(RPC_NOTIFICATION, frame, 1))
 
-    def _serve_calls(self, client, source):
+    def _bus_serve_calls(self, client, source):
         while True:
             request = source.take_request()
             if request is None:
                 return
             if source.idle() == 0:
-                threading.Thread(target=self._serve_calls, args=(client, source), name='busrt', daemon=True).start()
+                threading.Thread(target=self._bus_serve_calls, args=(client, source), name='busrt', daemon=True).start()
             frame, responder, method, call_id, position = request
             event = Event(RPC_REQUEST, frame, position)
             event.call_id = call_id
             event.method = method
-            self._answer(event, responder)
+            self._bus_answer(event, responder)
             request = event = frame = responder = None
             if source.idle() >= _MAX_IDLE:
                 return
 
-    def _answer(self, event, responder):
+    def _bus_answer(self, event, responder):
         try:
-            methods = self._methods
+            methods = self._bus_methods
             handler = methods.get(event.method) if methods else None
             result = self.on_call(event) if handler is None else handler(event)
             if event.call_id != 0:
@@ -136,7 +136,7 @@ class Rpc:
                 _log(logger, 'the handler of a call has raised')
                 return
             try:
-                responder.error(*error_of(e))
+                responder.error(*_error_of(e))
             except Exception:
                 # The code or the text of the exception cannot be sent.
                 responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
@@ -198,7 +198,7 @@ class RpcCallEvent:
         call = self._call
         if call is None:
             return
-        left = None if self._until is None else max(self._until - time.monotonic(), 0)
+        left = None if self._until is None else max(self._until - _time.monotonic(), 0)
         code = call.acknowledged(left)
         if self._done:
             return
@@ -277,7 +277,7 @@ class RpcCallEvent:
         """Waits for the reply, at most `timeout` seconds (None is no limit), and returns itself. Raises RpcException, or
         TimeoutError."""
         if not self._settle(timeout):
-            raise BusTimeoutError()
+            raise _BusTimeoutError()
         if self._error is not None:
             raise self._error
         return self
@@ -328,5 +328,5 @@ class _CallAcknowledgement:
     def wait_completed(self, timeout=None):
         code = self._code(timeout)
         if code is None:
-            raise BusTimeoutError()
+            raise _BusTimeoutError()
         return code

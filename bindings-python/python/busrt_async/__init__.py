@@ -5,5 +5,6 @@ from busrt import (
     NotDeliveredError, NotRegisteredError, NotSupportedError, QoS, RegistrationError, __version__)
 
 from . import client, rpc
-from .client import Client, ClientFrame, Frame, connect
+from ._connect import connect
+from .client import Client, ClientFrame, Frame
 from .rpc import Rpc, RpcException

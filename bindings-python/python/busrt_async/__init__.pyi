@@ -15,5 +15,6 @@ from busrt import (
 )
 
 from . import client as client, rpc as rpc
-from .client import Client as Client, ClientFrame as ClientFrame, Frame as Frame, connect as connect
+from ._connect import connect as connect
+from .client import Client as Client, ClientFrame as ClientFrame, Frame as Frame
 from .rpc import Rpc as Rpc, RpcException as RpcException

@@ -84,7 +84,7 @@ class Session:
         self.serving = None
         self.tasks = set()
         self.token = 0
-        self._lock = asyncio.Lock()
+        self._bus_lock = asyncio.Lock()
         self._senders = 0
         loop.add_reader(self.completions.fileno(), self._take_results)
         self._take_results()
@@ -96,7 +96,7 @@ class Session:
         for token, value in self.completions.take(_RESULTS):
             waiting = pop(token, None)
             if waiting is not None:
-                waiting._complete(value)
+                waiting._bus_complete(value)
 
     def register(self, waiting):
         self.token = token = self.token + 1
@@ -108,7 +108,7 @@ class Session:
         until = None if timeout is None else self.loop.time() + timeout
         self._senders += 1
         try:
-            async with self._lock:
+            async with self._bus_lock:
                 while True:
                     sent = attempt()
                     if sent is not None and sent is not False:
@@ -203,12 +203,12 @@ class Session:
             self.unwatch()
         pending, self.pending = self.pending, {}
         for waiting in pending.values():
-            waiting._complete(None)
+            waiting._bus_complete(None)
 
 
 def of(client):
     """The session of a client."""
-    session = client._session
+    session = client._bus_session
     if session is None:
         raise BusConnectionError('the client is not connected')
     return session

@@ -3,21 +3,23 @@ another one."""
 
 import asyncio
 import logging
-import os
-from time import monotonic
+import os as _os
+import socket  # noqa: F401 - star imports of programs have it
+import time  # noqa: F401
+from time import monotonic as _monotonic
 
-from busrt._busrt import Frame, Link
+from busrt._busrt import Frame, Link as _Link
 from busrt import _life  # noqa: F401
 from busrt._constants import (
     ERR_BUSY, ERR_CLIENT_NOT_REGISTERED, ERR_DATA, ERR_IO, ERR_NOT_DELIVERED, ERR_NOT_SUPPORTED, ERR_OTHER,
     ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
     OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
-from busrt._errors import BusConnectionError, of_code
-from busrt._pace import next_size
+from busrt._errors import BusConnectionError as _BusConnectionError, of_code as _of_code
+from busrt._pace import next_size as _next_size
 from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
 
 from . import _session
-from ._session import Session, finished, wait_among, wait_event
+from ._session import Session as _Session, finished as _finished, wait_among as _wait_among, wait_event as _wait_event
 
 logger = logging.getLogger('busrt.client')
 
@@ -41,7 +43,7 @@ class ClientFrame:
         self.qos = qos
         self.result = 0
 
-    def _complete(self, code):
+    def _bus_complete(self, code):
         self.result = ERR_IO if code is None else code
         self._done = True
         waiters = self._waiters
@@ -81,9 +83,9 @@ class ClientFrame:
             if self._is_ours:
                 if self._waiters is None:
                     self._waiters = {}
-                await wait_among(timeout, self._waiters)
+                await _wait_among(timeout, self._waiters)
             else:
-                await wait_event(timeout, self.completed)
+                await _wait_event(timeout, self.completed)
         return self.result
 
 
@@ -98,10 +100,10 @@ class Client:
     frame is handled by a task of its own), `connected`. The options of the constructor are those of `busrt.Client`.
     """
 
-    _session = None
-    _options = {}
+    _bus_session = None
+    _bus_options = {}
     # If true, frames wait while nothing takes them. Else they are discarded.
-    _keeps = False
+    _bus_keeps = False
     on_frame = staticmethod(on_frame_default)
     buf_size = 8192
     timeout = 1
@@ -113,19 +115,19 @@ class Client:
         self.buf_size = 8192
         self.ping_interval = 1
         self.timeout = options.pop('timeout', 1)
-        self._options = options
+        self._bus_options = options
 
     def __setattr__(self, name, value):
         object.__setattr__(self, name, value)
         if name == 'on_frame':
-            self._attach()
+            self._bus_attach()
         elif name == 'ping_interval':
-            session = self._session
+            session = self._bus_session
             if session is not None:
                 session.link.set_ping_interval(value)
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k != '_session'}
+        return {k: v for k, v in self.__dict__.items() if k != '_bus_session'}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -133,14 +135,14 @@ class Client:
     @property
     def connected(self):
         """Whether the client is connected."""
-        session = self._session
+        session = self._bus_session
         return session is not None and session.link.is_connected()
 
     @connected.setter
     def connected(self, value):
-        session = self._session
+        session = self._bus_session
         if not value and session is not None:
-            self._session = None
+            self._bus_session = None
             session.link.close()
             session.end_soon()
 
@@ -151,28 +153,28 @@ class Client:
     async def connect(self):
         """Connects and registers, within `timeout`; else as that of `busrt.Client`."""
         await self.disconnect()
-        options = dict(self._options)
+        options = dict(self._bus_options)
         fd = options.pop('fd', None)
         options.update(
             timeout=self.timeout, ping_interval=self.ping_interval, buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
         if hasattr(fd, 'fileno'):
             fd = fd.fileno()
-        self._adopt(await finished(Link.connect_task(os.fspath(self.path), self.name, options, fd)))
+        self._bus_adopt(await _finished(_Link.connect_task(_os.fspath(self.path), self.name, options, fd)))
 
-    def _adopt(self, link):
-        self._session = Session(link, asyncio.get_running_loop())
-        self._attach()
+    def _bus_adopt(self, link):
+        self._bus_session = _Session(link, asyncio.get_running_loop())
+        self._bus_attach()
 
     async def disconnect(self):
         """Ends the connection, after what was sent is written. May be repeated, and called by handlers."""
-        session = self._session
+        session = self._bus_session
         if session is None:
             return
-        self._session = None
+        self._bus_session = None
         timeout = self.timeout
         if session.link.is_connected():
             try:
-                await asyncio.wait_for(finished(session.link.disconnect_task()), timeout)
+                await asyncio.wait_for(_finished(session.link.disconnect_task()), timeout)
             except asyncio.TimeoutError:
                 pass
             finally:
@@ -185,18 +187,18 @@ class Client:
         Waits for room, at most `timeout`, then raises asyncio.TimeoutError. Raises an OSError when the client is not
         connected. What is given is copied.
         """
-        session = self._session
+        session = self._bus_session
         if session is None:
-            raise BusConnectionError('the client is not connected')
+            raise _BusConnectionError('the client is not connected')
         if type(frame) is _CallFrame:
             return await frame._event._start(session, target, frame, self.timeout)
-        return await self._send(session, target, frame, None)
+        return await self._bus_send(session, target, frame, None)
 
-    async def _send(self, session, target, frame, receiver):
+    async def _bus_send(self, session, target, frame, receiver):
         operation = ClientFrame(frame.qos)
         if operation.qos & 1:
             if frame.type in _CHANGES and frame.topic == []:
-                operation._complete(RESPONSE_OK)
+                operation._bus_complete(RESPONSE_OK)
                 return operation
             operation._is_ours = True
             token = session.register(operation)
@@ -226,36 +228,36 @@ class Client:
 
     # Receiving.
 
-    def _attach(self):
-        session = self._session
+    def _bus_attach(self):
+        session = self._bus_session
         if session is None:
             return
         serving = _server_of(self.on_frame)
-        if self._keeps and self.on_frame is on_frame_default:
+        if self._bus_keeps and self.on_frame is on_frame_default:
             return
         if session.source is not None and serving is session.serving:
             return
         session.serving = serving
         if serving is None:
-            self._take_plain(session, self._start_handlers)
+            self._bus_take_plain(session, self._bus_start_handlers)
             return
         # One source for all, so that tasks are started in the order received.
         source = session.link.loop_serve()
         session.unwatch()
         session.source, session.is_plain = source, False
-        session.watch(source, serving._starter(session))
+        session.watch(source, serving._bus_starter(session))
 
-    def _take_plain(self, session, handle):
-        session.watch(self._plain_source(session), handle)
+    def _bus_take_plain(self, session, handle):
+        session.watch(self._bus_plain_source(session), handle)
 
-    def _plain_source(self, session):
+    def _bus_plain_source(self, session):
         if not session.is_plain:
             session.unwatch()
             session.source, session.is_plain = session.link.loop_frames(), True
         return session.source
 
-    def _start_handlers(self, frames):
-        session = self._session
+    def _bus_start_handlers(self, frames):
+        session = self._bus_session
         if session is not None:
             start = session.start
             for frame in frames:
@@ -264,7 +266,7 @@ class Client:
     # Names that no program in the field uses.
 
     async def __aenter__(self):
-        self._keeps = True
+        self._bus_keeps = True
         if not self.is_connected():
             await self.connect()
         return self
@@ -275,51 +277,51 @@ class Client:
     async def publish(self, topic, payload=b'', qos=QoS.PROCESSED, timeout=None):
         """Publishes to `topic`. With a QoS that asks for it, waits for the acknowledgement, at most `timeout` seconds
         (the client's timeout unless given). Raises BusError."""
-        await self._complete(topic, Frame(payload, OP_PUBLISH, qos), timeout)
+        await self._bus_complete(topic, Frame(payload, OP_PUBLISH, qos), timeout)
 
     async def send_message(self, target, payload=b'', qos=QoS.PROCESSED, timeout=None):
         """Sends to the client of exactly that name; else as `publish`."""
-        await self._complete(target, Frame(payload, OP_MESSAGE, qos), timeout)
+        await self._bus_complete(target, Frame(payload, OP_MESSAGE, qos), timeout)
 
     async def broadcast(self, mask, payload=b'', qos=QoS.PROCESSED, timeout=None):
         """Sends to all clients whose name matches `mask`; else as `publish`."""
-        await self._complete(mask, Frame(payload, OP_BROADCAST, qos), timeout)
+        await self._bus_complete(mask, Frame(payload, OP_BROADCAST, qos), timeout)
 
     async def publish_for(self, topic, receiver, payload=b'', qos=QoS.PROCESSED, timeout=None):
         """Publishes for one client only; else as `publish`."""
         frame = Frame(payload, OP_PUBLISH_FOR, qos)
-        operation = await self._send(_session.of(self), topic, frame, receiver)
-        await self._wait(operation, topic, timeout)
+        operation = await self._bus_send(_session.of(self), topic, frame, receiver)
+        await self._bus_wait(operation, topic, timeout)
 
     async def exclude(self, topics, qos=QoS.PROCESSED, timeout=None):
         """Excludes topics, a str or a list of str, from what the subscriptions match; else as `publish`."""
-        await self._topics(OP_EXCLUDE, topics, qos, timeout)
+        await self._bus_topics(OP_EXCLUDE, topics, qos, timeout)
 
     async def unexclude(self, topics, qos=QoS.PROCESSED, timeout=None):
         """Ends exclusions; else as `publish`."""
-        await self._topics(OP_UNEXCLUDE, topics, qos, timeout)
+        await self._bus_topics(OP_UNEXCLUDE, topics, qos, timeout)
 
-    async def _topics(self, tp, topics, qos, timeout):
+    async def _bus_topics(self, tp, topics, qos, timeout):
         frame = Frame(None, tp, qos)
         frame.topic = topics
-        await self._complete(None, frame, timeout)
+        await self._bus_complete(None, frame, timeout)
 
-    async def _complete(self, target, frame, timeout):
-        await self._wait(await self.send(target, frame), target, timeout)
+    async def _bus_complete(self, target, frame, timeout):
+        await self._bus_wait(await self.send(target, frame), target, timeout)
 
-    async def _wait(self, operation, subject, timeout):
+    async def _bus_wait(self, operation, subject, timeout):
         code = await operation.wait_completed(self.timeout if timeout is None else timeout)
         if code != RESPONSE_OK:
-            raise of_code(code, subject)
+            raise _of_code(code, subject)
 
     async def flush(self):
         """Waits until what was sent is with the kernel."""
-        return await finished(_session.of(self).link.flush_task())
+        return await _finished(_session.of(self).link.flush_task())
 
     async def drain(self, timeout=5):
         """Goes in good order: lets RPC handlers finish, writes what was sent, and disconnects, within `timeout` seconds.
         Returns whether that was done in time."""
-        return await finished(_session.of(self).link.drain_task(timeout))
+        return await _finished(_session.of(self).link.drain_task(timeout))
 
     def stats(self):
         """What the client has done so far: a dict of r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled."""
@@ -327,11 +329,11 @@ class Client:
 
     async def secondary(self, suffix=None):
         """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one."""
-        link = await finished(_session.of(self).link.secondary_task(suffix))
+        link = await _finished(_session.of(self).link.secondary_task(suffix))
         other = type(self).__new__(type(self))
-        Client.__init__(other, self.path, link.name(), **self._options)
+        Client.__init__(other, self.path, link.name(), **self._bus_options)
         other.timeout = self.timeout
-        other._adopt(link)
+        other._bus_adopt(link)
         return other
 
     async def batches(self, most=64):
@@ -339,7 +341,7 @@ class Client:
         here on. One task at a time may iterate. A broker takes all frames of a list for handled: one that takes long
         should be short."""
         session = _session.of(self)
-        source = self._take_over(session)
+        source = self._bus_take_over(session)
         while True:
             batch = await session.next_batch(source, most)
             if batch is None:
@@ -349,19 +351,19 @@ class Client:
     async def __aiter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
         session = _session.of(self)
-        source, size = self._take_over(session), 1
+        source, size = self._bus_take_over(session), 1
         while True:
             batch = await session.next_batch(source, size)
             if batch is None:
                 return
-            began = monotonic()
+            began = _monotonic()
             for frame in batch:
                 yield frame
-            size = next_size(size, monotonic() - began, _MAX_BATCH)
+            size = _next_size(size, _monotonic() - began, _MAX_BATCH)
 
-    def _take_over(self, session):
+    def _bus_take_over(self, session):
         if session.serving is not _ITERATION:
-            session.loop.remove_reader(self._plain_source(session).fileno())
+            session.loop.remove_reader(self._bus_plain_source(session).fileno())
             session.serving = _ITERATION
         return session.source
 
@@ -369,31 +371,3 @@ class Client:
 # Marks a session whose frames are iterated over.
 _ITERATION = object()
 _CHANGES = (OP_SUBSCRIBE, OP_UNSUBSCRIBE, OP_EXCLUDE, OP_UNEXCLUDE)
-
-
-class _Connecting:
-    """A client to be connected, by `await` or by `async with`."""
-
-    def __init__(self, client):
-        self._client = client
-
-    def __await__(self):
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self):
-        await self._client.connect()
-        return self._client
-
-    async def __aexit__(self, *_):
-        await self._client.disconnect()
-
-
-def connect(path, name, *, reconnect=True, timeout=5, on_frame=None, **options):
-    """Returns a connected client when it is awaited, and disconnects it at the end of an `async with`. It reconnects when
-    its connection is lost, unless told otherwise. `timeout` is in seconds; `options` are those of Client.
-    Received frames wait until they are iterated over, or until `on_frame` is set or an Rpc made."""
-    client = Client(path, name, reconnect=reconnect, timeout=timeout, **options)
-    client._keeps = True
-    if on_frame is not None:
-        client.on_frame = on_frame
-    return _Connecting(client)

@@ -7,10 +7,10 @@ from busrt._constants import (
     RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
     RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
-from busrt._rpc import Event, Notification, Reply, Request, RpcException, error_of, format_rpc_e_msg, parse
+from busrt._rpc import Event, Notification, Reply, Request, RpcException, error_of as _error_of, format_rpc_e_msg, parse as _parse
 
-from ._session import wait_among, wait_event
-from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame, _CallFrame, on_frame_default
+from ._session import wait_among as _wait_among, wait_event as _wait_event
+from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
 
@@ -31,11 +31,11 @@ class Rpc:
     an error reply. They are coroutine functions; each runs as a task of its own, started in the order received.
     """
 
-    _is_busrt_rpc = True
+    _bus_is_busrt_rpc = True
     on_frame = staticmethod(on_frame_default)
     on_call = staticmethod(on_call_default)
     on_notification = staticmethod(on_notification_default)
-    _methods = None
+    _bus_methods = None
 
     def __init__(self, client):
         self.client = client
@@ -93,9 +93,9 @@ class Rpc:
         """Decorator: the function, plain or a coroutine function, answers calls of that method. It is called with the
         event; what it returns is the reply. Calls of other methods go to `on_call`."""
         def register(function):
-            methods = dict(self._methods or {})
+            methods = dict(self._bus_methods or {})
             methods[(name or function.__name__).encode()] = function
-            self._methods = methods
+            self._bus_methods = methods
             return function
         return register
 
@@ -103,42 +103,42 @@ class Rpc:
 
     async def _handle_frame(self, frame):
         """Handles a frame that came through another client."""
-        event = parse(frame)
+        event = _parse(frame)
         if event is None:
-            await self._run(self.on_frame, frame)
+            await self._bus_run(self.on_frame, frame)
         elif event.tp == RPC_NOTIFICATION:
-            await self._run(self.on_notification, event)
+            await self._bus_run(self.on_notification, event)
         elif event.tp == RPC_REQUEST:
             reply = _SentReply()
-            await self._answer(event, reply)
+            await self._bus_answer(event, reply)
             if event.call_id != 0:
                 await self.client.send(frame.sender, reply.made(event.call_id))
 
-    def _starter(self, session):
+    def _bus_starter(self, session):
         def start(received):
             for each in received:
                 if type(each) is not tuple:
-                    session.start(self._run_frame, each)
+                    session.start(self._bus_run_frame, each)
                 elif len(each) == 1:
-                    session.start(self._run_notification, each[0])
+                    session.start(self._bus_run_notification, each[0])
                 else:
-                    session.start(self._run_call, each)
+                    session.start(self._bus_run_call, each)
         return start
 
-    def _run_frame(self, frame):
-        return self._run(self.on_frame, frame)
+    def _bus_run_frame(self, frame):
+        return self._bus_run(self.on_frame, frame)
 
-    def _run_notification(self, frame):
-        return self._run(self.on_notification, Event(RPC_NOTIFICATION, frame, 1))
+    def _bus_run_notification(self, frame):
+        return self._bus_run(self.on_notification, Event(RPC_NOTIFICATION, frame, 1))
 
-    def _run_call(self, request):
+    def _bus_run_call(self, request):
         frame, responder, method, call_id, position = request
         event = Event(RPC_REQUEST, frame, position)
         event.call_id = call_id
         event.method = method
-        return self._answer(event, responder)
+        return self._bus_answer(event, responder)
 
-    async def _run(self, handler, argument):
+    async def _bus_run(self, handler, argument):
         try:
             awaitable = handler(argument)
             if awaitable is not None:
@@ -146,9 +146,9 @@ class Rpc:
         except Exception:
             logger.exception('a handler has raised')
 
-    async def _answer(self, event, responder):
+    async def _bus_answer(self, event, responder):
         try:
-            methods = self._methods
+            methods = self._bus_methods
             handler = methods.get(event.method) if methods else None
             result = self.on_call(event) if handler is None else handler(event)
             if hasattr(result, '__await__'):
@@ -160,7 +160,7 @@ class Rpc:
                 logger.exception('the handler of a call has raised')
                 return
             try:
-                responder.error(*error_of(e))
+                responder.error(*_error_of(e))
             except Exception:
                 # The code or the text of the exception cannot be sent.
                 responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
@@ -196,7 +196,7 @@ class _Reply:
         self.waiters = None
         self.event = None
 
-    def _complete(self, value):
+    def _bus_complete(self, value):
         self.value = value
         self.done = True
         waiters, self.waiters = self.waiters, None
@@ -211,7 +211,7 @@ class RpcCallEvent:
     """A call under way."""
 
     _reply = None
-    _session = None
+    _bus_session = None
     _id = None
     _token = None
     _done = False
@@ -223,7 +223,7 @@ class RpcCallEvent:
         pass
 
     async def _start(self, session, target, request, timeout):
-        operation = ClientFrame(request.qos)
+        operation = _ClientFrame(request.qos)
         operation._is_ours = True
         ack = session.register(operation)
         reply = _Reply()
@@ -245,11 +245,11 @@ class RpcCallEvent:
             raise
         if request.qos & 1 == 0:
             session.pending.pop(ack, None)
-        self._reply, self._session, self._id, self._token = reply, session, identifier, token
+        self._reply, self._bus_session, self._id, self._token = reply, session, identifier, token
         return operation
 
     def _forget(self):
-        session, self._session = self._session, None
+        session, self._bus_session = self._bus_session, None
         if session is not None and session.pending.pop(self._token, None) is not None:
             session.link.cancel(self._id)
 
@@ -271,7 +271,7 @@ class RpcCallEvent:
         if reply is None or not reply.done:
             return self._event is not None and self._event.is_set()
         self._done = True
-        self._session = None
+        self._bus_session = None
         value = reply.value
         if value is None:
             self._error = RpcException('connection lost', code=-32000 - ERR_IO)
@@ -330,11 +330,11 @@ class RpcCallEvent:
         if not self._look():
             reply = self._reply
             if reply is None:
-                await wait_event(timeout, self.completed)
+                await _wait_event(timeout, self.completed)
             else:
                 if reply.waiters is None:
                     reply.waiters = {}
-                await wait_among(timeout, reply.waiters)
+                await _wait_among(timeout, reply.waiters)
                 self._look()
         if self._error is not None:
             raise self._error
