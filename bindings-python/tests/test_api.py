@@ -4,6 +4,7 @@ PyPI. test_api_async.py is the same for asyncio."""
 import copy
 import logging
 import pickle
+import threading
 import time
 import types
 
@@ -286,3 +287,90 @@ def test_a_log_filter_that_raises_ends_no_thread(connect, name):
     finally:
         for logger in loggers:
             logger.removeFilter(own)
+
+
+def test_ping_interval_is_read_at_each_ping(fake, name):
+    pings = []
+
+    def count(peer):
+        fake.register(peer)
+        while True:
+            got = peer.recv(1000)
+            if not got:
+                return
+            pings.append(got)
+
+    fake.answer(count)
+    client = Client(fake.path, name)
+    client.ping_interval = 0.05
+    client.connect()
+    until(lambda: len(pings) >= 3)
+    assert set(b''.join(pings)) == {0}
+    client.ping_interval = 1000
+    time.sleep(0.1)
+    pings.clear()
+    time.sleep(0.3)
+    assert not pings
+    fake.close()
+    client.disconnect()
+
+
+def test_threads_are_daemons(connect, name):
+    before = set(threading.enumerate())
+    a, rpc, kinds = connect(name + '.a'), Rpc(connect(name + '.b')), []
+
+    def handler(_):
+        kinds.append(threading.current_thread().daemon)
+
+    a.on_frame = rpc.on_notification = rpc.on_call = handler
+    a.send(a.name, Frame(b''))
+    rpc.notify(rpc.client.name, Notification())
+    rpc.call(rpc.client.name, Request('x')).wait_completed(5)
+    until(lambda: len(kinds) == 3)
+    assert kinds == [True] * 3 and all(thread.daemon for thread in set(threading.enumerate()) - before)
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError('no text')
+
+    __repr__ = __str__
+
+
+class Coded(Exception):
+    def __init__(self, code):
+        self.rpc_error_code = code
+
+
+class Property(Exception):
+    @property
+    def rpc_error_code(self):
+        raise ValueError('no code')
+
+
+# Exceptions and results of a handler, and the code of the reply.
+ANSWERS = [
+    (Unspeakable(), None), (Coded('text'), -32603), (Coded(2**15), -32603), (Coded(-2**15), -2**15), (Coded(1.5), -32603),
+    (Property(), -32603), (RpcException(5, 6), None), (SystemExit(1), -32603), (KeyboardInterrupt(), -32603),
+    (RpcException('', 7), 7), (RpcException(None, 8), 8)]
+
+
+@pytest.mark.parametrize('at', range(len(ANSWERS)))
+def test_there_is_always_an_answer(connect, name, at):
+    raised, code = ANSWERS[at]
+    rpc = Rpc(connect(name))
+
+    def on_call(event):
+        raise raised
+
+    rpc.on_call = on_call
+    with pytest.raises(RpcException) as e:
+        rpc.call(name, Request('x')).wait_completed(5)
+    assert code is None or e.value.rpc_error_code == code
+    for result in (5, object(), ['x'], 1.5):
+        rpc.on_call = lambda event, result=result: result
+        with pytest.raises(RpcException) as e:
+            rpc.call(name, Request('x')).wait_completed(5)
+        assert e.value.rpc_error_code == -32603
+    rpc.on_call = lambda event: bytearray(b'ok')
+    assert rpc.call(name, Request('x')).wait_completed(5).get_payload() == b'ok'

@@ -9,6 +9,7 @@ import pytest
 
 from busrt_async.client import OP_MESSAGE, OP_PUBLISH, OP_SUBSCRIBE, Client, Frame
 from busrt_async.rpc import Notification, Request, Rpc, RpcException
+from test_api import ANSWERS
 from test_client_async import connected, into, run, sent, until
 
 
@@ -160,3 +161,61 @@ async def test_what_only_looks_like_rpc_goes_to_on_frame(path, name):
             await sent(a, name, Frame(payload, qos=1))
         await until(lambda: len(got) == len(payloads))
         assert [frame.payload for frame in got] == payloads
+
+
+@run
+async def test_handlers_may_end_and_restore_the_connection(path, name):
+    async with connected(path, name + '.a', name + '.b') as (a, b):
+        got = []
+
+        async def on_frame(frame):
+            await a.disconnect()
+            got.append(a.is_connected())
+            await a.connect()
+            got.append(await sent(a, b.name, Frame(b'', qos=1)))
+
+        a.on_frame = on_frame
+        for _ in range(3):
+            await b.send(a.name, Frame(b''))
+            await until(lambda: len(got) == 2)
+            assert got == [False, 1]
+            got.clear()
+        server, caller = Rpc(a), Rpc(b)
+
+        async def on_call(event):
+            await a.disconnect()
+            got.append(a.is_connected())
+
+        server.on_call = on_call
+        event = await caller.call(a.name, Request('x'))
+        with pytest.raises((RpcException, asyncio.TimeoutError)):
+            await event.wait_completed(0.2)
+        assert got == [False]
+
+
+@pytest.mark.parametrize('at', range(len(ANSWERS) + 1))
+def test_there_is_always_an_answer(path, name, at):
+    raised, code = [*ANSWERS, (asyncio.CancelledError(), None)][at]
+    if isinstance(raised, (SystemExit, KeyboardInterrupt)):
+        pytest.skip('ends the loop')
+
+    async def main():
+        async with connected(path, name) as a:
+            rpc = Rpc(a)
+
+            async def on_call(event):
+                raise raised
+
+            rpc.on_call = on_call
+            with pytest.raises(RpcException) as e:
+                await (await rpc.call(name, Request('x'))).wait_completed(5)
+            assert code is None or e.value.rpc_error_code == code
+            for result in (5, object(), ['x'], 1.5):
+                async def on_call(event, result=result):
+                    return result
+                rpc.on_call = on_call
+                with pytest.raises(RpcException) as e:
+                    await (await rpc.call(name, Request('x'))).wait_completed(5)
+                assert e.value.rpc_error_code == -32603
+
+    asyncio.run(asyncio.wait_for(main(), 20))

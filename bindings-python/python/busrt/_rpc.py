@@ -43,6 +43,21 @@ def error_of(e):
     return code, format_rpc_e_msg(e)
 
 
+def answer_error(responder, e):
+    """Answers a request with an exception, whatever that is."""
+    try:
+        responder.error(*error_of(e))
+        return
+    except Exception:
+        pass
+    # The code or the text of the exception cannot be sent.
+    try:
+        text = repr(e)
+    except Exception:
+        text = type(e).__name__
+    responder.error(RPC_ERROR_CODE_INTERNAL, text)
+
+
 def parse(frame):
     """The event in a message; None in everything that is no message, and an event of type None in what is no request and
     no notification."""

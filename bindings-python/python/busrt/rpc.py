@@ -9,7 +9,8 @@ from ._constants import (
     RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
 from ._errors import BusTimeoutError as _BusTimeoutError
-from ._rpc import Event, Notification, Reply, Request, RpcException, error_of as _error_of, format_rpc_e_msg, parse as _parse
+from ._rpc import (
+    Event, Notification, Reply, Request, RpcException, answer_error as _answer_error, format_rpc_e_msg, parse as _parse)
 from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, _log, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
@@ -135,11 +136,7 @@ class Rpc:
             if event.call_id == 0:
                 _log(logger, 'the handler of a call has raised')
                 return
-            try:
-                responder.error(*_error_of(e))
-            except Exception:
-                # The code or the text of the exception cannot be sent.
-                responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
+            _answer_error(responder, e)
 
 
 # A thread that has handled a call ends if so many others wait for one.

@@ -7,7 +7,8 @@ from busrt._constants import (
     RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
     RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
     RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
-from busrt._rpc import Event, Notification, Reply, Request, RpcException, error_of as _error_of, format_rpc_e_msg, parse as _parse
+from busrt._rpc import (
+    Event, Notification, Reply, Request, RpcException, answer_error as _answer_error, format_rpc_e_msg, parse as _parse)
 
 from ._session import wait_among as _wait_among, wait_event as _wait_event
 from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default
@@ -155,15 +156,14 @@ class Rpc:
                 result = await result
             if event.call_id != 0:
                 responder.reply(result)
-        except Exception as e:
-            if event.call_id == 0:
+        except BaseException as e:
+            if event.call_id != 0:
+                _answer_error(responder, e)
+            elif isinstance(e, Exception):
                 logger.exception('the handler of a call has raised')
-                return
-            try:
-                responder.error(*_error_of(e))
-            except Exception:
-                # The code or the text of the exception cannot be sent.
-                responder.error(RPC_ERROR_CODE_INTERNAL, repr(e))
+            # One that is cancelled has answered, and is cancelled.
+            if not isinstance(e, Exception):
+                raise
 
 
 class _SentReply:
