@@ -54,7 +54,8 @@ def test_what_the_bus_raises(path, fake, name, tmp_path, module):
     for address, timeout, expected in [
             (path, 5, RuntimeError), (str(tmp_path / 'no.sock'), 5, FileNotFoundError),
             (f'127.0.0.1:{port}', 5, ConnectionRefusedError), (fake.path, 0.1, late),
-            (str(tmp_path), 5, OSError), ('no port', 5, ValueError), ('', 5, ValueError)]:
+            (str(tmp_path), 5, OSError), ('no port', 5, ValueError), ('', 5, ValueError),
+            ('no.such.host.invalid:1', 5, socket.gaierror)]:
         with pytest.raises(expected) as e:
             connect(address, timeout=timeout)
         error = e.value

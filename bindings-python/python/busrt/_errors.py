@@ -1,6 +1,7 @@
 """The exceptions of both modules. All of them are a BusError."""
 
 import asyncio
+import socket
 
 
 class BusError(Exception):
@@ -53,6 +54,13 @@ class BusOSError(BusError, OSError):
     """The operating system has refused something."""
 
 
+class BusAddressError(BusOSError, socket.gaierror):
+    """The name of a host is not known."""
+
+
+# What the standard library of Rust says of the failure of getaddrinfo.
+_LOOKUP = 'failed to lookup address information'
+
 _BY_KIND = {
     'timeout': BusTimeoutError,
     'lost': BusConnectionError,
@@ -79,6 +87,8 @@ def make(kind, text, code, errno, subject):
         error = RegistrationError('Unsupported protocol version')
     elif kind == 'timeout' and text == 'timed out':
         error = BusTimeoutError()
+    elif kind == 'io' and _LOOKUP in text:
+        error = BusAddressError(socket.EAI_NONAME, text)
     else:
         error = _BY_KIND.get(kind, BusError)(text)
     error.code = code
