@@ -31,9 +31,8 @@ impl Call {
             // The peer has answered, so that the broker must have accepted the request.
             return Ok(Some(busrt::proto::op::RESULT_OK));
         }
-        waiting::wait(py, waiting::seconds(timeout), |cx| {
-            self.operation.poll_result(cx).map(|result| result_code(&result))
-        })
+        let answered = waiting::wait_with(py, waiting::seconds(timeout), |wait| self.operation.wait(wait))?;
+        Ok(answered.map(|result| result_code(&result)))
     }
 
     /// Returns true if the reply has arrived or the call has failed.
@@ -47,7 +46,7 @@ impl Call {
     fn outcome(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Outcome>> {
         let result = match self.call.result() {
             Some(result) => Some(result),
-            None => waiting::wait(py, waiting::seconds(timeout), |cx| self.call.poll_result(cx))?,
+            None => waiting::wait_with(py, waiting::seconds(timeout), |wait| self.call.wait(wait))?,
         };
         result.map(|result| outcome(py, &result, self.call.reply_frame())).transpose()
     }

@@ -65,10 +65,8 @@ impl ClientFrame {
             return Ok(Some(code));
         }
         let Some(pending) = &self.pending else { return Ok(None) };
-        let ended = waiting::wait(py, waiting::seconds(timeout), |cx| {
-            pending.poll_result(cx).map(|result| result_code(&result))
-        })?;
-        Ok(ended)
+        let ended = waiting::wait_with(py, waiting::seconds(timeout), |wait| pending.wait(wait))?;
+        Ok(ended.map(|result| result_code(&result)))
     }
 }
 

@@ -61,6 +61,18 @@ pub(crate) fn wait<T: Send>(
     timeout: Option<Duration>,
     poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send,
 ) -> PyResult<Option<T>> {
+    wait_with(py, timeout, |wait| wait.on(poll))
+}
+
+/// Does the same as [`wait`] for `run`, which waits as it is told.
+///
+/// # Errors
+/// The exception that the handler of a signal raises.
+pub(crate) fn wait_with<T: Send>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    run: impl FnOnce(Wait<'_>) -> busrt::Result<Option<T>> + Send,
+) -> PyResult<Option<T>> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut raised = None;
     let is_main = is_main_thread();
@@ -68,7 +80,7 @@ pub(crate) fn wait<T: Send>(
     let ended = detached(py, move || {
         let mut check = || look_at_signals(raised_here);
         let wait = Wait::until(deadline);
-        if is_main { wait.slice(SIGNAL_SLICE).check(&mut check).on(poll) } else { wait.on(poll) }
+        run(if is_main { wait.slice(SIGNAL_SLICE).check(&mut check) } else { wait })
     });
     match (ended, raised) {
         (_, Some(e)) => Err(e),
