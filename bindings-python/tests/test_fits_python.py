@@ -91,7 +91,7 @@ def test_waits_that_are_given_up_leave_nothing(path, name):
         call, operation = await rpc.call(name, Request('x')), ClientFrame(1)
         operation._is_ours = True
         for waits in (call, operation):
-            for n in range(200):
+            for n in range(100):
                 wait = asyncio.ensure_future(waits.wait_completed(0.001 if n % 2 else None))
                 await asyncio.sleep(0)
                 if n % 4 == 0:
@@ -105,11 +105,11 @@ def test_waits_that_are_given_up_leave_nothing(path, name):
                     ends.append(wait)
         gc.collect()
         futures = [each for each in gc.get_objects() if isinstance(each, asyncio.Future) and not each.done()]
-        # Each of the 100 waits is a task and a future; besides them there are the tasks of this test and of the handler.
-        assert len(futures) < 220, len(futures)
+        # Each of the 50 waits is a task and a future; besides them there are the tasks of this test and of the handler.
+        assert len(futures) < 110, len(futures)
         release.set()
         operation._bus_complete(1)
-        assert await asyncio.gather(*ends) == [call] * 50 + [1] * 50
+        assert await asyncio.gather(*ends) == [call] * 25 + [1] * 25
         await client.disconnect()
 
     ends = []
@@ -127,7 +127,7 @@ def test_calls_that_are_cancelled_are_forgotten(path, name):
             await release.wait()
 
         rpc.on_call = on_call
-        for n in range(300):
+        for n in range(90):
             # Cancelled before the request is sent, before the acknowledgement, and before the reply.
             call = asyncio.ensure_future(rpc.call_method(name, 'x', timeout=30))
             for _ in range(n % 3):

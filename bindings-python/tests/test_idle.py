@@ -12,7 +12,7 @@ import busrt, busrt_async
 from busrt.rpc import Request
 
 path, name, kind = sys.argv[1:4]
-INTERVAL, SECONDS = 0.25, 2
+INTERVAL, SECONDS = 0.125, 1
 
 def wake_ups():
     counts = {}
@@ -34,7 +34,7 @@ def plain():
         rpc = busrt.Rpc(client)
         rpc.on_call = lambda event: b''
         rpc.call(name, Request('x')).wait_completed(10)
-    time.sleep(0.3)
+    time.sleep(0.15)
     before = wake_ups()
     time.sleep(SECONDS)
     report(before)
@@ -44,7 +44,7 @@ async def with_asyncio():
     client.ping_interval = INTERVAL
     await client.connect()
     busrt_async.Rpc(client)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.15)
     before = wake_ups()
     await asyncio.sleep(SECONDS)
     report(before)

@@ -9,7 +9,6 @@ if sys.version_info < (3, 12):
     pytest.skip('asyncio.run takes no loop factory', allow_module_level=True)
 uvloop = pytest.importorskip('uvloop')
 
-from test_api_async import *  # noqa: E402
 from test_client_async import *  # noqa: E402
 from test_rpc_async import *  # noqa: E402
 
