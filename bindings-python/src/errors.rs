@@ -1,9 +1,11 @@
 //! Maps errors to Python exceptions. The classes are in `busrt/_errors.py`.
 
 use busrt::proto::DecodeError;
+use busrt::rpc::RpcError;
 use busrt::{Error, ErrorKind};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBytes;
 use std::error::Error as _;
 
 /// Returns the exception for an error of the bus.
@@ -21,6 +23,26 @@ pub(crate) fn of_connect(py: Python<'_>, error: &Error) -> PyErr {
         None => kind_name(error.kind()),
     };
     make(py, kind, error)
+}
+
+/// The exception for a call that has failed: RpcException with bytes if the peer says so, else with a text.
+pub(crate) fn of_rpc(py: Python<'_>, error: &RpcError) -> PyErr {
+    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if let Some(bus) = error.bus_error()
+        && matches!(bus.kind(), ErrorKind::Timeout | ErrorKind::ConnectionLost)
+    {
+        return of(py, bus);
+    }
+    let made = MAKE
+        .get_or_try_init(py, || Ok::<_, PyErr>(py.import("busrt._rpc")?.getattr("RpcException")?.unbind()))
+        .and_then(|make| match error.bus_error() {
+            None => make.bind(py).call1((PyBytes::new(py, error.data()), error.code())),
+            Some(bus) => make.bind(py).call1((bus.to_string(), error.code())),
+        });
+    match made {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(e) => e,
+    }
 }
 
 /// Returns the exception for an operation over a client that was never connected, or in a state that forbids it.

@@ -13,12 +13,18 @@
 //! | `source`, `taker` | received frames and requests, in batches |
 //! | `responder` | the answer to a request |
 //! | `completions`, `task` | results for event loops |
-//! | `broker` | a broker within the process |
+//! | `events` | what happens to a connection |
+//! | `topics` | finds the handlers of a topic |
+//! | `cursor` | long results, item by item |
+//! | `broker`, `broker_options` | a broker within the process |
 
 mod broker;
+mod broker_options;
 mod call;
 mod completions;
+mod cursor;
 mod errors;
+mod events;
 mod frame;
 mod link;
 mod operation;
@@ -28,6 +34,7 @@ mod responder;
 mod source;
 mod taker;
 mod task;
+mod topics;
 mod waiting;
 
 use pyo3::prelude::*;
@@ -45,6 +52,11 @@ fn _busrt(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<responder::Responder>()?;
     module.add_class::<completions::Completions>()?;
     module.add_class::<task::Task>()?;
+    module.add_class::<events::EventStream>()?;
+    module.add_class::<topics::TopicMatcher>()?;
+    module.add_class::<cursor::RemoteCursor>()?;
+    module.add_class::<cursor::Cursors>()?;
+    module.add_class::<cursor::Answering>()?;
     module.add_class::<broker::Broker>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     waiting::register(module)

@@ -3,22 +3,24 @@
 use crate::call::Call;
 use crate::completions::Completions;
 use crate::errors;
+use crate::events::EventStream;
 use crate::operation::ClientFrame;
 use crate::options;
-use crate::outgoing::{Parts, Text};
+use crate::outgoing::{Data, Parts, Text};
 use crate::source::{LoopSource, Source};
 use crate::taker::Taker;
-use crate::task::{Task, Value};
+use crate::task::{self, Task, Value, run};
 use crate::waiting;
 use busrt::client::{Client, Deadline, TrySend};
 use busrt::rpc::{CallRequest, Caller, RpcError, Serving};
 use busrt::transport::Socket;
 use busrt::{ErrorKind, Result};
+use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::future::Future;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 /// A connection. May be used from any thread.
@@ -31,6 +33,17 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(client: Client) -> Link {
         Link { caller: Caller::new(client.clone()), client }
+    }
+
+    /// Waits on this thread for the client that `connecting` yields.
+    pub(crate) fn connected(
+        py: Python<'_>,
+        connecting: impl Future<Output = Result<Value>> + Send + 'static,
+    ) -> PyResult<Link> {
+        match run(py, true, None, connecting)? {
+            Some(Value::Client(client)) => Ok(Link::new(client)),
+            _ => Err(errors::new(py, ErrorKind::Timeout, "the client was not connected in time")),
+        }
     }
 }
 
@@ -55,29 +68,6 @@ fn connecting(
     ))
 }
 
-/// Runs a future in the runtime and waits for its end on this thread, at most `timeout`.
-fn run(
-    py: Python<'_>,
-    is_connecting: bool,
-    timeout: Option<Duration>,
-    work: impl Future<Output = Result<Value>> + Send + 'static,
-) -> PyResult<Option<Value>> {
-    let told = |e: &busrt::Error| if is_connecting { errors::of_connect(py, e) } else { errors::of(py, e) };
-    let mut task = pin!(busrt::runtime::handle().map_err(|e| told(&e))?.spawn(work));
-    match waiting::wait(py, timeout, |cx| task.as_mut().poll(cx)) {
-        Ok(Some(Ok(done))) => done.map(Some).map_err(|e| told(&e)),
-        Ok(Some(Err(_))) => Err(errors::new(py, ErrorKind::ConnectionLost, "the runtime was shut down")),
-        Ok(None) => {
-            task.abort();
-            Ok(None)
-        }
-        Err(e) => {
-            task.abort();
-            Err(e)
-        }
-    }
-}
-
 #[pymethods]
 impl Link {
     /// Connects and registers, and waits on this thread.
@@ -90,10 +80,7 @@ impl Link {
         options: &Bound<'_, PyDict>,
         fd: Option<i32>,
     ) -> PyResult<Link> {
-        match run(py, true, None, connecting(address, name, options, fd)?)? {
-            Some(Value::Client(client)) => Ok(Link::new(client)),
-            _ => Err(errors::new(py, ErrorKind::Timeout, "the client was not connected in time")),
-        }
+        Link::connected(py, connecting(address, name, options, fd)?)
     }
 
     /// Connects and registers in the background.
@@ -268,10 +255,7 @@ impl Link {
     /// Connects a secondary client, and waits on this thread.
     #[pyo3(signature = (suffix = None))]
     fn secondary(&self, py: Python<'_>, suffix: Option<String>) -> PyResult<Link> {
-        match run(py, true, None, secondary(self.client.clone(), suffix))? {
-            Some(Value::Client(client)) => Ok(Link::new(client)),
-            _ => Err(errors::new(py, ErrorKind::Timeout, "the client was not connected in time")),
-        }
+        Link::connected(py, secondary(self.client.clone(), suffix))
     }
 
     #[pyo3(signature = (suffix = None))]
@@ -291,7 +275,40 @@ impl Link {
         Ok(dict)
     }
 
-    /// Returns all frames, for a thread.
+    /// What happens to the connection, from its present state on, for a thread.
+    fn events(&self) -> EventStream {
+        EventStream::new(self.client.events())
+    }
+
+    /// What happens to the connection, for an event loop.
+    fn loop_events(&self, py: Python<'_>) -> PyResult<EventStream> {
+        EventStream::for_loop(py, self.client.events())
+    }
+
+    /// Calls a method that returns a cursor, waiting on this thread.
+    fn cursor(
+        &self,
+        py: Python<'_>,
+        target: String,
+        method: String,
+        params: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let params = Data::of(params)?.into_bytes();
+        task::run_to_object(py, cursor(self.caller.clone(), target, method, params))
+    }
+
+    fn cursor_task(
+        &self,
+        py: Python<'_>,
+        target: String,
+        method: String,
+        params: &Bound<'_, PyAny>,
+    ) -> PyResult<Task> {
+        let params = Data::of(params)?.into_bytes();
+        Task::spawn(py, false, cursor(self.caller.clone(), target, method, params))
+    }
+
+    /// All frames, for a thread.
     fn frames(&self, py: Python<'_>) -> PyResult<Source> {
         Ok(Source::new(Taker::Frames(self.client.frames().map_err(|e| errors::of(py, &e))?)))
     }
@@ -381,4 +398,11 @@ async fn secondary(client: Client, suffix: Option<String>) -> Result<Value> {
         None => client.secondary().await,
     };
     made.map(Value::Client)
+}
+
+async fn cursor(caller: Caller, target: String, method: String, params: Bytes) -> Result<Value> {
+    Ok(match caller.cursor(&target, &method, params).await {
+        Ok(cursor) => Value::Cursor(cursor),
+        Err(e) => Value::Failed(e),
+    })
 }

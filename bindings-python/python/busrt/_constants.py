@@ -1,6 +1,6 @@
-"""The constants of the protocol, of both modules."""
+"""The constants of the protocol, in both modules: `busrt.client` and `busrt_async.client` have all of them."""
 
-import enum
+from enum import IntEnum as _IntEnum
 
 GREETINGS = 0xEB
 PROTOCOL_VERSION = 1
@@ -29,24 +29,8 @@ ERR_ACCESS = 0x79
 
 PING_FRAME = b'\x00' * 9
 
-RPC_NOTIFICATION_HEADER = b'\x00'
-RPC_REQUEST_HEADER = b'\x01'
-RPC_REPLY_HEADER = b'\x11'
-RPC_ERROR_REPLY_HEADER = b'\x12'
 
-RPC_NOTIFICATION = 0x00
-RPC_REQUEST = 0x01
-RPC_REPLY = 0x11
-RPC_ERROR = 0x12
-
-RPC_ERROR_CODE_PARSE = -32700
-RPC_ERROR_CODE_INVALID_REQUEST = -32600
-RPC_ERROR_CODE_METHOD_NOT_FOUND = -32601
-RPC_ERROR_CODE_INVALID_METHOD_PARAMS = -32602
-RPC_ERROR_CODE_INTERNAL = -32603
-
-
-class QoS(enum.IntEnum):
+class QoS(_IntEnum):
     """How an operation is sent: acknowledged by the broker or not, flushed at once on every hop (realtime) or not."""
 
     NO = 0

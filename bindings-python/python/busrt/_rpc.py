@@ -1,8 +1,10 @@
 """What RPC is made of, in both modules."""
 
-from ._constants import (
-    OP_MESSAGE, RPC_ERROR_CODE_INTERNAL, RPC_NOTIFICATION, RPC_NOTIFICATION_HEADER, RPC_REQUEST)
+from ._constants import OP_MESSAGE
 from ._errors import BusError
+from ._rpc_constants import (
+    RPC_ERROR_CODE_INTERNAL, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION, RPC_NOTIFICATION_HEADER, RPC_REPLY_HEADER,
+    RPC_REQUEST)
 
 
 class RpcException(BusError):
@@ -118,3 +120,28 @@ class Reply:
         self.type = OP_MESSAGE
         self.qos = 1
         self.header = None
+
+
+class SentReply:
+    """Holds the answer to a request until it is sent as a message."""
+
+    _header, _payload, _code = RPC_REPLY_HEADER, b'', b''
+
+    def reply(self, result):
+        self._payload = _sendable(result)
+
+    def error(self, code, data):
+        self._header, self._payload = RPC_ERROR_REPLY_HEADER, _sendable(data)
+        self._code = code.to_bytes(2, 'little', signed=True)
+
+    def made(self, call_id):
+        reply = Reply(self._payload)
+        reply.header = self._header + call_id.to_bytes(4, 'little') + self._code
+        return reply
+
+
+def _sendable(data):
+    """What can be a payload. Raises TypeError for anything else."""
+    if data is None:
+        return b''
+    return data if isinstance(data, str) else memoryview(data)

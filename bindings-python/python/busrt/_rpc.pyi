@@ -1,7 +1,8 @@
 from typing import Any
 
+from ._base import _Payload
 from ._errors import BusError
-from .client import Frame, _Payload
+from .client import Frame
 
 class RpcException(BusError):
     rpc_error_code: int
@@ -42,3 +43,8 @@ class Reply:
     qos: int
     header: bytes | None
     def __init__(self, result: _Payload = b"") -> None: ...
+
+class SentReply:
+    def reply(self, result: Any) -> None: ...
+    def error(self, code: int, data: Any) -> None: ...
+    def made(self, call_id: int) -> Reply: ...

@@ -7,12 +7,12 @@ import threading
 import time
 
 from . import _life
+from ._base import (
+    ITERATION as _ITERATION, CallFrame as _CallFrame, log_exception as _log, server_of as _server_of)
 from ._busrt import ClientFrame, Frame, Link as _Link
-from ._constants import (
-    ERR_BUSY, ERR_CLIENT_NOT_REGISTERED, ERR_DATA, ERR_IO, ERR_NOT_DELIVERED, ERR_NOT_SUPPORTED, ERR_OTHER,
-    ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
-    OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
+from ._constants import *
 from ._errors import BusConnectionError as _BusConnectionError, of_code as _of_code
+from ._feeds import Feeds as _Feeds, start_thread as _start
 from ._pace import next_size as _next_size
 
 logger = logging.getLogger('busrt.client')
@@ -25,92 +25,43 @@ _life.install()
 _LONG_BATCH = 0.005
 _SHORT_BATCH = 0.001
 _MAX_BATCH = 512
-# The smallest size of one read, in bytes.
-_MIN_BUF_SIZE = 65536
 
 
 def on_frame_default(frame):
     pass
 
 
-def _log(logger, text):
-    """Logs the exception that is handled. What a filter of the program raises ends no thread of ours."""
-    try:
-        logger.exception(text)
-    except BaseException:
-        pass
-
-
-class _CallFrame:
-    """The request of a call on its way through `Client.send`, which may be overridden: to that it is the request."""
-
-    def __init__(self, request, event):
-        self._request = request
-        self.payload = request.payload
-        self.type = OP_MESSAGE
-        self.qos = request.qos
-        self.method = request.method
-        self.header = getattr(request, 'header', None)
-        self._event = event
-
-    @property
-    def __class__(self):
-        return type(self._request)
-
-    def __getattr__(self, name):
-        if name.startswith('__') or name == '_request':
-            raise AttributeError(name)
-        return getattr(self._request, name)
-
-
-class Client:
+class Client(_Feeds):
     """A client of a broker.
 
-    `path` is a socket's path (it starts with / or ends in .sock, .socket or .ipc) or host:port, `name` the name to
-    register. Nothing is opened before `connect`.
+    `path` is a socket's path (it starts with / or ends in .sock, .socket or .ipc), host:port, or a Broker of this
+    process; `name` is the name to register. Nothing is opened before `connect`. May be used from any thread.
 
     Attributes: `timeout` (seconds, None is no limit; read whenever something waits), `ping_interval` (seconds, read at
     each ping), `buf_size` (bytes, read at `connect`), `on_frame` (called with each received frame, on a thread of the
-    client), `connected`. `options` of the constructor: `reconnect`, `while_down`, `write_through`, `overflow`,
-    `inbox_bytes`, `queue_size`, `queue_bytes`, `silence`, `busy_poll`, and `fd`, an inherited socket to connect over.
+    client), `connected`.
+
+    Options of the constructor, by keyword: `timeout`; `reconnect` (False; True; or shortest delay and longest delay in
+    seconds and the number of tries, None is no limit); `while_down` (what sending does while the connection is lost:
+    'fail', ('wait', seconds), ('queue', bytes)); `write_through` (writes before `send` returns); `inbox_bytes` (received
+    frames that wait, in bytes) and `overflow` (what happens when they are more: 'wait', 'drop-old', 'drop-new');
+    `queue_size` (frames) and `queue_bytes` that wait to be sent; `silence` (seconds without a byte from the broker after
+    which the connection is lost, None is no limit); `busy_poll` (seconds); `fd`, an inherited socket to connect over (its
+    number, or what has `fileno`); `codec` ('msgpack', 'json', or an object with `dumps` and `loads`), which encodes what
+    `publish` and its like send, and decodes what handlers of topics and queues get. An unknown one raises TypeError at
+    `connect`, an invalid value ValueError.
     """
 
     # A subclass that does not call __init__ has these values, and so has an instance before it.
     _bus_link = None
     _bus_source = None
     _bus_serving = None
-    _bus_options = {}
     _bus_pid = None
-    # If true, frames wait while nothing takes them. Else they are discarded.
-    _bus_keeps = False
+    _bus_UNSHARED = (*_Feeds._bus_UNSHARED, '_bus_link', '_bus_source', '_bus_serving', '_bus_lock', '_bus_pid', '_bus_inherited')
     on_frame = staticmethod(on_frame_default)
-    buf_size = 8192
-    timeout = 1
-    ping_interval = 1
 
-    def __init__(self, path, name, **options):
-        self.path = path
-        self.name = name
-        self.buf_size = 8192
-        self.ping_interval = 1
-        self.timeout = options.pop('timeout', 1)
-        self._bus_options = options
-
-    def __setattr__(self, name, value):
-        object.__setattr__(self, name, value)
-        if name == 'on_frame':
-            self._bus_attach()
-        elif name == 'ping_interval':
-            link = self._bus_link
-            if link is not None:
-                link.set_ping_interval(value)
-
-    # A client is not copied with its connection, and not sent to other processes with it.
-    def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in _UNSHARED}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
+    def _bus_link_now(self):
+        return self._bus_link
 
     @property
     def connected(self):
@@ -125,10 +76,6 @@ class Client:
             self._bus_link = None
             link.close()
 
-    def is_connected(self):
-        """Whether the client is connected."""
-        return self.connected
-
     def connect(self):
         """Connects and registers, within `timeout`.
 
@@ -137,18 +84,22 @@ class Client:
         """
         with self._bus_mutex():
             self._bus_drop_link()
-            options = dict(self._bus_options)
-            fd = options.pop('fd', None)
-            options.update(
-                timeout=self.timeout, ping_interval=self.ping_interval,
-                buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
-            if hasattr(fd, 'fileno'):
-                fd = fd.fileno()
-            self._bus_adopt(_Link.connect(_os.fspath(self.path), self.name, options, fd))
+            options, fd = self._bus_link_options()
+            broker = self._bus_embedded_broker()
+            if broker is not None:
+                link = broker._link(self.name, options)
+            else:
+                link = _Link.connect(_os.fspath(self.path), self.name, options, fd)
+            self._bus_adopt(link)
 
     def _bus_adopt(self, link):
         self._bus_link = link
         self._bus_attach()
+        try:
+            self._bus_begin_feeds()
+        except BaseException:
+            self._bus_drop_link()
+            raise
 
     def _bus_mutex(self):
         """The lock of connecting and of changing handlers; a new one in a child made by fork."""
@@ -186,18 +137,6 @@ class Client:
             return frame._event._start(link, target, frame, self.timeout)
         return link.send(target, frame, self.timeout)
 
-    def subscribe(self, topics):
-        """Subscribes to topics, a str or a list of str."""
-        frame = Frame(tp=OP_SUBSCRIBE)
-        frame.topic = topics
-        return self.send(None, frame)
-
-    def unsubscribe(self, topics):
-        """Ends subscriptions to topics, a str or a list of str."""
-        frame = Frame(tp=OP_UNSUBSCRIBE)
-        frame.topic = topics
-        return self.send(None, frame)
-
     # Receiving.
 
     def _bus_attach(self):
@@ -209,7 +148,7 @@ class Client:
             if link is None:
                 return
             serving = _server_of(self.on_frame)
-            if self._bus_keeps and self.on_frame is on_frame_default:
+            if self._bus_keeps and self.on_frame is on_frame_default and self._bus_topics is None:
                 return
             if self._bus_source is not None and self._bus_source[0] is link and serving is self._bus_serving:
                 return
@@ -227,6 +166,10 @@ class Client:
             _start(self._bus_read_frames, frames, serving._bus_on_frame_of(self))
             _start(self._bus_read_frames, notifications, serving._bus_on_notification_of(self))
             _start(serving._bus_serve_calls, self, calls)
+
+    def _bus_attach_topics(self):
+        if self._bus_serving is not _ITERATION:
+            self._bus_attach()
 
     def _bus_plain_source(self, link):
         """The source of all frames, which is taken over from whatever takes them."""
@@ -253,8 +196,11 @@ class Client:
         while True:
             batch = source.take(most)
             if batch is None:
+                self._bus_source_ended(source)
                 return
             began = clock()
+            if self._bus_topics is not None:
+                batch = [frame for frame in batch if not self._bus_dispatch(frame)]
             if plain:
                 for frame in batch:
                     try:
@@ -275,6 +221,13 @@ class Client:
             elif spent > _LONG_BATCH:
                 most = max(most // 4, 1)
 
+    def _bus_source_ended(self, source):
+        """A source yields no more: the connection has ended, unless another one has taken over."""
+        with self._bus_mutex():
+            has_ended = self._bus_source is not None and self._bus_source[1] is source
+        if has_ended:
+            self._bus_end_topics()
+
     # Names that no program in the field uses.
 
     def __enter__(self):
@@ -286,44 +239,14 @@ class Client:
     def __exit__(self, *_):
         self.disconnect()
 
-    def publish(self, topic, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Publishes to `topic`. With a QoS that asks for it, waits for the acknowledgement, at most `timeout` seconds
-        (the client's timeout unless given). Raises BusError."""
-        self._bus_complete(topic, Frame(payload, OP_PUBLISH, qos), timeout)
-
-    def send_message(self, target, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Sends to the client of exactly that name; else as `publish`."""
-        self._bus_complete(target, Frame(payload, OP_MESSAGE, qos), timeout)
-
-    def broadcast(self, mask, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Sends to all clients whose name matches `mask`; else as `publish`."""
-        self._bus_complete(mask, Frame(payload, OP_BROADCAST, qos), timeout)
-
-    def publish_for(self, topic, receiver, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Publishes for one client only; else as `publish`."""
-        frame = Frame(payload, OP_PUBLISH_FOR, qos)
-        self._bus_wait(self._bus_need_link().send(topic, frame, self.timeout, receiver), topic, timeout)
-
-    def exclude(self, topics, qos=QoS.PROCESSED, timeout=None):
-        """Excludes topics, a str or a list of str, from what the subscriptions match; else as `publish`."""
-        self._bus_topics(OP_EXCLUDE, topics, qos, timeout)
-
-    def unexclude(self, topics, qos=QoS.PROCESSED, timeout=None):
-        """Ends exclusions; else as `publish`."""
-        self._bus_topics(OP_UNEXCLUDE, topics, qos, timeout)
-
-    def _bus_topics(self, tp, topics, qos, timeout):
-        frame = Frame(None, tp, qos)
-        frame.topic = topics
-        self._bus_complete(None, frame, timeout)
-
-    def _bus_complete(self, target, frame, timeout):
-        self._bus_wait(self.send(target, frame), target, timeout)
-
-    def _bus_wait(self, operation, subject, timeout):
+    def _bus_complete(self, target, frame, timeout, receiver=None):
+        if receiver is None:
+            operation = self.send(target, frame)
+        else:
+            operation = self._bus_need_link().send(target, frame, self.timeout, receiver)
         code = operation.wait_completed(self.timeout if timeout is None else timeout)
         if code != RESPONSE_OK:
-            raise _of_code(code, subject)
+            raise _of_code(code, target)
 
     def _bus_need_link(self):
         link = self._bus_link
@@ -340,40 +263,50 @@ class Client:
         Returns whether that was done in time."""
         return self._bus_need_link().drain(timeout)
 
-    def stats(self):
-        """What the client has done so far: a dict of r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled."""
-        return self._bus_need_link().stats()
-
     def secondary(self, suffix=None):
-        """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one."""
+        """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one. Raises BusError."""
         link = self._bus_need_link().secondary(suffix)
-        other = type(self).__new__(type(self))
-        Client.__init__(other, self.path, link.name(), **self._bus_options)
-        other.timeout = self.timeout
+        other = self._bus_like_this(link.name())
         with other._bus_mutex():
             other._bus_adopt(link)
         return other
 
     def batches(self, most=_MAX_BATCH, timeout=None):
         """Iterates over received frames in lists of up to `most`, until the connection ends, or until none has come for
-        `timeout` seconds. `on_frame` gets none from here on. One thread at a time may iterate. A broker takes all frames of
-        a list for handled: one that takes long should be short."""
-        source = self._bus_take_over()
+        `timeout` seconds (None is no limit). `on_frame` gets none from here on. One thread at a time may iterate. A broker
+        takes all frames of a list for handled: one that takes long should be short. Raises ConnectionError before the first
+        `connect`."""
+        return self._bus_batches(self._bus_take_over(), most, timeout)
+
+    def _bus_batches(self, source, most, timeout):
         while True:
             batch = source.take(most, timeout)
+            if batch is None:
+                self._bus_source_ended(source)
             if not batch:
                 return
+            if self._bus_topics is not None:
+                batch = [frame for frame in batch if not self._bus_dispatch(frame)]
+                if not batch:
+                    continue
             yield batch
 
     def __iter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
-        source, size = self._bus_take_over(), 1
+        return self._bus_each(self._bus_take_over())
+
+    def _bus_each(self, source):
+        size = 1
         while True:
             batch = source.take(size)
+            if batch is None:
+                self._bus_source_ended(source)
             if not batch:
                 return
             began = time.monotonic()
-            yield from batch
+            for frame in batch:
+                if self._bus_topics is None or not self._bus_dispatch(frame):
+                    yield frame
             size = _next_size(size, time.monotonic() - began, _MAX_BATCH)
 
     def _bus_take_over(self):
@@ -383,20 +316,3 @@ class Client:
                 return self._bus_source[1]
             self._bus_serving = _ITERATION
             return self._bus_plain_source(link)
-
-
-# Marks a client whose frames are iterated over.
-_ITERATION = object()
-_UNSHARED = ('_bus_link', '_bus_source', '_bus_serving', '_bus_lock', '_bus_pid', '_bus_inherited')
-
-
-def _server_of(handler):
-    """The Rpc whose handler of frames this is, if it is one."""
-    rpc = getattr(handler, '__self__', None)
-    if rpc is None or not getattr(type(rpc), '_bus_is_busrt_rpc', False):
-        return None
-    return rpc if getattr(handler, '__name__', None) == '_handle_frame' else None
-
-
-def _start(target, *args):
-    threading.Thread(target=target, args=args, name='busrt', daemon=True).start()

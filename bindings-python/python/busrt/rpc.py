@@ -1,17 +1,24 @@
 """RPC for plain threads."""
 
+import asyncio as _asyncio
+import contextvars as _contextvars
 import logging
 import threading
 import time as _time
 
-from ._constants import (
-    RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
-    RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
-    RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
+from . import _codec
+from ._base import log_exception as _log
 from ._errors import BusTimeoutError as _BusTimeoutError
+from ._feeds import start_thread as _start_thread
 from ._rpc import (
-    Event, Notification, Reply, Request, RpcException, answer_error as _answer_error, format_rpc_e_msg, parse as _parse)
-from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, _log, on_frame_default
+    Event, Notification, Reply, Request, RpcException, SentReply as _SentReply, answer_error as _answer_error,
+    error_of as _error_of, format_rpc_e_msg, parse as _parse)
+from ._remote_items import RemoteItems as _RemoteItems
+from ._rpc_base import (
+    RpcBase as _RpcBase, RpcCallEventBase as _RpcCallEventBase, notification_event as _notification_event,
+    request_event as _request_event)
+from ._rpc_constants import *
+from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
 
@@ -24,7 +31,7 @@ def on_notification_default(event):
     pass
 
 
-class Rpc:
+class Rpc(_RpcBase):
     """Calls methods of other clients and answers their calls, over a client that it takes over.
 
     Handlers, to be set on the instance or on the class: `on_frame(frame)` for publications and broadcasts,
@@ -33,28 +40,9 @@ class Rpc:
     threads of the client.
     """
 
-    _bus_is_busrt_rpc = True
     on_frame = staticmethod(on_frame_default)
     on_call = staticmethod(on_call_default)
     on_notification = staticmethod(on_notification_default)
-    _bus_methods = None
-
-    def __init__(self, client):
-        self.client = client
-        client.on_frame = self._handle_frame
-
-    def is_connected(self):
-        """Whether the client is connected."""
-        return self.client.is_connected()
-
-    def notify(self, target, notification):
-        """Sends a notification. Returns a ClientFrame."""
-        return self.client.send(target, notification)
-
-    def call0(self, target, request):
-        """Calls a method that sends no reply. Returns a ClientFrame."""
-        request.header = RPC_REQUEST_HEADER + b'\x00\x00\x00\x00' + request.method + b'\x00'
-        return self.client.send(target, request)
 
     def call(self, target, request):
         """Calls a method. Returns an RpcCallEvent, whose `wait_completed` raises what has gone wrong."""
@@ -70,23 +58,26 @@ class Rpc:
 
     # Names that no program in the field uses.
 
-    def call_method(self, target, method, params=b'', timeout=None, qos=1):
+    def call_method(self, target, method, params=b'', timeout=None, qos=1, codec=None):
         """Calls a method and returns the payload of its reply. Waits at most `timeout` seconds, the client's timeout
-        unless given. Raises RpcException, or TimeoutError."""
-        request = Request(method, params)
-        request.qos = qos
-        return self.call(target, request).wait_completed(
-            self.client.timeout if timeout is None else timeout).get_payload()
+        unless given.
 
-    def method(self, name=None):
-        """Decorator: the function answers calls of that method. It is called with the event; what it returns is the
-        reply. Calls of other methods go to `on_call`."""
-        def register(function):
-            methods = dict(self._bus_methods or {})
-            methods[(name or function.__name__).encode()] = function
-            self._bus_methods = methods
-            return function
-        return register
+        With a `codec` ('msgpack', 'json', 'bytes', or an object with `dumps` and `loads`; the Rpc's unless given) `params`
+        is any value and the result is decoded; None and an empty payload stand for each other. Raises RpcException (what
+        the handler has raised, or a lost connection), TimeoutError, and what the codec raises.
+        """
+        request, codec = self._bus_request(method, params, qos, codec)
+        payload = self.call(target, request).wait_completed(
+            self.client.timeout if timeout is None else timeout).get_payload()
+        return _codec.decode(codec, payload)
+
+    def cursor(self, target, method, params=b'', bulk=100, codec=None):
+        """Calls a method that returns a cursor. Returns an iterable of its items: bytes that are MessagePack, or values
+        with `codec='msgpack'`, which encodes the parameters, too; the Rpc's codec unless given. `bulk` items are asked for
+        at once. The client's timeout holds for each call. Raises RpcException, TimeoutError, ConnectionError, here and
+        while iterating."""
+        arguments, codec = self._bus_cursor_arguments(target, method, params, codec)
+        return _RemoteItems(self.client._bus_need_link().cursor(*arguments), bulk, codec)
 
     # The client calls these methods.
 
@@ -99,37 +90,41 @@ class Rpc:
             except BaseException:
                 _log(logger, 'a handler has raised')
         elif kind.tp == RPC_REQUEST:
-            threading.Thread(
-                target=self._bus_answer, args=(kind, _SentReply(self, frame.sender, kind.call_id)), name='busrt',
-                daemon=True).start()
+            _start_thread(self._bus_answer_by_message, kind)
+
+    def _bus_answer_by_message(self, event):
+        reply = _SentReply()
+        self._bus_answer(event, reply)
+        if event.call_id != 0:
+            self.client.send(event.frame.sender, reply.made(event.call_id))
 
     def _bus_on_frame_of(self, client):
         return lambda frame: self.on_frame(frame)
 
     def _bus_on_notification_of(self, client):
-        return lambda frame: self.on_notification(Event(RPC_NOTIFICATION, frame, 1))
+        return lambda frame: self.on_notification(_notification_event(frame))
 
     def _bus_serve_calls(self, client, source):
+        context = _contextvars.copy_context()
         while True:
             request = source.take_request()
             if request is None:
                 return
             if source.idle() == 0:
-                threading.Thread(target=self._bus_serve_calls, args=(client, source), name='busrt', daemon=True).start()
-            frame, responder, method, call_id, position = request
-            event = Event(RPC_REQUEST, frame, position)
-            event.call_id = call_id
-            event.method = method
-            self._bus_answer(event, responder)
-            request = event = frame = responder = None
+                context.run(_start_thread, self._bus_serve_calls, client, source)
+            event, responder = _request_event(request)
+            # What a handler sets in its context is not seen by others.
+            context.copy().run(self._bus_answer, event, responder)
+            request = event = responder = None
             if source.idle() >= _MAX_IDLE:
                 return
 
     def _bus_answer(self, event, responder):
         try:
-            methods = self._bus_methods
-            handler = methods.get(event.method) if methods else None
-            result = self.on_call(event) if handler is None else handler(event)
+            result, codec = self._bus_invoke(event)
+            if hasattr(result, '__await__'):
+                result = _asyncio.run(_awaited(result))
+            result = self._bus_reply_of(result, codec)
             if event.call_id != 0:
                 responder.reply(result)
         except BaseException as e:
@@ -138,41 +133,34 @@ class Rpc:
                 return
             _answer_error(responder, e)
 
+    @staticmethod
+    def _bus_supply(answering):
+        """Supplies the items that a call for items asks for. Returns the reply."""
+        while True:
+            step = answering.step()
+            if isinstance(step, bytes):
+                return step
+            source, count = step
+            try:
+                answering.supply(source.take(count))
+            except Exception as e:
+                answering.fail(*_error_of(e))
+
+
+async def _awaited(awaitable):
+    return await awaitable
+
 
 # A thread that has handled a call ends if so many others wait for one.
 _MAX_IDLE = 8
 
 
-class _SentReply:
-    """Answers a request by a message."""
-
-    def __init__(self, rpc, target, call_id):
-        self._rpc, self._target, self._id = rpc, target, call_id.to_bytes(4, 'little')
-
-    def reply(self, result):
-        reply = Reply(b'' if result is None else result)
-        reply.header = RPC_REPLY_HEADER + self._id
-        self._rpc.client.send(self._target, reply)
-
-    def error(self, code, data):
-        reply = Reply(data)
-        reply.header = RPC_ERROR_REPLY_HEADER + self._id + code.to_bytes(2, 'little', signed=True)
-        self._rpc.client.send(self._target, reply)
-
-
-class RpcCallEvent:
-    """A call under way."""
+class RpcCallEvent(_RpcCallEventBase):
+    """A call under way. May be used from any thread."""
 
     # Set once the request is sent.
     _call = None
     _until = None
-    _done = False
-    _frame = None
-    _error = None
-    _event = None
-
-    def __init__(self):
-        pass
 
     def _start(self, link, target, request, timeout):
         method = request.method
@@ -246,25 +234,8 @@ class RpcCallEvent:
     def completed(self, value):
         self._event = value
 
-    @property
-    def frame(self):
-        """The frame of the reply, or None."""
-        self._settle(0)
-        return self._frame
-
-    @frame.setter
-    def frame(self, value):
-        self._frame = value
-
-    @property
-    def error(self):
-        """The failure of the call, or None."""
-        self._settle(0)
-        return self._error
-
-    @error.setter
-    def error(self, value):
-        self._error = value
+    def _look(self):
+        return self._settle(0)
 
     def is_completed(self):
         """Whether the reply is there or the call has failed."""
@@ -278,14 +249,6 @@ class RpcCallEvent:
         if self._error is not None:
             raise self._error
         return self
-
-    def get_payload(self):
-        """The payload of the reply, bytes."""
-        return self.frame.payload[5:]
-
-    def is_empty(self):
-        """Whether the payload of the reply is empty."""
-        return len(self.frame.payload) <= 5
 
 
 class _CallCompleted:

@@ -1,30 +1,45 @@
 """One connection within one event loop."""
 
 import asyncio
-from time import monotonic
+import contextvars
+import sys
+from inspect import iscoroutine
 
 from busrt._busrt import Completions
 from busrt._errors import AsyncTimeoutError, BusConnectionError, BusTimeoutError
-from busrt._pace import next_size
+from ._frame_feed import FrameFeed
 
-# Results and frames that are handled before the loop does something else.
+# Tasks can be started at once since Python 3.12.
+_EAGER = sys.version_info >= (3, 12)
+# Results that are handled before the loop does something else.
 _RESULTS = 256
-_FRAMES = 64
+
+
+async def readable(fd, timeout=None):
+    """Waits until a descriptor is readable, at most `timeout` seconds; None is no limit."""
+    if timeout is not None and timeout <= 0:
+        raise AsyncTimeoutError()
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.add_reader(fd, _set, future)
+    try:
+        await within(timeout, future)
+    finally:
+        loop.remove_reader(fd)
+
+
+async def ended(task):
+    """Waits for the end of work of the runtime."""
+    try:
+        await readable(task.fileno())
+    except BaseException:
+        task.cancel()
+        raise
 
 
 async def finished(task):
     """Waits for work of the runtime, and returns what it yields."""
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    fd = task.fileno()
-    loop.add_reader(fd, _set, future)
-    try:
-        await future
-    except BaseException:
-        task.cancel()
-        raise
-    finally:
-        loop.remove_reader(fd)
+    await ended(task)
     try:
         return task.result()
     except BusTimeoutError as e:
@@ -54,12 +69,16 @@ async def within(timeout, future):
 
 async def wait_among(timeout, waiters):
     """Waits, at most `timeout` seconds, for a new future in `waiters`, a dict without values, and takes it out."""
-    future = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
     waiters[future] = None
+    timer = loop.call_later(timeout, _expire, future) if timeout else None
     try:
-        await within(timeout, future)
+        await future
     finally:
         waiters.pop(future, None)
+        if timer is not None:
+            timer.cancel()
 
 
 async def wait_event(timeout, event):
@@ -76,16 +95,21 @@ class Session:
     def __init__(self, link, loop):
         self.link = link
         self.loop = loop
+        # Handlers run in copies of the context that has connected.
+        self.context = contextvars.copy_context()
         self.completions = Completions()
+        self.feed = FrameFeed(self)
         self.pending = {}
         # What hands over frames, and whether it has all of them.
         self.source = None
         self.is_plain = False
         self.serving = None
-        self.tasks = set()
+        # The tasks of handlers that were just started, and those that are not done yet: a loop does not keep them.
+        self._started = []
+        self._unfinished = set()
         self.token = 0
         self._bus_lock = asyncio.Lock()
-        self._senders = 0
+        self.senders = 0
         loop.add_reader(self.completions.fileno(), self._take_results)
         self._take_results()
 
@@ -106,7 +130,7 @@ class Session:
     async def send_later(self, attempt, timeout):
         """Repeats an attempt to send until there is room, in the order of the callers."""
         until = None if timeout is None else self.loop.time() + timeout
-        self._senders += 1
+        self.senders += 1
         try:
             async with self._bus_lock:
                 while True:
@@ -120,48 +144,25 @@ class Session:
                     except asyncio.TimeoutError:
                         raise AsyncTimeoutError('the broker takes no more from this client') from None
         finally:
-            self._senders -= 1
-
-    def has_senders(self):
-        return self._senders != 0
+            self.senders -= 1
 
     # Frames.
 
-    def watch(self, source, handle):
-        """Has `handle` called with each list of frames from a source."""
-        fd = source.fileno()
-        # Tasks that keep the loop for long get smaller batches. While more frames wait, this is called right after them.
-        most, was_full, began = 1, False, 0
-
-        def take():
-            nonlocal most, was_full, began
-            if was_full:
-                most = next_size(most, monotonic() - began, _FRAMES)
-            batch = source.take(most)
-            if batch is None:
-                self.loop.remove_reader(fd)
-                return
-            was_full = len(batch) == most
-            if was_full:
-                began = monotonic()
-            if batch:
-                handle(batch)
-
-        self.loop.add_reader(fd, take)
-
-    async def next_batch(self, source, most):
-        """Waits for up to `most` frames of a source; None when there will be no more. Lets other tasks run in any case."""
+    async def next_batch(self, source, most, timeout=None):
+        """Waits for up to `most` frames of a source, at most `timeout` seconds; None when there will be no more. Lets other
+        tasks run in any case. Raises asyncio.TimeoutError."""
         await asyncio.sleep(0)
         while True:
             batch = source.take(most)
             if batch or batch is None:
                 return batch
-            future = self.loop.create_future()
-            self.loop.add_reader(source.fileno(), _set, future)
-            try:
-                await future
-            finally:
-                self.loop.remove_reader(source.fileno())
+            await readable(source.fileno(), timeout)
+
+    def add_reader(self, fd, callback):
+        self.context.copy().run(self.loop.add_reader, fd, callback)
+
+    def call_soon(self, callback):
+        self.loop.call_soon(callback, context=self.context.copy())
 
     def start(self, handler, argument):
         """Starts a task with what a handler returns."""
@@ -169,19 +170,33 @@ class Session:
             awaitable = handler(argument)
             if awaitable is None:
                 return
-            task = asyncio.ensure_future(awaitable)
+            if _EAGER and iscoroutine(awaitable) and self.loop.get_task_factory() is None:
+                # The first step runs here, so that many a task is done already.
+                task = asyncio.Task(awaitable, loop=self.loop, eager_start=True)
+                if task.done():
+                    return
+            else:
+                task = asyncio.ensure_future(awaitable)
         except Exception as e:
             self.loop.call_exception_handler({'message': 'a handler of the bus has raised', 'exception': e})
             return
-        tasks = self.tasks
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        if not self._started:
+            # Called after the first steps of all tasks that are started now.
+            self.loop.call_soon(self.loop.call_soon, self._keep_unfinished)
+        self._started.append(task)
+
+    def _keep_unfinished(self):
+        started, self._started = self._started, []
+        for task in started:
+            if not task.done():
+                self._unfinished.add(task)
+                task.add_done_callback(self._unfinished.discard)
 
     def unwatch(self):
         source, self.source = self.source, None
         self.is_plain = False
+        self.feed.unwatch()
         if source is not None:
-            self.loop.remove_reader(source.fileno())
             source.stop()
 
     def end_soon(self):
@@ -201,6 +216,7 @@ class Session:
             self._take_results()
             self.loop.remove_reader(self.completions.fileno())
             self.unwatch()
+        self.feed.end()
         pending, self.pending = self.pending, {}
         for waiting in pending.values():
             waiting._bus_complete(None)

@@ -8,18 +8,16 @@ import socket  # noqa: F401 - star imports of programs have it
 import time  # noqa: F401
 from time import monotonic as _monotonic
 
-from busrt._busrt import Frame, Link as _Link
 from busrt import _life  # noqa: F401
-from busrt._constants import (
-    ERR_BUSY, ERR_CLIENT_NOT_REGISTERED, ERR_DATA, ERR_IO, ERR_NOT_DELIVERED, ERR_NOT_SUPPORTED, ERR_OTHER,
-    ERR_TIMEOUT, GREETINGS, OP_ACK, OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_NOP, OP_PUBLISH, OP_PUBLISH_FOR,
-    OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK, QoS)
+from busrt._base import ITERATION as _ITERATION, CallFrame as _CallFrame, server_of as _server_of
+from busrt._busrt import Frame, Link as _Link
+from busrt._constants import *
 from busrt._errors import BusConnectionError as _BusConnectionError, of_code as _of_code
 from busrt._pace import next_size as _next_size
-from busrt.client import _CallFrame, _MIN_BUF_SIZE, _server_of
 
-from . import _session
-from ._session import Session as _Session, finished as _finished, wait_among as _wait_among, wait_event as _wait_event
+from ._feeds import Feeds as _Feeds
+from ._session import (
+    Session as _Session, finished as _finished, of as _session_of, wait_among as _wait_among, wait_event as _wait_event)
 
 logger = logging.getLogger('busrt.client')
 
@@ -89,11 +87,12 @@ class ClientFrame:
         return self.result
 
 
-class Client:
+class Client(_Feeds):
     """A client of a broker.
 
-    `path` is a socket's path (it starts with / or ends in .sock, .socket or .ipc) or host:port, `name` the name to
-    register. Nothing is opened before `connect`.
+    `path` is a socket's path (it starts with / or ends in .sock, .socket or .ipc), host:port, or a Broker of this
+    process; `name` is the name to register. Nothing is opened before `connect`. It is used in the event loop that has
+    connected it; `connect` may be called again in another one.
 
     Attributes: `timeout` (seconds, None is no limit; read whenever something waits), `ping_interval` (seconds, read at
     each ping), `buf_size` (bytes, read at `connect`), `on_frame` (a coroutine function of the received frame; each
@@ -101,36 +100,12 @@ class Client:
     """
 
     _bus_session = None
-    _bus_options = {}
-    # If true, frames wait while nothing takes them. Else they are discarded.
-    _bus_keeps = False
+    _bus_UNSHARED = (*_Feeds._bus_UNSHARED, '_bus_session')
     on_frame = staticmethod(on_frame_default)
-    buf_size = 8192
-    timeout = 1
-    ping_interval = 1
 
-    def __init__(self, path, name, **options):
-        self.path = path
-        self.name = name
-        self.buf_size = 8192
-        self.ping_interval = 1
-        self.timeout = options.pop('timeout', 1)
-        self._bus_options = options
-
-    def __setattr__(self, name, value):
-        object.__setattr__(self, name, value)
-        if name == 'on_frame':
-            self._bus_attach()
-        elif name == 'ping_interval':
-            session = self._bus_session
-            if session is not None:
-                session.link.set_ping_interval(value)
-
-    def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k != '_bus_session'}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
+    def _bus_link_now(self):
+        session = self._bus_session
+        return None if session is None else session.link
 
     @property
     def connected(self):
@@ -146,24 +121,26 @@ class Client:
             session.link.close()
             session.end_soon()
 
-    def is_connected(self):
-        """Whether the client is connected."""
-        return self.connected
-
     async def connect(self):
-        """Connects and registers, within `timeout`; else as that of `busrt.Client`."""
+        """Connects and registers, within `timeout`. Raises RuntimeError when the broker refuses the name or is none, an
+        OSError (FileNotFoundError, ConnectionRefusedError, ...) when it cannot be reached, asyncio.TimeoutError."""
         await self.disconnect()
-        options = dict(self._bus_options)
-        fd = options.pop('fd', None)
-        options.update(
-            timeout=self.timeout, ping_interval=self.ping_interval, buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
-        if hasattr(fd, 'fileno'):
-            fd = fd.fileno()
-        self._bus_adopt(await _finished(_Link.connect_task(_os.fspath(self.path), self.name, options, fd)))
+        options, fd = self._bus_link_options()
+        broker = self._bus_embedded_broker()
+        if broker is not None:
+            task = broker._link_task(self.name, options)
+        else:
+            task = _Link.connect_task(_os.fspath(self.path), self.name, options, fd)
+        await self._bus_adopt(await _finished(task))
 
-    def _bus_adopt(self, link):
+    async def _bus_adopt(self, link):
         self._bus_session = _Session(link, asyncio.get_running_loop())
         self._bus_attach()
+        try:
+            await self._bus_begin_feeds()
+        except BaseException:
+            await self.disconnect()
+            raise
 
     async def disconnect(self):
         """Ends the connection, after what was sent is written. May be repeated, and called by handlers."""
@@ -192,63 +169,37 @@ class Client:
             raise _BusConnectionError('the client is not connected')
         if type(frame) is _CallFrame:
             return await frame._event._start(session, target, frame, self.timeout)
-        return await self._bus_send(session, target, frame, None)
-
-    async def _bus_send(self, session, target, frame, receiver):
-        operation = ClientFrame(frame.qos)
-        if operation.qos & 1:
-            if frame.type in _CHANGES and frame.topic == []:
-                operation._bus_complete(RESPONSE_OK)
-                return operation
-            operation._is_ours = True
-            token = session.register(operation)
-        else:
-            token = 0
-        try:
-            link, completions = session.link, session.completions
-            if session.has_senders() or not link.send_to(target, frame, completions, token, receiver):
-                await session.send_later(
-                    lambda: link.send_to(target, frame, completions, token, receiver), self.timeout)
-        except BaseException:
-            session.pending.pop(token, None)
-            raise
+        operation, token = _send_now(session, target, frame, None)
+        if token is not None:
+            await _send_later(session, target, frame, None, token, self.timeout)
         return operation
-
-    def subscribe(self, topics):
-        """Subscribes to topics, a str or a list of str."""
-        frame = Frame(tp=OP_SUBSCRIBE)
-        frame.topic = topics
-        return self.send(None, frame)
-
-    def unsubscribe(self, topics):
-        """Ends subscriptions to topics, a str or a list of str."""
-        frame = Frame(tp=OP_UNSUBSCRIBE)
-        frame.topic = topics
-        return self.send(None, frame)
 
     # Receiving.
 
     def _bus_attach(self):
+        """Has received frames handled as `on_frame` says: by an Rpc, or one by one."""
         session = self._bus_session
         if session is None:
             return
         serving = _server_of(self.on_frame)
-        if self._bus_keeps and self.on_frame is on_frame_default:
+        if self._bus_keeps and self.on_frame is on_frame_default and self._bus_topics is None:
             return
         if session.source is not None and serving is session.serving:
             return
         session.serving = serving
         if serving is None:
-            self._bus_take_plain(session, self._bus_start_handlers)
+            session.feed.watch(self, self._bus_plain_source(session), self._bus_start_handlers)
             return
         # One source for all, so that tasks are started in the order received.
         source = session.link.loop_serve()
         session.unwatch()
         session.source, session.is_plain = source, False
-        session.watch(source, serving._bus_starter(session))
+        session.feed.watch(self, source, serving._bus_starter(session))
 
-    def _bus_take_plain(self, session, handle):
-        session.watch(self._bus_plain_source(session), handle)
+    def _bus_attach_topics(self):
+        session = self._bus_session
+        if session is not None and session.serving is not _ITERATION:
+            self._bus_attach()
 
     def _bus_plain_source(self, session):
         if not session.is_plain:
@@ -274,100 +225,125 @@ class Client:
     async def __aexit__(self, *_):
         await self.disconnect()
 
-    async def publish(self, topic, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Publishes to `topic`. With a QoS that asks for it, waits for the acknowledgement, at most `timeout` seconds
-        (the client's timeout unless given). Raises BusError."""
-        await self._bus_complete(topic, Frame(payload, OP_PUBLISH, qos), timeout)
-
-    async def send_message(self, target, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Sends to the client of exactly that name; else as `publish`."""
-        await self._bus_complete(target, Frame(payload, OP_MESSAGE, qos), timeout)
-
-    async def broadcast(self, mask, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Sends to all clients whose name matches `mask`; else as `publish`."""
-        await self._bus_complete(mask, Frame(payload, OP_BROADCAST, qos), timeout)
-
-    async def publish_for(self, topic, receiver, payload=b'', qos=QoS.PROCESSED, timeout=None):
-        """Publishes for one client only; else as `publish`."""
-        frame = Frame(payload, OP_PUBLISH_FOR, qos)
-        operation = await self._bus_send(_session.of(self), topic, frame, receiver)
-        await self._bus_wait(operation, topic, timeout)
-
-    async def exclude(self, topics, qos=QoS.PROCESSED, timeout=None):
-        """Excludes topics, a str or a list of str, from what the subscriptions match; else as `publish`."""
-        await self._bus_topics(OP_EXCLUDE, topics, qos, timeout)
-
-    async def unexclude(self, topics, qos=QoS.PROCESSED, timeout=None):
-        """Ends exclusions; else as `publish`."""
-        await self._bus_topics(OP_UNEXCLUDE, topics, qos, timeout)
-
-    async def _bus_topics(self, tp, topics, qos, timeout):
-        frame = Frame(None, tp, qos)
-        frame.topic = topics
-        await self._bus_complete(None, frame, timeout)
-
-    async def _bus_complete(self, target, frame, timeout):
-        await self._bus_wait(await self.send(target, frame), target, timeout)
-
-    async def _bus_wait(self, operation, subject, timeout):
+    async def _bus_complete(self, target, frame, timeout, receiver=None):
+        if receiver is None:
+            operation = await self.send(target, frame)
+        else:
+            session = _session_of(self)
+            operation, token = _send_now(session, target, frame, receiver)
+            if token is not None:
+                await _send_later(session, target, frame, receiver, token, self.timeout)
         code = await operation.wait_completed(self.timeout if timeout is None else timeout)
         if code != RESPONSE_OK:
-            raise _of_code(code, subject)
+            raise _of_code(code, target)
 
-    async def flush(self):
-        """Waits until what was sent is with the kernel."""
-        return await _finished(_session.of(self).link.flush_task())
+    def _bus_need_link(self):
+        return _session_of(self).link
+
+    async def flush(self, timeout=None):
+        """Waits until what was sent is with the kernel, at most `timeout` seconds. Returns whether it is."""
+        try:
+            return await asyncio.wait_for(_finished(self._bus_need_link().flush_task()), timeout)
+        except asyncio.TimeoutError:
+            return False
 
     async def drain(self, timeout=5):
         """Goes in good order: lets RPC handlers finish, writes what was sent, and disconnects, within `timeout` seconds.
         Returns whether that was done in time."""
-        return await _finished(_session.of(self).link.drain_task(timeout))
-
-    def stats(self):
-        """What the client has done so far: a dict of r_frames, r_bytes, w_frames, w_bytes, queue, dropped, unhandled."""
-        return _session.of(self).link.stats()
+        return await _finished(self._bus_need_link().drain_task(timeout))
 
     async def secondary(self, suffix=None):
-        """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one."""
-        link = await _finished(_session.of(self).link.secondary_task(suffix))
-        other = type(self).__new__(type(self))
-        Client.__init__(other, self.path, link.name(), **self._bus_options)
-        other.timeout = self.timeout
-        other._bus_adopt(link)
+        """Connects a secondary client NAME%%SUFFIX; a number unless given. It ends with this one. Raises BusError."""
+        link = await _finished(self._bus_need_link().secondary_task(suffix))
+        other = self._bus_like_this(link.name())
+        await other._bus_adopt(link)
         return other
 
-    async def batches(self, most=64):
-        """Iterates over received frames in lists of up to `most`, until the connection ends. `on_frame` gets none from
-        here on. One task at a time may iterate. A broker takes all frames of a list for handled: one that takes long
-        should be short."""
-        session = _session.of(self)
-        source = self._bus_take_over(session)
-        while True:
-            batch = await session.next_batch(source, most)
-            if batch is None:
-                return
-            yield batch
+    def batches(self, most=64, timeout=None):
+        """Iterates over received frames in lists of up to `most`, until the connection ends, or until none has come for
+        `timeout` seconds (None is no limit). `on_frame` gets none from here on. One task at a time may iterate. A broker
+        takes all frames of a list for handled: one that takes long should be short. Raises ConnectionError before the first
+        `connect`."""
+        session = _session_of(self)
+        return self._bus_batches(session, self._bus_take_over(session), most, timeout)
 
-    async def __aiter__(self):
+    async def _bus_batches(self, session, source, most, timeout):
+        if self._bus_topics is not None:
+            # What an earlier reader has left.
+            batch = await session.feed.dispatch([])
+            if batch:
+                yield batch
+        while True:
+            try:
+                batch = await session.next_batch(source, most, timeout)
+            except asyncio.TimeoutError:
+                return
+            if batch is None:
+                session.feed.end()
+                return
+            if self._bus_topics is not None:
+                batch = await session.feed.dispatch(batch)
+            if batch:
+                yield batch
+
+    def __aiter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
-        session = _session.of(self)
-        source, size = self._bus_take_over(session), 1
+        session = _session_of(self)
+        return self._bus_each(session, self._bus_take_over(session))
+
+    async def _bus_each(self, session, source):
+        if self._bus_topics is not None:
+            # What an earlier reader has left.
+            for frame in await session.feed.dispatch([]):
+                yield frame
+        size = 1
         while True:
             batch = await session.next_batch(source, size)
             if batch is None:
+                session.feed.end()
                 return
             began = _monotonic()
+            if self._bus_topics is not None:
+                batch = await session.feed.dispatch(batch)
             for frame in batch:
                 yield frame
             size = _next_size(size, _monotonic() - began, _MAX_BATCH)
 
     def _bus_take_over(self, session):
         if session.serving is not _ITERATION:
-            session.loop.remove_reader(self._bus_plain_source(session).fileno())
+            self._bus_plain_source(session)
+            session.feed.iterate(self)
             session.serving = _ITERATION
         return session.source
 
 
-# Marks a session whose frames are iterated over.
-_ITERATION = object()
 _CHANGES = (OP_SUBSCRIBE, OP_UNSUBSCRIBE, OP_EXCLUDE, OP_UNEXCLUDE)
+
+
+def _send_now(session, target, frame, receiver):
+    """Sends a frame if there is room. Returns the operation, and its token if it was not sent."""
+    operation = ClientFrame(frame.qos)
+    token = 0
+    if operation.qos & 1:
+        if frame.type in _CHANGES and frame.topic == []:
+            operation._bus_complete(RESPONSE_OK)
+            return operation, None
+        operation._is_ours = True
+        token = session.register(operation)
+    try:
+        if not session.senders and session.link.send_to(target, frame, session.completions, token, receiver):
+            return operation, None
+    except BaseException:
+        session.pending.pop(token, None)
+        raise
+    return operation, token
+
+
+async def _send_later(session, target, frame, receiver, token, timeout):
+    """Sends a frame when there is room."""
+    try:
+        await session.send_later(
+            lambda: session.link.send_to(target, frame, session.completions, token, receiver), timeout)
+    except BaseException:
+        session.pending.pop(token, None)
+        raise

@@ -1,37 +1,16 @@
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any
 from typing_extensions import Self
 
-from busrt._constants import (
-    ERR_BUSY as ERR_BUSY,
-    ERR_CLIENT_NOT_REGISTERED as ERR_CLIENT_NOT_REGISTERED,
-    ERR_DATA as ERR_DATA,
-    ERR_IO as ERR_IO,
-    ERR_NOT_DELIVERED as ERR_NOT_DELIVERED,
-    ERR_NOT_SUPPORTED as ERR_NOT_SUPPORTED,
-    ERR_OTHER as ERR_OTHER,
-    ERR_TIMEOUT as ERR_TIMEOUT,
-    GREETINGS as GREETINGS,
-    OP_ACK as OP_ACK,
-    OP_BROADCAST as OP_BROADCAST,
-    OP_EXCLUDE as OP_EXCLUDE,
-    OP_MESSAGE as OP_MESSAGE,
-    OP_NOP as OP_NOP,
-    OP_PUBLISH as OP_PUBLISH,
-    OP_PUBLISH_FOR as OP_PUBLISH_FOR,
-    OP_SUBSCRIBE as OP_SUBSCRIBE,
-    OP_UNEXCLUDE as OP_UNEXCLUDE,
-    OP_UNSUBSCRIBE as OP_UNSUBSCRIBE,
-    PING_FRAME as PING_FRAME,
-    PROTOCOL_VERSION as PROTOCOL_VERSION,
-    RESPONSE_OK as RESPONSE_OK,
-    QoS as QoS,
-)
-from busrt.client import Frame as Frame, _HasFileno, _Payload
+from busrt._base import _Address, _HasFileno
+from busrt._codec import _Codec
+from busrt._constants import *
+from busrt.client import Frame as Frame
+
+from ._feeds import Feeds
 
 logger: logging.Logger
 
@@ -48,55 +27,22 @@ class ClientFrame:
     def is_completed(self) -> bool: ...
     async def wait_completed(self, timeout: float | None = None) -> int: ...
 
-class Client:
-    path: str | os.PathLike[str]
-    name: str
-    buf_size: int
-    timeout: float | None
-    ping_interval: float
+class Client(Feeds):
     on_frame: Callable[[Frame], Awaitable[object] | None]
     @property
     def connected(self) -> bool: ...
     @connected.setter
     def connected(self, value: bool) -> None: ...
-    def __init__(
-        self, path: str | os.PathLike[str], name: str, *,
-        reconnect: bool | tuple[float, float, int | None] = ..., timeout: float | None = ...,
-        while_down: str | tuple[str, float] = ..., write_through: bool = ..., overflow: str = ...,
-        inbox_bytes: int = ..., queue_size: int = ..., queue_bytes: int = ..., silence: float | None = ...,
-        busy_poll: float | None = ..., fd: int | _HasFileno | None = ...,
-    ) -> None: ...
-    def __getstate__(self) -> dict[str, Any]: ...
-    def __setstate__(self, state: dict[str, Any]) -> None: ...
-    def __setattr__(self, name: str, value: Any) -> None: ...
-    def is_connected(self) -> bool: ...
     async def connect(self) -> None: ...
     async def disconnect(self) -> None: ...
     async def send(self, target: str | None = None, frame: Any = None) -> ClientFrame: ...
-    def subscribe(self, topics: str | list[str]) -> Coroutine[Any, Any, ClientFrame]: ...
-    def unsubscribe(self, topics: str | list[str]) -> Coroutine[Any, Any, ClientFrame]: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None,
         traceback: TracebackType | None = None, /,
     ) -> None: ...
-    async def publish(
-        self, topic: str, payload: _Payload = b"", qos: int = ..., timeout: float | None = None
-    ) -> None: ...
-    async def send_message(
-        self, target: str, payload: _Payload = b"", qos: int = ..., timeout: float | None = None
-    ) -> None: ...
-    async def broadcast(
-        self, mask: str, payload: _Payload = b"", qos: int = ..., timeout: float | None = None
-    ) -> None: ...
-    async def publish_for(
-        self, topic: str, receiver: str, payload: _Payload = b"", qos: int = ..., timeout: float | None = None
-    ) -> None: ...
-    async def exclude(self, topics: str | list[str], qos: int = ..., timeout: float | None = None) -> None: ...
-    async def unexclude(self, topics: str | list[str], qos: int = ..., timeout: float | None = None) -> None: ...
-    async def flush(self) -> bool: ...
+    async def flush(self, timeout: float | None = None) -> bool: ...
     async def drain(self, timeout: float = 5) -> bool: ...
-    def stats(self) -> dict[str, int]: ...
     async def secondary(self, suffix: str | None = None) -> Self: ...
-    def batches(self, most: int = 64) -> AsyncIterator[list[Frame]]: ...
+    def batches(self, most: int = 64, timeout: float | None = None) -> AsyncIterator[list[Frame]]: ...
     def __aiter__(self) -> AsyncIterator[Frame]: ...

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 
-from busrt._constants import (
-    RPC_ERROR, RPC_ERROR_CODE_INTERNAL, RPC_ERROR_CODE_INVALID_METHOD_PARAMS, RPC_ERROR_CODE_INVALID_REQUEST,
-    RPC_ERROR_CODE_METHOD_NOT_FOUND, RPC_ERROR_CODE_PARSE, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION,
-    RPC_NOTIFICATION_HEADER, RPC_REPLY, RPC_REPLY_HEADER, RPC_REQUEST, RPC_REQUEST_HEADER)
+from busrt import _codec
 from busrt._rpc import (
-    Event, Notification, Reply, Request, RpcException, answer_error as _answer_error, format_rpc_e_msg, parse as _parse)
+    Event, Notification, Reply, Request, RpcException, SentReply as _SentReply, answer_error as _answer_error,
+    error_of as _error_of, format_rpc_e_msg, parse as _parse)
+from busrt._rpc_base import (
+    RpcBase as _RpcBase, RpcCallEventBase as _RpcCallEventBase, notification_event as _notification_event,
+    request_event as _request_event)
+from busrt._rpc_constants import *
 
-from ._session import wait_among as _wait_among, wait_event as _wait_event
-from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default
+from ._remote_items import RemoteItems as _RemoteItems
+from ._session import ended as _ended, wait_among as _wait_among, wait_event as _wait_event
+from .client import (
+    ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default)
 
 logger = logging.getLogger('busrt.rpc')
 
@@ -24,7 +28,7 @@ async def on_notification_default(event):
     pass
 
 
-class Rpc:
+class Rpc(_RpcBase):
     """Calls methods of other clients and answers their calls, over a client that it takes over.
 
     Handlers, to be set on the instance or on the class: `on_frame(frame)` for publications and broadcasts,
@@ -32,28 +36,9 @@ class Rpc:
     an error reply. They are coroutine functions; each runs as a task of its own, started in the order received.
     """
 
-    _bus_is_busrt_rpc = True
     on_frame = staticmethod(on_frame_default)
     on_call = staticmethod(on_call_default)
     on_notification = staticmethod(on_notification_default)
-    _bus_methods = None
-
-    def __init__(self, client):
-        self.client = client
-        client.on_frame = self._handle_frame
-
-    def is_connected(self):
-        """Whether the client is connected."""
-        return self.client.is_connected()
-
-    def notify(self, target, notification):
-        """Sends a notification. A coroutine of a ClientFrame."""
-        return self.client.send(target, notification)
-
-    def call0(self, target, request):
-        """Calls a method that sends no reply. A coroutine of a ClientFrame."""
-        request.header = RPC_REQUEST_HEADER + b'\x00\x00\x00\x00' + request.method + b'\x00'
-        return self.client.send(target, request)
 
     async def call(self, target, request):
         """Calls a method, and waits at most the client's timeout for the broker to acknowledge the request. Returns an
@@ -77,28 +62,30 @@ class Rpc:
 
     # Names that no program in the field uses.
 
-    async def call_method(self, target, method, params=b'', timeout=None, qos=1):
+    async def call_method(self, target, method, params=b'', timeout=None, qos=1, codec=None):
         """Calls a method and returns the payload of its reply. Waits at most `timeout` seconds, the client's timeout
-        unless given. Raises RpcException, or asyncio.TimeoutError. When it is cancelled, the call is forgotten."""
-        request = Request(method, params)
-        request.qos = qos
+        unless given. When it is cancelled, the call is forgotten.
+
+        With a `codec` ('msgpack', 'json', 'bytes', or an object with `dumps` and `loads`; the Rpc's unless given) `params`
+        is any value and the result is decoded; None and an empty payload stand for each other. Raises RpcException (what
+        the handler has raised, or a lost connection), asyncio.TimeoutError, and what the codec raises.
+        """
+        request, codec = self._bus_request(method, params, qos, codec)
         event = await self.call(target, request)
         try:
             await event.wait_completed(self.client.timeout if timeout is None else timeout)
         except BaseException:
             event._forget()
             raise
-        return event.get_payload()
+        return _codec.decode(codec, event.get_payload())
 
-    def method(self, name=None):
-        """Decorator: the function, plain or a coroutine function, answers calls of that method. It is called with the
-        event; what it returns is the reply. Calls of other methods go to `on_call`."""
-        def register(function):
-            methods = dict(self._bus_methods or {})
-            methods[(name or function.__name__).encode()] = function
-            self._bus_methods = methods
-            return function
-        return register
+    def cursor(self, target, method, params=b'', bulk=100, codec=None):
+        """Calls a method that returns a cursor, when its first item is asked for. Returns an asynchronous iterable of its
+        items: bytes that are MessagePack, or values with `codec='msgpack'`, which encodes the parameters, too; the Rpc's
+        codec unless given. `bulk` items are asked for at once. The client's timeout holds for each call. Iterating raises
+        RpcException, asyncio.TimeoutError, ConnectionError."""
+        arguments, codec = self._bus_cursor_arguments(target, method, params, codec)
+        return _RemoteItems(self.client, arguments, bulk, codec)
 
     # The client calls these methods.
 
@@ -130,14 +117,10 @@ class Rpc:
         return self._bus_run(self.on_frame, frame)
 
     def _bus_run_notification(self, frame):
-        return self._bus_run(self.on_notification, Event(RPC_NOTIFICATION, frame, 1))
+        return self._bus_run(self.on_notification, _notification_event(frame))
 
     def _bus_run_call(self, request):
-        frame, responder, method, call_id, position = request
-        event = Event(RPC_REQUEST, frame, position)
-        event.call_id = call_id
-        event.method = method
-        return self._bus_answer(event, responder)
+        return self._bus_answer(*_request_event(request))
 
     async def _bus_run(self, handler, argument):
         try:
@@ -149,11 +132,10 @@ class Rpc:
 
     async def _bus_answer(self, event, responder):
         try:
-            methods = self._bus_methods
-            handler = methods.get(event.method) if methods else None
-            result = self.on_call(event) if handler is None else handler(event)
+            result, codec = self._bus_invoke(event)
             if hasattr(result, '__await__'):
                 result = await result
+            result = self._bus_reply_of(result, codec)
             if event.call_id != 0:
                 responder.reply(result)
         except BaseException as e:
@@ -165,24 +147,22 @@ class Rpc:
             if not isinstance(e, Exception):
                 raise
 
-
-class _SentReply:
-    """Holds the answer to a request, which is sent as a message."""
-
-    _header, _payload = RPC_REPLY_HEADER, b''
-    _code = b''
-
-    def reply(self, result):
-        self._payload = b'' if result is None else result
-
-    def error(self, code, data):
-        self._header, self._payload = RPC_ERROR_REPLY_HEADER, data
-        self._code = code.to_bytes(2, 'little', signed=True)
-
-    def made(self, call_id):
-        reply = Reply(self._payload)
-        reply.header = self._header + call_id.to_bytes(4, 'little') + self._code
-        return reply
+    @staticmethod
+    async def _bus_supply(answering):
+        """Supplies the items that a call for items asks for. Returns the reply."""
+        while True:
+            step = answering.step_now()
+            if step is None:
+                task = answering.step_task()
+                await _ended(task)
+                step = answering.step_of(task)
+            if isinstance(step, bytes):
+                return step
+            source, count = step
+            try:
+                answering.supply(await source.take_async(count))
+            except Exception as e:
+                answering.fail(*_error_of(e))
 
 
 class _Reply:
@@ -207,20 +187,13 @@ class _Reply:
             self.event.set()
 
 
-class RpcCallEvent:
+class RpcCallEvent(_RpcCallEventBase):
     """A call under way."""
 
     _reply = None
     _bus_session = None
     _id = None
     _token = None
-    _done = False
-    _frame = None
-    _error = None
-    _event = None
-
-    def __init__(self):
-        pass
 
     async def _start(self, session, target, request, timeout):
         operation = _ClientFrame(request.qos)
@@ -234,7 +207,7 @@ class RpcCallEvent:
         link, completions, tokens = session.link, session.completions, (ack, token)
         try:
             identifier = None
-            if not session.has_senders():
+            if not session.senders:
                 identifier = link.call_to(target, method, request, completions, tokens)
             if identifier is None:
                 identifier = await session.send_later(
@@ -300,30 +273,6 @@ class RpcCallEvent:
     def completed(self, event):
         self._event = event
 
-    @property
-    def frame(self):
-        """The frame of the reply, or None."""
-        self._look()
-        return self._frame
-
-    @frame.setter
-    def frame(self, value):
-        self._frame = value
-
-    @property
-    def error(self):
-        """The failure of the call, or None."""
-        self._look()
-        return self._error
-
-    @error.setter
-    def error(self, value):
-        self._error = value
-
-    def is_completed(self):
-        """Whether the reply is there or the call has failed."""
-        return self._look()
-
     async def wait_completed(self, timeout=None):
         """Waits for the reply, at most `timeout` seconds (None and 0 are no limit), and returns itself. Raises
         RpcException, or asyncio.TimeoutError. May be called again."""
@@ -339,11 +288,3 @@ class RpcCallEvent:
         if self._error is not None:
             raise self._error
         return self
-
-    def get_payload(self):
-        """The payload of the reply, bytes."""
-        return self.frame.payload[5:]
-
-    def is_empty(self):
-        """Whether the payload of the reply is empty."""
-        return len(self.frame.payload) <= 5

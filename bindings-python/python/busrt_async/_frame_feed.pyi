@@ -1,0 +1,4 @@
+# Private.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,9 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+from .client import Client
+
+class RemoteItems:
+    def __init__(self, client: Client, arguments: Any, bulk: int, codec: Any) -> None: ...
+    async def take(self, count: int) -> list[Any]: ...
+    def __aiter__(self) -> AsyncIterator[Any]: ...
