@@ -1,6 +1,6 @@
 """The same measurements for other systems: nats-py, redis-py and pyzmq.
 
-    others.py SYSTEM ROW ADDRESS SECONDS      prints the same JSON as work_sync.py
+others.py SYSTEM ROW ADDRESS SECONDS      prints the same JSON as work_sync.py
 """
 
 import asyncio
@@ -22,6 +22,7 @@ def measure(rounds, finish):
             done += rounds()
         finish()
         return done
+
     run(WARM_UP)
     cpu, began = time.process_time(), time.perf_counter()
     done = run(SECONDS)
@@ -33,6 +34,7 @@ def repeated(one):
         for _ in range(ROUND):
             one()
         return ROUND
+
     return rounds
 
 
@@ -64,6 +66,7 @@ def wait_for_the_end_of(parent):
 class Redis:
     def __init__(self, address):
         import redis
+
         self.connect = lambda: redis.Redis(unix_socket_path=address)
 
     def publish(self):
@@ -76,6 +79,7 @@ class Redis:
                 pipeline.publish('bench', PAYLOAD)
             pipeline.execute()
             return ROUND
+
         return measure(rounds, lambda: None)
 
     def acknowledged(self):
@@ -98,6 +102,7 @@ class Redis:
                 for _ in range(1000):
                     pipeline.publish('bench', PAYLOAD)
                 pipeline.execute()
+
         in_a_child(flood)
         threading.Thread(target=listen, daemon=True).start()
         return counted(lambda: counter[0])
@@ -110,7 +115,9 @@ class Nats:
     def run(self, work):
         async def main():
             import nats
+
             return await work(await nats.connect(self.address))
+
         return asyncio.run(main())
 
     def publish(self):
@@ -123,10 +130,12 @@ class Nats:
                     done += ROUND
                 await client.flush(60)
                 return done
+
             await run(WARM_UP)
             cpu, began = time.process_time(), time.perf_counter()
             done = await run(SECONDS)
             return done, time.perf_counter() - began, time.process_time() - cpu
+
         return self.run(work)
 
     def receive(self):
@@ -136,7 +145,9 @@ class Nats:
                     for _ in range(1000):
                         await client.publish('bench', PAYLOAD)
                     await client.flush(60)
+
             self.run(work)
+
         in_a_child(flood)
 
         async def work(client):
@@ -145,6 +156,7 @@ class Nats:
             async def on_message(_):
                 nonlocal count
                 count += 1
+
             await client.subscribe('bench', cb=on_message)
             while count == 0:
                 await asyncio.sleep(0.01)
@@ -152,6 +164,7 @@ class Nats:
             before, cpu, began = count, time.process_time(), time.perf_counter()
             await asyncio.sleep(SECONDS)
             return count - before, time.perf_counter() - began, time.process_time() - cpu
+
         return self.run(work)
 
     def call(self):
@@ -159,9 +172,12 @@ class Nats:
             async def work(client):
                 async def answer(message):
                     await message.respond(b'ok')
+
                 await client.subscribe('call', cb=answer)
                 await asyncio.sleep(3600)
+
             self.run(work)
+
         in_a_child(serve)
 
         async def work(client):
@@ -173,10 +189,12 @@ class Nats:
                     await client.request('call', b'', timeout=10)
                     done += 1
                 return done
+
             await run(WARM_UP)
             cpu, began = time.process_time(), time.perf_counter()
             done = await run(SECONDS)
             return done, time.perf_counter() - began, time.process_time() - cpu
+
         return self.run(work)
 
 
@@ -185,6 +203,7 @@ class Zmq:
 
     def __init__(self, address):
         import zmq
+
         self.zmq, self.address = zmq, f'ipc://{address}'
 
     def publish(self):
@@ -193,6 +212,7 @@ class Zmq:
             socket.bind(self.address)
             while True:
                 socket.recv()
+
         in_a_child(pull)
         socket = self.zmq.Context().socket(self.zmq.PUSH)
         socket.connect(self.address)
@@ -204,6 +224,7 @@ class Zmq:
             socket.connect(self.address)
             while True:
                 socket.send(PAYLOAD)
+
         in_a_child(push)
         socket, counter = self.zmq.Context().socket(self.zmq.PULL), [0]
         socket.bind(self.address)
@@ -212,6 +233,7 @@ class Zmq:
             while True:
                 socket.recv()
                 counter[0] += 1
+
         threading.Thread(target=receive, daemon=True).start()
         return counted(lambda: counter[0])
 
@@ -222,6 +244,7 @@ class Zmq:
             while True:
                 socket.recv()
                 socket.send(b'ok')
+
         in_a_child(serve)
         socket = self.zmq.Context().socket(self.zmq.REQ)
         socket.connect(self.address)

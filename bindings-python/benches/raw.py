@@ -1,7 +1,7 @@
 """The other side of a measurement: a bare socket that costs almost nothing, so that only the client is measured.
 
-    raw.py PATH flood TARGET KIND BYTES    sends frames as fast as they are read
-    raw.py PATH sink NAME                  reads and discards
+raw.py PATH flood TARGET KIND BYTES    sends frames as fast as they are read
+raw.py PATH sink NAME                  reads and discards
 """
 
 import socket

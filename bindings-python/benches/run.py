@@ -85,8 +85,8 @@ def ended(process):
 def sample(worker, other):
     """Runs a worker, and the other side after it is ready. Returns operations and microseconds of processor per operation."""
     process = subprocess.Popen(
-        [str(word) for word in worker], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True)
+        [str(word) for word in worker], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     started = []
     try:
         if other:
@@ -161,8 +161,23 @@ class Bench:
                 if not program:
                     raise RuntimeError('redis-server is not installed')
                 server = Server(
-                    [program, '--port', '0', '--unixsocket', address, '--save', '', '--appendonly', 'no',
-                     '--client-output-buffer-limit', 'pubsub 0 0 0', '--dir', self.folder], lambda: accepts(address))
+                    [
+                        program,
+                        '--port',
+                        '0',
+                        '--unixsocket',
+                        address,
+                        '--save',
+                        '',
+                        '--appendonly',
+                        'no',
+                        '--client-output-buffer-limit',
+                        'pubsub 0 0 0',
+                        '--dir',
+                        self.folder,
+                    ],
+                    lambda: accepts(address),
+                )
             elif system == 'Nats':
                 program = shutil.which('nats-server') or shutil.which('nats-server', path='/usr/sbin')
                 if not program:
@@ -190,7 +205,8 @@ class Bench:
     def table(self):
         lines = [
             '| | PyPI, sync | ours, sync | | asked for | PyPI, asyncio | ours, asyncio | | asked for |',
-            '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
+            '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+        ]
         for name, title, _, _, asked in self.rows():
             cells = [title]
             for style, factor in zip(('sync', 'asyncio'), asked):
@@ -202,8 +218,10 @@ class Bench:
 
     def others_table(self):
         titles = {name: title for name, title, *_ in ROWS}
-        lines = ['| | nats-py (TCP) | redis-py | pyzmq (no broker) | ours, sync | ours, asyncio |',
-                 '| --- | ---: | ---: | ---: | ---: | ---: |']
+        lines = [
+            '| | nats-py (TCP) | redis-py | pyzmq (no broker) | ours, sync | ours, asyncio |',
+            '| --- | ---: | ---: | ---: | ---: | ---: |',
+        ]
         for name in ('publish', 'acknowledged', 'receive', 'call'):
             if any(name == row[0] for row in self.rows()):
                 cells = [cell(self.median((name, 'other', title))) for title in ('nats-py', 'redis-py', 'pyzmq')]
@@ -220,7 +238,7 @@ def cell(figures):
     return f'{number} ({processor:.3g})'
 
 
-PAGE = '''# Performance of the Python modules
+PAGE = """# Performance of the Python modules
 
 `make bench-python` writes this page. The figures are operations per second, and in parentheses the processor time of the client's
 process for each operation, in microseconds. Payloads have 100 bytes unless the row says otherwise. Every run is a separate
@@ -243,14 +261,14 @@ two processes. A call to NATS is answered by a second Python process, a call to 
 ## Where
 
 {machine}
-'''
+"""
 
 
 def machine():
     model = next((line.split(':', 1)[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
-    return (
-        f'{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, load before the first run '
-        f'{LOAD:.2f}.' + (' Other programs were running: the figures are provisional.' if LOAD > 1 else ''))
+    return f'{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, load before the first run {LOAD:.2f}.' + (
+        ' Other programs were running: the figures are provisional.' if LOAD > 1 else ''
+    )
 
 
 def main():
@@ -276,12 +294,20 @@ def main():
     finally:
         shutil.rmtree(bench.folder, ignore_errors=True)
     idle = bench.median(('idle', 'sync', 'ours'))
-    told = '' if idle is None else (
-        f'\nThe threads of an idle client wake {idle[0]:.1f} times a second, pings (one a second) included.\n')
+    told = (
+        ''
+        if idle is None
+        else (f'\nThe threads of an idle client wake {idle[0]:.1f} times a second, pings (one a second) included.\n')
+    )
     versions = subprocess.run([options.ours, '--version'], capture_output=True, text=True).stdout.strip()
     page = PAGE.format(
-        runs=options.runs, seconds=options.seconds, table=bench.table(), others=bench.others_table(), idle=told,
-        machine=f'{versions}. {machine()}')
+        runs=options.runs,
+        seconds=options.seconds,
+        table=bench.table(),
+        others=bench.others_table(),
+        idle=told,
+        machine=f'{versions}. {machine()}',
+    )
     print(page)
     if options.write:
         Path(options.write).write_text(page)

@@ -31,6 +31,7 @@ async def measure(rounds, finish):
             done += await rounds()
         await finish()
         return done
+
     await run(WARM_UP)
     cpu, began = time.process_time(), time.perf_counter()
     done = await run(SECONDS)
@@ -49,6 +50,7 @@ async def sending(client, make, per_round=ROUND):
 
     async def finish():
         await (await client.send('bench', Frame(b'', qos=1))).wait_completed(60)
+
     return await measure(rounds, finish)
 
 
@@ -84,6 +86,7 @@ async def acknowledged(path):
 
     async def one():
         await (await client.send('bench/topic', Frame(PAYLOAD, tp=OP_PUBLISH, qos=1))).wait_completed(60)
+
     return await sending(client, one)
 
 
@@ -100,6 +103,7 @@ async def acknowledged_64(path):
     async def finish():
         while under_way:
             await under_way.popleft().wait_completed(60)
+
     return await measure(rounds, finish)
 
 
@@ -117,23 +121,27 @@ async def receive_rpc(path):
 
 async def receive_iteration(path):
     import busrt_async
+
     client, counter = await busrt_async.connect(path, 'bench'), Counter()
 
     async def iterate():
         async for _ in client:
             counter.value += 1
+
     task = asyncio.ensure_future(iterate())
     return await counted(counter.get), task
 
 
 async def receive_batches(path):
     import busrt_async
+
     client, counter = await busrt_async.connect(path, 'bench'), Counter()
 
     async def iterate():
         async for batch in client.batches():
             counter.value += len(batch)
             await asyncio.sleep(0)
+
     task = asyncio.ensure_future(iterate())
     return await counted(counter.get), task
 
@@ -143,6 +151,7 @@ async def receive_large(path):
 
     async def on_frame(frame):
         counter.value += len(frame.payload) // len(LARGE)
+
     client.on_frame = on_frame
     return await counted(counter.get)
 
@@ -153,6 +162,7 @@ async def call(path):
     async def rounds():
         await (await rpc.call('.broker', Request('test'))).wait_completed(60)
         return 1
+
     return await measure(rounds, nothing)
 
 
@@ -172,6 +182,7 @@ async def call_64(path):
     async def run(seconds):
         end = time.perf_counter() + seconds
         return sum(await asyncio.gather(*[several(end) for _ in range(WINDOW)]))
+
     await run(WARM_UP)
     cpu, began = time.process_time(), time.perf_counter()
     done = await run(SECONDS)

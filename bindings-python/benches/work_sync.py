@@ -1,6 +1,6 @@
 """One measurement of the synchronous client, ours or that of PyPI, with the same program.
 
-    work_sync.py ROW PATH SECONDS      prints operations, seconds and processor seconds as JSON
+work_sync.py ROW PATH SECONDS      prints operations, seconds and processor seconds as JSON
 """
 
 import json
@@ -29,12 +29,14 @@ def connected(path):
 
 def measure(rounds, finish):
     """Calls `rounds()`, which returns the number of its operations, repeatedly for the measured time."""
+
     def run(seconds):
         done, end = 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
             done += rounds()
         finish()
         return done
+
     run(WARM_UP)
     cpu, began = time.process_time(), time.perf_counter()
     done = run(SECONDS)
@@ -50,6 +52,7 @@ def sending(client, make, per_round=ROUND):
     def finish():
         # Its acknowledgement shows that the broker has handled everything that was sent before.
         client.send('bench', Frame(b'', qos=1)).wait_completed(60)
+
     return measure(rounds, finish)
 
 
@@ -66,6 +69,7 @@ def windowed(start, wait):
     def finish():
         while under_way:
             wait(under_way.popleft())
+
     return measure(rounds, finish)
 
 
@@ -99,14 +103,14 @@ def publish(path):
 
 def acknowledged(path):
     client = connected(path)
-    return sending(
-        client, lambda: client.send('bench/topic', Frame(PAYLOAD, tp=OP_PUBLISH, qos=1)).wait_completed(60))
+    return sending(client, lambda: client.send('bench/topic', Frame(PAYLOAD, tp=OP_PUBLISH, qos=1)).wait_completed(60))
 
 
 def acknowledged_64(path):
     client = connected(path)
     return windowed(
-        lambda: client.send('bench/topic', Frame(PAYLOAD, tp=OP_PUBLISH, qos=1)), lambda done: done.wait_completed(60))
+        lambda: client.send('bench/topic', Frame(PAYLOAD, tp=OP_PUBLISH, qos=1)), lambda done: done.wait_completed(60)
+    )
 
 
 def receive(path):
@@ -123,22 +127,26 @@ def receive_rpc(path):
 
 def receive_iteration(path):
     import busrt
+
     client, counter = busrt.connect(path, 'bench'), Counter()
 
     def iterate():
         for _ in client:
             counter.value += 1
+
     threading.Thread(target=iterate, daemon=True).start()
     return counted(counter.get)
 
 
 def receive_batches(path):
     import busrt
+
     client, counter = busrt.connect(path, 'bench'), Counter()
 
     def iterate():
         for batch in client.batches():
             counter.value += len(batch)
+
     threading.Thread(target=iterate, daemon=True).start()
     return counted(counter.get)
 
@@ -148,6 +156,7 @@ def receive_large(path):
 
     def on_frame(frame):
         counter.value += len(frame.payload) // len(LARGE)
+
     client.on_frame = on_frame
     return counted(counter.get)
 
@@ -181,6 +190,7 @@ def idle(path):
 def wake_ups():
     """Returns the voluntary context switches of all threads except this one."""
     import os
+
     total = 0
     for thread in os.listdir('/proc/self/task'):
         if int(thread) != os.getpid():

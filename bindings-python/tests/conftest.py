@@ -45,7 +45,8 @@ class Busrtd:
     def start(self):
         with open(os.path.join(self.folder, 'log'), 'ab') as log:
             self.process = subprocess.Popen(
-                [os.environ['BUSRTD'], '-B', self.path, *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                [os.environ['BUSRTD'], '-B', self.path, *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         until(lambda: self.accepts() or self.process.poll() is not None, 'busrtd starts')
         assert self.process.poll() is None
 
@@ -82,6 +83,7 @@ class FakeBroker:
             peer = self.listener.accept()[0]
             self.peers.append(peer)
             what(peer)
+
         threading.Thread(target=run, daemon=True).start()
 
     @staticmethod

@@ -24,8 +24,8 @@ def run(source, *args, status=0, quiet=True, **options):
     """Runs a program to its end, and returns what it printed. It must end with `status` and, if `quiet`, without a word
     on its standard error."""
     process = subprocess.run(
-        command(source, *args, **options), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=PROGRAM_TIMEOUT)
+        command(source, *args, **options), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT
+    )
     assert process.returncode == status, (process.returncode, process.stdout, process.stderr)
     if quiet:
         assert complaints(process.stderr) == ''
@@ -42,8 +42,8 @@ class Program:
 
     def __init__(self, source, *args, **options):
         self.process = subprocess.Popen(
-            command(source, *args, **options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True)
+            command(source, *args, **options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         # Ends a program that does not end by itself, and with it every wait for its output.
         self._guard = threading.Timer(PROGRAM_TIMEOUT, self.process.kill)
         self._guard.start()

@@ -43,7 +43,8 @@ def test_frames_have_their_attributes_in_a_dict(connect, name):
     assert [vars(frame) for frame in got] == [
         {**common, 'type': OP_MESSAGE, 'topic': None, 'payload': b'1'},
         {**common, 'type': OP_PUBLISH, 'topic': 'x/y', 'payload': b'2'},
-        {**common, 'type': OP_BROADCAST, 'topic': None, 'payload': b'3'}]
+        {**common, 'type': OP_BROADCAST, 'topic': None, 'payload': b'3'},
+    ]
     frame = got[1]
     frame.own = frame.payload = 5
     assert vars(frame)['payload'] == vars(frame)['own'] == 5 and vars(frame) is frame.__dict__
@@ -350,9 +351,18 @@ class Property(Exception):
 
 # Exceptions and results of a handler, and the code of the reply.
 ANSWERS = [
-    (Unspeakable(), None), (Coded('text'), -32603), (Coded(2**15), -32603), (Coded(-2**15), -2**15), (Coded(1.5), -32603),
-    (Property(), -32603), (RpcException(5, 6), None), (SystemExit(1), -32603), (KeyboardInterrupt(), -32603),
-    (RpcException('', 7), 7), (RpcException(None, 8), 8)]
+    (Unspeakable(), None),
+    (Coded('text'), -32603),
+    (Coded(2**15), -32603),
+    (Coded(-(2**15)), -(2**15)),
+    (Coded(1.5), -32603),
+    (Property(), -32603),
+    (RpcException(5, 6), None),
+    (SystemExit(1), -32603),
+    (KeyboardInterrupt(), -32603),
+    (RpcException('', 7), 7),
+    (RpcException(None, 8), 8),
+]
 
 
 @pytest.mark.parametrize('at', range(len(ANSWERS)))

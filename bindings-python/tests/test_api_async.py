@@ -21,8 +21,14 @@ async def test_frames_have_their_attributes_in_a_dict(path, name):
         assert await sent(a, name, Frame(b'1', qos=1)) == 1
         await until(lambda: got)
         assert vars(got[0]) == {
-            'header': None, 'qos': 0, 'sender': name, 'primary_sender': name, 'type': OP_MESSAGE, 'topic': None,
-            'payload': b'1'}
+            'header': None,
+            'qos': 0,
+            'sender': name,
+            'primary_sender': name,
+            'type': OP_MESSAGE,
+            'topic': None,
+            'payload': b'1',
+        }
 
 
 @run
@@ -140,6 +146,7 @@ async def test_an_overridden_send_gets_the_request(path, name):
 @run
 async def test_handlers_of_an_rpc_are_logged_as_such(path, name, caplog):
     async with connected(path, name) as a:
+
         async def handler(*_):
             raise ValueError('from a handler')
 
@@ -211,8 +218,10 @@ def test_there_is_always_an_answer(path, name, at):
                 await (await rpc.call(name, Request('x'))).wait_completed(5)
             assert code is None or e.value.rpc_error_code == code
             for result in (5, object(), ['x'], 1.5):
+
                 async def on_call(event, result=result):
                     return result
+
                 rpc.on_call = on_call
                 with pytest.raises(RpcException) as e:
                     await (await rpc.call(name, Request('x'))).wait_completed(5)

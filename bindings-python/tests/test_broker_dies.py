@@ -39,6 +39,7 @@ def closing(work):
     def answer(peer):
         work(peer)
         peer.close()
+
     return answer
 
 
@@ -66,17 +67,20 @@ def test_while_connecting(fake, name, stage, module):
         client.timeout = 0.1
         client.disconnect()
     else:
+
         async def again():
             await client.connect()
             assert client.is_connected()
             client.timeout = 0.1
             await client.disconnect()
+
         asyncio.run(again())
 
 
 @pytest.mark.parametrize('stage', AFTERWARDS)
 def test_after_the_registration(fake, name, stage):
     """Everything that waits ends: acknowledgements, calls, iteration."""
+
     def answer(peer):
         fake.register(peer)
         release.wait(PATIENCE)

@@ -33,6 +33,7 @@ def connect(path):
 
 def test_constants():
     from busrt.client import ERR_BUSY, GREETINGS, OP_ACK, OP_NOP, PING_FRAME, PROTOCOL_VERSION, RESPONSE_OK
+
     assert (GREETINGS, PROTOCOL_VERSION, PING_FRAME) == (0xEB, 1, b'\0' * 9)
     assert (OP_NOP, OP_PUBLISH, OP_SUBSCRIBE, OP_MESSAGE, OP_BROADCAST, OP_ACK) == (0, 1, 2, 0x12, 0x13, 0xFE)
     assert (RESPONSE_OK, ERR_BUSY) == (1, 0x76)
@@ -57,10 +58,20 @@ def test_messages_publications_and_broadcasts(connect, name):
     ]
 
 
-@pytest.mark.parametrize('payload, sent', [
-    (b'', b''), ('', b''), (b'b', b'b'), (bytearray(b'ba'), b'ba'), (memoryview(b'mv'), b'mv'),
-    (memoryview(b'\x01\0\x02\0').cast('H'), b'\x01\0\x02\0'), ('\U0001f600' * 3, ('\U0001f600' * 3).encode()),
-    (b'x' * 100_000, b'x' * 100_000), ('y' * 100_000, b'y' * 100_000)])
+@pytest.mark.parametrize(
+    'payload, sent',
+    [
+        (b'', b''),
+        ('', b''),
+        (b'b', b'b'),
+        (bytearray(b'ba'), b'ba'),
+        (memoryview(b'mv'), b'mv'),
+        (memoryview(b'\x01\0\x02\0').cast('H'), b'\x01\0\x02\0'),
+        ('\U0001f600' * 3, ('\U0001f600' * 3).encode()),
+        (b'x' * 100_000, b'x' * 100_000),
+        ('y' * 100_000, b'y' * 100_000),
+    ],
+)
 def test_every_kind_of_payload(connect, name, payload, sent):
     a, got = connect(name), []
     a.on_frame = got.append
@@ -116,8 +127,7 @@ def test_errors_of_connecting(connect, path, name, tmp_path):
         Client(f'127.0.0.1:{port}', name).connect()
 
 
-@pytest.mark.parametrize('greeting, text', [
-    (b'HTTP', 'Unsupported protocol'), (b'\xeb\x02\x00', 'Unsupported protocol version')])
+@pytest.mark.parametrize('greeting, text', [(b'HTTP', 'Unsupported protocol'), (b'\xeb\x02\x00', 'Unsupported protocol version')])
 def test_what_is_no_broker(fake, greeting, text):
     fake.answer(lambda peer: peer.sendall(greeting))
     client = Client(fake.path, 'x')
@@ -226,10 +236,12 @@ def test_a_log_handler_that_sends_over_the_client(connect, name):
     logger, handler = logging.getLogger(), Handler()
     logger.addHandler(handler)
     try:
+
         def handle(frame):
             got.append(frame.payload)
             if frame.payload == b'raise':
                 raise ValueError
+
         client.on_frame = handle
         client.send(name, Frame(b'raise'))
         until(lambda: b'log' in got)
@@ -296,6 +308,7 @@ def test_lives_without_a_reference_and_is_freed(path, name):
     assert got.wait(5)
     ref().disconnect()
     import gc
+
     until(lambda: gc.collect() is not None and ref() is None)
     other.disconnect()
 

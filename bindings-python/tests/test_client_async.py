@@ -18,11 +18,14 @@ from conftest import PATIENCE
 
 def run(test):
     """Runs a coroutine function as a test, within a bound."""
+
     @functools.wraps(test)
     def wrapped(**kwargs):
         async def bounded():
             await asyncio.wait_for(test(**kwargs), PATIENCE)
+
         asyncio.run(bounded())
+
     wrapped.__signature__ = inspect.signature(test)
     return wrapped
 
@@ -51,6 +54,7 @@ async def sent(client, target, frame, timeout=5):
 def into(got):
     async def handle(frame):
         got.append(frame)
+
     return handle
 
 
@@ -69,14 +73,21 @@ async def test_messages_publications_and_broadcasts(path, name):
         assert await sent(b, name + '.*', frame) == 1
         await until(lambda: len(got) == 3)
         assert [(f.type, f.sender, f.topic, f.payload) for f in got] == [
-            (OP_MESSAGE, b.name, None, b'1'), (OP_PUBLISH, b.name, 'x/y', '2\u00e9'.encode()),
-            (OP_BROADCAST, b.name, None, b'head3')]
+            (OP_MESSAGE, b.name, None, b'1'),
+            (OP_PUBLISH, b.name, 'x/y', '2\u00e9'.encode()),
+            (OP_BROADCAST, b.name, None, b'head3'),
+        ]
 
 
 def test_coroutine_functions():
     for function in (
-            Client.connect, Client.disconnect, Client.send, ClientFrame.wait_completed, busrt_async.rpc.Rpc.call,
-            busrt_async.rpc.RpcCallEvent.wait_completed):
+        Client.connect,
+        Client.disconnect,
+        Client.send,
+        ClientFrame.wait_completed,
+        busrt_async.rpc.Rpc.call,
+        busrt_async.rpc.RpcCallEvent.wait_completed,
+    ):
         assert asyncio.iscoroutinefunction(function)
     for function in (Client.is_connected, ClientFrame.is_completed, Client.subscribe, busrt_async.rpc.Rpc.notify):
         assert not asyncio.iscoroutinefunction(function)
@@ -218,6 +229,7 @@ async def test_a_handler_that_raises_is_reported(path, name):
         await until(lambda: len(got) == 2)
         got.clear()
         import gc
+
         await until(lambda: gc.collect() is not None and len(reported) == 2)
         assert str(reported[0]['exception']) == 'from the handler'
 

@@ -15,7 +15,7 @@ from running import Program, run
 COUNT = 20_000
 
 # Each program sends numbered frames to its third argument without waiting for anything, and then ends.
-SYNC = '''
+SYNC = """
 import multiprocessing, os, sys, threading, time
 from busrt.client import Client, Frame
 
@@ -64,9 +64,9 @@ if __name__ == '__main__':
             raise KeyboardInterrupt
         if end == 'a kind of interrupt':
             raise type('Stop', (KeyboardInterrupt,), {})
-'''
+"""
 
-ASYNC = '''
+ASYNC = """
 import asyncio, multiprocessing, os, sys
 from busrt_async.client import Client, Frame
 
@@ -115,12 +115,21 @@ if __name__ == '__main__':
         atexit.register(child, name)
     else:
         asyncio.run(main(name))
-'''
+"""
 
 # A new interpreter does not find the functions of a program of `-c`: only fork works there.
 ENDS = {
-    'the last line': 0, 'an exception': 1, 'sys.exit': 3, 'os._exit': 4, 'no reference': 0, 'an interrupt': -signal.SIGINT,
-    'a kind of interrupt': 1, 'an exit handler': 0, 'in a fork': 0, 'multiprocessing fork': 0}
+    'the last line': 0,
+    'an exception': 1,
+    'sys.exit': 3,
+    'os._exit': 4,
+    'no reference': 0,
+    'an interrupt': -signal.SIGINT,
+    'a kind of interrupt': 1,
+    'an exit handler': 0,
+    'in a fork': 0,
+    'multiprocessing fork': 0,
+}
 
 
 @pytest.fixture
@@ -186,7 +195,10 @@ def test_a_burst_of_a_child_with_an_interpreter_of_its_own_arrives(path, name, r
     file.write_text(program)
     process = subprocess.run(
         [sys.executable, '-W', 'error', file, path, name, receiver.name, f'multiprocessing {method}'],
-        capture_output=True, text=True, timeout=60)
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (process.returncode, process.stderr) == (0, '')
     arrives(path, receiver, COUNT)
 
@@ -207,7 +219,7 @@ def test_a_broker_that_reads_nothing_holds_the_end_no_longer_than_the_timeout(br
 
 
 # Ends while handlers, calls and waits are under way on all kinds of threads.
-BUSY = '''
+BUSY = """
 import sys, threading, time
 import busrt
 from busrt.client import Client, Frame
@@ -246,7 +258,7 @@ def iterate():
 for work in (flood, acknowledged, call, iterate, call):
     daemon(work)
 time.sleep(step)
-'''
+"""
 
 
 @pytest.mark.parametrize('milliseconds', [0, 3, 20, 100, 200])
@@ -257,10 +269,10 @@ def test_an_end_with_everything_under_way(path, name, milliseconds):
 
 
 def test_nothing_is_started_by_an_import():
-    run('''
+    run("""
         import os, busrt, busrt_async
         assert len(os.listdir('/proc/self/task')) == 1
-        ''')
+        """)
 
 
 def test_stop_of_the_interpreter_without_a_client():

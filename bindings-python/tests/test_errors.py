@@ -15,9 +15,17 @@ from busrt.client import Client, Frame
 from busrt.rpc import Request, Rpc, RpcException
 
 BASES = {
-    'BusTimeoutError': TimeoutError, 'BusConnectionError': ConnectionError, 'AccessError': PermissionError,
-    'RegistrationError': RuntimeError, 'NotRegisteredError': LookupError, 'NotDeliveredError': Exception,
-    'InvalidDataError': ValueError, 'NotSupportedError': RuntimeError, 'BusOSError': OSError, 'RpcException': Exception}
+    'BusTimeoutError': TimeoutError,
+    'BusConnectionError': ConnectionError,
+    'AccessError': PermissionError,
+    'RegistrationError': RuntimeError,
+    'NotRegisteredError': LookupError,
+    'NotDeliveredError': Exception,
+    'InvalidDataError': ValueError,
+    'NotSupportedError': RuntimeError,
+    'BusOSError': OSError,
+    'RpcException': Exception,
+}
 
 
 def test_each_class_has_one_base_and_the_builtin_ones():
@@ -52,10 +60,15 @@ def test_what_the_bus_raises(path, fake, name, tmp_path, module):
     with socket.create_server(('127.0.0.1', 0)) as closed:
         port = closed.getsockname()[1]
     for address, timeout, expected in [
-            (path, 5, RuntimeError), (str(tmp_path / 'no.sock'), 5, FileNotFoundError),
-            (f'127.0.0.1:{port}', 5, ConnectionRefusedError), (fake.path, 0.1, late),
-            (str(tmp_path), 5, OSError), ('no port', 5, ValueError), ('', 5, ValueError),
-            ('no.such.host.invalid:1', 5, socket.gaierror)]:
+        (path, 5, RuntimeError),
+        (str(tmp_path / 'no.sock'), 5, FileNotFoundError),
+        (f'127.0.0.1:{port}', 5, ConnectionRefusedError),
+        (fake.path, 0.1, late),
+        (str(tmp_path), 5, OSError),
+        ('no port', 5, ValueError),
+        ('', 5, ValueError),
+        ('no.such.host.invalid:1', 5, socket.gaierror),
+    ]:
         with pytest.raises(expected) as e:
             connect(address, timeout=timeout)
         error = e.value

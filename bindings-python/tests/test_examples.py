@@ -16,34 +16,46 @@ FOLDER = ROOT / 'examples' / 'python'
 # What each program prints; those of one line are run while the next one is.
 PRINTED = {
     'client': [
-        "client not registered (0x71): no.such.client",
+        'client not registered (0x71): no.such.client',
         "plant/boiler/temperature from example.client b'87.5'",
         "plant/boiler/pressure from example.client b'\\x02\\x01'",
-        "message from example.client b'a message to myself'"],
+        "message from example.client b'a message to myself'",
+    ],
     'client_asyncio': ['plant/boiler news', 'weather/rain news'],
     'rpc_asyncio': ['9900', 'no reply in time'],
     'topics': [
-        "alarm: alarm/boiler ['too', 'hot']", 'example.topics plant/boiler/temperature 87.5',
-        'example.topics plant/tank/temperature 19'],
+        "alarm: alarm/boiler ['too', 'hot']",
+        'example.topics plant/boiler/temperature 87.5',
+        'example.topics plant/tank/temperature 19',
+    ],
     'topics_asyncio': [
-        "['connected', 'lost']", "alarm: alarm/boiler ['too', 'hot']",
-        'example.topics.asyncio plant/boiler/temperature 87.5', 'example.topics.asyncio plant/tank/temperature 19'],
-    'rpc_codecs': [
-        "{'bolt': 97}", 'not enough of nut (code: -2)', '2 ordered', "example.store delivers {'nut': 500}"],
+        "['connected', 'lost']",
+        "alarm: alarm/boiler ['too', 'hot']",
+        'example.topics.asyncio plant/boiler/temperature 87.5',
+        'example.topics.asyncio plant/tank/temperature 19',
+    ],
+    'rpc_codecs': ["{'bolt': 97}", 'not enough of nut (code: -2)', '2 ordered', "example.store delivers {'nut': 500}"],
     'cursors': ['332833500', "[{'row': 0, 'square': 0}, {'row': 1, 'square': 1}]"],
     'cursors_asyncio': ['332833500'],
     'embedded_broker_asyncio': [
-        "outside b'hello'", "[('outside%%worker', 'outside', b'from a secondary client')]",
-        "[('.broker', 'internal', 1), ('inside', 'internal', 1), ('outside', 'tcp', 2)]", '3 True 0', 'True'],
+        "outside b'hello'",
+        "[('outside%%worker', 'outside', b'from a secondary client')]",
+        "[('.broker', 'internal', 1), ('inside', 'internal', 1), ('outside', 'tcp', 2)]",
+        '3 True 0',
+        'True',
+    ],
     'reconnect': ['lost: True', 'news back again'],
     'embedded_broker': ["second b'hello'", "['.broker', 'first', 'second']"],
     'old_style': ["example.old old/style b'works'", '0x1'],
 }
 SERVED = {
     'rpc_caller': [
-        '144', '[0, 1, 4, 9, 16]', 'divide 1 0 -> division by zero (code: -1)',
+        '144',
+        '[0, 1, 4, 9, 16]',
+        'divide 1 0 -> division by zero (code: -1)',
         "divide one two -> could not convert string to float: b'one' (code: -32603)",
-        'cube 3 -> RPC Engine not initialized (code: -32601)'],
+        'cube 3 -> RPC Engine not initialized (code: -32601)',
+    ],
 }
 COMMAND = [sys.executable, '-X', 'dev', '-W', 'error']
 # Is read by every program that is not told an address.

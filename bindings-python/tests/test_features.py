@@ -196,6 +196,7 @@ def test_cursors(pair):
         def items():
             yield 1
             raise RpcException('no more', -5)
+
         return busrt.Cursor(items())
 
     numbers = [row['n'] for row in caller.cursor('a', 'rows', codec='msgpack')]
@@ -222,6 +223,7 @@ def test_context_variables_reach_handlers(pair):
 
     server.on_notification = lambda event: variable.get() == 'set' and got.set()
     from busrt.rpc import Notification
+
     assert [caller.call_method('a', 'read') for _ in range(3)] == [b'set'] * 3
     caller.notify('a', Notification())
     assert got.wait(5)
@@ -230,8 +232,7 @@ def test_context_variables_reach_handlers(pair):
 def test_a_full_queue_holds_the_broker_back(tmp_path):
     with busrt.Broker(queue_size=8, slow='block') as broker:
         path = broker.listen(str(tmp_path / 'bus.sock'))
-        with busrt.connect(path, 'a', inbox_bytes=4096) as a, busrt.connect(
-                path, 'b', timeout=None, queue_bytes=65536) as b:
+        with busrt.connect(path, 'a', inbox_bytes=4096) as a, busrt.connect(path, 'b', timeout=None, queue_bytes=65536) as b:
             queue = a.open_queue('#', maxsize=4)
             payload, count = b'.' * 16384, 500
             sender = threading.Thread(target=lambda: [b.publish('t', payload, qos=0) for _ in range(count)])

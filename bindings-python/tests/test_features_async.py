@@ -73,8 +73,10 @@ async def test_callbacks_and_queues_of_topics():
 async def test_a_full_queue_holds_the_broker_back(tmp_path):
     async with busrt_async.Broker(queue_size=8, slow='block') as broker:
         path = await broker.listen(str(tmp_path / 'bus.sock'))
-        async with busrt_async.connect(path, 'a', inbox_bytes=4096) as a, busrt_async.connect(
-                path, 'b', timeout=None, queue_bytes=65536) as b:
+        async with (
+            busrt_async.connect(path, 'a', inbox_bytes=4096) as a,
+            busrt_async.connect(path, 'b', timeout=None, queue_bytes=65536) as b,
+        ):
             queue = await a.open_queue('#', maxsize=4)
             payload, count = b'.' * 16384, 500
 
@@ -164,6 +166,7 @@ def test_events(broker, name):
     async def main():
         got = []
         async with busrt_async.connect(broker.path, name, reconnect=(0.01, 0.05, None)) as a:
+
             @a.on_event
             async def note(event):
                 got.append(event)
@@ -283,6 +286,7 @@ async def test_cursors():
                 for n in range(250):
                     await asyncio.sleep(0)
                     yield {'n': n}
+
             return busrt_async.Cursor(items())
 
         @server.method()
@@ -294,6 +298,7 @@ async def test_cursors():
             def items():
                 yield 1
                 raise RpcException('no more', -5)
+
             return busrt_async.Cursor(items())
 
         numbers = [row['n'] async for row in caller.cursor('a', 'rows', codec='msgpack')]

@@ -14,7 +14,7 @@ from busrt_async.rpc import Request, Rpc
 from running import run
 
 # Runs `sys.argv[2]` in interpreters of their own, and prints what that raises.
-SUBINTERPRETER = '''
+SUBINTERPRETER = """
 import sys, threading
 order, source = sys.argv[1:3]
 
@@ -45,7 +45,7 @@ if order == 'in a thread':
 import busrt
 with busrt.Broker() as broker:
     print(broker.clients())
-'''
+"""
 
 
 @pytest.mark.parametrize('order', ['after', 'before', 'isolated', 'in a thread', 'asyncio'])
@@ -61,7 +61,8 @@ def test_subinterpreters_are_refused(order):
 
 @pytest.mark.skipif(sys.platform != 'linux' or os.geteuid() != 0, reason='needs root')
 def test_a_program_that_drops_its_privileges(path, name):
-    run('''
+    run(
+        """
         import os, sys, threading
         from busrt.client import Client, Frame
         from busrt.rpc import Request, Rpc
@@ -74,11 +75,15 @@ def test_a_program_that_drops_its_privileges(path, name):
         rpc.on_call = lambda event: str(os.getuid())
         assert client.send(client.name, Frame(b'', qos=1)).wait_completed(5) == 1
         assert rpc.call(client.name, Request('x')).wait_completed(5).get_payload() == b'65534'
-        ''', path, name)
+        """,
+        path,
+        name,
+    )
 
 
 def test_waits_that_are_given_up_leave_nothing(path, name):
     """An operation and a call that are waited for again and again, with timeouts and cancellations."""
+
     async def main():
         client, release = Client(path, name), asyncio.Event()
         await client.connect()
@@ -146,6 +151,7 @@ def test_calls_that_are_cancelled_are_forgotten(path, name):
 @pytest.mark.parametrize('what', ['connect', 'send', 'flush', 'drain', 'disconnect', 'iteration'])
 def test_everything_that_is_awaited_can_be_cancelled(fake, name, what):
     """Each wait ends at once, and the next connection works."""
+
     async def waits(client):
         if what == 'connect':
             await client.connect()
@@ -200,6 +206,7 @@ def test_everything_that_is_awaited_can_be_cancelled(fake, name, what):
 
 def test_one_client_in_many_loops_at_the_same_time(path, name):
     """Clients of several loops in several threads talk to each other."""
+
     async def main(number):
         client = Client(path, f'{name}.{number}')
         await client.connect()
@@ -232,6 +239,7 @@ def test_one_client_in_many_loops_at_the_same_time(path, name):
 
 def test_an_iteration_lets_other_tasks_run(path, name):
     """Also one that awaits nothing else and always finds a frame."""
+
     async def main():
         async with busrt_async.connect(path, name) as client:
             for _ in range(1000):

@@ -7,7 +7,7 @@ from conftest import until
 from running import run
 
 # Every program here begins with this.
-HEAD = '''
+HEAD = """
 import os, sys, threading, time, traceback
 import busrt
 from busrt.client import Client, Frame
@@ -32,7 +32,7 @@ def connected(suffix=''):
     client = Client(path, name + suffix)
     client.connect()
     return client
-'''
+"""
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def receiver(path, name):
 
 
 def test_an_inherited_client(path, name):
-    run(HEAD + '''
+    run(
+        HEAD
+        + """
 parent = connected()
 waiting = parent.send('nobody', Frame(b'', qos=1))
 rpc_parent = Rpc(connected('.rpc'))
@@ -76,11 +78,16 @@ def child():
 
 in_a_child(child)
 assert parent.is_connected() and parent.send(name, Frame(b'', qos=1)).wait_completed(5) == 1
-''', path, name)
+""",
+        path,
+        name,
+    )
 
 
 def test_handlers_belong_to_the_process_that_connected(path, name, receiver):
-    run(HEAD + '''
+    run(
+        HEAD
+        + """
 parent, target = connected(), sys.argv[3]
 parent.on_frame = lambda frame: parent.send(target, Frame(b'%d %s' % (os.getpid(), frame.payload)))
 
@@ -93,14 +100,20 @@ def child():
 
 in_a_child(child)
 print(os.getpid())
-''', path, name, receiver.name)
+""",
+        path,
+        name,
+        receiver.name,
+    )
     until(lambda: len(receiver.got) == 2)
     pids = {text: int(pid) for pid, text in (got.split(b' ', 1) for got in receiver.got)}
     assert len(set(pids.values())) == 2
 
 
 def test_a_fork_in_the_middle_of_everything(path, name):
-    run(HEAD + '''
+    run(
+        HEAD
+        + """
 a, b = Rpc(connected('.a')), Rpc(connected('.b'))
 a.on_call = lambda event: event.get_payload()
 stop = threading.Event()
@@ -127,11 +140,15 @@ stop.set()
 for thread in threads:
     thread.join()
 assert b.call(name + '.a', Request('echo', b'y')).wait_completed(20).get_payload() == b'y'
-''', path, name)
+""",
+        path,
+        name,
+    )
 
 
 def test_a_pool_of_multiprocessing(path, name):
-    run('''
+    run(
+        """
 import multiprocessing, os, sys
 from busrt.client import Client, Frame
 from busrt.rpc import Request, Rpc
@@ -152,11 +169,16 @@ def work(number):
 
 with multiprocessing.get_context('fork').Pool(3) as pool:
     assert pool.map(work, range(60)) == [b'%d' % n * 2 for n in range(60)]
-''', path, name)
+""",
+        path,
+        name,
+    )
 
 
 def test_an_inherited_broker(name):
-    run(HEAD + '''
+    run(
+        HEAD
+        + """
 broker = busrt.Broker()
 
 def child():
@@ -172,11 +194,15 @@ def child():
 in_a_child(child)
 assert broker.clients() == ['.broker']
 broker.shutdown()
-''', '', name)
+""",
+        '',
+        name,
+    )
 
 
 def test_a_child_of_a_program_of_asyncio(path, name):
-    run('''
+    run(
+        """
 import asyncio, os, sys
 import busrt
 from busrt_async.client import Client, Frame
@@ -219,4 +245,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 assert parent.is_connected()
 loop.run_until_complete(parent.disconnect())
 loop.close()
-''', path, name)
+""",
+        path,
+        name,
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from running import run
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio, os, sys, time
 import busrt, busrt_async
 from busrt.rpc import Request
@@ -51,7 +51,7 @@ async def with_asyncio():
     await client.disconnect()
 
 asyncio.run(with_asyncio()) if kind == 'asyncio' else plain()
-'''
+"""
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')

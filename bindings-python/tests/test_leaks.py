@@ -21,7 +21,7 @@ CLIENTS = 10_000 if IS_FULL else 200
 CYCLES = 10_000 if IS_FULL else 1000
 
 # A program measures itself: `work(count)` may not make it grow by more than BOUND bytes after the first rounds.
-HEAD = '''
+HEAD = """
 import asyncio, gc, os, sys, threading, time
 import busrt, busrt_async
 from busrt.client import Client, ClientFrame, Frame
@@ -57,9 +57,11 @@ def measured(work):
     until(lambda: resources() <= held)
     print(grown)
     assert grown < BOUND, f'{grown} bytes more'
-'''
+"""
 
-MESSAGES_SYNC = HEAD + '''
+MESSAGES_SYNC = (
+    HEAD
+    + """
 a, b = Client(path, name + '.a'), Client(path, name + '.b')
 a.connect()
 b.connect()
@@ -88,9 +90,12 @@ def work(number):
         until(lambda: count == (n + 1) * 101)
 
 measured(work)
-'''
+"""
+)
 
-CALLS_SYNC = HEAD + '''
+CALLS_SYNC = (
+    HEAD
+    + """
 a, b = Rpc(Client(path, name + '.a')), Rpc(Client(path, name + '.b'))
 a.client.connect()
 b.client.connect()
@@ -107,9 +112,12 @@ def work(number):
         b.call(a.client.name, Request('x'))
 
 measured(work)
-'''
+"""
+)
 
-MESSAGES_ASYNC = HEAD + '''
+MESSAGES_ASYNC = (
+    HEAD
+    + """
 async def main():
     a, b = busrt_async.Client(path, name + '.a'), busrt_async.Client(path, name + '.b')
     await a.connect()
@@ -149,10 +157,13 @@ async def measured_async(work):
     assert grown < BOUND, f'{grown} bytes more'
 
 asyncio.run(main())
-'''
+"""
+)
 
-CALLS_ASYNC = MESSAGES_ASYNC[:MESSAGES_ASYNC.index('async def main')] + MESSAGES_ASYNC[
-    MESSAGES_ASYNC.index('async def measured_async'):MESSAGES_ASYNC.index('asyncio.run(main())')] + '''
+CALLS_ASYNC = (
+    MESSAGES_ASYNC[: MESSAGES_ASYNC.index('async def main')]
+    + MESSAGES_ASYNC[MESSAGES_ASYNC.index('async def measured_async') : MESSAGES_ASYNC.index('asyncio.run(main())')]
+    + """
 async def main():
     a, b = (busrt_async.Rpc(busrt_async.Client(path, name + end)) for end in ('.a', '.b'))
     await a.client.connect()
@@ -183,9 +194,12 @@ async def main():
     await b.client.disconnect()
 
 asyncio.run(main())
-'''
+"""
+)
 
-CLIENTS_SYNC = HEAD + '''
+CLIENTS_SYNC = (
+    HEAD
+    + """
 made = 0
 
 def work(number):
@@ -202,9 +216,12 @@ def work(number):
         client.disconnect()
 
 measured(work)
-'''
+"""
+)
 
-CLIENTS_ASYNC = HEAD + '''
+CLIENTS_ASYNC = (
+    HEAD
+    + """
 made = 0
 
 async def one():
@@ -226,14 +243,21 @@ def work(number):
         asyncio.run(several(number // 10))
 
 measured(work)
-'''
+"""
+)
 
 
-@pytest.mark.parametrize('source, count', [
-    pytest.param(MESSAGES_SYNC, MESSAGES, id='messages'), pytest.param(CALLS_SYNC, MESSAGES, id='calls'),
-    pytest.param(MESSAGES_ASYNC, MESSAGES, id='messages, asyncio'),
-    pytest.param(CALLS_ASYNC, MESSAGES, id='calls, asyncio'),
-    pytest.param(CLIENTS_SYNC, CLIENTS, id='clients'), pytest.param(CLIENTS_ASYNC, CLIENTS, id='clients, asyncio')])
+@pytest.mark.parametrize(
+    'source, count',
+    [
+        pytest.param(MESSAGES_SYNC, MESSAGES, id='messages'),
+        pytest.param(CALLS_SYNC, MESSAGES, id='calls'),
+        pytest.param(MESSAGES_ASYNC, MESSAGES, id='messages, asyncio'),
+        pytest.param(CALLS_ASYNC, MESSAGES, id='calls, asyncio'),
+        pytest.param(CLIENTS_SYNC, CLIENTS, id='clients'),
+        pytest.param(CLIENTS_ASYNC, CLIENTS, id='clients, asyncio'),
+    ],
+)
 def test_a_program_does_not_grow(path, name, source, count):
     # Without -X dev: its allocator adds to everything.
     run(source, path, name, count, options=('-W', 'error'))
@@ -243,6 +267,7 @@ def gone(refs):
     def look():
         gc.collect()
         return all(ref() is None for ref in refs)
+
     return look
 
 

@@ -46,6 +46,7 @@ def test_private_names_have_a_prefix(path, name, module):
     rpc = module.Rpc(client)
     done = client.connect()
     if done is not None:
+
         async def main():
             await done
             names.update(vars(client))
@@ -65,8 +66,30 @@ def test_private_names_have_a_prefix(path, name, module):
 
 # Names that subclasses have for themselves.
 TAKEN = [
-    '_lock', '_session', '_options', '_pid', '_source', '_link', '_wait', '_send', '_run', '_topics', '_methods', '_answer',
-    '_start', '_stop', '_handlers', '_queue', '_tasks', '_loop', '_name', '_path', '_thread', '_events', '_codec']
+    '_lock',
+    '_session',
+    '_options',
+    '_pid',
+    '_source',
+    '_link',
+    '_wait',
+    '_send',
+    '_run',
+    '_topics',
+    '_methods',
+    '_answer',
+    '_start',
+    '_stop',
+    '_handlers',
+    '_queue',
+    '_tasks',
+    '_loop',
+    '_name',
+    '_path',
+    '_thread',
+    '_events',
+    '_codec',
+]
 
 
 def test_subclasses_with_attributes_of_their_own(path, name):

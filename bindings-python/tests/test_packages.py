@@ -24,8 +24,10 @@ pytestmark = pytest.mark.skipif('packages' not in ASKED_FOR, reason='BUSRT_TESTS
 # The build is not optimized, like that of `make test-wheel`, and uses the same folder, where most is built already.
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'VIRTUAL'))},
-    'CARGO_TARGET_DIR': str(ROOT / 'target'), 'MATURIN_PEP517_ARGS': '--profile dev'}
-SMOKE = '''
+    'CARGO_TARGET_DIR': str(ROOT / 'target'),
+    'MATURIN_PEP517_ARGS': '--profile dev',
+}
+SMOKE = """
 import asyncio, busrt, busrt_async, os, sys
 assert busrt.__version__ == busrt_async.__version__ == sys.argv[1]
 assert os.path.dirname(busrt.__file__).startswith(sys.prefix)
@@ -39,13 +41,18 @@ with busrt.Broker() as broker:
             await client.send_message('two', 'x')
     asyncio.run(main())
 print('works')
-'''
+"""
 
 
 def run(*command):
     done = subprocess.run(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT,
-        env=ENVIRONMENT)
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=ENVIRONMENT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,12 +66,12 @@ def version():
 def sdist(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sdist')
     run(sysconfig.get_path('scripts') + '/maturin', 'sdist', '--manifest-path', BINDING / 'Cargo.toml', '--out', folder)
-    file, = folder.iterdir()
+    (file,) = folder.iterdir()
     return file
 
 
 def test_the_wheel_has_both_modules_and_their_types(version):
-    wheel, = (ROOT / 'target' / 'wheels-test').glob('*.whl')
+    (wheel,) = (ROOT / 'target' / 'wheels-test').glob('*.whl')
     assert re.fullmatch(rf'busrt-{re.escape(version)}-cp39-abi3-(manylinux|linux|macosx)\w*\.whl', wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

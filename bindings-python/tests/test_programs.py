@@ -17,8 +17,12 @@ pytestmark = pytest.mark.skipif(not PYTHONS['PyPI'], reason='PYPI_PYTHON is not 
 
 def start(implementation, program, *args):
     return subprocess.Popen(
-        [PYTHONS[implementation], FOLDER / f'{program}.py', *args], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [PYTHONS[implementation], FOLDER / f'{program}.py', *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def both(path, name, waiting, waiting_on, acting, acting_on):

@@ -143,6 +143,7 @@ def test_handlers_call_back_and_wait(rpc, name):
             if depth == 0:
                 return b'bottom'
             return own.call(other.client.name, Request('down', str(depth - 1))).wait_completed(10).get_payload()
+
         return on_call
 
     a.on_call, b.on_call = of(a, b), of(b, a)
@@ -232,5 +233,6 @@ def test_small_parts():
     event.completed.set()
     assert event.is_completed() and event.wait_completed(0.1) is event
     import pickle
+
     other = pickle.loads(pickle.dumps(RpcException('x', 5)))
     assert (str(other), other.rpc_error_code) == ('x (code: 5)', 5)

@@ -31,6 +31,7 @@ async def failure(event, timeout=5):
 @run
 async def test_calls_and_errors(path, name):
     async with rpcs(path, name + '.s', name + '.c') as (server, caller):
+
         class Coded(Exception):
             rpc_error_code = 7
 
@@ -140,6 +141,7 @@ async def test_notifications_frames_and_calls_without_reply(path, name):
 @run
 async def test_handlers_call_back_and_wait(path, name):
     async with rpcs(path, name + '.a', name + '.b') as (a, b):
+
         def of(own, other):
             async def on_call(event):
                 depth = int(event.get_payload())
@@ -147,6 +149,7 @@ async def test_handlers_call_back_and_wait(path, name):
                     return b'bottom'
                 event = await own.call(other.client.name, Request('down', str(depth - 1)))
                 return (await event.wait_completed(10)).get_payload()
+
             return on_call
 
         a.on_call, b.on_call = of(a, b), of(b, a)
@@ -157,6 +160,7 @@ async def test_handlers_call_back_and_wait(path, name):
 @run
 async def test_many_calls_under_way(path, name):
     async with rpcs(path, name + '.s', name + '.c') as (server, caller):
+
         async def on_call(event):
             return event.get_payload()
 
@@ -177,6 +181,7 @@ async def test_takes_over_and_gives_back(path, name):
         def into(who):
             async def handle(event):
                 got.append((who, event.payload if isinstance(event, Frame) else event.get_payload()))
+
             return handle
 
         async def notified():
@@ -196,6 +201,7 @@ async def test_takes_over_and_gives_back(path, name):
 @run
 async def test_the_new_style(path, name):
     async with rpcs(path, name + '.s', name + '.c') as (server, caller):
+
         @server.method('add')
         def add(event):
             return str(sum(int(part) for part in event.get_payload().split()))

@@ -26,6 +26,7 @@ class Interrupted(Exception):
 @pytest.fixture
 def interrupted():
     """A function that runs work, sends this process SIGINT 0.2 s later, and asserts that this ends the work."""
+
     def interrupted(work, error=KeyboardInterrupt):
         sent = []
 
@@ -42,6 +43,7 @@ def interrupted():
             timer.cancel()
             timer.join()
         assert sent and time.monotonic() - sent[0] < BOUND
+
     return interrupted
 
 
@@ -203,13 +205,17 @@ def test_asyncio(fake, path, name, interrupted):
 
 
 def test_ctrl_c_in_a_terminal_ends_a_program(path, name):
-    with Program('''
+    with Program(
+        """
         import busrt, sys
         with busrt.connect(sys.argv[1], sys.argv[2]) as client:
             print('here', flush=True)
             for frame in client:
                 pass
-        ''', path, name) as program:
+        """,
+        path,
+        name,
+    ) as program:
         assert program.line() == 'here'
         time.sleep(0.1)
         program.process.send_signal(signal.SIGINT)

@@ -40,13 +40,16 @@ class Receiver:
             async def on_frame(frame):
                 time.sleep(delay)
                 self.got.append(int(frame.payload[:8]))
+
             if way == 'asyncio':
                 client.on_frame = on_frame
             self.run(client.connect())
             if way == 'iteration with asyncio':
+
                 async def iterate():
                     async for frame in client:
                         await on_frame(frame)
+
                 self.iteration = asyncio.run_coroutine_threadsafe(iterate(), self.loop)
             topics = Frame(tp=OP_SUBSCRIBE, qos=1)
             topics.topic = 'slow'
@@ -145,8 +148,7 @@ def test_publications_arrive_or_are_counted(sender, receiver, way, delay):
     assert receiver.client.is_connected()
 
 
-@pytest.mark.parametrize('way', [
-    'Client.on_frame', 'Rpc.on_notification', 'iteration', 'asyncio', 'iteration with asyncio'])
+@pytest.mark.parametrize('way', ['Client.on_frame', 'Rpc.on_notification', 'iteration', 'asyncio', 'iteration with asyncio'])
 def test_slow_handlers_take_few_frames_at_a_time(name, way):
     """A broker drops messages for a receiver that takes nothing for the hold time, which is shorter here than many frames
     need: to the broker, what was taken is handled. There is more to send than anything holds."""

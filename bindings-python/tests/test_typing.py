@@ -17,8 +17,13 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec('mypy') is None, reason
 def run(*command, cwd):
     # The installed modules are imported, not those of the source folder.
     done = subprocess.run(
-        [sys.executable, '-m', *map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=300,
-        env={**os.environ, 'PYTHONWARNINGS': ''})
+        [sys.executable, '-m', *map(str, command)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, 'PYTHONWARNINGS': ''},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -30,5 +35,14 @@ def test_stubtest(tmp_path, module):
 
 @pytest.mark.parametrize('version', ['3.10', '3.13'])
 def test_the_examples_with_mypy_strict(tmp_path, version):
-    run('mypy', '--strict', '--python-version', version, '--cache-dir', tmp_path, *sorted(EXAMPLES.glob('*.py')),
-        *sorted(FOLDER.glob('typed_*.py')), cwd=tmp_path)
+    run(
+        'mypy',
+        '--strict',
+        '--python-version',
+        version,
+        '--cache-dir',
+        tmp_path,
+        *sorted(EXAMPLES.glob('*.py')),
+        *sorted(FOLDER.glob('typed_*.py')),
+        cwd=tmp_path,
+    )

@@ -11,15 +11,29 @@ import pytest
 
 import busrt_async
 from busrt.client import (
-    OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_PUBLISH, OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, Client, Frame)
+    OP_BROADCAST,
+    OP_EXCLUDE,
+    OP_MESSAGE,
+    OP_PUBLISH,
+    OP_SUBSCRIBE,
+    OP_UNEXCLUDE,
+    OP_UNSUBSCRIBE,
+    Client,
+    Frame,
+)
 from busrt.rpc import Notification, Request, Rpc, RpcException
 from conftest import PATIENCE, until
 
 FOLDER = Path(__file__).parents[2] / 'tests' / 'vectors'
 PARTS = {
-    'publish': (OP_PUBLISH, 'topic'), 'message': (OP_MESSAGE, 'target'), 'broadcast': (OP_BROADCAST, 'mask'),
-    'subscribe': (OP_SUBSCRIBE, None), 'unsubscribe': (OP_UNSUBSCRIBE, None), 'exclude': (OP_EXCLUDE, None),
-    'unexclude': (OP_UNEXCLUDE, None)}
+    'publish': (OP_PUBLISH, 'topic'),
+    'message': (OP_MESSAGE, 'target'),
+    'broadcast': (OP_BROADCAST, 'mask'),
+    'subscribe': (OP_SUBSCRIBE, None),
+    'unsubscribe': (OP_UNSUBSCRIBE, None),
+    'exclude': (OP_EXCLUDE, None),
+    'unexclude': (OP_UNEXCLUDE, None),
+}
 KINDS = {'publication': OP_PUBLISH, 'message': OP_MESSAGE, 'broadcast': OP_BROADCAST}
 GREETING = b'\xeb\x01\0'
 
@@ -83,8 +97,10 @@ class Connection:
     def start(self, work):
         """Runs a function on a thread, or the coroutine that it returns in the loop; returns a function for the result."""
         if not self.is_sync:
+
             async def run():
                 return await work()
+
             return lambda future=asyncio.run_coroutine_threadsafe(run(), self.loop): future.result(PATIENCE)
         result = []
 
@@ -102,6 +118,7 @@ class Connection:
             if isinstance(result[0], BaseException):
                 raise result[0]
             return result[0]
+
         return wait
 
     def do(self, work):
@@ -129,6 +146,7 @@ class Connection:
 
         async def handle(item):
             got.append(item)
+
         return handle
 
     def close(self):
@@ -189,7 +207,7 @@ def test_deliveries(registered, vector):
     # A ping before and after changes nothing.
     registered.peer.socket.sendall(bytes(6) + bytes.fromhex(vector['bytes']) + bytes(6))
     until(lambda: got)
-    frame, = got
+    (frame,) = got
     assert frame.type == KINDS[meaning['kind']]
     assert frame.payload == bytes.fromhex(meaning['payload'])
     assert (frame.sender, frame.topic) == (meaning['sender'], meaning.get('topic'))
@@ -273,7 +291,7 @@ def test_rpc(registered, vector):
         send = rpc.call0 if meaning['id'] == 0 else rpc.call
         registered.start(lambda: send('peer', Request(meaning['method'], body['params'])))
         request = peer.request()
-        sent = request[len(b'peer\0') + 9:]
+        sent = request[len(b'peer\0') + 9 :]
         assert request[9:].startswith(b'peer\0') and sent[:1] + sent[5:] == data[:1] + data[5:]
         assert (sent[1:5] == bytes(4)) == (meaning['id'] == 0)
         peer.acknowledge(request)
@@ -281,16 +299,15 @@ def test_rpc(registered, vector):
         rpc.on_call = registered.handler(got)
         deliver(peer, data)
         until(lambda: got)
-        event, = got
-        assert (event.method, event.call_id, event.get_payload()) == (
-            meaning['method'].encode(), meaning['id'], body['params'])
+        (event,) = got
+        assert (event.method, event.call_id, event.get_payload()) == (meaning['method'].encode(), meaning['id'], body['params'])
         if meaning['id'] != 0:
             assert peer.request()[9:] == b'peer\0\x11' + data[1:5]
     else:
         # Both ways: as an answer to a call, and as the answer of a handler.
         calling = registered.start(lambda: rpc.call('peer', Request('x')))
         request = peer.request()
-        identifier = request[len(b'peer\0') + 10:][:4]
+        identifier = request[len(b'peer\0') + 10 :][:4]
         peer.acknowledge(request)
         deliver(peer, data[:1] + identifier + data[5:])
         event = calling()
@@ -307,8 +324,10 @@ def test_rpc(registered, vector):
         if is_sync:
             rpc.on_call = lambda event: answer(meaning, body)
         else:
+
             async def on_call(event):
                 return answer(meaning, body)
+
             rpc.on_call = on_call
         deliver(peer, b'\x01' + data[1:5] + b'm\0')
         assert peer.request()[9:] == b'peer\0' + data

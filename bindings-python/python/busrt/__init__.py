@@ -9,8 +9,17 @@ from ._codec import Decoded
 from ._constants import QoS
 from ._cursors import Cursor
 from ._errors import (
-    AccessError, BusConnectionError, BusError, BusOSError, BusTimeoutError, InvalidDataError, NotDeliveredError,
-    NotRegisteredError, NotSupportedError, RegistrationError)
+    AccessError,
+    BusConnectionError,
+    BusError,
+    BusOSError,
+    BusTimeoutError,
+    InvalidDataError,
+    NotDeliveredError,
+    NotRegisteredError,
+    NotSupportedError,
+    RegistrationError,
+)
 from ._events import ConnectionEvent
 from ._feeds import TopicCallback, TopicQueue
 from ._connect import connect

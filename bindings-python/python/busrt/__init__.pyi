@@ -30,10 +30,25 @@ __version__: str
 @final
 class Broker:
     def __new__(
-        cls, *, timeout: float = ..., queue_size: int = ..., queue_bytes: int = ..., queue_total: int = ...,
-        slow: str = ..., hold: float = ..., stall: float = ..., max_payload: int = ..., max_name: int = ...,
-        max_topic: int = ..., max_levels: int = ..., max_subscriptions: int = ..., max_connections: int | None = ...,
-        max_handshakes: int = ..., force_register: bool = ..., buf_size: int = ..., socket_mode: int | None = ...,
+        cls,
+        *,
+        timeout: float = ...,
+        queue_size: int = ...,
+        queue_bytes: int = ...,
+        queue_total: int = ...,
+        slow: str = ...,
+        hold: float = ...,
+        stall: float = ...,
+        max_payload: int = ...,
+        max_name: int = ...,
+        max_topic: int = ...,
+        max_levels: int = ...,
+        max_subscriptions: int = ...,
+        max_connections: int | None = ...,
+        max_handshakes: int = ...,
+        force_register: bool = ...,
+        buf_size: int = ...,
+        socket_mode: int | None = ...,
         drain: float = ...,
     ) -> Self: ...
     def listen(self, address: str) -> str: ...
@@ -44,6 +59,9 @@ class Broker:
     def shutdown(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None,
-        traceback: TracebackType | None = None, /,
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
     ) -> None: ...

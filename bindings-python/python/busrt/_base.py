@@ -6,7 +6,16 @@ Methods that return what `_complete` or `send` returns wait in `busrt`, and retu
 from . import _codec
 from ._busrt import Broker, Frame
 from ._constants import (
-    OP_BROADCAST, OP_EXCLUDE, OP_MESSAGE, OP_PUBLISH, OP_PUBLISH_FOR, OP_SUBSCRIBE, OP_UNEXCLUDE, OP_UNSUBSCRIBE, QoS)
+    OP_BROADCAST,
+    OP_EXCLUDE,
+    OP_MESSAGE,
+    OP_PUBLISH,
+    OP_PUBLISH_FOR,
+    OP_SUBSCRIBE,
+    OP_UNEXCLUDE,
+    OP_UNSUBSCRIBE,
+    QoS,
+)
 from ._topics import TopicTable
 
 # The smallest size of one read, in bytes.
@@ -105,8 +114,7 @@ class ClientBase:
         """The options of a new connection, and the descriptor of the inherited socket, if it is made over one."""
         options = dict(self._bus_options)
         fd = options.pop('fd', None)
-        options.update(
-            timeout=self.timeout, ping_interval=self.ping_interval, buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
+        options.update(timeout=self.timeout, ping_interval=self.ping_interval, buf_size=max(int(self.buf_size), _MIN_BUF_SIZE))
         return options, fd.fileno() if hasattr(fd, 'fileno') else fd
 
     def _bus_embedded_broker(self):
@@ -199,9 +207,11 @@ class ClientBase:
         an asynchronous context manager.
         """
         if callback is None:
+
             def decorate(function):
                 self.on_topic(mask, function, subscribe=subscribe, codec=codec)
                 return function
+
             return decorate
         handler = self._bus_callback_class(self, mask, callback, subscribe, _codec.find(codec, self._bus_codec))
         return self._bus_add_handler(handler)

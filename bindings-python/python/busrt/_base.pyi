@@ -9,12 +9,12 @@ from ._events import ConnectionEvent
 
 _Payload: TypeAlias = Union[bytes, bytearray, memoryview, str, None]
 # What a method yields: in busrt_async it returns a coroutine of that.
-_Done = TypeVar("_Done")
-_Sent = TypeVar("_Sent")
-_Callback = TypeVar("_Callback")
-_Queue = TypeVar("_Queue")
-_Function = TypeVar("_Function", bound=Callable[[Any], object])
-_EventFunction = TypeVar("_EventFunction", bound=Callable[[ConnectionEvent], object])
+_Done = TypeVar('_Done')
+_Sent = TypeVar('_Sent')
+_Callback = TypeVar('_Callback')
+_Queue = TypeVar('_Queue')
+_Function = TypeVar('_Function', bound=Callable[[Any], object])
+_EventFunction = TypeVar('_EventFunction', bound=Callable[[ConnectionEvent], object])
 
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -45,11 +45,22 @@ class ClientBase(Generic[_Done, _Sent, _Callback, _Queue]):
     timeout: float | None
     ping_interval: float
     def __init__(
-        self, path: _Address, name: str, *,
-        reconnect: bool | tuple[float, float, int | None] = ..., timeout: float | None = ...,
-        while_down: str | tuple[str, float] = ..., write_through: bool = ..., overflow: str = ...,
-        inbox_bytes: int = ..., queue_size: int = ..., queue_bytes: int = ..., silence: float | None = ...,
-        busy_poll: float | None = ..., fd: int | _HasFileno | None = ..., codec: _Codec = ...,
+        self,
+        path: _Address,
+        name: str,
+        *,
+        reconnect: bool | tuple[float, float, int | None] = ...,
+        timeout: float | None = ...,
+        while_down: str | tuple[str, float] = ...,
+        write_through: bool = ...,
+        overflow: str = ...,
+        inbox_bytes: int = ...,
+        queue_size: int = ...,
+        queue_bytes: int = ...,
+        silence: float | None = ...,
+        busy_poll: float | None = ...,
+        fd: int | _HasFileno | None = ...,
+        codec: _Codec = ...,
     ) -> None: ...
     def __getstate__(self) -> dict[str, Any]: ...
     def __setstate__(self, state: dict[str, Any]) -> None: ...
@@ -58,16 +69,21 @@ class ClientBase(Generic[_Done, _Sent, _Callback, _Queue]):
     def subscribe(self, topics: str | list[str]) -> _Sent: ...
     def unsubscribe(self, topics: str | list[str]) -> _Sent: ...
     def publish(
-        self, topic: str, payload: Any = b"", qos: int = ..., timeout: float | None = None, codec: _Codec = None
+        self, topic: str, payload: Any = b'', qos: int = ..., timeout: float | None = None, codec: _Codec = None
     ) -> _Done: ...
     def send_message(
-        self, target: str, payload: Any = b"", qos: int = ..., timeout: float | None = None, codec: _Codec = None
+        self, target: str, payload: Any = b'', qos: int = ..., timeout: float | None = None, codec: _Codec = None
     ) -> _Done: ...
     def broadcast(
-        self, mask: str, payload: Any = b"", qos: int = ..., timeout: float | None = None, codec: _Codec = None
+        self, mask: str, payload: Any = b'', qos: int = ..., timeout: float | None = None, codec: _Codec = None
     ) -> _Done: ...
     def publish_for(
-        self, topic: str, receiver: str, payload: Any = b"", qos: int = ..., timeout: float | None = None,
+        self,
+        topic: str,
+        receiver: str,
+        payload: Any = b'',
+        qos: int = ...,
+        timeout: float | None = None,
         codec: _Codec = None,
     ) -> _Done: ...
     def exclude(self, topics: str | list[str], qos: int = ..., timeout: float | None = None) -> _Done: ...
@@ -81,7 +97,5 @@ class ClientBase(Generic[_Done, _Sent, _Callback, _Queue]):
     def on_topic(
         self, mask: str, callback: None = None, *, subscribe: bool = True, codec: _Codec = None
     ) -> Callable[[_Function], _Function]: ...
-    def open_queue(
-        self, mask: str, maxsize: int = 1024, *, subscribe: bool = True, codec: _Codec = None
-    ) -> _Queue: ...
+    def open_queue(self, mask: str, maxsize: int = 1024, *, subscribe: bool = True, codec: _Codec = None) -> _Queue: ...
     def on_event(self, callback: _EventFunction) -> _EventFunction: ...

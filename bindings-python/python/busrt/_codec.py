@@ -35,8 +35,7 @@ class _MsgPack:
         try:
             import msgpack
         except ImportError:
-            raise ImportError(
-                "the codec 'msgpack' needs the package msgpack: pip install 'busrt[msgpack]'") from None
+            raise ImportError("the codec 'msgpack' needs the package msgpack: pip install 'busrt[msgpack]'") from None
         self.dumps = msgpack.packb
         self._unpackb = msgpack.unpackb
 

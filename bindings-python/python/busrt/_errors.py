@@ -98,12 +98,23 @@ def make(kind, text, code, errno, subject):
 def of_code(code, what):
     """The exception for a result code of the broker."""
     kinds = {
-        0x71: NotRegisteredError, 0x72: InvalidDataError, 0x73: BusConnectionError, 0x75: NotSupportedError,
-        0x77: NotDeliveredError, 0x78: BusTimeoutError, 0x79: AccessError,
+        0x71: NotRegisteredError,
+        0x72: InvalidDataError,
+        0x73: BusConnectionError,
+        0x75: NotSupportedError,
+        0x77: NotDeliveredError,
+        0x78: BusTimeoutError,
+        0x79: AccessError,
     }
     texts = {
-        0x71: 'client not registered', 0x72: 'data error', 0x73: 'connection lost', 0x75: 'not supported',
-        0x76: 'busy', 0x77: 'not delivered', 0x78: 'timed out', 0x79: 'access denied',
+        0x71: 'client not registered',
+        0x72: 'data error',
+        0x73: 'connection lost',
+        0x75: 'not supported',
+        0x76: 'busy',
+        0x77: 'not delivered',
+        0x78: 'timed out',
+        0x79: 'access denied',
     }
     error = kinds.get(code, BusError)(f'{texts.get(code, "error")} ({code:#x}): {what}')
     error.code = code
@@ -118,6 +129,7 @@ def _reduce(error):
 def _os_error(errno, subject):
     """An error of the operating system: the subclass that Python has for its number, and a BusError."""
     import os
+
     base = type(OSError(errno, ''))
     made = _os_errors.get(base)
     if made is None:

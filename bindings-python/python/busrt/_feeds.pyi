@@ -18,8 +18,11 @@ class TopicCallback(TopicHandler):
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None,
-        traceback: TracebackType | None = None, /,
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
     ) -> None: ...
 
 class TopicQueue(QueueHandler, TopicCallback):

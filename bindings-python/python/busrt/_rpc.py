@@ -3,8 +3,13 @@
 from ._constants import OP_MESSAGE
 from ._errors import BusError
 from ._rpc_constants import (
-    RPC_ERROR_CODE_INTERNAL, RPC_ERROR_REPLY_HEADER, RPC_NOTIFICATION, RPC_NOTIFICATION_HEADER, RPC_REPLY_HEADER,
-    RPC_REQUEST)
+    RPC_ERROR_CODE_INTERNAL,
+    RPC_ERROR_REPLY_HEADER,
+    RPC_NOTIFICATION,
+    RPC_NOTIFICATION_HEADER,
+    RPC_REPLY_HEADER,
+    RPC_REQUEST,
+)
 
 
 class RpcException(BusError):
@@ -40,7 +45,7 @@ def format_rpc_e_msg(e):
 def error_of(e):
     """Code and data of the error reply for an exception."""
     code = getattr(e, 'rpc_error_code', None)
-    if not isinstance(code, int) or not -0x8000 <= code <= 0x7fff:
+    if not isinstance(code, int) or not -0x8000 <= code <= 0x7FFF:
         code = RPC_ERROR_CODE_INTERNAL
     return code, format_rpc_e_msg(e)
 
@@ -88,7 +93,7 @@ class Event:
 
     def get_payload(self):
         """The payload, bytes."""
-        return self.frame.payload[self._payload_pos:]
+        return self.frame.payload[self._payload_pos :]
 
 
 class Notification:

@@ -66,6 +66,7 @@ class RpcBase:
             methods[(name or function.__name__).encode()] = (function, codec)
             self._bus_methods = methods
             return function
+
         return register
 
     def notification(self, codec=None):
@@ -78,8 +79,10 @@ class RpcBase:
                 self.on_notification = function
             else:
                 self.on_notification = lambda event: function(
-                    _codec.Decoded(event.frame, _codec.decode(codec, event.get_payload())))
+                    _codec.Decoded(event.frame, _codec.decode(codec, event.get_payload()))
+                )
             return function
+
         return register
 
     def _bus_request(self, method, params, qos, codec):

@@ -4,9 +4,9 @@ from typing import Any, Generic, TypeVar
 from ._codec import _Codec
 from ._rpc import Event, Notification, Request
 
-_Done = TypeVar("_Done")
-_Sent = TypeVar("_Sent")
-_Function = TypeVar("_Function", bound=Callable[[Any], object])
+_Done = TypeVar('_Done')
+_Sent = TypeVar('_Sent')
+_Function = TypeVar('_Function', bound=Callable[[Any], object])
 
 class RpcBase(Generic[_Done, _Sent]):
     client: Any
@@ -16,7 +16,7 @@ class RpcBase(Generic[_Done, _Sent]):
     def notify(self, target: str, notification: Notification) -> _Sent: ...
     def call0(self, target: str, request: Request) -> _Sent: ...
     def send_notification(
-        self, target: str, payload: Any = b"", qos: int = ..., timeout: float | None = None, codec: _Codec = None
+        self, target: str, payload: Any = b'', qos: int = ..., timeout: float | None = None, codec: _Codec = None
     ) -> _Done: ...
     def method(self, name: str | None = None, codec: _Codec = None) -> Callable[[_Function], _Function]: ...
     def notification(self, codec: _Codec = None) -> Callable[[_Function], _Function]: ...

@@ -7,8 +7,7 @@ import threading
 import time
 
 from . import _life
-from ._base import (
-    ITERATION as _ITERATION, CallFrame as _CallFrame, log_exception as _log, server_of as _server_of)
+from ._base import ITERATION as _ITERATION, CallFrame as _CallFrame, log_exception as _log, server_of as _server_of
 from ._busrt import ClientFrame, Frame, Link as _Link
 from ._constants import *
 from ._errors import BusConnectionError as _BusConnectionError, of_code as _of_code

@@ -11,12 +11,24 @@ from ._base import log_exception as _log
 from ._errors import BusTimeoutError as _BusTimeoutError
 from ._feeds import start_thread as _start_thread
 from ._rpc import (
-    Event, Notification, Reply, Request, RpcException, SentReply as _SentReply, answer_error as _answer_error,
-    error_of as _error_of, format_rpc_e_msg, parse as _parse)
+    Event,
+    Notification,
+    Reply,
+    Request,
+    RpcException,
+    SentReply as _SentReply,
+    answer_error as _answer_error,
+    error_of as _error_of,
+    format_rpc_e_msg,
+    parse as _parse,
+)
 from ._remote_items import RemoteItems as _RemoteItems
 from ._rpc_base import (
-    RpcBase as _RpcBase, RpcCallEventBase as _RpcCallEventBase, notification_event as _notification_event,
-    request_event as _request_event)
+    RpcBase as _RpcBase,
+    RpcCallEventBase as _RpcCallEventBase,
+    notification_event as _notification_event,
+    request_event as _request_event,
+)
 from ._rpc_constants import *
 from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, _CallFrame, on_frame_default
 
@@ -67,8 +79,7 @@ class Rpc(_RpcBase):
         the handler has raised, or a lost connection), TimeoutError, and what the codec raises.
         """
         request, codec = self._bus_request(method, params, qos, codec)
-        payload = self.call(target, request).wait_completed(
-            self.client.timeout if timeout is None else timeout).get_payload()
+        payload = self.call(target, request).wait_completed(self.client.timeout if timeout is None else timeout).get_payload()
         return _codec.decode(codec, payload)
 
     def cursor(self, target, method, params=b'', bulk=100, codec=None):

@@ -38,11 +38,16 @@ class Rpc(RpcBase[None, ClientFrame]):
     on_notification: Callable[[Event], object]
     def call(self, target: str, request: Request) -> RpcCallEvent: ...
     def call_method(
-        self, target: str, method: str | bytes, params: Any = b"", timeout: float | None = None, qos: int = 1,
+        self,
+        target: str,
+        method: str | bytes,
+        params: Any = b'',
+        timeout: float | None = None,
+        qos: int = 1,
         codec: _Codec = None,
     ) -> Any: ...
     def cursor(
-        self, target: str, method: str | bytes, params: Any = b"", bulk: int = 100, codec: _Codec = None
+        self, target: str, method: str | bytes, params: Any = b'', bulk: int = 100, codec: _Codec = None
     ) -> RemoteItems: ...
 
 class RpcCallEvent(RpcCallEventBase):

@@ -1,8 +1,22 @@
 """Client of the message bus BUS/RT, for asyncio. `busrt` is the same for plain threads."""
 
 from busrt import (
-    AccessError, BusConnectionError, BusError, BusOSError, BusTimeoutError, ConnectionEvent, Cursor, Decoded,
-    InvalidDataError, NotDeliveredError, NotRegisteredError, NotSupportedError, QoS, RegistrationError, __version__)
+    AccessError,
+    BusConnectionError,
+    BusError,
+    BusOSError,
+    BusTimeoutError,
+    ConnectionEvent,
+    Cursor,
+    Decoded,
+    InvalidDataError,
+    NotDeliveredError,
+    NotRegisteredError,
+    NotSupportedError,
+    QoS,
+    RegistrationError,
+    __version__,
+)
 
 from . import client, rpc
 from ._broker import Broker

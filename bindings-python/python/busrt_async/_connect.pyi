@@ -11,15 +11,28 @@ class _Connecting:
     def __await__(self) -> Generator[Any, Any, Client]: ...
     async def __aenter__(self) -> Client: ...
     async def __aexit__(
-        self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None,
-        traceback: TracebackType | None = None, /,
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
     ) -> None: ...
 
 def connect(
-    path: _Address, name: str, *,
+    path: _Address,
+    name: str,
+    *,
     on_frame: Callable[[Frame], Awaitable[object] | None] | None = None,
-    reconnect: bool | tuple[float, float, int | None] = ..., timeout: float | None = ...,
-    while_down: str | tuple[str, float] = ..., write_through: bool = ..., overflow: str = ...,
-    inbox_bytes: int = ..., queue_size: int = ..., queue_bytes: int = ..., silence: float | None = ...,
-    busy_poll: float | None = ..., fd: int | _HasFileno | None = ..., codec: _Codec = ...,
+    reconnect: bool | tuple[float, float, int | None] = ...,
+    timeout: float | None = ...,
+    while_down: str | tuple[str, float] = ...,
+    write_through: bool = ...,
+    overflow: str = ...,
+    inbox_bytes: int = ...,
+    queue_size: int = ...,
+    queue_bytes: int = ...,
+    silence: float | None = ...,
+    busy_poll: float | None = ...,
+    fd: int | _HasFileno | None = ...,
+    codec: _Codec = ...,
 ) -> _Connecting: ...

@@ -9,6 +9,7 @@ from busrt._topics import QueueHandler, TopicHandler
 
 from ._session import of, readable, within
 
+
 class TopicCallback(TopicHandler):
     """A callback for the publications that match a topic mask, see `Client.on_topic`. Used in the event loop of the client.
     `mask` and `callback` are what it was made with."""

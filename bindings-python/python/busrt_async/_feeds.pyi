@@ -16,8 +16,11 @@ class TopicCallback(TopicHandler):
     async def close(self) -> None: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
-        self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None,
-        traceback: TracebackType | None = None, /,
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
     ) -> None: ...
 
 class TopicQueue(QueueHandler, TopicCallback):

@@ -17,7 +17,12 @@ from busrt._pace import next_size as _next_size
 
 from ._feeds import Feeds as _Feeds
 from ._session import (
-    Session as _Session, finished as _finished, of as _session_of, wait_among as _wait_among, wait_event as _wait_event)
+    Session as _Session,
+    finished as _finished,
+    of as _session_of,
+    wait_among as _wait_among,
+    wait_event as _wait_event,
+)
 
 logger = logging.getLogger('busrt.client')
 
@@ -342,8 +347,7 @@ def _send_now(session, target, frame, receiver):
 async def _send_later(session, target, frame, receiver, token, timeout):
     """Sends a frame when there is room."""
     try:
-        await session.send_later(
-            lambda: session.link.send_to(target, frame, session.completions, token, receiver), timeout)
+        await session.send_later(lambda: session.link.send_to(target, frame, session.completions, token, receiver), timeout)
     except BaseException:
         session.pending.pop(token, None)
         raise

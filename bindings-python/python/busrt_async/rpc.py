@@ -5,17 +5,28 @@ import logging
 
 from busrt import _codec
 from busrt._rpc import (
-    Event, Notification, Reply, Request, RpcException, SentReply as _SentReply, answer_error as _answer_error,
-    error_of as _error_of, format_rpc_e_msg, parse as _parse)
+    Event,
+    Notification,
+    Reply,
+    Request,
+    RpcException,
+    SentReply as _SentReply,
+    answer_error as _answer_error,
+    error_of as _error_of,
+    format_rpc_e_msg,
+    parse as _parse,
+)
 from busrt._rpc_base import (
-    RpcBase as _RpcBase, RpcCallEventBase as _RpcCallEventBase, notification_event as _notification_event,
-    request_event as _request_event)
+    RpcBase as _RpcBase,
+    RpcCallEventBase as _RpcCallEventBase,
+    notification_event as _notification_event,
+    request_event as _request_event,
+)
 from busrt._rpc_constants import *
 
 from ._remote_items import RemoteItems as _RemoteItems
 from ._session import ended as _ended, wait_among as _wait_among, wait_event as _wait_event
-from .client import (
-    ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default)
+from .client import ERR_IO, ERR_TIMEOUT, OP_MESSAGE, RESPONSE_OK, ClientFrame as _ClientFrame, _CallFrame, on_frame_default
 
 logger = logging.getLogger('busrt.rpc')
 
@@ -111,6 +122,7 @@ class Rpc(_RpcBase):
                     session.start(self._bus_run_notification, each[0])
                 else:
                     session.start(self._bus_run_call, each)
+
         return start
 
     def _bus_run_frame(self, frame):
@@ -210,8 +222,7 @@ class RpcCallEvent(_RpcCallEventBase):
             if not session.senders:
                 identifier = link.call_to(target, method, request, completions, tokens)
             if identifier is None:
-                identifier = await session.send_later(
-                    lambda: link.call_to(target, method, request, completions, tokens), timeout)
+                identifier = await session.send_later(lambda: link.call_to(target, method, request, completions, tokens), timeout)
         except BaseException:
             session.pending.pop(ack, None)
             session.pending.pop(token, None)

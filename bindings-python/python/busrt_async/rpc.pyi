@@ -40,11 +40,16 @@ class Rpc(RpcBase[Coroutine[Any, Any, None], Coroutine[Any, Any, ClientFrame]]):
     on_notification: Callable[[Event], Awaitable[object] | None]
     async def call(self, target: str, request: Request) -> RpcCallEvent: ...
     async def call_method(
-        self, target: str, method: str | bytes, params: Any = b"", timeout: float | None = None, qos: int = 1,
+        self,
+        target: str,
+        method: str | bytes,
+        params: Any = b'',
+        timeout: float | None = None,
+        qos: int = 1,
         codec: _Codec = None,
     ) -> Any: ...
     def cursor(
-        self, target: str, method: str | bytes, params: Any = b"", bulk: int = 100, codec: _Codec = None
+        self, target: str, method: str | bytes, params: Any = b'', bulk: int = 100, codec: _Codec = None
     ) -> RemoteItems: ...
 
 class RpcCallEvent(RpcCallEventBase):

@@ -24,8 +24,7 @@ async def main():
     async def call(method, params=b'', to=target):
         try:
             result = await (await rpc.call(to, Request(method, params))).wait_completed(timeout=5)
-            print(method, result.get_payload(), result.is_empty(), result.frame.sender, result.error,
-                  result.is_completed())
+            print(method, result.get_payload(), result.is_empty(), result.frame.sender, result.error, result.is_completed())
         except RpcException as e:
             print(method, type(e).__name__, e.rpc_error_code, e.rpc_error_payload, e)
 

@@ -15,7 +15,6 @@ class CodedError(Exception):
 
 
 class Handler(Rpc):
-
     def __init__(self, client, factor):
         super().__init__(client)
         self.factor = factor

@@ -14,7 +14,6 @@ class CodedError(Exception):
 
 
 class Handler(Rpc):
-
     def __init__(self, client, factor, stop):
         super().__init__(client)
         self.factor = factor

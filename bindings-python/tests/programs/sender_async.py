@@ -28,8 +28,13 @@ async def main():
     for qos in range(4):
         operation = await client.send(target, Frame(f'{client.greeting} {qos}', qos=qos))
         if qos & 1:
-            print('message', qos, hex(await operation.wait_completed(timeout=client.timeout)), operation.result,
-                  operation.is_completed())
+            print(
+                'message',
+                qos,
+                hex(await operation.wait_completed(timeout=client.timeout)),
+                operation.result,
+                operation.is_completed(),
+            )
         else:
             print('message', qos, await operation.wait_completed())
         await asyncio.sleep(0.05)
