@@ -3,6 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Flushes of the task that follow each other faster than this are in rapid succession.
+const FREQUENT_GAP: Duration = Duration::from_millis(1);
+/// After so many of them it may pay to watch.
+const FREQUENT_FLUSHES: u32 = 8;
+/// Time for which streams are not watched after the last part of one has waited for the task.
+const SHORT_DISTRUST: Duration = Duration::from_millis(10);
+const FIRST_DISTRUST: Duration = Duration::from_millis(100);
+const LONGEST_DISTRUST: Duration = Duration::from_secs(10);
+
 /// The requests of one connection that wait for a flush.
 #[derive(Debug, Default)]
 pub(super) struct Coalescing {
@@ -18,6 +27,12 @@ pub(super) struct Coalescing {
     is_stream: AtomicBool,
     /// No stream is watched before this time, in ns since the connection began.
     no_stream_before: AtomicU64,
+    /// Time for which streams were not watched after the last mistake, in ns.
+    distrust: AtomicU64,
+    /// Time of the task's last flush, in ns since the connection began.
+    last_flush: AtomicU64,
+    /// Number of its flushes in rapid succession.
+    flushes: AtomicU32,
 }
 
 impl Coalescing {
@@ -60,14 +75,37 @@ impl Coalescing {
         self.is_stream.swap(false, Ordering::Relaxed)
     }
 
+    /// Notes that the task has flushed `now`. Returns true if it has done so often in a short time that it may pay to watch.
+    pub(super) fn is_frequent(&self, now: Duration) -> bool {
+        let now = now.as_nanos() as u64;
+        let last = self.last_flush.swap(now, Ordering::Relaxed);
+        if now.saturating_sub(last) > FREQUENT_GAP.as_nanos() as u64 {
+            self.flushes.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.flushes.fetch_add(1, Ordering::Relaxed) >= FREQUENT_FLUSHES
+    }
+
     /// Returns true if a stream may be watched `now`.
     pub(super) fn may_watch_stream(&self, now: Duration) -> bool {
         now.as_nanos() as u64 >= self.no_stream_before.load(Ordering::Relaxed)
     }
 
-    /// Forbids watching a stream before `time`.
-    pub(super) fn watch_no_stream_before(&self, time: Duration) {
-        self.no_stream_before.store(time.as_nanos() as u64, Ordering::Relaxed);
+    /// Notes that there is a stream indeed.
+    pub(super) fn trust(&self) {
+        self.distrust.store(0, Ordering::Relaxed);
+    }
+
+    /// Forbids watching a stream for a while, which is twice as long after each further time. If nothing has come over the
+    /// connection, the sender has probably not waited for an answer: then it is only a short while.
+    pub(super) fn distrust(&self, now: Duration, has_heard: bool) {
+        let mut distrust = SHORT_DISTRUST;
+        if has_heard {
+            let former = Duration::from_nanos(self.distrust.load(Ordering::Relaxed));
+            distrust = (former * 2).clamp(FIRST_DISTRUST, LONGEST_DISTRUST);
+            self.distrust.store(distrust.as_nanos() as u64, Ordering::Relaxed);
+        }
+        self.no_stream_before.store((now + distrust).as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -111,10 +149,31 @@ mod tests {
         coalescing.begin();
         coalescing.written_by_sender();
         assert!(coalescing.take_stream() && !coalescing.take_stream());
-        let at = Duration::from_secs(1);
-        assert!(coalescing.may_watch_stream(Duration::ZERO));
-        coalescing.watch_no_stream_before(at);
-        assert!(coalescing.may_watch_stream(at) && !coalescing.may_watch_stream(at / 2));
+        let start = Duration::from_secs(1);
+        assert!(coalescing.may_watch_stream(start));
+        let heard = [(true, FIRST_DISTRUST), (false, SHORT_DISTRUST), (true, FIRST_DISTRUST * 2)];
+        for (has_heard, distrust) in heard {
+            coalescing.distrust(start, has_heard);
+            assert!(coalescing.may_watch_stream(start + distrust));
+            assert!(!coalescing.may_watch_stream(start + distrust / 2));
+        }
+        coalescing.trust();
+        coalescing.distrust(start, true);
+        assert!(coalescing.may_watch_stream(start + FIRST_DISTRUST));
+    }
+
+    #[test]
+    fn flushes_in_rapid_succession_are_counted() {
+        let coalescing = Coalescing::default();
+        let mut now = Duration::from_secs(1);
+        assert!(!coalescing.is_frequent(now));
+        for _ in 0..FREQUENT_FLUSHES {
+            now += FREQUENT_GAP / 2;
+            assert!(!coalescing.is_frequent(now));
+        }
+        now += FREQUENT_GAP / 2;
+        assert!(coalescing.is_frequent(now));
+        assert!(!coalescing.is_frequent(now + FREQUENT_GAP * 2));
     }
 
     #[test]

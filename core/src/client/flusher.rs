@@ -7,7 +7,8 @@
 //!
 //! The same holds for a stream. Its sender writes a part of the burst whenever enough bytes have gathered, so that only
 //! the last part needs the task. If the task finds that the sender has paused before the last part was written, bursts
-//! wake the task again for a while, because the sender may be waiting for an answer to that part.
+//! wake the task again for a while, because the sender may be waiting for an answer to that part. A stream is recognized
+//! by a sender that has written before the task ran, or by flushes in rapid succession.
 
 use super::shared::Shared;
 use std::sync::Arc;
@@ -18,8 +19,6 @@ use tokio::time::{MissedTickBehavior, interval};
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
 /// A sender that has not written for this long has paused.
 const PAUSE: Duration = Duration::from_micros(250);
-/// Time for which streams are not watched after the last part of one has waited for the task.
-const DISTRUST: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Makes sure that the requests in the queue are flushed within about a millisecond.
@@ -30,7 +29,9 @@ impl Shared {
                 let is_stream = shared.coalescing.take_stream();
                 if shared.flush_waiting() {
                     shared.coalescing.set_flushed_by_threads(false);
-                    if is_stream && shared.coalescing.may_watch_stream(shared.now()) {
+                    let now = shared.now();
+                    let may_be_stream = shared.coalescing.is_frequent(now) || is_stream;
+                    if may_be_stream && shared.coalescing.may_watch_stream(now) {
                         shared.watch().await;
                     }
                 } else if shared.coalescing.is_flushed_by_threads() {
@@ -66,6 +67,7 @@ impl Shared {
         let mut ticks = interval(LONGEST_WAIT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
+        let began = self.now();
         let mut bursts = coalescing.bursts();
         loop {
             coalescing.set_flushed_by_threads(false);
@@ -78,10 +80,13 @@ impl Shared {
                 by_threads: coalescing.is_flushed_by_threads(),
                 flushed: self.flush_waiting(),
             };
+            if findings.is_stream {
+                coalescing.trust();
+            }
             match findings.next() {
                 Next::Check => continue,
                 Next::Stop => {}
-                Next::StopAndDistrust => coalescing.watch_no_stream_before(self.now() + DISTRUST),
+                Next::StopAndDistrust => coalescing.distrust(self.now(), self.has_heard_since(began)),
             }
             // After a pause, threads are expected to flush again; a burst that no thread has flushed needs the
             // task.
@@ -112,7 +117,7 @@ struct Findings {
 enum Next {
     Check,
     Stop,
-    /// The last part of a stream has waited for this check although its sender had paused.
+    /// A burst, or the last part of a stream, has waited for this check in vain: its sender is not a stream, or had paused.
     StopAndDistrust,
 }
 
@@ -121,7 +126,11 @@ impl Findings {
         if self.is_stream {
             return if self.flushed && self.has_paused { Next::StopAndDistrust } else { Next::Check };
         }
-        if !self.has_bursts || (self.flushed && !self.by_threads) { Next::Stop } else { Next::Check }
+        match (self.has_bursts, self.flushed, self.by_threads) {
+            (_, true, false) => Next::StopAndDistrust,
+            (false, ..) => Next::Stop,
+            _ => Next::Check,
+        }
     }
 }
 
@@ -142,7 +151,8 @@ mod tests {
         let thread = Findings { has_bursts: true, by_threads: true, ..quiet };
         assert_eq!(thread.next(), Next::Check);
         assert_eq!(Findings { flushed: true, ..thread }.next(), Next::Check);
-        assert_eq!(Findings { flushed: true, by_threads: false, ..thread }.next(), Next::Stop);
+        let late = Findings { flushed: true, by_threads: false, ..thread };
+        assert_eq!(late.next(), Next::StopAndDistrust);
         let stream = Findings { is_stream: true, flushed: true, has_paused: false, ..quiet };
         assert_eq!(stream.next(), Next::Check);
         assert_eq!(Findings { has_paused: true, ..stream }.next(), Next::StopAndDistrust);
