@@ -2,6 +2,7 @@
 
 use super::completions::{CompletionQueue, Raw};
 use super::contain::{discard, discard_value, wake_all};
+use super::name::Name;
 use super::outcome::{Failure, Outcome};
 use super::queue_counts::QueueCounts;
 use super::slot::Slot;
@@ -54,35 +55,6 @@ struct Waiting {
     /// True while the request waits for room or for a connection: then the loss of a connection does not affect it.
     unsent: bool,
     caller: Caller,
-}
-
-/// A name, which is stored without an allocation if it is short.
-#[derive(Debug)]
-enum Name {
-    Short(u8, [u8; Name::SHORT]),
-    Long(Box<str>),
-}
-
-impl Name {
-    const SHORT: usize = 30;
-
-    fn new(name: &str) -> Name {
-        let mut bytes = [0; Name::SHORT];
-        match bytes.get_mut(..name.len()) {
-            Some(start) => {
-                start.copy_from_slice(name.as_bytes());
-                Name::Short(name.len() as u8, bytes)
-            }
-            None => Name::Long(name.into()),
-        }
-    }
-
-    fn is(&self, name: &str) -> bool {
-        match self {
-            Name::Short(len, bytes) => bytes[..usize::from(*len)] == *name.as_bytes(),
-            Name::Long(own) => **own == *name,
-        }
-    }
 }
 
 /// The destination of a call's outcome. Completing or dropping it may run foreign code, so that neither may happen

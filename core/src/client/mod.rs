@@ -111,6 +111,8 @@ mod in_process_receiver;
 pub(crate) mod inbox;
 #[cfg(feature = "broker")]
 mod local;
+#[cfg(feature = "rpc")]
+mod name;
 pub mod topic_broker;
 
 #[cfg(test)]
