@@ -1,10 +1,10 @@
 //! Maps errors to Python exceptions. The classes are in `busrt/_errors.py`.
 
+use crate::lazy::Lazy;
 use busrt::proto::DecodeError;
 use busrt::rpc::RpcError;
 use busrt::{Error, ErrorKind};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 use std::error::Error as _;
 
@@ -27,17 +27,17 @@ pub(crate) fn of_connect(py: Python<'_>, error: &Error) -> PyErr {
 
 /// The exception for a call that has failed: RpcException with bytes if the peer says so, else with a text.
 pub(crate) fn of_rpc(py: Python<'_>, error: &RpcError) -> PyErr {
-    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static MAKE: Lazy<PyAny> = Lazy::new();
     if let Some(bus) = error.bus_error()
         && matches!(bus.kind(), ErrorKind::Timeout | ErrorKind::ConnectionLost)
     {
         return of(py, bus);
     }
     let made = MAKE
-        .get_or_try_init(py, || Ok::<_, PyErr>(py.import("busrt._rpc")?.getattr("RpcException")?.unbind()))
+        .get_or_make(py, || Ok(py.import("busrt._rpc")?.getattr("RpcException")?.unbind()))
         .and_then(|make| match error.bus_error() {
-            None => make.bind(py).call1((PyBytes::new(py, error.data()), error.code())),
-            Some(bus) => make.bind(py).call1((bus.to_string(), error.code())),
+            None => make.call1((PyBytes::new(py, error.data()), error.code())),
+            Some(bus) => make.call1((bus.to_string(), error.code())),
         });
     match made {
         Ok(exception) => PyErr::from_value(exception),
@@ -51,11 +51,10 @@ pub(crate) fn new(py: Python<'_>, kind: ErrorKind, text: &'static str) -> PyErr 
 }
 
 fn make(py: Python<'_>, kind: &str, error: &Error) -> PyErr {
-    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let made = MAKE
-        .get_or_try_init(py, || Ok::<_, PyErr>(py.import("busrt._errors")?.getattr("make")?.unbind()))
-        .and_then(|make| {
-            make.bind(py).call1((kind, error.to_string(), error.code(), error.os_error(), error.subject()))
+    static MAKE: Lazy<PyAny> = Lazy::new();
+    let made =
+        MAKE.get_or_make(py, || Ok(py.import("busrt._errors")?.getattr("make")?.unbind())).and_then(|make| {
+            make.call1((kind, error.to_string(), error.code(), error.os_error(), error.subject()))
         });
     match made {
         Ok(exception) => PyErr::from_value(exception),

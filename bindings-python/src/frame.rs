@@ -1,16 +1,15 @@
 //! The class `Frame`, which a program sends and receives.
 
+use crate::lazy::Lazy;
 use busrt::Frame as Received;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 /// The attributes that a frame has by itself.
 #[derive(Clone, Copy)]
-enum Name {
+pub(crate) enum Name {
     Payload,
     Type,
     Qos,
@@ -24,16 +23,19 @@ const NAMES: [Name; 7] =
     [Name::Payload, Name::Header, Name::Type, Name::Qos, Name::Topic, Name::Sender, Name::PrimarySender];
 
 impl Name {
-    fn text<'py>(self, py: Python<'py>) -> &'py Bound<'py, PyString> {
-        match self {
-            Name::Payload => intern!(py, "payload"),
-            Name::Type => intern!(py, "type"),
-            Name::Qos => intern!(py, "qos"),
-            Name::Header => intern!(py, "header"),
-            Name::Topic => intern!(py, "topic"),
-            Name::Sender => intern!(py, "sender"),
-            Name::PrimarySender => intern!(py, "primary_sender"),
-        }
+    /// The name as an object of the interpreter.
+    pub(crate) fn text<'py>(self, py: Python<'py>) -> PyResult<&'py Bound<'py, PyString>> {
+        static TEXTS: [Lazy<PyString>; 7] = [const { Lazy::new() }; 7];
+        let text = match self {
+            Name::Payload => "payload",
+            Name::Type => "type",
+            Name::Qos => "qos",
+            Name::Header => "header",
+            Name::Topic => "topic",
+            Name::Sender => "sender",
+            Name::PrimarySender => "primary_sender",
+        };
+        TEXTS[self as usize].get_or_make(py, || Ok(PyString::intern(py, text).unbind()))
     }
 
     /// The attribute of a received frame.
@@ -109,7 +111,7 @@ fn get<'py>(slf: &Bound<'py, FrameBase>, name: Name) -> PyResult<Bound<'py, PyAn
     let mut this = slf.borrow_mut();
     let this = &mut *this;
     let found = match (&this.dict, &mut this.values[name as usize], &this.received) {
-        (Some(dict), ..) => dict.bind(py).get_item(name.text(py))?,
+        (Some(dict), ..) => dict.bind(py).get_item(name.text(py)?)?,
         (None, Value::Set(set), _) => Some(set.bind(py).clone()),
         (None, value @ Value::Lazy, Some(received)) => {
             let made = name.of(py, received)?;
@@ -121,7 +123,7 @@ fn get<'py>(slf: &Bound<'py, FrameBase>, name: Name) -> PyResult<Bound<'py, PyAn
     match (found, name) {
         (Some(found), _) => Ok(found),
         (None, Name::Topic) => Ok(none(py)),
-        (None, _) => Err(missing(name.text(py))),
+        (None, _) => Err(missing(name.text(py)?)),
     }
 }
 
@@ -132,7 +134,7 @@ fn missing(name: &Bound<'_, PyString>) -> PyErr {
 fn set(slf: &Bound<'_, FrameBase>, name: Name, value: Bound<'_, PyAny>) -> PyResult<()> {
     let dict = slf.borrow().dict.as_ref().map(|dict| dict.bind(slf.py()).clone());
     if let Some(dict) = dict {
-        return dict.set_item(name.text(slf.py()), value);
+        return dict.set_item(name.text(slf.py())?, value);
     }
     let before = std::mem::replace(&mut slf.borrow_mut().values[name as usize], Value::Set(value.unbind()));
     // What this runs may look at the frame.
@@ -141,7 +143,7 @@ fn set(slf: &Bound<'_, FrameBase>, name: Name, value: Bound<'_, PyAny>) -> PyRes
 }
 
 fn delete(slf: &Bound<'_, FrameBase>, name: Name) -> PyResult<()> {
-    let text = name.text(slf.py());
+    let text = name.text(slf.py())?;
     let dict = slf.borrow().dict.as_ref().map(|dict| dict.bind(slf.py()).clone());
     let is_missing = match dict {
         Some(dict) if dict.contains(text)? => return dict.del_item(text),
@@ -316,7 +318,7 @@ impl Frame {
         for (name, value) in attributes {
             if is_subclass {
                 // It may have a property or an attribute of that name.
-                slf.setattr(name.text(py), value)?;
+                slf.setattr(name.text(py)?, value)?;
             } else {
                 set(slf.as_super(), name, value)?;
             }
@@ -328,11 +330,11 @@ impl Frame {
     #[getter(__dict__)]
     fn dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let (py, base) = (slf.py(), slf.as_super());
-        let dict = own_dict(py)?.call_method1(intern!(py, "__get__"), (slf,))?.cast_into::<PyDict>()?;
+        let dict = own_dict(py)?.call_method1("__get__", (slf,))?.cast_into::<PyDict>()?;
         if base.borrow().dict.is_none() {
             for name in NAMES {
                 if !matches!(base.borrow().values[name as usize], Value::Missing) {
-                    dict.set_item(name.text(py), get(base, name)?)?;
+                    dict.set_item(name.text(py)?, get(base, name)?)?;
                 }
             }
             base.borrow_mut().dict = Some(dict.clone().unbind());
@@ -342,7 +344,7 @@ impl Frame {
 
     #[setter(__dict__)]
     fn set_dict<'py>(slf: &Bound<'py, Self>, dict: Bound<'py, PyDict>) -> PyResult<()> {
-        own_dict(slf.py())?.call_method1(intern!(slf.py(), "__set__"), (slf, &dict))?;
+        own_dict(slf.py())?.call_method1("__set__", (slf, &dict))?;
         let before = slf.as_super().borrow_mut().dict.replace(dict.unbind());
         drop(before);
         Ok(())
@@ -360,10 +362,7 @@ impl Frame {
 
 /// The descriptor of the `__dict__` that the base has.
 fn own_dict(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static DESCRIPTOR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let name = intern!(py, "__dict__");
-    let descriptor = DESCRIPTOR.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.get_type::<FrameBase>().getattr(name)?.get_item(name)?.unbind())
-    })?;
-    Ok(descriptor.bind(py))
+    static DESCRIPTOR: Lazy<PyAny> = Lazy::new();
+    const NAME: &str = "__dict__";
+    DESCRIPTOR.get_or_make(py, || Ok(py.get_type::<FrameBase>().getattr(NAME)?.get_item(NAME)?.unbind()))
 }

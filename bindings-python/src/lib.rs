@@ -26,6 +26,7 @@ mod cursor;
 mod errors;
 mod events;
 mod frame;
+mod lazy;
 mod link;
 mod operation;
 mod options;
@@ -59,5 +60,7 @@ fn _busrt(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cursor::Answering>()?;
     module.add_class::<broker::Broker>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    // With the first object of a class that has a `__dict__`, pyo3 initializes a `PyOnceLock`; see lazy.rs.
+    Py::new(module.py(), operation::ClientFrame::completed(busrt::QoS::No))?;
     waiting::register(module)
 }

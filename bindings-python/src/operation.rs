@@ -7,7 +7,6 @@ use busrt::proto::op::RESULT_OK;
 use busrt::{ErrorKind, QoS};
 use parking_lot::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -120,7 +119,7 @@ impl ClientFrame {
         let made = if !this.is_of_program() {
             Bound::new(py, Completed(slf.clone().unbind()))?.into_any().unbind()
         } else {
-            py.import(intern!(py, "threading"))?.getattr(intern!(py, "Event"))?.call0()?.unbind()
+            py.import("threading")?.getattr("Event")?.call0()?.unbind()
         };
         if this.is_of_program() {
             // Else the two would keep each other.
@@ -146,7 +145,7 @@ impl ClientFrame {
             return Ok(true);
         }
         let event = ClientFrame::event(slf)?;
-        event.bind(slf.py()).call_method0(intern!(slf.py(), "is_set"))?.is_truthy()
+        event.bind(slf.py()).call_method0("is_set")?.is_truthy()
     }
 
     /// Waits for the result code, of which 1 is success. `timeout` is in seconds, None means no limit. Raises
@@ -156,7 +155,7 @@ impl ClientFrame {
         let (py, this) = (slf.py(), slf.get());
         if this.is_of_program() {
             let event = ClientFrame::event(slf)?;
-            let is_set = event.bind(py).call_method1(intern!(py, "wait"), (timeout,))?.is_truthy()?;
+            let is_set = event.bind(py).call_method1("wait", (timeout,))?.is_truthy()?;
             return if is_set { this.result(py) } else { Err(errors::new(py, ErrorKind::Timeout, "")) };
         }
         match this.wait(py, timeout)? {

@@ -1,13 +1,12 @@
 //! Reads frames that a program sends: the class `Frame`, and objects with its attributes.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Name};
 use busrt::QoS;
 use busrt::client::{Deadline, Payload, Request};
 use busrt::proto::op;
 use busrt::proto::request::{Operation, Topics};
 use bytes::Bytes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
@@ -39,8 +38,8 @@ impl<'py> Data<'py> {
         }
         let py = object.py();
         // The buffer protocol is in the stable interface only since Python 3.11.
-        let memory = py.import(intern!(py, "builtins"))?.getattr(intern!(py, "memoryview"))?;
-        let bytes = memory.call1((object,))?.call_method0(intern!(py, "tobytes"))?;
+        let memory = py.import("builtins")?.getattr("memoryview")?;
+        let bytes = memory.call1((object,))?.call_method0("tobytes")?;
         Ok(Data::of_bytes(bytes.cast_into::<PyBytes>()?))
     }
 
@@ -113,10 +112,10 @@ impl<'py> Parts<'py> {
             Err(_) => {
                 let optional = |name| frame.getattr_opt(name).map(|value| value.unwrap_or_else(|| none(py)));
                 [
-                    optional(intern!(py, "payload"))?,
-                    frame.getattr(intern!(py, "type"))?,
-                    optional(intern!(py, "qos"))?,
-                    optional(intern!(py, "header"))?,
+                    optional(Name::Payload.text(py)?)?,
+                    frame.getattr(Name::Type.text(py)?)?,
+                    optional(Name::Qos.text(py)?)?,
+                    optional(Name::Header.text(py)?)?,
                 ]
             }
         };
@@ -125,7 +124,7 @@ impl<'py> Parts<'py> {
         let qos = qos_of(&qos)?;
         let topics = match tp {
             op::OP_SUBSCRIBE | op::OP_UNSUBSCRIBE | op::OP_EXCLUDE | op::OP_UNEXCLUDE => {
-                Some(topics_of(&frame.getattr(intern!(py, "topic"))?)?)
+                Some(topics_of(&frame.getattr(Name::Topic.text(py)?)?)?)
             }
             op::OP_PUBLISH | op::OP_PUBLISH_FOR | op::OP_MESSAGE | op::OP_BROADCAST => None,
             _ => return Err(PyValueError::new_err(format!("invalid frame type: {tp}"))),
