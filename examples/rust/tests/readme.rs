@@ -58,7 +58,7 @@ fn the_programs_run() {
     assert_eq!(
         out,
         "Publication from example.client: Hello!\nMessage from example.client: a message to myself\n\
-         Broadcast from example.client: to all examples\nnobody is not there\n"
+         Broadcast from example.client: to all examples\nno.such.client is not registered\n"
     );
     let out = run(env!("CARGO_BIN_EXE_blocking"), &address);
     assert_eq!(out, "plant/boiler/temperature = 87.5\n");
