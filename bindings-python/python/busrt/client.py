@@ -1,5 +1,6 @@
 """The client for plain threads. All methods may be called from any thread."""
 
+import collections as _collections
 import logging
 import os as _os
 import socket  # noqa: F401 - star imports of programs have it
@@ -56,7 +57,12 @@ class Client(_Feeds):
     _bus_source = None
     _bus_serving = None
     _bus_pid = None
-    _bus_UNSHARED = (*_Feeds._bus_UNSHARED, '_bus_link', '_bus_source', '_bus_serving', '_bus_lock', '_bus_pid', '_bus_inherited')
+    # The link of an iteration, and what was taken from it and not yet given out: the next iteration begins with it.
+    _bus_held = (None, ())
+    _bus_UNSHARED = (
+        *_Feeds._bus_UNSHARED,
+        *('_bus_link', '_bus_source', '_bus_serving', '_bus_lock', '_bus_pid', '_bus_inherited', '_bus_held'),
+    )
     on_frame = staticmethod(on_frame_default)
 
     def _bus_link_now(self):
@@ -154,7 +160,11 @@ class Client(_Feeds):
             self._bus_serving = serving
             if serving is None:
                 source = self._bus_plain_source(link)
-                _start(self._bus_read_frames, source, self._bus_call_on_frame)
+                owner, held = self._bus_held
+                self._bus_held = (None, ())
+                # Moved, so that a former iteration does not give it out again.
+                held = [held.popleft() for _ in range(len(held))] if owner is link else []
+                _start(self._bus_read_frames, source, self._bus_call_on_frame, held)
                 return
             before = self._bus_source
             frames, notifications, calls = link.serve()
@@ -188,12 +198,12 @@ class Client(_Feeds):
     def _bus_call_on_frame(self, frame):
         self.on_frame(frame)
 
-    def _bus_read_frames(self, source, handle):
+    def _bus_read_frames(self, source, handle, held=()):
         # The fast path: the handler is looked up for each frame, as it may be set at any time.
         plain = handle.__func__ is Client._bus_call_on_frame if hasattr(handle, '__func__') else False
         most, clock = 1, time.monotonic
         while True:
-            batch = source.take(most)
+            batch, held = held or source.take(most), None
             if batch is None:
                 self._bus_source_ended(source)
                 return
@@ -275,11 +285,12 @@ class Client(_Feeds):
         `timeout` seconds (None is no limit). `on_frame` gets none from here on. One thread at a time may iterate. A broker
         takes all frames of a list for handled: one that takes long should be short. Raises ConnectionError before the first
         `connect`."""
-        return self._bus_batches(self._bus_take_over(), most, timeout)
+        source, held = self._bus_take_over()
+        return self._bus_batches(source, held, max(most, 1), timeout)
 
-    def _bus_batches(self, source, most, timeout):
+    def _bus_batches(self, source, held, most, timeout):
         while True:
-            batch = source.take(most, timeout)
+            batch = [held.popleft() for _ in range(min(most, len(held)))] or source.take(most, timeout)
             if batch is None:
                 self._bus_source_ended(source)
             if not batch:
@@ -292,18 +303,22 @@ class Client(_Feeds):
 
     def __iter__(self):
         """Iterates over received frames until the connection ends. `on_frame` gets none from here on."""
-        return self._bus_each(self._bus_take_over())
+        return self._bus_each(*self._bus_take_over())
 
-    def _bus_each(self, source):
+    def _bus_each(self, source, held):
         size = 1
         while True:
-            batch = source.take(size)
-            if batch is None:
-                self._bus_source_ended(source)
-            if not batch:
-                return
+            if not held:
+                batch = source.take(size)
+                if batch is None:
+                    self._bus_source_ended(source)
+                if not batch:
+                    return
+                held.extend(batch)
+                batch = None
             began = time.monotonic()
-            for frame in batch:
+            while held:
+                frame = held.popleft()
                 if self._bus_topics is None or not self._bus_dispatch(frame):
                     yield frame
             size = _next_size(size, time.monotonic() - began, _MAX_BATCH)
@@ -312,6 +327,8 @@ class Client(_Feeds):
         with self._bus_mutex():
             link = self._bus_need_link()
             if self._bus_source is not None and self._bus_source[0] is link and self._bus_serving is _ITERATION:
-                return self._bus_source[1]
+                return self._bus_source[1], self._bus_held[1]
             self._bus_serving = _ITERATION
-            return self._bus_plain_source(link)
+            if self._bus_held[0] is not link:
+                self._bus_held = (link, _collections.deque())
+            return self._bus_plain_source(link), self._bus_held[1]

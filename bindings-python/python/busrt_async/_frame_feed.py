@@ -36,7 +36,13 @@ class FrameFeed:
     def watch(self, client, source, handle):
         """Has `handle` called with each list of frames from `source` that no topic of `client` takes."""
         self._client, self._bus_source, self._handle = client, source, handle
-        if not self._waiting:
+        if handle == client._bus_start_handlers:
+            self._waiting[:0] = self._bus_session.held
+            self._bus_session.held.clear()
+        if self._waiting:
+            # An iteration may have left frames for which there is room now.
+            self._resume_soon()
+        else:
             self._read()
 
     def unwatch(self):
@@ -97,9 +103,17 @@ class FrameFeed:
 
     def resume(self):
         """A queue has room."""
-        if self._room is not None and not self._room.done():
+        self._wake_iteration()
+        # An iteration takes what waits itself.
+        if self._waiting and self._bus_source is not None:
+            self._resume_soon()
+
+    def _wake_iteration(self):
+        if self._room is not None and not self._room.done() and not self._bus_session.loop.is_closed():
             self._room.set_result(None)
-        if self._waiting and not self._is_resuming:
+
+    def _resume_soon(self):
+        if not self._is_resuming:
             self._is_resuming = True
             self._bus_session.call_soon(self._resume)
 
@@ -123,7 +137,12 @@ class FrameFeed:
             if not left:
                 return rest
             self._room = self._bus_session.loop.create_future()
-            await self._room
+            try:
+                await self._room
+            except BaseException:
+                # The next reader takes them.
+                self._waiting = [*rest, *left]
+                raise
 
     def end(self):
         """The connection has ended: hands over what waits, whatever room there is."""
@@ -131,6 +150,7 @@ class FrameFeed:
         if self._has_ended or client is None:
             return
         self._has_ended = True
+        self._wake_iteration()
         waiting, self._waiting = self._waiting, []
         if client._bus_session not in (None, self._bus_session):
             # The client has another connection already.
@@ -140,5 +160,3 @@ class FrameFeed:
             if rest and self._handle is not None:
                 self._handle(rest)
         client._bus_end_topics()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)

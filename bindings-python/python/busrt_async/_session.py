@@ -1,6 +1,7 @@
 """One connection within one event loop."""
 
 import asyncio
+import collections
 import contextvars
 import sys
 from inspect import iscoroutine
@@ -104,6 +105,8 @@ class Session:
         self.source = None
         self.is_plain = False
         self.serving = None
+        # What an iteration has taken and not yet given out: the next one begins with it.
+        self.held = collections.deque()
         # The tasks of handlers that were just started, and those that are not done yet: a loop does not keep them.
         self._started = []
         self._unfinished = set()

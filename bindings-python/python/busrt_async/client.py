@@ -273,11 +273,12 @@ class Client(_Feeds):
         return self._bus_batches(session, self._bus_take_over(session), most, timeout)
 
     async def _bus_batches(self, session, source, most, timeout):
+        held, most = session.held, max(most, 1)
         if self._bus_topics is not None:
             # What an earlier reader has left.
-            batch = await session.feed.dispatch([])
-            if batch:
-                yield batch
+            held.extend(await session.feed.dispatch([]))
+        while held:
+            yield [held.popleft() for _ in range(min(most, len(held)))]
         while True:
             try:
                 batch = await session.next_batch(source, most, timeout)
@@ -297,10 +298,12 @@ class Client(_Feeds):
         return self._bus_each(session, self._bus_take_over(session))
 
     async def _bus_each(self, session, source):
+        held = session.held
         if self._bus_topics is not None:
             # What an earlier reader has left.
-            for frame in await session.feed.dispatch([]):
-                yield frame
+            held.extend(await session.feed.dispatch([]))
+        while held:
+            yield held.popleft()
         size = 1
         while True:
             batch = await session.next_batch(source, size)
@@ -310,8 +313,10 @@ class Client(_Feeds):
             began = _monotonic()
             if self._bus_topics is not None:
                 batch = await session.feed.dispatch(batch)
-            for frame in batch:
-                yield frame
+            held.extend(batch)
+            batch = None
+            while held:
+                yield held.popleft()
             size = _next_size(size, _monotonic() - began, _MAX_BATCH)
 
     def _bus_take_over(self, session):
