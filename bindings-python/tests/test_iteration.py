@@ -1,4 +1,5 @@
-"""No frame is lost when an iteration is left or cancelled."""
+"""No frame and no result is lost when an iteration is left or cancelled, when a client disconnects, and when a loop is
+closed."""
 
 import asyncio
 import time
@@ -7,6 +8,7 @@ import pytest
 
 import busrt
 import busrt_async
+from busrt_async.client import OP_MESSAGE, Frame
 from conftest import PATIENCE
 from test_client_async import run, until
 from test_features_async import Pair
@@ -93,6 +95,47 @@ async def test_a_handler_gets_what_a_cancelled_iteration_has_left():
         got += [(await queue.get(5)).payload for _ in range(2)]
         await until(lambda: rest)
         assert (got, rest) == ([b'0', b'1', b'2'], [b'end'])
+
+
+@run
+async def test_a_disconnect_takes_all_results(tmp_path):
+    async with busrt_async.Broker() as broker:
+        path = await broker.listen(str(tmp_path / 'bus.sock'))
+        async with busrt_async.connect(broker, 'b'), busrt_async.connect(path, 'a', queue_size=10_000) as a:
+            frame = Frame('x', OP_MESSAGE, 1)
+            operations = [await a.send('b', frame) for _ in range(4000)]
+            # The acknowledgements come while the loop does something else.
+            time.sleep(0.3)
+            await a.disconnect()
+            assert {operation.result for operation in operations} == {1}
+
+
+def test_a_client_of_a_closed_loop_connects_in_another_one():
+    broker = busrt.Broker()
+    client = busrt_async.Client(broker, 'a')
+    waiting = []
+
+    async def wait():
+        await client.connect()
+        queue = await client.open_queue('t')
+        waiting.append(asyncio.ensure_future(queue.get()))
+        await asyncio.sleep(0.01)
+
+    async def connect_again():
+        await client.connect()
+        assert client.is_connected()
+        await client.disconnect()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(wait())
+    loop.close()
+    try:
+        asyncio.run(connect_again())
+    finally:
+        # The task of a closed loop is never done.
+        for task in waiting:
+            task._log_destroy_pending = False
+    broker.shutdown()
 
 
 @run

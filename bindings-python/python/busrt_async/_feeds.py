@@ -61,7 +61,8 @@ class TopicQueue(QueueHandler, TopicCallback):
     def _wake(self):
         getters, self._getters = self._getters, []
         for getter in getters:
-            if not getter.done():
+            # A program that has closed the loop waits no more.
+            if not getter.done() and not getter.get_loop().is_closed():
                 getter.set_result(None)
 
     def _end(self):

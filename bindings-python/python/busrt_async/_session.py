@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import sys
 from inspect import iscoroutine
@@ -119,11 +120,14 @@ class Session:
     # Results.
 
     def _take_results(self):
+        """Takes up to `_RESULTS` results. Returns whether there were any."""
         pop = self.pending.pop
-        for token, value in self.completions.take(_RESULTS):
+        results = self.completions.take(_RESULTS)
+        for token, value in results:
             waiting = pop(token, None)
             if waiting is not None:
                 waiting._bus_complete(value)
+        return bool(results)
 
     def register(self, waiting):
         self.token = token = self.token + 1
@@ -216,13 +220,16 @@ class Session:
     def end(self):
         """Stops handing over. Results that are still under way are told that the connection is lost."""
         if not self.loop.is_closed():
-            self._take_results()
+            while self._take_results():
+                pass
             self.loop.remove_reader(self.completions.fileno())
             self.unwatch()
         self.feed.end()
         pending, self.pending = self.pending, {}
         for waiting in pending.values():
-            waiting._bus_complete(None)
+            # A future of a closed loop cannot be completed: no task waits for it any more.
+            with contextlib.suppress(RuntimeError):
+                waiting._bus_complete(None)
 
 
 def of(client):
