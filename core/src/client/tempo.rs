@@ -58,6 +58,8 @@ impl Tempo {
     fn adapt(&mut self, took: Duration) {
         if took > LONG_BATCH {
             self.batch = (self.batch / 4).max(1);
+            // The clock may have gone unread for the whole batch.
+            self.most_untimed = 1;
         } else if took < SHORT_BATCH {
             self.batch = (self.batch * 2).min(BATCH_FRAMES);
         }
@@ -122,6 +124,17 @@ mod tests {
             })
             .collect();
         assert_eq!(sizes, [32, 8, 2, 1, 1]);
+    }
+
+    #[test]
+    fn slow_batches_between_waits_are_timed_too() {
+        let mut tempo = Tempo { most_untimed: MOST_UNTIMED, ..Tempo::default() };
+        tempo.has_waited();
+        assert_eq!(tempo.untimed, MOST_UNTIMED - 1);
+        // The task waits before the clock is read for the first time.
+        tempo.adapt(Duration::from_millis(150));
+        tempo.has_waited();
+        assert_eq!(tempo.untimed, 0);
     }
 
     #[test]
