@@ -68,7 +68,12 @@ impl Connection {
     /// Returns ready with true if there is room for a request, and with false if nothing can be sent any more.
     /// Otherwise the waker is registered under the ticket; see [`forget_room`](Connection::forget_room).
     pub(super) fn poll_room(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<bool> {
-        let room = self.shared.writer.poll_below(ticket, self.shared.room(), cx);
+        let below = self.shared.room();
+        let mut room = self.shared.writer.poll_below(ticket, below, cx);
+        if room.is_pending() && self.shared.flush_waiting() {
+            // The task that flushes may not run now, or may only check every millisecond.
+            room = self.shared.writer.poll_below(ticket, below, cx);
+        }
         // The second check sees an end that began before the waker was registered.
         if self.is_connected() { room } else { Poll::Ready(false) }
     }

@@ -48,7 +48,8 @@ impl Shared {
         }
     }
 
-    fn flush_waiting(&self) -> bool {
+    /// Flushes waiting requests on this thread. Returns true if there were any.
+    pub(super) fn flush_waiting(&self) -> bool {
         // The flag is cleared before the flush, so that requests that are queued later start a new burst.
         let waits = self.coalescing.take();
         if waits {

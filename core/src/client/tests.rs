@@ -424,3 +424,15 @@ fn dropping_the_runtime_writes_queued_data() {
     assert_eq!(rest.len(), 100 * (9 + 2 + 1));
     assert!(!client.is_connected());
 }
+
+#[test]
+fn a_thread_that_waits_for_room_writes_queued_data() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (client, broker) = runtime.block_on(connected(&config().queue_size(4)));
+    // The runtime does not run: only this thread can write the burst.
+    let request = Request::publish("t", "x", QoS::No);
+    let is_full = (0..2000).any(|_| matches!(client.try_send(&request), Ok(TrySend::NoRoom)));
+    assert!(is_full);
+    assert!(client.room().wait(Wait::at_most(Duration::from_secs(2))).unwrap());
+    drop(broker);
+}
