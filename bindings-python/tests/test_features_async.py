@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import gc
+import weakref
 
 import pytest
 
@@ -389,3 +391,24 @@ async def test_secondary_clients_flush_and_drain():
         assert not a.is_connected()
         with pytest.raises(ConnectionError):
             await a.publish('t')
+
+
+@run
+async def test_a_handler_that_is_not_done_outlives_its_connection():
+    async with Pair() as (a, b):
+        futures = []
+
+        async def on_frame(frame):
+            future = asyncio.get_running_loop().create_future()
+            # As a StreamReader is kept by its protocol.
+            futures.append(weakref.ref(future))
+            await future
+
+        a.on_frame = on_frame
+        await b.send_message('a')
+        await until(lambda: futures)
+        await a.disconnect()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert futures[0]() is not None
+        futures[0]().set_result(None)

@@ -15,6 +15,8 @@ from ._frame_feed import FrameFeed
 _EAGER = sys.version_info >= (3, 12)
 # Results that are handled before the loop does something else.
 _RESULTS = 256
+# The tasks of handlers that are not done yet: a loop does not keep them, and they may outlive their session.
+_unfinished = set()
 
 
 async def readable(fd, timeout=None):
@@ -108,9 +110,8 @@ class Session:
         self.serving = None
         # What an iteration has taken and not yet given out: the next one begins with it.
         self.held = collections.deque()
-        # The tasks of handlers that were just started, and those that are not done yet: a loop does not keep them.
+        # The tasks of handlers that were just started.
         self._started = []
-        self._unfinished = set()
         self.token = 0
         self._bus_lock = asyncio.Lock()
         self.senders = 0
@@ -196,8 +197,8 @@ class Session:
         started, self._started = self._started, []
         for task in started:
             if not task.done():
-                self._unfinished.add(task)
-                task.add_done_callback(self._unfinished.discard)
+                _unfinished.add(task)
+                task.add_done_callback(_unfinished.discard)
 
     def unwatch(self):
         source, self.source = self.source, None
