@@ -57,6 +57,15 @@ impl Waiter {
         }
     }
 
+    /// Returns true if the program itself waits, for this answer or for the reply to its call.
+    fn is_of_program(&self) -> bool {
+        #[cfg(feature = "rpc")]
+        if let Waiter::Call(_) = self {
+            return true;
+        }
+        self.is_awaited()
+    }
+
     /// Returns the completion queue to which the answer goes.
     fn queue(&self) -> Option<&CompletionQueue> {
         match self {
@@ -165,7 +174,7 @@ impl Acks {
         // Operations without acknowledgement have the id 0.
         table.last_id = table.last_id.checked_add(1).unwrap_or(1);
         let op_id = table.last_id;
-        let is_alone = table.awaited == 0;
+        let is_alone = table.awaited == 0 && waiter.is_of_program();
         table.awaited += usize::from(waiter.is_awaited());
         if let Some(queue) = waiter.queue() {
             table.queued.add(queue);

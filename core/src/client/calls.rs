@@ -187,9 +187,9 @@ impl Calls {
         self.table.lock().waiting.contains_key(&id)
     }
 
-    /// Returns true if at most one call waits for its reply.
-    pub(crate) fn is_single(&self) -> bool {
-        self.pending.load(Ordering::Relaxed) <= 1
+    /// Returns the number of calls that wait for their reply.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
     }
 
     /// Returns true if any call waits for its reply.

@@ -81,11 +81,13 @@ impl Shared {
                 by_threads: coalescing.is_flushed_by_threads(),
                 flushed: self.flush_waiting(),
             };
-            if findings.is_stream {
-                coalescing.trust();
-            }
             match findings.next() {
-                Next::Check => continue,
+                Next::Check => {
+                    if findings.is_stream {
+                        coalescing.trust();
+                    }
+                    continue;
+                }
                 Next::Stop => {}
                 Next::StopAndDistrust => coalescing.distrust(self.now(), self.has_heard_since(began)),
             }

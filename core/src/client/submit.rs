@@ -116,7 +116,7 @@ impl Shared {
             encoded.push(registered.op_id, backlog.queue());
             let Registered { next_deadline, is_alone, .. } = registered;
             #[cfg(feature = "rpc")]
-            let is_alone = is_alone && self.client.calls.is_single();
+            let is_alone = is_alone && self.client.calls.pending() == usize::from(to.is_call());
             Ok(Queued::Done { next_deadline, waiting: backlog.queue().bytes(), is_alone })
         });
         // A waiter that was not registered is dropped here, without the lock.
