@@ -81,7 +81,7 @@ def measure(scenarios: tuple[Scenario, ...], peers: list[Peer], runs: int, quick
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measures our broker beside its peers and a second build of ours, and under attack."
+        description="Measures our broker beside its peers and a second build of ours, and under attack.",
         epilog="BASE_BUSRTD names the second build, BASE_BUSRT its command line client if that is in another directory, "
         "BASE_VERSION its version for the page.",
     )
