@@ -13,6 +13,7 @@
 use super::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Maximum time for which requests of a burst wait (approximately).
@@ -25,13 +26,15 @@ impl Shared {
     pub(super) fn flush_soon(self: &Arc<Self>) {
         if self.coalescing.begin() {
             let shared = self.clone();
+            // From a task of a runtime, no core has to be woken: the flush runs when the sender yields.
+            let is_sent_by_task = Handle::try_current().is_ok();
             self.writer.runtime().spawn(async move {
                 let is_stream = shared.coalescing.take_stream();
                 if shared.flush_waiting() {
                     shared.coalescing.set_flushed_by_threads(false);
                     let now = shared.now();
                     let may_be_stream = shared.coalescing.is_frequent(now) || is_stream;
-                    if may_be_stream && shared.coalescing.may_watch_stream(now) {
+                    if may_be_stream && !is_sent_by_task && shared.coalescing.may_watch_stream(now) {
                         shared.watch().await;
                     }
                 } else if shared.coalescing.is_flushed_by_threads() {
